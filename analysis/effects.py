@@ -1,0 +1,151 @@
+"""Every contrast of a study, read on every outcome, in every stratum and pooled: arm minus reference, paired."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.compare import COMPLETED, COUNTED_STATES, Side, compare
+from analysis.control import aa_results
+from analysis.grid import ConfirmGrid, Flags, Stratum, confirm_grid, label, strata_of
+from analysis.holm import directed_p, holm
+from analysis.outcomes import ReadOutcome, outcomes_of
+from search_spaces.spec import Contrast, Spec
+
+POOLED = "all"
+_OUTCOME_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
+
+
+def _schema() -> pa.Schema:
+    texts = ("study", "claim", "role", "dataset", "arm", "reference", "stratum", "outcome", "scale")
+    differences = ("mean_difference", "sd_difference", "ci_low", "ci_high", "t_low", "t_high")
+    counts = [f"n_{side}_{state}" for side in ("arm", "reference") for state in COUNTED_STATES]
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in texts),
+            *((name, pa.int64()) for name in ("n_pairs", "n_excluded")),
+            *(pa.field(n, pa.float64(), metadata={"unit": "of the outcome"}) for n in ("mean_arm", "mean_reference")),
+            *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in differences),
+            *((name, pa.float64()) for name in ("p_sign_flip", "p_holm", "pairing_gain")),
+            *((name, pa.int64()) for name in counts),
+            ("mcnemar_p", pa.float64()),
+            pa.field("mean_difference_failures_at_chance", pa.float64(), metadata={"unit": "fraction of images"}),
+            ("mean_verdict", pa.bool_()),
+            ("label", pa.string()),
+            ("note", pa.string()),
+        ],
+        metadata={"row": "one contrast, dataset, outcome and stratum"},
+    )
+
+
+SCHEMA = _schema()
+
+
+def effects_table(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> pa.Table:
+    """One row a contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
+
+    Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
+    ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
+    dataset to the accuracy of guessing (1 / classes), at which failed networks are counted. ``mean_verdict`` says
+    whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that was left out.
+    Raises ``ValueError`` for a table with two confirm rows of one replicate.
+    """
+    grid = confirm_grid(spec, trials)
+    outcomes = outcomes_of(spec, trials)
+    rows: list[dict[str, Any]] = []
+    for contrast in spec.all_contrasts():
+        for dataset, strata in strata_of(spec, grid, contrast).items():
+            equal = _equal_budgets(grid, contrast, strata)
+            for outcome in outcomes:
+                sides = [_side(grid, outcome, [getattr(s, which) for s in strata]) for which in ("arm", "reference")]
+                for stratum, where in _readings(strata):
+                    numbers = compare(
+                        *(
+                            Side(values=s.values[where], states=s.states[where], converged=s.converged[where])
+                            for s in sides
+                        ),
+                        outcome=outcome,
+                        alpha=spec.alpha,
+                        equal=equal[where],
+                        planned=spec.blocks * spec.replicates,
+                        chance=(chance or {}).get(dataset),
+                    )
+                    numbers["mean_verdict"] &= spec.blocks > 1
+                    named = {"dataset": dataset, "stratum": stratum, "outcome": outcome.name, "scale": outcome.scale}
+                    rows += [head | named | numbers for head in _heads(spec, contrast, outcome.name, stratum)]
+    _add_holm(spec, rows)
+    _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _readings(strata: list[Stratum]) -> list[tuple[str, slice]]:
+    """The pooled reading, then each stratum: its label and its rows."""
+    return [(POOLED, slice(None)), *((stratum.label, slice(i, i + 1)) for i, stratum in enumerate(strata))]
+
+
+def _side(grid: ConfirmGrid, outcome: ReadOutcome, cells: list[int]) -> Side:
+    return Side(
+        values=grid.floats(outcome.name, cells),
+        states=grid.states(cells),
+        converged=grid.flags(f"{outcome.name}_converged", cells, missing=True),
+    )
+
+
+def _equal_budgets(grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]) -> Flags:
+    """Where both cells searched as many trials in the block and, if both are complete, trained for as many epochs."""
+    arm, reference = [s.arm for s in strata], [s.reference for s in strata]
+    equal = grid.budgets[arm] == grid.budgets[reference]
+    if "epochs" not in contrast.arm:
+        complete = (grid.states(arm) == COMPLETED) & (grid.states(reference) == COMPLETED)
+        equal &= ~complete | (grid.floats("epochs", arm) == grid.floats("epochs", reference))
+    return np.asarray(equal)
+
+
+def _heads(spec: Spec, contrast: Contrast, outcome: str, stratum: str) -> list[dict[str, str]]:
+    """Who asks: a row for each claim that names this contrast and outcome, else one row."""
+    labels = ["at these hyperparameters, no verdict"] if spec.blocks == 1 else []
+    labels += ["demonstration"] if spec.demonstration else []
+    head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
+    head["label"] = "; ".join(labels)
+    claims = [
+        name
+        for name, claim in spec.claims.items()
+        if contrast in claim.contrasts() and outcome in [o.name for o in claim.outcomes]
+    ]
+    if claims:
+        role = "primary" if stratum == POOLED else "exploratory"
+        return [head | {"claim": name, "role": role} for name in claims]
+    return [head | {"claim": "", "role": "control" if contrast == spec.control else "exploratory"}]
+
+
+def _add_holm(spec: Spec, rows: list[dict[str, Any]]) -> None:
+    """One p a claim and dataset, adjusted over the claims, on the claim's pooled rows."""
+    primary = [row for row in rows if row["role"] == "primary"]
+    for dataset in dict.fromkeys(row["dataset"] for row in primary):
+        parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
+        asked = [row for row in primary if row["dataset"] == dataset]
+        for row in asked:
+            better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
+            testable = row["mean_verdict"] and row["p_sign_flip"] is not None
+            p = directed_p(row["p_sign_flip"], row["mean_difference"], better) if testable else None
+            parts[row["claim"]].append(p)
+        for name, claim in spec.claims.items():
+            # a reference this dataset lacks is a part that cannot be tested
+            parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))
+        adjusted = holm(parts)
+        for row in asked:
+            row["p_holm"] = adjusted[row["claim"]]
+
+
+def _add_control(spec: Spec, rows: list[dict[str, Any]], effects: pa.Table) -> None:
+    """Say on every primary row when the A/A control failed or is missing; a failed one leaves no verdict."""
+    results = aa_results(spec, effects)
+    failed = [result.dataset for result in results if result.inside is False]
+    note = f"A/A control outside the margin on {', '.join(failed)}" if failed else ""
+    if not any(result.inside is not None for result in results):
+        note = "A/A control not run" if spec.control else "no A/A control"
+    for row in rows:
+        if row["role"] == "primary" and note:
+            row["note"] = "; ".join(filter(None, [row["note"], note]))
+            row["mean_verdict"] &= not failed

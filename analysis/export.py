@@ -1,0 +1,109 @@
+"""Write a table as parquet, csv, markdown and latex beside each other, each file whole or not at all.
+
+Parquet and csv hold every column at full precision. Markdown and latex are for reading: the table's main columns under
+human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says how many more there are.
+"""
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from tabulate import tabulate
+
+from analysis.numbers import interval_text, number_text, p_text
+from study.errors import UserError, nearest
+
+FORMATS = ("parquet", "csv", "md", "tex")
+MAX_ROWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits."""
+
+    heading: str
+    name: str
+    kind: Literal["text", "number", "p", "interval"] = "text"
+    low: str = ""
+    high: str = ""
+
+
+def write_table(
+    table: pa.Table, folder: Path, name: str, columns: Sequence[Column] = (), formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write ``folder/name.FORMAT`` for each format, each through a temporary file and a rename; return the paths.
+
+    Raises ``UserError`` for an unknown format or when the folder cannot be written.
+    """
+    paths = []
+    for form in formats:
+        data = render(table, form, columns)
+        path = folder / f"{name}.{form}"
+        temporary = folder / f".{name}.{form}.{os.getpid()}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        paths.append(path)
+    return paths
+
+
+def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
+    """The bytes of a file in one of ``FORMATS``. Without ``columns``, every column is a main column."""
+    if form not in FORMATS:
+        raise UserError(f"unknown table format {form!r}{nearest(form, FORMATS)}")
+    if form == "parquet":
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+    if form == "csv":
+        sink = io.BytesIO()
+        pyarrow.csv.write_csv(_plain(table), sink)
+        return sink.getvalue()
+    shown = list(columns) or [Column(heading=field.name, name=field.name, kind=_kind(field)) for field in table.schema]
+    rows = text_rows(table.slice(0, MAX_ROWS), shown)
+    if form == "md":
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    headings = [column.heading for column in shown]
+    align = ["left" if column.kind == "text" else "right" for column in shown]
+    style = "pipe" if form == "md" else "latex_booktabs"
+    text = tabulate(rows, headings, tablefmt=style, disable_numparse=True, colalign=align if rows else None)
+    if more := table.num_rows - len(rows):
+        text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
+    return f"{text.rstrip()}\n".encode()
+
+
+def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:
+    """Cells of the main columns as people read them."""
+    needed = [name for c in columns for name in (c.name, c.low, c.high) if name]
+    return [[_text(row, column) for column in columns] for row in table.select(list(dict.fromkeys(needed))).to_pylist()]
+
+
+def _text(row: dict[str, Any], column: Column) -> str:
+    value = row[column.name]
+    if column.kind == "interval":
+        return interval_text(value, row[column.low], row[column.high])
+    if column.kind == "p":
+        return p_text(value)
+    if column.kind == "number" and not isinstance(value, int):
+        return number_text(value)
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _kind(field: pa.Field) -> Literal["text", "number"]:
+    return "number" if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) else "text"
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as plain strings: csv knows no others."""
+    fields = [pa.field(f.name, f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))

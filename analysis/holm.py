@@ -1,0 +1,31 @@
+"""https://www.jstor.org/stable/4615733 -- Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+
+A claim that must hold against several references or in several outcomes is an intersection-union test
+(https://doi.org/10.1080/00401706.1982.10487790, Berger): its p-value is the largest of its parts, unadjusted. Holm's
+procedure then runs over the claims.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from statsmodels.stats.multitest import multipletests
+
+
+def directed_p(p_two_sided: float, mean_difference: float, better: str) -> float:
+    """The two-sided p if the difference points where the claim says (``better`` is "higher" or "lower"), else 1."""
+    agrees = mean_difference > 0 if better == "higher" else mean_difference < 0
+    return p_two_sided if agrees else 1.0
+
+
+def holm(parts: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
+    """Claim -> Holm-adjusted p over all claims, from the directed p-values of each claim's parts.
+
+    A claim with a part that cannot be tested (``None``, or no parts) gets ``None`` and stays in the family with p = 1,
+    so that leaving a claim untested makes no other claim easier.
+    """
+    if not parts:
+        return {}
+    largest = {
+        name: None if not ps or None in ps else max(p for p in ps if p is not None) for name, ps in parts.items()
+    }
+    adjusted = multipletests([1.0 if p is None else p for p in largest.values()], method="holm")[1]
+    return {name: None if p is None else float(q) for (name, p), q in zip(largest.items(), adjusted, strict=True)}

@@ -1,0 +1,128 @@
+"""The tables of a study. A new one is a function of ``Inputs`` under ``@TABLES.register`` in a file of this package.
+
+Traits: ``columns``, the main columns shown in markdown and latex (default: all), and ``formats``, what ``build_tables``
+writes (default: all; a long table may leave the ones for reading out).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from analysis.curves import curves_table
+from analysis.effects import effects_table
+from analysis.export import FORMATS, Column, write_table
+from analysis.trials import trials_table
+from search_spaces.spec import Spec
+from study.ledger import Contents
+from study.registry import TABLES, discover
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes."""
+
+    spec: Spec
+    contents: Contents
+    chance: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def trials(self) -> pa.Table:
+        """One row a replicate."""
+        return trials_table(self.spec, self.contents)
+
+    @cached_property
+    def effects(self) -> pa.Table:
+        """One row a contrast, dataset, outcome and stratum."""
+        return effects_table(self.spec, self.trials, self.chance)
+
+
+def build_table(inputs: Inputs, name: str) -> pa.Table:
+    """One registered table. Raises ``UserError`` for an unknown name."""
+    discover("analysis")
+    table: pa.Table = TABLES[name].build(inputs)
+    return table
+
+
+def build_tables(
+    inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = ()
+) -> dict[str, list[Path]]:
+    """Write registered tables (all, or those of ``names``) into ``folder``; return table name -> files.
+
+    ``formats`` overrules each table's own. Raises ``UserError`` for an unknown table or format.
+    """
+    discover("analysis")
+    written = {}
+    for name in list(names) or TABLES.names():
+        traits = TABLES[name].traits
+        chosen = list(formats) or traits.get("formats", FORMATS)
+        written[name] = write_table(build_table(inputs, name), folder, name, table_columns(name), chosen)
+    return written
+
+
+def table_columns(name: str) -> list[Column]:
+    """The main columns of a registered table; empty for all."""
+    return list(TABLES[name].traits.get("columns", ()))
+
+
+@TABLES.register(
+    "trials",
+    formula="one row a replicate: identity, settings, cost, metrics, estimates",
+    source="",
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="Phase", name="phase"),
+        Column(heading="Block", name="search_block", kind="number"),
+        Column(heading="Replicate", name="replicate", kind="number"),
+        Column(heading="Trial", name="number", kind="number"),
+        Column(heading="State", name="state"),
+        Column(heading="Epochs", name="epochs", kind="number"),
+        Column(heading="Parameters", name="params", kind="number"),
+        Column(heading="Validation accuracy", name="val/accuracy", kind="number"),
+        Column(heading="Test accuracy", name="test/accuracy", kind="number"),
+        Column(heading="Test loss", name="test/loss", kind="number"),
+        Column(heading="At boundary", name="boundary"),
+    ),
+)
+def _trials(inputs: Inputs) -> pa.Table:
+    return inputs.trials
+
+
+@TABLES.register(
+    "effects",
+    formula="one row a contrast, dataset, outcome and stratum: mean of arm minus reference over replicates",
+    source="https://doi.org/10.1080/01621459.1969.10501057",
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Role", name="role"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Stratum", name="stratum"),
+        Column(heading="Outcome", name="outcome"),
+        Column(heading="Scale", name="scale"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Left out", name="n_excluded", kind="number"),
+        Column(heading="Mean arm", name="mean_arm", kind="number"),
+        Column(heading="Mean reference", name="mean_reference", kind="number"),
+        Column(heading="Difference", name="mean_difference", kind="interval", low="ci_low", high="ci_high"),
+        Column(heading="p", name="p_sign_flip", kind="p"),
+        Column(heading="p (Holm)", name="p_holm", kind="p"),
+        Column(heading="Label", name="label"),
+        Column(heading="Note", name="note"),
+    ),
+)
+def _effects(inputs: Inputs) -> pa.Table:
+    return inputs.effects
+
+
+@TABLES.register(
+    "curves",
+    formula="one row a replicate, metric and epoch",
+    source="",
+    formats=("parquet",),
+)
+def _curves(inputs: Inputs) -> pa.Table:
+    return curves_table(inputs.spec, inputs.contents)

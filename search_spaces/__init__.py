@@ -1,0 +1,19 @@
+"""What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
+
+from search_spaces.load import SpecError, load_spec, parse_spec, presets
+from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Spec
+
+__all__ = [
+    "Budget",
+    "Choice",
+    "Claim",
+    "Contrast",
+    "FloatRange",
+    "Levels",
+    "Outcome",
+    "Spec",
+    "SpecError",
+    "load_spec",
+    "parse_spec",
+    "presets",
+]

@@ -1,0 +1,218 @@
+"""The specification of a study: what varies, what is tuned, what is fixed, and how effects are judged.
+
+Vocabulary of the Deep Learning Tuning Playbook (https://github.com/google-research/tuning_playbook): scientific *factors*
+are crossed into cells, *nuisance* hyperparameters are tuned separately in every cell and block with an equal budget, the
+rest is *fixed*. Only structure is checked here; names of levels and settings are checked where they are registered.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Level = bool | int | float | str
+Levels = dict[str, Level]
+Grid = dict[str, list[Level]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class FloatRange(_Strict):
+    """A real nuisance hyperparameter between ``low`` and ``high``; ``default`` is what a cell without survivors runs."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FloatRange":
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"needs finite low < high, got low={self.low:g}, high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range needs low > 0, got low={self.low:g}")
+        if not self.low <= self.default <= self.high:
+            raise ValueError(f"default={self.default:g} lies outside [{self.low:g}, {self.high:g}]")
+        return self
+
+
+class Choice(_Strict):
+    """A categorical nuisance hyperparameter; the first choice is the default."""
+
+    choices: list[Level] = Field(min_length=1)
+
+    @property
+    def default(self) -> Level:
+        return self.choices[0]
+
+
+Nuisance = FloatRange | Choice
+
+
+class Budget(_Strict):
+    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial."""
+
+    search_trials: int = Field(ge=0)
+    startup_trials: int = Field(ge=0)
+    search_epochs: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Budget":
+        if self.startup_trials > self.search_trials:
+            raise ValueError(f"startup_trials={self.startup_trials} exceeds search_trials={self.search_trials}")
+        return self
+
+
+class Named(_Strict):
+    """A registered part by name, with its own settings."""
+
+    name: str
+    settings: dict[str, Any] = {}
+
+
+class Resources(_Strict):
+    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    group: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+
+    @field_validator("gpus")
+    @classmethod
+    def _fraction_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus={gpus:g}: a fraction of one GPU or a whole number of them")
+        return gpus
+
+
+class Measure(_Strict):
+    """Statistics taken on every confirmed replicate: name -> settings; an empty mapping means the defaults."""
+
+    statistics: dict[str, dict[str, Any]] = {}
+
+
+class Contrast(_Strict):
+    """An arm minus a reference, compared replicate by replicate where all other factors agree."""
+
+    arm: Levels = Field(min_length=1)
+    reference: Levels = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Contrast":
+        if self.arm == self.reference:
+            raise ValueError("arm and reference are the same")
+        if set(self.arm) != set(self.reference):
+            raise ValueError("arm and reference must name the same factors")
+        return self
+
+
+class Outcome(_Strict):
+    """One primary outcome of a claim, its margin (in the outcome's unit) and the direction the claim asserts."""
+
+    name: str
+    margin: float = Field(gt=0)
+    better: Literal["higher", "lower"] = "higher"
+
+
+class Claim(_Strict):
+    """A claim holds when the arm beats every reference in every outcome (an intersection-union test)."""
+
+    text: str
+    arm: Levels = Field(min_length=1)
+    references: list[Levels] = Field(min_length=1)
+    outcomes: list[Outcome] = Field(min_length=1)
+
+    def contrasts(self) -> list[Contrast]:
+        return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
+
+
+class Spec(_Strict):
+    """A whole study. Everything a result depends on is here; where and with how many workers it runs is not."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
+    title: str = ""
+    demonstration: bool = False
+    seed: int = Field(default=0, ge=0)
+    factors: list[Annotated[Grid, Field(min_length=1)]] = Field(min_length=1)
+    fixed: dict[str, Level] = {}
+    nuisance: dict[str, Nuisance] = {}
+    blocks: int = Field(ge=1)
+    replicates: int = Field(default=1, ge=1)
+    budget: Budget
+    sampler: Named = Named(name="tpe")
+    scheduler: Named = Named(name="none")
+    resources: Resources = Resources()
+    measure: Measure = Measure()
+    checkpoints: Literal["final", "best", "none"] = "final"
+    contrasts: list[Contrast] = []
+    control: Contrast | None = None
+    claims: dict[str, Claim] = {}
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _one_or_many_grids(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("factors")
+    @classmethod
+    def _no_empty_factor(cls, grids: list[Grid]) -> list[Grid]:
+        for grid in grids:
+            for factor, levels in grid.items():
+                if not levels:
+                    raise ValueError(f"factor {factor!r} has no levels")
+                if len(set(map(repr, levels))) != len(levels):
+                    raise ValueError(f"factor {factor!r} lists a level twice: {levels}")
+        return grids
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        roles: dict[str, str] = {}
+        for role, names in (("factors", self.factor_names()), ("fixed", self.fixed), ("nuisance", self.nuisance)):
+            for name in names:
+                if name in roles:
+                    raise ValueError(f"{name!r} stands under both {roles[name]} and {role}")
+                roles[name] = role
+        if self.replicates > 1 and self.blocks > 1:
+            raise ValueError(
+                f"replicates={self.replicates} with blocks={self.blocks}: replicate r is block r, so several replicates "
+                "need blocks: 1 (one search, no verdict)"
+            )
+        if not self.nuisance and self.budget.search_trials:
+            raise ValueError(
+                f"budget.search_trials={self.budget.search_trials} but nuisance is empty: nothing to search"
+            )
+        factors = self.factor_names()
+        for contrast in self.all_contrasts():
+            for factor in contrast.arm:
+                if factor not in factors:
+                    raise ValueError(
+                        f"a contrast names {factor!r}, which is no factor of this study ({', '.join(factors)})"
+                    )
+        return self
+
+    def factor_names(self) -> list[str]:
+        """Names of all factors, in order of first appearance."""
+        return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
+
+    def cells(self) -> Iterator[Levels]:
+        """Every combination of levels, once, in the order of the spec."""
+        seen: set[tuple[tuple[str, str], ...]] = set()
+        for grid in self.factors:
+            for levels in itertools.product(*grid.values()):
+                cell = dict(zip(grid, levels, strict=True))
+                identity = tuple(sorted((name, repr(level)) for name, level in cell.items()))
+                if identity not in seen:
+                    seen.add(identity)
+                    yield cell
+
+    def all_contrasts(self) -> list[Contrast]:
+        """The control, the claims' contrasts and the exploratory ones, each once."""
+        listed = [self.control] if self.control else []
+        listed += [contrast for claim in self.claims.values() for contrast in claim.contrasts()] + self.contrasts
+        return [contrast for i, contrast in enumerate(listed) if contrast not in listed[:i]]

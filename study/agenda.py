@@ -1,0 +1,125 @@
+"""What to run next: the one place that turns a plan and a ledger into groups of tasks.
+
+Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
+then any measurement still missing. A thread has one group in flight at most, so every suggestion sees exactly the trials
+before it. Groups are handed out round-robin over cells, least advanced first.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from study import search
+from study.config import measure_key
+from study.ledger import Contents
+from study.plan import Cell, Plan
+from study.schema import ReplicateRecord
+from study.smoothness import settings_in_key
+from study.task import Task
+
+Thread = tuple[str, int]
+Slot = tuple[str, str, int, int]
+
+
+class Agenda:
+    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead."""
+
+    def __init__(self, plan: Plan, contents: Contents) -> None:
+        self.plan = plan
+        self.contents = contents
+        self._history: dict[Thread, list[ReplicateRecord]] = {}
+        self._in_flight: set[Thread] = set()
+        self._tasks: dict[Thread, list[Task]] = {}
+        self._cells = {cell.name: cell for cell in plan.cells}
+        by_slot: dict[Slot, ReplicateRecord] = {
+            (r["cell"], r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
+        }
+        for thread in self._threads():
+            history: list[ReplicateRecord] = []
+            while (record := by_slot.get((thread[0], "search", thread[1], len(history)))) is not None:
+                history.append(record)
+            self._history[thread] = history[: plan.spec.budget.search_trials]
+
+    def next_group(self) -> list[Task] | None:
+        """The next group to run, or ``None`` when every thread is busy or done."""
+        ready: dict[str, list[tuple[Thread, list[Task]]]] = {}
+        for thread in self._threads():
+            if thread not in self._in_flight and (tasks := self._ahead(thread)):
+                ready.setdefault(thread[0], []).append((thread, tasks))
+        if not ready:
+            return None
+        # the least advanced cell; ties go to the order of the plan (min is stable)
+        candidates = min(ready.values(), key=lambda threads: min(tasks[0].number for _, tasks in threads))
+        phase = candidates[0][1][0].phase
+        group: list[Task] = []
+        for thread, tasks in candidates:
+            if tasks[0].phase == phase and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
+                group += tasks
+                self._in_flight.add(thread)
+        return group
+
+    def group_ended(self, tasks: list[Task]) -> None:
+        """A group has ended and its records are in the ledger: its threads may go on."""
+        for task in tasks:
+            thread = (task.cell, task.block)
+            self._in_flight.discard(thread)
+            self._tasks.pop(thread, None)
+            record = self.contents.replicates.get(task.config.trial_key)
+            history = self._history[thread]
+            if task.phase == "search" and record is not None and task.number == len(history):
+                history.append(record)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is in flight and nothing lies ahead."""
+        return not self._in_flight and not any(map(self._ahead, self._threads()))
+
+    def _threads(self) -> Iterator[Thread]:
+        return ((cell.name, block) for cell in self.plan.cells for block in range(self.plan.spec.blocks))
+
+    def _ahead(self, thread: Thread) -> list[Task]:
+        """The tasks that a thread is ready for; empty when it has come to its end. Worked out once a step."""
+        if thread not in self._tasks:
+            self._tasks[thread] = self._work_out(thread)
+        return self._tasks[thread]
+
+    def _work_out(self, thread: Thread) -> list[Task]:
+        spec, (name, block), history = self.plan.spec, thread, self._history[thread]
+        cell = self._cells[name]
+        if len(history) < spec.budget.search_trials:
+            values = search.suggest(spec, name, block, history)
+            if values is not None:
+                config = self.plan.search_config(cell, block, values, search.stop_curve(spec, history))
+                return [
+                    Task(config=config, cell=name, phase="search", block=block, replicate=block, number=len(history))
+                ]
+        return self._confirm(cell, block, history)
+
+    def _confirm(self, cell: Cell, block: int, history: list[ReplicateRecord]) -> list[Task]:
+        spec = self.plan.spec
+        values, defaulted = search.winner(spec, history)
+        tasks = []
+        for replicate in self.plan.replicates(block):
+            config = self.plan.confirm_config(cell, block, replicate, values)
+            record = self.contents.replicates.get(config.trial_key)
+            missing = self._unmeasured(config.trial_key)
+            if record is None or (missing and record["state"] in ("completed", "collapsed")):
+                tasks.append(
+                    Task(
+                        config=config,
+                        cell=cell.name,
+                        phase="confirm",
+                        block=block,
+                        replicate=replicate,
+                        number=len(history),
+                        statistics=missing,
+                        boundary=() if defaulted else search.at_boundary(spec, values),
+                        defaulted=defaulted,
+                        checkpoints=spec.checkpoints,
+                    )
+                )
+        return tasks
+
+    def _unmeasured(self, trial_key: str) -> Mapping[str, Mapping[str, Any]]:
+        wanted = self.plan.spec.measure.statistics
+        keys = {name: measure_key(trial_key, name, settings_in_key(name, wanted[name])) for name in wanted}
+        return {name: dict(wanted[name]) for name, key in keys.items() if key not in self.contents.measures}

@@ -1,0 +1,103 @@
+"""What a dataset is, and how a block gets its split: test fixed, validation carved from the rest by the block's seed.
+
+Images are kept as one uint8 tensor; pixels become floats in [0, 1] on the device, a whole split or a batch at a time.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.registry import DATASETS
+from study.seeding import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images (N, C, H, W) as uint8, labels (N,) as int64, and the pixel value that means 1.0."""
+
+    images: Tensor
+    labels: Tensor
+    scale: float = 255.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Float32 images in [0, 1] at ``index``."""
+        return self.images[index].float() / self.scale
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on ``device``."""
+        return Split(images=self.images.to(device), labels=self.labels.to(device), scale=self.scale)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels in order, at most ``size`` at a time."""
+        for start in range(0, len(self), size):
+            index = slice(start, start + size)
+            yield self.pixels(index), self.labels[index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """``pool`` is what may be trained and validated on; ``test`` is fixed. ``accuracy_floor``: below it, collapsed."""
+
+    name: str
+    pool: Split
+    test: Split
+    num_val: int
+    num_classes: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    accuracy_floor: float
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.pool.images.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """What one replicate sees."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+@functools.cache
+def load_dataset(name: str) -> Dataset:
+    """Load a registered dataset once a process. Raises ``UserError`` for an unknown or absent one."""
+    dataset: Dataset = DATASETS[name].build()
+    return dataset
+
+
+def split(dataset: Dataset, split_seed: int) -> Splits:
+    """Carve a stratified validation split from the pool; the rest is for training."""
+    train, val = stratified(dataset.pool.labels.numpy(), dataset.num_val, split_seed)
+    return Splits(train=take(dataset.pool, train), val=take(dataset.pool, val), test=dataset.test)
+
+
+def stratified(labels: np.ndarray, num_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, held out), each sorted. Every class gives its share of ``num_held_out``, by largest remainder."""
+    generator = np.random.default_rng(derive_seed(seed, "split"))
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = counts * num_held_out / len(labels)
+    quota = np.floor(shares).astype(int)
+    # stable: equal remainders go to the lower class
+    for index in np.argsort(quota - shares, kind="stable")[: num_held_out - quota.sum()]:
+        quota[index] += 1
+    held = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, quota, strict=True)]
+    held_out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+
+
+def take(source: Split, index: np.ndarray) -> Split:
+    """The images and labels at ``index``."""
+    at = torch.from_numpy(index)
+    return Split(images=source.images[at], labels=source.labels[at], scale=source.scale)

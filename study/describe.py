@@ -1,0 +1,141 @@
+"""What the commands print: a plan, a study's status, the end of a run."""
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from analysis.power import pairs_for_verdict, smallest_detectable
+from analysis.signflip import smallest_p
+from analysis.summary import summary
+from analysis.tables import Inputs
+from study.forecast import forecast, total_seconds
+from study.ledger import Contents
+from study.plan import Plan
+from study.schema import STATES
+from study.workspace import Workspace
+
+# A spread of paired accuracy differences to show power at before anything has run: 1 point.
+_ASSUMED_SD = 0.01
+DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing."""
+    spec, cells = plan.spec, forecast(plan)
+    table = Table("cell", *_right("parameters", "MFLOPs", "s a search trial", "s a confirm", "s measuring"), box=None)
+    for cell in cells:
+        each = (cell.search_seconds, cell.confirm_seconds, cell.measure_seconds)
+        table.add_row(cell.cell, f"{cell.params:,}", f"{cell.flops / 1e6:.2f}", *(f"{s:.2f}" for s in each))
+    console.print(f"[bold]{escape(spec.name)}[/bold]  {escape(spec.title)}")
+    console.print(table)
+    budget = spec.budget
+    guided = len(plan.cells) * spec.blocks * (budget.search_trials - budget.startup_trials)
+    seconds = total_seconds(plan, cells)
+    lines = [
+        f"{len(plan.cells)} cells x {spec.blocks} blocks x ({budget.search_trials} search trials + {spec.replicates} "
+        f"confirmed) = {plan.num_search} + {plan.num_confirm} trainings",
+        f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block, "
+        "shared by all cells",
+        f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights",
+        *_power(plan),
+    ]
+    if spec.demonstration:
+        lines.append(DEMONSTRATION)
+    for line in lines:
+        console.print(escape(line), highlight=False)
+
+
+def _power(plan: Plan) -> list[str]:
+    spec = plan.spec
+    pairs = spec.blocks if spec.blocks > 1 else spec.replicates
+    claims = max(len(spec.claims), 1)
+    wanted = pairs_for_verdict(spec.alpha, claims)
+    effect = smallest_detectable(pairs, spec.alpha, _ASSUMED_SD)
+    lines = [
+        f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
+        f"spread of {100 * _ASSUMED_SD:g} points, differences of {100 * effect:.2f} points are found 4 times in 5"
+    ]
+    if spec.claims and pairs < wanted:
+        lines.append(
+            f"warning: with {claims} claims (Holm) {pairs} pairs give a verdict only when almost every pair agrees; "
+            f"{wanted} blocks are advised"
+        )
+    if spec.blocks == 1:
+        lines.append("warning: one block: effects hold at the hyperparameters found, and carry no verdict")
+    if spec.control is None:
+        lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
+    return lines
+
+
+def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
+    """Say what is about to run, and what is there already."""
+    spec = plan.spec
+    console.print(
+        f"{spec.name}: {len(plan.cells)} cells, {spec.blocks} blocks, {plan.num_search} search trials, "
+        f"{plan.num_confirm} confirmed replicates -> {workspace.root}",
+        highlight=False,
+        markup=False,
+    )
+    if contents.replicates:
+        console.print(f"continuing: {len(contents.replicates)} replicates are in the ledger", highlight=False)
+
+
+def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
+    """One row a cell: search trials and replicates done, and every outcome counted."""
+    spec = plan.spec
+    table = Table("cell", *_right("search", "confirmed", *STATES), box=None)
+    totals: Counter[str] = Counter()
+    for cell in plan.cells:
+        records = [r for r in contents.replicates.values() if r["cell"] == cell.name]
+        counts = Counter(r["phase"] for r in records) + Counter(r["state"] for r in records)
+        totals += counts
+        table.add_row(
+            cell.name,
+            f"{counts['search']}/{spec.blocks * spec.budget.search_trials}",
+            f"{counts['confirm']}/{spec.blocks * spec.replicates}",
+            *(str(counts[state] or "-") for state in STATES),
+        )
+    waiting = plan.num_search + plan.num_confirm - totals["search"] - totals["confirm"]
+    console.print(table)
+    console.print(
+        f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}", highlight=False
+    )
+    for record in contents.replicates.values():
+        if record["state"] == "failed":
+            reason = record["reason"].splitlines()[-1]
+            console.print(f"failed: {record['cell']} block {record['block']}: {reason}", markup=False, highlight=False)
+    if contents.num_damaged:
+        console.print(f"{contents.num_damaged} damaged ledger lines were left out")
+
+
+def print_results(inputs: Inputs, workspace: Workspace, console: Console) -> None:
+    """The main effects, what to know before believing them, and where everything is."""
+    found = summary(inputs.spec, inputs.effects)
+    table = Table(*found.headings, title=f"{inputs.spec.name}: effects", box=None, pad_edge=False)
+    for row in found.rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for sentence in found.sentences:
+        console.print(escape(sentence), highlight=False)
+    console.print(f"tables: {workspace.tables}", highlight=False, markup=False)
+
+
+def _driver(workspace: Workspace) -> str:
+    holder = workspace.holder()
+    return (
+        f"running as process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else "not running"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _right(*headings: str) -> list[Column]:
+    return [Column(heading, justify="right") for heading in headings]

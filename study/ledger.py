@@ -1,0 +1,128 @@
+"""The ledger: the append-only truth of a study. One JSON line a record, each with a checksum, each on disk before the next.
+
+Written by the driver alone (a lock sees to that, ``study/lock.py``). A line that a crash cut short is dropped and counted
+when the ledger is opened again; a damaged line elsewhere is skipped and counted, never guessed at. Lines go into numbered
+segments so that finished ones can be mirrored to storage that can neither append nor fsync.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from study.schema import MeasureRecord, Record, ReplicateRecord
+
+SEGMENT_RECORDS = 4096
+
+
+@dataclass
+class Contents:
+    """What a ledger holds: the first record under each key, in order of writing, and how many lines were unreadable."""
+
+    replicates: dict[str, ReplicateRecord] = field(default_factory=dict)
+    measures: dict[str, MeasureRecord] = field(default_factory=dict)
+    num_damaged: int = 0
+
+    def add(self, record: Record) -> bool:
+        """Take a record in; ``False`` if its key is already held. A failed outcome gives way to a later one."""
+        if record["kind"] == "replicate":
+            held = self.replicates.get(record["trial_key"])
+            if held is not None and held["state"] != "failed":
+                return False
+            self.replicates[record["trial_key"]] = record
+            return True
+        measured = self.measures.get(record["measure_key"])
+        if measured is not None and not measured["error"]:
+            return False
+        self.measures[record["measure_key"]] = record
+        return True
+
+
+def encode(record: Record) -> bytes:
+    """One line: eight hex digits of CRC-32, a space, the JSON record."""
+    body = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a line without its newline, or ``None`` if the line is damaged."""
+    checksum, _, body = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(body):
+            return None
+        return cast(Record, json.loads(body))
+    except ValueError:
+        return None
+
+
+def segments(folder: Path) -> list[Path]:
+    """Segment files in order of writing."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def read_ledger(folder: Path) -> Contents:
+    """Read all segments. A missing folder is an empty ledger."""
+    contents = Contents()
+    for segment in segments(folder):
+        for line in segment.read_bytes().splitlines():
+            record = decode(line)
+            if record is None:
+                contents.num_damaged += 1
+            else:
+                contents.add(record)
+    return contents
+
+
+class Ledger:
+    """The ledger opened for appending; use as a context manager. Opening repairs a torn tail (counted in ``num_damaged``)."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.contents = read_ledger(folder)
+        existing = segments(folder)
+        self._index = int(existing[-1].stem) if existing else 1
+        if existing:
+            _cut_torn_tail(existing[-1])
+        self._file = self._path().open("ab")
+        self._lines = existing[-1].read_bytes().count(b"\n") if existing else 0
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, record: Record) -> bool:
+        """Write a record through to disk; ``False``, and nothing written, if its key is already held."""
+        if not self.contents.add(record):
+            return False
+        if self._lines >= SEGMENT_RECORDS:
+            self._file.close()
+            self._index, self._lines = self._index + 1, 0
+            self._file = self._path().open("ab")
+        self._file.write(encode(record))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._lines += 1
+        return True
+
+    def records(self) -> Iterator[Record]:
+        """Every record held, replicates first."""
+        yield from self.contents.replicates.values()
+        yield from self.contents.measures.values()
+
+    def _path(self) -> Path:
+        return self.folder / f"{self._index:06d}.jsonl"
+
+
+def _cut_torn_tail(segment: Path) -> None:
+    """Drop a last line that has no newline: what a crash in mid-write leaves."""
+    data = segment.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with segment.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+            os.fsync(file.fileno())

@@ -1,0 +1,23 @@
+"""Attention as two independent parts: a *gate* that computes a, and a *form* that says how a is applied.
+
+Any gate goes with any form, so multiplication and its additive twin exist for every attention by construction.
+"""
+
+from torch import nn
+
+from study.models.attention.forms import Form
+from study.registry import ATTENTION_FORMS, ATTENTIONS, discover
+
+discover(__name__)
+
+
+def build_attention(attention: str, form: str, channels: int) -> nn.Module:
+    """Return the attention module for maps of ``channels`` channels; ``none`` gives the identity.
+
+    Raises ``UserError`` for an unknown name, or for a form without an attention and the reverse.
+    """
+    entry = ATTENTIONS[attention]
+    if attention == "none":
+        return nn.Identity()
+    built: Form = ATTENTION_FORMS[form].build(entry.build(channels), channels)
+    return built

@@ -1,0 +1,57 @@
+"""https://arxiv.org/abs/1502.01852 (He et al. 2015): seeded initial weights, equal wherever two networks share a name.
+
+Each parameter draws from a generator of its own, seeded by hash(seed, parameter name). So two cells that differ in a merge
+operator start from equal convolutions, and adding a parameter shifts no other parameter's draw.
+"""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from study.seeding import derive_seed
+
+
+@runtime_checkable
+class StartsElsewhere(Protocol):
+    """A module with initial values of its own, set after the seeded draw."""
+
+    def start(self) -> None:
+        """Set them."""
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Set every parameter of ``model`` in place, on the CPU's generator so that devices agree.
+
+    Convolutions: normal with variance 2 / fan_out. Linear layers: uniform within 1 / sqrt(fan_in). Biases of both: uniform
+    within 1 / sqrt(fan_in). Norms: scale 1, shift 0. A module that ``StartsElsewhere`` has the last word; other parameters
+    keep what their module set.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+            _normal(module.weight, math.sqrt(2 / fan_out), derive_seed(seed, "init", f"{name}.weight"))
+            if module.bias is not None:
+                _uniform(module.bias, 1 / math.sqrt(fan_in), derive_seed(seed, "init", f"{name}.bias"))
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            _uniform(module.weight, bound, derive_seed(seed, "init", f"{name}.weight"))
+            if module.bias is not None:
+                _uniform(module.bias, bound, derive_seed(seed, "init", f"{name}.bias"))
+    for module in model.modules():
+        if isinstance(module, StartsElsewhere):
+            module.start()
+
+
+@torch.no_grad()
+def _normal(parameter: Tensor, deviation: float, seed: int) -> None:
+    draw = torch.empty(parameter.shape).normal_(0, deviation, generator=torch.Generator().manual_seed(seed))
+    parameter.copy_(draw)
+
+
+@torch.no_grad()
+def _uniform(parameter: Tensor, bound: float, seed: int) -> None:
+    draw = torch.empty(parameter.shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
+    parameter.copy_(draw)

@@ -1,0 +1,122 @@
+"""From a specification to a plan: cells with short names, checked levels, and the seeds that cells share.
+
+Everything that can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces import Levels, Spec
+from study import models
+from study.config import TrialConfig
+from study.data import load_dataset
+from study.errors import UserError, nearest
+from study.registry import (
+    ATTENTION_FORMS,
+    ATTENTIONS,
+    DATASETS,
+    MERGES,
+    NETWORKS,
+    Registry,
+)
+from study.search import check_parts
+from study.seeding import derive_seed
+from study.smoothness import parse_settings
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "dataset": DATASETS,
+    "network": NETWORKS,
+    "merge": MERGES,
+    "attention": ATTENTIONS,
+    "attention_form": ATTENTION_FORMS,
+}
+# Set by the plan itself, never by a specification.
+_DERIVED = ("seed", "split_seed", "stop_curve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of factor levels. ``settings`` are all values of its replicates but seeds and nuisance ones."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked study: its specification and its cells, in order."""
+
+    spec: Spec
+    cells: tuple[Cell, ...]
+
+    def search_config(self, cell: Cell, block: int, nuisance: Levels, stop_curve: tuple[float, ...]) -> TrialConfig:
+        """Settings of a search trial. All trials of a block, in every cell, share its split and its seed."""
+        epochs = self.spec.budget.search_epochs or cell.settings["epochs"]
+        seed = derive_seed(self.spec.seed, "search", block)
+        return self._config(cell, block, seed, {**nuisance, "epochs": epochs, "stop_curve": stop_curve})
+
+    def confirm_config(self, cell: Cell, block: int, replicate: int, nuisance: Levels) -> TrialConfig:
+        """Settings of a confirmed replicate: trained in full, on the replicate's own seed."""
+        return self._config(cell, block, derive_seed(self.spec.seed, "confirm", replicate), nuisance)
+
+    def replicates(self, block: int) -> range:
+        """Indices of the replicates that train the winner of ``block``: replicate r is block r, unless there is one block."""
+        return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
+
+    @property
+    def num_search(self) -> int:
+        """Search trials of the whole study."""
+        return len(self.cells) * self.spec.blocks * self.spec.budget.search_trials
+
+    @property
+    def num_confirm(self) -> int:
+        """Confirmed replicates of the whole study."""
+        return len(self.cells) * self.spec.blocks * self.spec.replicates
+
+    def _config(self, cell: Cell, block: int, seed: int, values: Mapping[str, Any]) -> TrialConfig:
+        split_seed = derive_seed(self.spec.seed, "split", block)
+        return TrialConfig.from_mapping({**cell.settings, **values, "seed": seed, "split_seed": split_seed})
+
+
+def make_plan(spec: Spec) -> Plan:
+    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name."""
+    for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
+        for name in names:
+            if name in _DERIVED or name not in TrialConfig.__dataclass_fields__:
+                known = [field for field in TrialConfig.__dataclass_fields__ if field not in _DERIVED]
+                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
+    check_parts(spec)
+    for statistic, settings in spec.measure.statistics.items():
+        parse_settings(statistic, settings)
+    plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
+    names = [cell.name for cell in plan.cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"factors: two cells come to the same network {name!r}")
+    return plan
+
+
+def _cell(spec: Spec, levels: Levels) -> Cell:
+    settings = {**spec.fixed, **levels}
+    defaults = {name: nuisance.default for name, nuisance in spec.nuisance.items()}
+    config = TrialConfig.from_mapping({**settings, **defaults, "seed": 0, "split_seed": 0})
+    for name, registry in _REGISTRIES.items():
+        registry[getattr(config, name)]
+    dataset = load_dataset(config.dataset)
+    models.build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
+    return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _name(config: TrialConfig, levels: Levels) -> str:
+    """``digits/d8/add`` or ``digits/d8/add/se.mul``; further factors follow as ``width=16``.
+
+    It rests on levels alone, not on which other cells there are, so that extending a study renames no cell.
+    """
+    parts = [config.dataset, f"d{config.depth}", config.merge]
+    if config.merge_site != "skip":
+        parts[-1] += f"@{config.merge_site}"
+    if config.attention != "none":
+        parts.append(f"{config.attention}.{config.attention_form}")
+    named = ("dataset", "depth", "merge", "merge_site", "attention", "attention_form")
+    return "/".join(parts + [f"{name}={level}" for name, level in levels.items() if name not in named])

@@ -1,0 +1,82 @@
+"""One registry a kind of part: merge operators, attention, datasets, statistics, samplers, tables, figures.
+
+Adding a part is one decorated function or class in one file. The packages that hold parts import all of their modules
+(``discover``), so no second list has to be kept.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from study.errors import UserError, nearest
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Generic[T]):
+    """A registered part: what builds it, its formula or definition, where it comes from, and traits of its kind."""
+
+    name: str
+    build: T
+    formula: str
+    source: str
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Names to parts of one kind. A duplicate name raises ``ValueError``; an unknown one raises ``UserError``."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(self, name: str, *, formula: str, source: str, **traits: Any) -> Callable[[U], U]:
+        """Return a decorator that registers what it decorates under ``name`` and hands it back unchanged."""
+
+        def decorate(build: U) -> U:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            # the decorated part keeps its own type for its module; the registry sees it as T
+            entry: Entry[Any] = Entry(name=name, build=build, formula=formula, source=source, traits=traits)
+            self._entries[name] = entry
+            return build
+
+        return decorate
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UserError(f"unknown {self.kind} {name!r}{nearest(name, self._entries)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(self._entries.values())
+
+    def names(self) -> list[str]:
+        """Registered names in order of registration."""
+        return list(self._entries)
+
+
+def discover(package: str) -> None:
+    """Import every module directly inside ``package``, so that the parts they hold are registered."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+MERGES: Registry[Callable[..., Any]] = Registry("merge")
+ATTENTIONS: Registry[Callable[..., Any]] = Registry("attention")
+ATTENTION_FORMS: Registry[Callable[..., Any]] = Registry("attention_form")
+NETWORKS: Registry[Callable[..., Any]] = Registry("network")
+DATASETS: Registry[Callable[..., Any]] = Registry("dataset")
+STATISTICS: Registry[Callable[..., Any]] = Registry("statistic")
+SAMPLERS: Registry[Callable[..., Any]] = Registry("sampler")
+SCHEDULERS: Registry[Callable[..., Any]] = Registry("scheduler")
+TABLES: Registry[Callable[..., Any]] = Registry("table")
+FIGURES: Registry[Callable[..., Any]] = Registry("figure")

@@ -1,0 +1,69 @@
+"""Names shared by those who write results and those who read them: states, phases, ledger records, table columns."""
+
+from typing import Any, Literal, TypedDict
+
+State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
+Phase = Literal["search", "confirm"]
+
+STATES: tuple[State, ...] = ("completed", "collapsed", "diverged", "pruned", "failed")
+SPLITS = ("train", "val", "test")
+
+# Columns that name a replicate, in the order of trials.parquet; nuisance values and measurements follow them.
+IDENTITY_COLUMNS = (
+    "study", "trial_key", "cell", "phase", "replicate", "number", "seed", "state", "reason",
+    "dataset", "network", "depth", "width", "merge", "merge_site", "attention", "attention_form", "search_block",
+)  # fmt: skip
+COST_COLUMNS = ("epochs", "params", "flops", "train_seconds", "measure_seconds")
+# Wall-clock readings: the only columns in which two runs of one spec may differ.
+TIMING_COLUMNS = ("train_seconds", "measure_seconds")
+
+
+class EstimateRecord(TypedDict):
+    """A measured value with its standard error, sample count, and whether the estimator converged."""
+
+    value: float
+    stderr: float
+    num_samples: int
+    converged: bool
+
+
+class ReplicateRecord(TypedDict):
+    """One finished replicate, as the ledger holds it.
+
+    ``metrics`` holds ``split/name`` at the final epoch, with suffix ``_best`` at the best validation epoch and
+    ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch.
+    """
+
+    kind: Literal["replicate"]
+    trial_key: str
+    cell: str
+    phase: Phase
+    block: int
+    replicate: int
+    number: int
+    config: dict[str, Any]
+    state: State
+    reason: str
+    boundary: list[str]
+    defaulted: bool
+    metrics: dict[str, float]
+    curves: dict[str, list[float]]
+    epochs: int
+    params: int
+    flops: int
+    train_seconds: float
+
+
+class MeasureRecord(TypedDict):
+    """One statistic on one replicate's weights; ``error`` says why there are no estimates."""
+
+    kind: Literal["measure"]
+    trial_key: str
+    measure_key: str
+    statistic: str
+    estimates: dict[str, EstimateRecord]
+    measure_seconds: float
+    error: str
+
+
+Record = ReplicateRecord | MeasureRecord

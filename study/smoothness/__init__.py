@@ -1,0 +1,36 @@
+"""Smoothness statistics of a trained network in its input: one file a statistic, found and registered by themselves.
+
+A statistic is a function ``(settings, context) -> dict[str, Estimate]`` registered in ``study.registry.STATISTICS``
+with ``settings=`` (a frozen keyword-only dataclass whose fields all have defaults) and ``names=`` (settings to the
+names of the estimates it gives). Nothing here draws from a global random generator or knows of Ray, Optuna or MLflow.
+"""
+
+from study.registry import discover
+
+discover(__name__)
+
+from study.smoothness.batchnorm import reestimated_batchnorm  # noqa: E402
+from study.smoothness.context import MeasureContext  # noqa: E402
+from study.smoothness.estimate import Estimate, IncompleteError  # noqa: E402
+from study.smoothness.measure import (  # noqa: E402
+    estimate_names,
+    measure,
+    parse_settings,
+    settings_in_key,
+)
+from study.smoothness.scales import fit_temperature, probabilities, tempered, unit_logits  # noqa: E402
+
+__all__ = [
+    "Estimate",
+    "IncompleteError",
+    "MeasureContext",
+    "estimate_names",
+    "fit_temperature",
+    "measure",
+    "parse_settings",
+    "probabilities",
+    "reestimated_batchnorm",
+    "settings_in_key",
+    "tempered",
+    "unit_logits",
+]

@@ -1,0 +1,124 @@
+"""What a statistic is given: the network, the images, the fitted temperature, and random numbers by purpose.
+
+Random numbers come from CPU generators seeded by (the replicate's measuring seed, a purpose), so they are the same on
+CPU and GPU, in every cell that shares the seed, and in whatever order statistics run; the global generators are not
+touched.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.errors import UserError, nearest
+from study.seeding import derive_seed
+from study.smoothness.scales import fit_temperature
+
+
+@contextmanager
+def exact_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and float32 that is not TF32 in convolutions and products; both restored on leaving.
+
+    TF32 keeps ten bits: a second difference over h^2 would be rounding noise.
+    """
+    cudnn: Any = torch.backends.cudnn  # it is a property module that type checkers do not see through
+    switches = (cudnn.conv, torch.backends.cuda.matmul)
+    before = [switch.fp32_precision for switch in switches]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        model.eval()
+        yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeasureContext:
+    """A network to measure and what to measure it with.
+
+    ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is
+    already re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is
+    the replicate's measuring seed, shared by all cells; ``chunk`` the largest number of images in one forward, which
+    changes no result beyond rounding.
+    """
+
+    model: nn.Module
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    num_classes: int
+    temperature: float
+    temperature_converged: bool
+    seed: int
+    chunk: int = 512
+
+    @classmethod
+    def calibrated(
+        cls,
+        *,
+        model: nn.Module,
+        images: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        num_classes: int,
+        seed: int,
+        chunk: int = 512,
+        split: str = "val",
+    ) -> "MeasureContext":
+        """The context with its temperature fitted on ``split``. Raises ``UserError`` as ``logits`` and ``split`` do."""
+        context = cls(
+            model=model, images=images, labels=labels, num_classes=num_classes,
+            temperature=1.0, temperature_converged=False, seed=seed, chunk=chunk,
+        )  # fmt: skip
+        x, y = context.split(split)
+        with exact_evaluation(model):
+            temperature, converged = fit_temperature(context.logits(x), y)
+        return cls(
+            model=model, images=images, labels=labels, num_classes=num_classes,
+            temperature=temperature, temperature_converged=converged, seed=seed, chunk=chunk,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward.
+
+        Raises ``UserError`` when the network's output is not (N, K) or not finite.
+        """
+        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, self.chunk)])
+
+    def checked(self, logits: Tensor) -> Tensor:
+        """``logits``, known to be (N, K) and finite; ``UserError`` otherwise."""
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise UserError(f"the network gives outputs of shape {tuple(logits.shape)}, not (N, {self.num_classes})")
+        if not bool(torch.isfinite(logits).all()):
+            raise UserError("the network gives outputs that are not finite (NaN or Inf): its smoothness is not defined")
+        return logits
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """All images and labels of a split. Raises ``UserError`` when it is not there or has no image."""
+        if name not in self.images or name not in self.labels:
+            raise UserError(f"no split {name!r} to measure on{nearest(name, self.images)}")
+        x, y = self.images[name], self.labels[name]
+        if not len(x) or len(x) != len(y):
+            raise UserError(f"split {name!r} has {len(x)} images and {len(y)} labels")
+        if not x.is_floating_point():
+            raise UserError(f"split {name!r} holds {x.dtype} images; they must be floats in [0, 1]")
+        return x, y
+
+    def sample(self, split: str, n: int, purpose: str) -> tuple[Tensor, Tensor]:
+        """``n`` images and labels of ``split``, drawn without replacement; all of them when there are no more."""
+        x, y = self.split(split)
+        if n >= len(x):
+            return x, y
+        index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
+        return x[index.to(x.device)], y[index.to(y.device)]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, "smoothness", purpose))

@@ -1,0 +1,91 @@
+"""A measured value with its standard error, sample count and convergence flag, and how to get one from samples.
+
+All helpers take one value a sample (1-D, any float dtype, any device), compute in float64, and treat samples as
+independent. Samples that are not finite, or too few for a standard error (fewer than two), give ``converged=False``;
+nothing is dropped silently and nothing raises.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from study.errors import UserError
+from study.schema import EstimateRecord
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``value`` with its standard error over ``num_samples``; ``converged`` is False when it is not to be trusted."""
+
+    value: float
+    stderr: float
+    num_samples: int
+    converged: bool
+
+    def as_record(self) -> EstimateRecord:
+        """The estimate as the ledger holds it."""
+        return EstimateRecord(
+            value=self.value, stderr=self.stderr, num_samples=self.num_samples, converged=self.converged
+        )
+
+    def provided(self, condition: bool) -> "Estimate":
+        """The same estimate, not converged unless ``condition`` holds too."""
+        return self if condition else replace(self, converged=False)
+
+
+class IncompleteError(UserError):
+    """A part of a statistic cannot be computed: the message says which and why, ``estimates`` holds the others."""
+
+    def __init__(self, message: str, estimates: Mapping[str, Estimate]) -> None:
+        super().__init__(message)
+        self.estimates = dict(estimates)
+
+
+def mean(values: Tensor) -> Estimate:
+    """Mean of ``values`` (n,), standard error sd / sqrt(n) with the n - 1 sample standard deviation."""
+    values = values.detach().double().flatten()
+    n = values.numel()
+    if n == 0 or not bool(torch.isfinite(values).all()):
+        return Estimate(math.nan, math.nan, n, False)
+    centre = float(values.mean())
+    if n == 1:
+        return Estimate(centre, math.nan, n, False)
+    return Estimate(centre, float(values.std(correction=1)) / math.sqrt(n), n, True)
+
+
+def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
+    """Natural log of the mean of ``values``; standard error by the delta method, stderr(mean) / mean.
+
+    A mean at or below ``resolution`` (the rounding error of what was measured) is not converged; one at or below zero
+    has no logarithm and gives nan.
+    """
+    plain = mean(values)
+    if not plain.value > 0:  # nan too
+        return Estimate(math.nan, math.nan, plain.num_samples, False)
+    log = Estimate(math.log(plain.value), plain.stderr / plain.value, plain.num_samples, plain.converged)
+    return log.provided(plain.value > resolution)
+
+
+def root_mean_square(values: Tensor) -> Estimate:
+    """Root of the mean square of ``values``; standard error by the delta method, stderr(mean square) / (2 rms)."""
+    square = mean(values.detach().double() ** 2)
+    root = math.sqrt(square.value)
+    stderr = square.stderr / (2 * root) if root > 0 else square.stderr  # all zero: the standard error is zero as well
+    return Estimate(root, stderr, square.num_samples, square.converged)
+
+
+def ratio_of_means(numerator: Tensor, denominator: Tensor, resolution: float = 0.0) -> Estimate:
+    """Mean of ``numerator`` over mean of ``denominator``, sample by sample paired; standard error by the delta method.
+
+    stderr = sd(numerator - ratio * denominator) / (sqrt(n) * mean denominator). A mean denominator at or below
+    ``resolution`` gives nan, not converged.
+    """
+    top, bottom = mean(numerator), mean(denominator)
+    if not (math.isfinite(top.value) and bottom.value > resolution):
+        return Estimate(math.nan, math.nan, bottom.num_samples, False)
+    ratio = top.value / bottom.value
+    residual = mean(numerator.detach().double() - ratio * denominator.detach().double())
+    return Estimate(ratio, residual.stderr / bottom.value, residual.num_samples, residual.converged)

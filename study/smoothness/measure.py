@@ -1,0 +1,123 @@
+"""Settings of a statistic from plain values, and a statistic measured with the network left exactly as it was."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from study.errors import UserError, nearest
+from study.registry import STATISTICS
+from study.schema import SPLITS
+from study.smoothness.context import MeasureContext, exact_evaluation
+from study.smoothness.estimate import Estimate
+
+_CHECKED_IMAGES = 8
+_SAME = 1e-4  # relative difference of outputs that rounding explains
+
+
+def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
+    """Settings dataclass of statistic ``name`` from plain values, as YAML gives them; what is left out has its default.
+
+    Raises ``UserError`` for an unknown statistic or key, a value of the wrong type, or one that is not positive,
+    naming the key, the value and the nearest known name.
+    """
+    kind = STATISTICS[name].traits["settings"]
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    values = {}
+    for key, value in mapping.items():
+        if key not in fields:
+            raise UserError(f"statistic {name!r}: unknown setting {key!r}{nearest(key, fields)}")
+        values[key] = _parsed(f"statistic {name!r}: setting {key!r}", key, fields[key], value)
+    return kind(**values)
+
+
+def settings_in_key(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that differ from their defaults, as plain JSON: what ``study.config.measure_key`` hashes.
+
+    Equal settings written differently (4 or 4.0, a default spelled out) give equal results. Raises as
+    ``parse_settings``.
+    """
+    settings = parse_settings(name, mapping)
+    changed = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            changed[field.name] = list(value) if isinstance(value, tuple) else value
+    return changed
+
+
+def estimate_names(name: str, settings: Any) -> list[str]:
+    """Names of the estimates that statistic ``name`` gives at these (parsed) settings: what a claim may refer to."""
+    return list(STATISTICS[name].traits["names"](settings))
+
+
+def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Estimate]:
+    """Estimates of statistic ``name`` by name, with ``settings`` from ``parse_settings``.
+
+    The model is put in evaluation mode for the while; its parameters, gradients, buffers and modes and the global
+    random state are left as found. Out of memory, the chunk is halved and the statistic begun again, down to single
+    images, which changes results by rounding only. Raises ``UserError`` when outputs are not finite or when the
+    network's output for an image depends on the rest of its batch; ``IncompleteError``, a ``UserError`` with
+    ``estimates``, when a part can be had.
+    """
+    entry = STATISTICS[name]
+    if not isinstance(settings, entry.traits["settings"]):
+        raise TypeError(f"settings of {name!r} must come from parse_settings, not {type(settings).__name__}")
+    with exact_evaluation(context.model):
+        while True:
+            try:
+                _refuse_batch_dependence(context)
+                return dict(entry.build(settings, context))
+            except RuntimeError as error:
+                if context.chunk == 1 or not _out_of_memory(error):
+                    raise
+            # outside the handler, so that the traceback no longer holds the tensors that filled the memory
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            context = dataclasses.replace(context, chunk=context.chunk // 2)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _refuse_batch_dependence(context: MeasureContext) -> None:
+    """Raise ``UserError`` unless an image's output stays the same when its place and company in the batch change.
+
+    Every statistic is about a function of one image; a placebo that mixes the batch (a shuffled gate) is none. Images
+    run one at a time (``chunk`` 1) have no company, and nothing is checked.
+    """
+    split = next(iter(context.images))
+    x = context.split(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
+    if len(x) < 2:
+        return
+    first = context.checked(context.model(x).detach())[0]
+    moved = context.checked(context.model(torch.cat([1 - x[1:], x[:1]])).detach())[-1]
+    if float((first - moved).abs().max()) > _SAME * float(first.abs().max()):
+        raise UserError(
+            "the network's output for an image depends on the rest of its batch (a shuffled or noise placebo), "
+            "so its smoothness in the image is not defined"
+        )
+
+
+def _parsed(where: str, key: str, kind: Any, value: Any) -> Any:
+    if kind is int:
+        if type(value) is not int or value < 1:
+            raise UserError(f"{where} must be a positive whole number, not {value!r}")
+        return value
+    if kind is float:
+        if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
+            raise UserError(f"{where} must be a positive number, not {value!r}")
+        return float(value)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise UserError(f"{where} must be a list of one value or more, not {value!r}")
+        return tuple(_parsed(where, key, typing.get_args(kind)[0], item) for item in value)
+    if not isinstance(value, str):
+        raise UserError(f"{where} must be a name, not {value!r}")
+    if key == "split" and value not in SPLITS:
+        raise UserError(f"{where}: unknown split {value!r}{nearest(value, SPLITS)}")
+    return value

@@ -1,0 +1,173 @@
+"""https://arxiv.org/abs/1710.09412 (Zhang et al. 2018, mixup): what a network does in between real samples.
+
+Along the straight line x_t = (1 - t) x_0 + t x_1 between two samples, at t = 0, h, ..., 1 with h = 1 / num_steps, p_i
+is the temperature-scaled prediction at step i (temperature fitted on validation) unless a name says otherwise.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from study.errors import UserError
+from study.registry import STATISTICS
+from study.smoothness import estimate
+from study.smoothness.context import MeasureContext
+from study.smoothness.estimate import Estimate, IncompleteError
+from study.smoothness.pairs import draw_pairs
+from study.smoothness.scales import probabilities, tempered, unit_logits
+
+_KINDS = ("same", "different")
+# one value a pair, averaged over pairs; True where the temperature matters
+_MEANS = {
+    "excess_variation": True,
+    "excess_variation_probabilities": False,
+    "excess_variation_unit_logits": False,
+    "second_difference": True,
+    "linear_gap": True,
+    "label_flips": False,
+    "miss_rate": False,
+    "loss_bump": True,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathSettings:
+    """``num_pairs`` same-class and as many different-class pairs of ``split``; ``num_steps`` steps a path."""
+
+    num_pairs: int = 1000
+    num_steps: int = 32
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 2:
+            raise UserError(f"statistic 'path': setting 'num_steps' must be 2 or more, not {self.num_steps}")
+
+
+def _names(settings: PathSettings) -> list[str]:
+    names = [f"path_{kind}_{name}" for kind in _KINDS for name in (*_MEANS, "excess_variation_log")]
+    return [*names, "path_different_length_ratio"]
+
+
+@STATISTICS.register(
+    "path",
+    formula="excess variation sum_i ||p_{i+1} - p_i||_1 - ||p_n - p_0||_1 and others, on lines between real samples",
+    source="https://arxiv.org/abs/1710.09412",
+    settings=PathSettings,
+    names=_names,
+)
+def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]:
+    """Path statistics on ``num_pairs`` same-class and as many different-class pairs, as ``path_{kind}_{name}``.
+
+    - ``excess_variation``: mean over pairs of sum_i ||p_{i+1} - p_i||_1 - ||p_n - p_0||_1, 0 when every p_k is
+      monotone; ``_log`` is the log of that mean (delta method), not converged where the mean is within float32
+      rounding of 0; ``_probabilities`` the same without temperature (T = 1); ``_unit_logits`` for unit logits with
+      Euclidean norms.
+    - ``second_difference``: ||p_{i+1} - 2 p_i + p_{i-1}||_1 / h^2, mean over interior points. Depends on h.
+    - ``linear_gap``: ||p_i - (1 - t) p_0 - t p_n||_1, mean over interior points.
+    - ``label_flips``: number of changes of the predicted label from one point to the next.
+    - ``miss_rate``: share of interior points whose predicted label is neither true label of the pair.
+    - ``loss_bump``: max over all points of the mixup loss -(1 - t) log p_i[y_0] - t log p_i[y_1], minus the larger of
+      its two end values; at least 0, and at least log 2 less the larger end value for different classes, as targets
+      are mixed there.
+    - ``path_different_length_ratio``: mean total variation over mean ||p_n - p_0||_1, of different-class pairs only.
+      A ratio of means, because single pairs may have ends predicted alike.
+
+    Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in
+    every cell. Standard errors are over pairs as if independent; pairs share images, so they are somewhat too small:
+    the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards. Raises
+    ``IncompleteError`` with the other kind's estimates when there is no pair of one kind, ``UserError`` when there is
+    none of either or outputs are not finite.
+    """
+    images, labels = context.split(settings.split)
+    estimates: dict[str, Estimate] = {}
+    missing = []
+    for kind in _KINDS:
+        generator = context.generator(f"path/{kind}/{settings.split}")
+        pairs = draw_pairs(labels, settings.num_pairs, kind == "same", generator)
+        if len(pairs):
+            estimates |= _estimates(settings, context, kind, images, labels, pairs)
+        else:
+            missing.append(f"{kind}-class")
+    if missing:
+        reason = (
+            f"split {settings.split!r} ({len(images)} images) has no {' and no '.join(missing)} pair to draw a path"
+        )
+        raise IncompleteError(reason, estimates) if estimates else UserError(reason)
+    return estimates
+
+
+def _estimates(
+    settings: PathSettings, context: MeasureContext, kind: str, images: Tensor, labels: Tensor, pairs: Tensor
+) -> dict[str, Estimate]:
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for batch in torch.split(pairs, max(1, context.chunk // (settings.num_steps + 1))):
+        start, end = batch.unbind(1)
+        ends = labels[batch.to(labels.device)].long()
+        z = _logits_along(context, images[start.to(images.device)], images[end.to(images.device)], settings.num_steps)
+        for name, part in path_values(z, ends.to(z.device), context.temperature).items():
+            parts[name].append(part)
+    values = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    calibrated = context.temperature_converged and math.isfinite(context.temperature)
+    prefix = f"path_{kind}_"
+    estimates = {
+        prefix + name: estimate.mean(values[name]).provided(calibrated or not scaled) for name, scaled in _MEANS.items()
+    }
+    rounding = settings.num_steps * torch.finfo(torch.float32).eps
+    excess = values["excess_variation"]
+    estimates[prefix + "excess_variation_log"] = estimate.log_of_mean(excess, rounding).provided(calibrated)
+    if kind == "different":
+        ratio = estimate.ratio_of_means(values["variation"], values["end_distance"], rounding)
+        estimates[prefix + "length_ratio"] = ratio.provided(calibrated)
+    return estimates
+
+
+def _logits_along(context: MeasureContext, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+    """Logits (P, num_steps + 1, K) at equal steps from images ``start`` (P, ...) to ``end``; the ends are exact."""
+    t = torch.linspace(0, 1, num_steps + 1, dtype=start.dtype, device=start.device)
+    t = t.view(1, -1, *[1] * (start.ndim - 1))
+    points = (1 - t) * start[:, None] + t * end[:, None]
+    return context.logits(points.flatten(0, 1)).view(len(start), num_steps + 1, -1)
+
+
+def path_values(z: Tensor, ends: Tensor, temperature: float) -> dict[str, Tensor]:
+    """The statistics of single paths, each (P,), from logits ``z`` (P, n + 1, K) and the end labels ``ends`` (P, 2).
+
+    Beside those of ``path``, by the same names: total ``variation`` and ``end_distance`` of temperature-scaled
+    predictions.
+    """
+    num_steps = z.shape[1] - 1
+    t = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device=z.device)
+    p = tempered(z, temperature)
+    variation, end_distance = _length(p, 1)
+    line = torch.lerp(p[:, :1], p[:, -1:], t[None, :, None])
+    label = z.argmax(-1)
+    missed = (label[:, 1:-1, None] != ends[:, None, :]).all(-1)
+    # log p at the two true labels, (P, n + 1, 2)
+    log_p = (z.double() / temperature).log_softmax(-1).gather(-1, ends[:, None, :].expand(-1, num_steps + 1, -1))
+    loss = -(1 - t) * log_p[..., 0] - t * log_p[..., 1]
+    return {
+        "variation": variation,
+        "end_distance": end_distance,
+        "excess_variation": variation - end_distance,
+        "excess_variation_probabilities": _excess(probabilities(z), 1),
+        "excess_variation_unit_logits": _excess(unit_logits(z), 2),
+        "second_difference": p.diff(n=2, dim=1).abs().sum(-1).mean(1) * num_steps**2,
+        "linear_gap": (p - line)[:, 1:-1].abs().sum(-1).mean(1),
+        "label_flips": (label.diff(dim=1) != 0).sum(1).double(),
+        "miss_rate": missed.double().mean(1),
+        "loss_bump": loss.amax(1) - torch.maximum(loss[:, 0], loss[:, -1]),
+    }
+
+
+def _length(curve: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Length of ``curve`` (P, n + 1, K) and distance of its ends, each (P,), in the L1 or L2 norm."""
+    steps = torch.linalg.vector_norm(curve.diff(dim=1), ord=order, dim=-1).sum(1)
+    return steps, torch.linalg.vector_norm(curve[:, -1] - curve[:, 0], ord=order, dim=-1)
+
+
+def _excess(curve: Tensor, order: int) -> Tensor:
+    length, distance = _length(curve, order)
+    return length - distance

@@ -1,0 +1,70 @@
+"""https://arxiv.org/abs/1706.04599 (Guo et al. 2017, temperature scaling) and the scales smoothness is measured on.
+
+Smoothness of probabilities scales with the logit norm, so METHOD reads every claim on more than one scale. All
+functions take logits (..., K) of any float dtype and give float64, because differences of saturated probabilities
+need it.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from study.errors import UserError
+
+TEMPERATURE_BOUNDS = (0.05, 100.0)
+_BISECTIONS = 60  # log(2000) / 2**60 is below float64 rounding
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax p over the last dimension."""
+    return logits.double().softmax(-1)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Softmax of ``logits / temperature`` over the last dimension."""
+    return (logits.double() / temperature).softmax(-1)
+
+
+def unit_logits(logits: Tensor) -> Tensor:
+    """Centred logits of unit length, (z - mean z) / norm(z - mean z): unchanged by scaling or shifting the logits.
+
+    Where all logits are equal there is no direction and the result is zero.
+    """
+    z = logits.double()
+    z = z - z.mean(-1, keepdim=True)
+    norm = z.norm(dim=-1, keepdim=True)
+    return torch.where(norm > 0, z / norm.where(norm > 0, 1.0), 0.0)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, bool]:
+    """Temperature T that minimises the mean cross-entropy of ``logits`` (N, K) / T, and whether the fit converged.
+
+    The loss is convex in b = 1/T with derivative mean(sum_k p_k z_k - z_label), whose root is found by bisection in
+    log b in float64 between the ``TEMPERATURE_BOUNDS``. Without a root between them (all labels predicted right, so
+    that T goes to 0; or logits no better than chance) the nearer bound is returned with False; for logits that are
+    not finite, nan with False. Raises ``UserError`` when there are no logits or shapes disagree.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(logits):
+        raise UserError(
+            f"a temperature is fitted to logits (N, K) and labels (N,) with N > 0, "
+            f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    z = logits.detach().double()
+    if not bool(torch.isfinite(z).all()):
+        return math.nan, False
+    z = z - z.gather(-1, labels.long().to(z.device)[:, None])  # so that the label's logit is zero
+
+    def slope(log_b: float) -> float:
+        return float(((math.exp(log_b) * z).softmax(-1) * z).sum(-1).mean())
+
+    cold, hot = TEMPERATURE_BOUNDS
+    low, high = -math.log(hot), -math.log(cold)
+    if slope(low) >= 0:
+        return hot, False
+    if slope(high) <= 0:
+        return cold, False
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return math.exp(-(low + high) / 2), True

@@ -1,0 +1,7 @@
+"""Training one replicate: its loop, its evaluation, its checkpoint."""
+
+from study.training.checkpoint import load_checkpoint, save_checkpoint
+from study.training.evaluate import evaluate
+from study.training.loop import Progress, Trained, train
+
+__all__ = ["Progress", "Trained", "evaluate", "load_checkpoint", "save_checkpoint", "train"]

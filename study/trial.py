@@ -1,0 +1,229 @@
+"""Train and measure one group of replicates: the only place where model, data, training and smoothness meet.
+
+No ray, no mlflow: a group reports through the records it yields. Members run one after another; one that fails, diverges
+or is pruned leaves the others alone. A member's folder ``checkpoints/<trial_key>`` holds ``state.pt`` while it trains,
+``outcome.json`` once it is finished until the driver has its records, and ``final.pt`` or ``best.pt`` where kept.
+"""
+
+import functools
+import json
+import math
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.config import TrialConfig, measure_key
+from study.data import Dataset, Splits, load_dataset, split
+from study.errors import UserError
+from study.models import build_network, num_flops, num_params
+from study.schema import MeasureRecord, Record, ReplicateRecord, State
+from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm, settings_in_key
+from study.task import Task
+from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.evaluate import EVALUATION_BATCH
+
+Event = Progress | list[Record]
+
+
+def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1) -> Iterator[Event]:
+    """Run the members of a group; yields progress, and each member's records as soon as it is finished.
+
+    ``storage`` is the study's folder, shared by all workers. Raises nothing for a member's fault: that is a ``failed``
+    record with its reason.
+    """
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    for task in tasks:
+        folder = storage / "checkpoints" / task.config.trial_key
+        try:
+            yield from _member(task, folder, torch.device(device))
+        except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
+            reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
+            yield [_record(task, state="failed", reason=str(reason))]
+
+
+def discard_outcome(storage: Path, trial_key: str) -> None:
+    """Called by the driver once the ledger holds a member's records: its hand-over file is no longer needed."""
+    folder = storage / "checkpoints" / trial_key
+    (folder / "outcome.json").unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
+    outcome = folder / "outcome.json"
+    if outcome.exists():
+        yield json.loads(outcome.read_text())
+        return
+    config = task.config
+    dataset = load_dataset(config.dataset)
+    splits = _splits(config.dataset, config.split_seed, str(device))
+    model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation).to(
+        device
+    )
+    kept = load_checkpoint(folder / "final.pt")
+    records: list[Record] = []
+    if kept is not None:
+        # trained and recorded before: only measurements are missing
+        model.load_state_dict(kept["model"])
+        measurable = True
+    else:
+        trained = None
+        for event in train(model, splits.train, splits.val, config, folder / "state.pt"):
+            if isinstance(event, Progress):
+                yield event
+            else:
+                trained = event
+        assert trained is not None  # train's last event
+        record = _finish(task, dataset, splits, model, trained)
+        records.append(record)
+        measurable = record["state"] in ("completed", "collapsed")
+        _keep(task, folder, model, trained)
+    if measurable:
+        records += _measure(task, splits, dataset.num_classes, model)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = outcome.with_suffix(".partial")
+    partial.write_text(json.dumps(records))
+    partial.replace(outcome)
+    (folder / "state.pt").unlink(missing_ok=True)
+    yield records
+
+
+@functools.lru_cache(maxsize=8)
+def _splits(dataset: str, split_seed: int, device: str) -> Splits:
+    """The splits of a block on the device, kept warm between the trials of an actor."""
+    found, where = split(load_dataset(dataset), split_seed), torch.device(device)
+    return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test.to(where))
+
+
+def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trained: Trained) -> ReplicateRecord:
+    """Final, best-epoch and re-estimated metrics, and the outcome. Leaves ``model`` at its final weights."""
+    config = task.config
+    seen = {"train": splits.train, "val": splits.val}
+    if task.phase == "confirm":
+        seen["test"] = splits.test
+
+    def metrics(suffix: str) -> dict[str, float]:
+        found = {name: evaluate(model, part.batches(EVALUATION_BATCH)) for name, part in seen.items()}
+        return {f"{part}/{name}{suffix}": value for part, values in found.items() for name, value in values.items()}
+
+    measured = metrics("")
+    if task.phase == "confirm" and trained.stopped != "diverged":
+        with reestimated_batchnorm(model, splits.train.pixels(), config.batch_size):
+            measured |= metrics("_bn_reestimated")
+    if trained.best:
+        final = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(trained.best)
+        measured |= metrics("_best")
+        model.load_state_dict(final)
+    state: State = "completed"
+    if trained.stopped == "diverged":
+        state = "diverged"
+    elif trained.stopped == "pruned":
+        state = "pruned"
+    elif measured["val/accuracy"] < dataset.accuracy_floor:
+        state = "collapsed"
+    return _record(
+        task,
+        state=state,
+        metrics={name: value for name, value in measured.items() if math.isfinite(value)},
+        curves=trained.curves,
+        epochs=trained.epoch,
+        params=num_params(model),
+        flops=num_flops(model, dataset.image_shape),
+        train_seconds=trained.train_seconds,
+    )
+
+
+def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:
+    empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0}
+    record: ReplicateRecord = {
+        "kind": "replicate",
+        "trial_key": task.config.trial_key,
+        "cell": task.cell,
+        "phase": task.phase,
+        "block": task.block,
+        "replicate": task.replicate,
+        "number": task.number,
+        "config": task.config.as_dict(),
+        "state": state,
+        "reason": reason,
+        "boundary": list(task.boundary),
+        "defaulted": task.defaulted,
+        **{**empty, **values},  # type: ignore[typeddict-item]
+    }
+    return record
+
+
+def failed_record(task: Task, reason: str) -> ReplicateRecord:
+    """The record of a member whose worker was lost for good."""
+    return _record(task, state="failed", reason=reason)
+
+
+def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained) -> None:
+    """Keep the weights that the study asks for, with the settings that rebuild the network."""
+    if task.phase != "confirm" or task.checkpoints == "none" or trained.stopped == "diverged":
+        return
+    save_checkpoint(_kept(task.config, model.state_dict()), folder / "final.pt")
+    if task.checkpoints == "best":
+        save_checkpoint(_kept(task.config, trained.best), folder / "best.pt")
+
+
+def _kept(config: TrialConfig, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"model": dict(weights), "config": config.as_dict()}
+
+
+def _measure(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> list[MeasureRecord]:
+    """Every statistic still missing, on the final weights with batch norm re-estimated on the training split."""
+    if not task.statistics:
+        return []
+    config = task.config
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    pixels = {name: part.pixels() for name, part in parts.items()}
+    with reestimated_batchnorm(model, pixels["train"], config.batch_size):
+        try:
+            context = MeasureContext.calibrated(
+                model=model,
+                images=pixels,
+                labels={name: part.labels for name, part in parts.items()},
+                num_classes=num_classes,
+                seed=config.seed,
+            )
+        except UserError as error:
+            return [_measured(config, name, given, error=str(error)) for name, given in task.statistics.items()]
+        return [_statistic(config, name, given, context) for name, given in task.statistics.items()]
+
+
+def _statistic(config: TrialConfig, name: str, given: Mapping[str, Any], context: MeasureContext) -> MeasureRecord:
+    started, error = time.perf_counter(), ""
+    try:
+        estimates = measure(name, parse_settings(name, given), context)
+    except UserError as fault:
+        estimates, error = getattr(fault, "estimates", {}), str(fault)
+    return _measured(config, name, given, estimates=estimates, error=error, seconds=time.perf_counter() - started)
+
+
+def _measured(
+    config: TrialConfig,
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    error: str,
+    estimates: Mapping[str, Estimate] | None = None,
+    seconds: float = 0.0,
+) -> MeasureRecord:
+    return {
+        "kind": "measure",
+        "trial_key": config.trial_key,
+        "measure_key": measure_key(config.trial_key, name, settings_in_key(name, given)),
+        "statistic": name,
+        "estimates": {key: estimate.as_record() for key, estimate in (estimates or {}).items()},
+        "measure_seconds": seconds,
+        "error": error,
+    }

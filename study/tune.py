@@ -1,0 +1,234 @@
+"""Ray Tune schedules groups of replicates. The only module that imports ray.
+
+Workers report records through Tune's results; the driver alone writes the ledger. Tune's own state, checkpoints and
+restore are not used: after a crash the agenda is rebuilt from the ledger.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# before ray is imported: no loggers of Tune's own, no change of directory, no log of every failed trial
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from study.agenda import Agenda
+from study.errors import UserError
+from study.ledger import Ledger
+from study.schema import Record
+from study.task import Task
+from study.training.loop import Progress
+from study.trial import discard_outcome, failed_record, run_group
+
+# How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
+REPORT_SECONDS = 1.0
+# How often a group is started again elsewhere after its worker was lost.
+MAX_FAILURES = 3
+
+Listener = Callable[[Record | Progress], None]
+
+
+class _Stateless:
+    """Tune pickles searchers and callbacks for a restore that is not used here: the ledger is the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Group(tune.Trainable):
+    """A Tune trial: one group of replicates, in an actor that is reused for the next group."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start on a group."""
+        tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
+        device = "cuda" if config["gpus"] else "cpu"
+        self._events = run_group(tasks, Path(config["storage"]), device=device, threads=config["threads"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start on the next group in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run on for a moment; report the records finished in it."""
+        records: list[Record] = []
+        progress: list[int | float] = []
+        until = time.monotonic() + REPORT_SECONDS
+        done = False
+        while time.monotonic() < until:
+            event = next(self._events, None)
+            if event is None:
+                done = True
+                break
+            if isinstance(event, Progress):
+                progress = [event.epoch, event.epochs, event.val_loss]
+            else:
+                records += event
+        # as text, so that Tune neither flattens nor inspects it
+        return {"records": json.dumps(records), "progress": json.dumps(progress), "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: replicates write their own checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: replicates find their own checkpoints."""
+
+
+class AgendaSearcher(_Stateless, Searcher):
+    """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
+
+    def __init__(self, agenda: Agenda, common: dict[str, Any], lost: Callable[[list[Task]], None]) -> None:
+        super().__init__(metric="done", mode="max")
+        self._agenda = agenda
+        self._common = common
+        self._lost = lost
+        self._groups: dict[str, list[Task]] = {}
+        self.draining = False
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next group, as a Tune configuration."""
+        tasks = None if self.draining else self._agenda.next_group()
+        if tasks is None:
+            return Searcher.FINISHED if self.draining or self._agenda.done else None
+        self._groups[trial_id] = tasks
+        return {"tasks": [json.dumps(task.to_plain()) for task in tasks], **self._common}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A group has ended, or has lost its worker more often than allowed."""
+        tasks = self._groups.pop(trial_id, None)
+        if tasks is not None:
+            if error:
+                self._lost(tasks)
+            self._agenda.group_ended(tasks)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+
+class LedgerWriter(_Stateless, tune.Callback):
+    """Appends what workers report to the ledger, and tells a listener."""
+
+    def __init__(self, ledger: Ledger, storage: Path, listen: Listener) -> None:
+        self._ledger, self._storage, self._listen = ledger, storage, listen
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Take in the records of one report."""
+        self.append(json.loads(result.pop("records", "[]")))
+        progress = json.loads(result.pop("progress", "[]"))
+        if progress:
+            self._listen(Progress(*progress))
+
+    def lost(self, tasks: list[Task]) -> None:
+        """A worker is lost for good: the unfinished members of its group have failed."""
+        held = self._ledger.contents.replicates
+        reason = f"its worker was lost {MAX_FAILURES + 1} times"
+        self.append([failed_record(task, reason) for task in tasks if task.config.trial_key not in held])
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records through to disk; those held already are left out."""
+        for record in records:
+            if self._ledger.append(record):
+                self._listen(record)
+        for key in {record["trial_key"] for record in records}:
+            discard_outcome(self._storage, key)
+
+
+def run_agenda(
+    agenda: Agenda, ledger: Ledger, storage: Path, listen: Listener, *, address: str | None, num_cpus: int | None
+) -> bool:
+    """Run groups until the agenda is done; ``False`` when Ctrl-C ended it early, running groups finished.
+
+    ``address``: a running cluster, or ``None`` for this machine with ``num_cpus`` cores. Raises ``UserError`` when the
+    cluster cannot hold one group.
+    """
+    resources = agenda.plan.spec.resources
+    common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
+    writer = LedgerWriter(ledger, storage, listen)
+    searcher = AgendaSearcher(agenda, common, writer.lost)
+    with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
+        # as many groups wait as can run, so that an actor that falls free has the next one at once
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(resources.cpus, resources.gpus))
+        tune.Tuner(
+            tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[writer],
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        ).fit()
+    return agenda.done
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, num_cpus: int | None) -> Iterator[None]:
+    """A connection to Ray for the time of a run; one that the caller already has is used and left open."""
+    if ray.is_initialized():
+        yield
+        return
+    local = {} if address else {"num_cpus": num_cpus, "include_dashboard": False}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _scratch(storage: Path) -> Iterator[Path]:
+    """A folder for Tune's own files, on the study's storage so that all hosts see it; removed afterwards."""
+    storage.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tune-", dir=storage.resolve(), ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch)
+
+
+@contextlib.contextmanager
+def _draining(searcher: AgendaSearcher) -> Iterator[None]:
+    """The first Ctrl-C lets running groups finish and starts no more; the second stops at once (which loses nothing)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def drain(*_: object) -> None:
+        searcher.draining = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, drain)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _slots(cpus: float, gpus: float) -> int:
+    """How many groups the cluster runs at once. Raises ``UserError`` when it cannot hold one."""
+    held = ray.cluster_resources()
+    for name, asked, there in (("cpus", cpus, held.get("CPU", 0.0)), ("gpus", gpus, held.get("GPU", 0.0))):
+        if asked > there:
+            raise UserError(
+                f"resources.{name} = {asked:g} but {there:g} are there: lower it, or run where there are more"
+            )
+    shares = [held.get("CPU", 0.0) / cpus] + ([held["GPU"] / gpus] if gpus else [])
+    return max(1, int(min(shares)))
