@@ -48,10 +48,12 @@ def write_table(
         temporary = folder / f".{name}.{form}.{os.getpid()}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
         paths.append(path)
     return paths
@@ -76,7 +78,8 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
     headings = [column.heading for column in shown]
     align = ["left" if column.kind == "text" else "right" for column in shown]
     style = "pipe" if form == "md" else "latex_booktabs"
-    text = tabulate(rows, headings, tablefmt=style, disable_numparse=True, colalign=align if rows else None)
+    body = rows or [[""] * len(shown)]
+    text = tabulate(body, headings, tablefmt=style, disable_numparse=True, colalign=align)
     if more := table.num_rows - len(rows):
         text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
     return f"{text.rstrip()}\n".encode()

@@ -74,7 +74,8 @@ class ConfirmGrid:
 
 
 def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
-    """Arrange a table of trials. Cells of the spec without any record stand in it too, those not in the spec do not.
+    """Arrange a table of trials. Cells of the spec without any record stand in it too; cells, blocks, replicates and
+    search trials that the spec does not ask for (left by a larger one) do not.
 
     Raises ``ValueError`` when one (cell, block, replicate) has two confirm rows.
     """
@@ -82,8 +83,10 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
     code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     confirm = pc.equal(trials["phase"], "confirm").to_numpy().astype(np.bool_)
     known = _cells(spec, trials, code)
-    kept = confirm & np.isin(code, list(known))
-    block, replicate = (trials[name].to_numpy() for name in ("search_block", "replicate"))
+    block, replicate, number = (trials[name].to_numpy() for name in ("search_block", "replicate", "number"))
+    # replicate r is block r, unless one block's winner is trained on several seeds
+    asked = replicate < spec.replicates if spec.blocks == 1 else replicate == block
+    kept = confirm & np.isin(code, list(known)) & (block < spec.blocks) & asked
     pairs, pair = np.unique(np.stack([block[kept], replicate[kept]], axis=1), axis=0, return_inverse=True)
     position = {old: new for new, old in enumerate(known)}
     cell = np.array([position[old] for old in code[kept].tolist()], dtype=np.int64)
@@ -95,7 +98,8 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
         raise ValueError("a cell has two confirmed rows of one block and replicate: build the table with trials_table")
     rows.reshape(-1)[taken] = np.arange(len(taken))
     searched: dict[tuple[int, int], int] = {}
-    for key in zip(code[~confirm].tolist(), block[~confirm].tolist(), strict=True):
+    search = ~confirm & (number < spec.budget.search_trials)
+    for key in zip(code[search].tolist(), block[search].tolist(), strict=True):
         searched[key] = searched.get(key, 0) + 1
     budgets = np.zeros_like(rows)
     for old, new in position.items():

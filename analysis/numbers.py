@@ -3,6 +3,8 @@
 import math
 
 _MOST_DECIMALS = 6
+# An interval narrower than this share of its value is rounding error around a constant.
+_EXACT = 1e-9
 
 
 def interval_text(value: float | None, low: float | None, high: float | None) -> str:
@@ -12,7 +14,7 @@ def interval_text(value: float | None, low: float | None, high: float | None) ->
     if low is None or high is None:
         return number_text(value)
     half = (high - low) / 2
-    known = math.isfinite(half) and half > 0
+    known = math.isfinite(half) and half > _EXACT * abs(value)
     decimals = _decimals(half, 2) if known else _decimals(abs(value), 3)
     return f"{_fixed(value, decimals)} [{_fixed(low, decimals)}, {_fixed(high, decimals)}]"
 

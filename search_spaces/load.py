@@ -59,10 +59,10 @@ def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
 def _yaml(text: str, origin: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2021-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{origin}{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
+        raise SpecError(f"{origin}{where}: {getattr(error, 'problem', None) or f'not valid YAML ({_line(error)})'}") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -78,10 +78,23 @@ def _override(values: dict[str, Any], override: str) -> None:
     values[last] = _yaml(text, f"--set {override!r}")
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _first_fault(error: ValidationError) -> str:
-    """The first fault as ``key.path: what is wrong``, with the nearest known key for an unknown one."""
-    fault = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    """The first fault as ``key.path: what is wrong``, with the nearest known key for an unknown one.
+
+    A key that is unknown comes first, for its misspelling is why another one is missing. Where a value may be one of two
+    models, pydantic reports the faults of both: a key that either model knows is not unknown.
+    """
+    faults = error.errors(include_url=False)
+    unknown = [f for f in faults if f["type"] == "extra_forbidden" and f["loc"][-1] not in _known_keys(f["loc"])]
+    others = [f for f in faults if f["type"] not in ("extra_forbidden", "missing")]
+    fault = (unknown + others + faults)[0]
+    # the names of a union's models stand in the location; no key of a specification looks like them
+    models = ("function-after[_ordered(), FloatRange]", "FloatRange", "Choice")
+    key = ".".join(str(part) for part in fault["loc"] if part not in models)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r} = {fault['input']!r}{_nearest(str(fault['loc'][-1]), _known_keys(fault['loc']))}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -91,14 +104,13 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the model in which ``location`` ends, found by walking the field types from the top."""
-    model: Any = Spec
+    """Keys of the models in which ``location`` may end, found by walking the field types from the top."""
+    models: list[type[BaseModel]] = [Spec]
     for part in location[:-1]:
-        inner = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        model = inner.annotation if inner else model
-        found = _models_in(model)
-        model = next((m for m in found if m.__name__ == part), found[0] if found else model)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        inner = [model.model_fields[str(part)].annotation for model in models if part in model.model_fields]
+        if inner:
+            models = [model for annotation in inner for model in _models_in(annotation)]
+    return list(dict.fromkeys(key for model in models for key in model.model_fields))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

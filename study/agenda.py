@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from study import search
-from study.config import measure_key
+from study.config import TrialConfig, measure_key
 from study.ledger import Contents
 from study.plan import Cell, Plan
 from study.schema import ReplicateRecord
@@ -23,9 +23,12 @@ Slot = tuple[str, str, int, int]
 class Agenda:
     """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead."""
 
-    def __init__(self, plan: Plan, contents: Contents) -> None:
+    def __init__(self, plan: Plan, contents: Contents, *, retry_failed: bool = False) -> None:
         self.plan = plan
         self.contents = contents
+        # each failed replicate gets one more chance in this agenda's life
+        failed = [key for key, record in contents.replicates.items() if record["state"] == "failed"]
+        self._to_retry = set(failed) if retry_failed else set()
         self._history: dict[Thread, list[ReplicateRecord]] = {}
         self._in_flight: set[Thread] = set()
         self._tasks: dict[Thread, list[Task]] = {}
@@ -63,10 +66,11 @@ class Agenda:
             thread = (task.cell, task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
+            self._to_retry.discard(task.config.trial_key)
             record = self.contents.replicates.get(task.config.trial_key)
-            history = self._history[thread]
-            if task.phase == "search" and record is not None and task.number == len(history):
-                history.append(record)
+            if task.phase == "search" and record is not None:
+                # a retried trial takes its own place; a new one the next
+                self._history[thread][task.number : task.number + 1] = [record]
 
     @property
     def done(self) -> bool:
@@ -85,13 +89,14 @@ class Agenda:
     def _work_out(self, thread: Thread) -> list[Task]:
         spec, (name, block), history = self.plan.spec, thread, self._history[thread]
         cell = self._cells[name]
+        again = [record for record in history if record["trial_key"] in self._to_retry]
+        if again:
+            return [_search_task(TrialConfig.from_mapping(again[0]["config"]), name, block, again[0]["number"])]
         if len(history) < spec.budget.search_trials:
             values = search.suggest(spec, name, block, history)
             if values is not None:
                 config = self.plan.search_config(cell, block, values, search.stop_curve(spec, history))
-                return [
-                    Task(config=config, cell=name, phase="search", block=block, replicate=block, number=len(history))
-                ]
+                return [_search_task(config, name, block, len(history))]
         return self._confirm(cell, block, history)
 
     def _confirm(self, cell: Cell, block: int, history: list[ReplicateRecord]) -> list[Task]:
@@ -102,7 +107,8 @@ class Agenda:
             config = self.plan.confirm_config(cell, block, replicate, values)
             record = self.contents.replicates.get(config.trial_key)
             missing = self._unmeasured(config.trial_key)
-            if record is None or (missing and record["state"] in ("completed", "collapsed")):
+            again = config.trial_key in self._to_retry
+            if record is None or again or (missing and record["state"] in ("completed", "collapsed")):
                 tasks.append(
                     Task(
                         config=config,
@@ -123,3 +129,7 @@ class Agenda:
         wanted = self.plan.spec.measure.statistics
         keys = {name: measure_key(trial_key, name, settings_in_key(name, wanted[name])) for name in wanted}
         return {name: dict(wanted[name]) for name, key in keys.items() if key not in self.contents.measures}
+
+
+def _search_task(config: TrialConfig, cell: str, block: int, number: int) -> Task:
+    return Task(config=config, cell=cell, phase="search", block=block, replicate=block, number=number)

@@ -24,6 +24,8 @@ StorageOption = Annotated[Path, typer.Option("--storage", help="Folder under whi
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")
 ]
+AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")]
+CpusOption = Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)]
 RESULTS = Path("results")
 
 
@@ -43,16 +45,11 @@ def run(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
     override: SetOption = [],  # noqa: B006
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")] = None,
-    num_cpus: Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)] = None,
+    address: AddressOption = None,
+    num_cpus: CpusOption = None,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
-    from study import driver
-
-    checked = _spec(spec, override)
-    if not driver.run(checked, _workspace(checked, storage), address=address, num_cpus=num_cpus):
-        typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
-        raise typer.Exit(130)
+    _drive(spec, storage, override, address, num_cpus)
 
 
 @app.command()
@@ -70,6 +67,60 @@ def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOp
 
 
 @app.command()
+def retry(
+    spec: SpecArgument,
+    failed: Annotated[bool, typer.Option("--failed", help="Run failed replicates again.")] = False,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    address: AddressOption = None,
+    num_cpus: CpusOption = None,
+) -> None:
+    """Run failed replicates once more, then whatever follows from them."""
+    from study.errors import UserError
+
+    if not failed:
+        raise UserError("retry runs failed replicates again: fmm-study retry SPEC --failed")
+    _drive(spec, storage, override, address, num_cpus, retry_failed=True)
+
+
+@app.command()
+def audit(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+    """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
+    from study.audit import audit
+    from study.ledger import read_ledger
+    from study.plan import make_plan
+
+    checked = _spec(spec, override)
+    workspace = _workspace(checked, storage)
+    contents = read_ledger(workspace.ledger)
+    faults = list(audit(make_plan(checked), contents, workspace))
+    for fault in faults:
+        typer.echo(fault)
+    typer.echo(f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements: {len(faults)} faults")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    storage: StorageOption = RESULTS,
+    address: AddressOption = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="An MLflow server to look for.")] = None,
+) -> None:
+    """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
+    from study.doctor import examine
+
+    well = True
+    for finding in examine(storage, address, tracking_uri):
+        typer.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.name}: {finding.found}")
+        if not finding.well:
+            typer.echo(f"      -> {finding.advice}")
+            well = False
+    if not well:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
@@ -84,6 +135,24 @@ def export(
     for paths in driver.export(checked, _workspace(checked, storage), table, formats).values():
         for path in paths:
             typer.echo(path)
+
+
+def _drive(
+    spec: str,
+    storage: Path,
+    override: list[str],
+    address: str | None,
+    num_cpus: int | None,
+    *,
+    retry_failed: bool = False,
+) -> None:
+    from study import driver
+
+    checked = _spec(spec, override)
+    workspace = _workspace(checked, storage)
+    if not driver.run(checked, workspace, address=address, num_cpus=num_cpus, retry_failed=retry_failed):
+        typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
+        raise typer.Exit(130)
 
 
 def _spec(name_or_path: str, override: list[str]) -> "Spec":

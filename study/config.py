@@ -9,6 +9,7 @@ Literal keys are frozen in ``tests/test_config.py``.
 import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,9 +56,7 @@ class TrialConfig:
         missing = [n for n, f in fields.items() if f.default is _REQUIRED and n not in values]
         if missing:
             raise UserError(f"missing setting {missing[0]!r}: it has no default")
-        checked: dict[str, Any] = {
-            name: _checked(name, str(fields[name].type), value) for name, value in values.items()
-        }
+        checked: dict[str, Any] = {name: _checked(name, fields[name].type, value) for name, value in values.items()}
         return cls(**checked)
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,14 +79,14 @@ def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> 
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})
 
 
-def _checked(name: str, kind: str, value: Any) -> Any:
+def _checked(name: str, kind: Any, value: Any) -> Any:
     """``value`` as field ``name`` holds it; an int is a good float, and a list a good tuple. Raises ``UserError``."""
-    if kind.startswith("tuple"):
+    if typing.get_origin(kind) is tuple:
         return tuple(float(item) for item in value)
-    if kind == "float" and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value).__name__ != kind:
-        raise UserError(f"setting {name!r} = {value!r}: expected {kind}, got {type(value).__name__}")
+    if type(value) is not kind:
+        raise UserError(f"setting {name!r} = {value!r}: expected {kind.__name__}, got {type(value).__name__}")
     return value
 
 

@@ -51,12 +51,13 @@ def _power(plan: Plan) -> list[str]:
     spec = plan.spec
     pairs = spec.blocks if spec.blocks > 1 else spec.replicates
     claims = max(len(spec.claims), 1)
-    wanted = pairs_for_verdict(spec.alpha, claims)
     effect = smallest_detectable(pairs, spec.alpha, _ASSUMED_SD)
+    found = f"differences of {100 * effect:.2f} points are found 4 times in 5" if effect < 1 else "nothing can be found"
     lines = [
         f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
-        f"spread of {100 * _ASSUMED_SD:g} points, differences of {100 * effect:.2f} points are found 4 times in 5"
+        f"spread of {100 * _ASSUMED_SD:g} points, {found}"
     ]
+    wanted = pairs_for_verdict(spec.alpha, claims)
     if spec.claims and pairs < wanted:
         lines.append(
             f"warning: with {claims} claims (Holm) {pairs} pairs give a verdict only when almost every pair agrees; "
@@ -77,6 +78,7 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
         f"{plan.num_confirm} confirmed replicates -> {workspace.root}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     if contents.replicates:
         console.print(f"continuing: {len(contents.replicates)} replicates are in the ledger", highlight=False)

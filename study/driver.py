@@ -17,7 +17,14 @@ from study.plan import Plan, make_plan
 from study.workspace import Workspace
 
 
-def run(spec: Spec, workspace: Workspace, *, address: str | None = None, num_cpus: int | None = None) -> bool:
+def run(
+    spec: Spec,
+    workspace: Workspace,
+    *,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    retry_failed: bool = False,
+) -> bool:
     """Run or continue a study; ``False`` when it was interrupted. Raises ``UserError`` before anything starts."""
     console = Console()
     plan = make_plan(spec)
@@ -28,7 +35,7 @@ def run(spec: Spec, workspace: Workspace, *, address: str | None = None, num_cpu
             if contents.num_damaged:
                 console.print(f"warning: {contents.num_damaged} damaged ledger lines were left out")
             describe.print_start(plan, contents, workspace, console)
-            agenda = Agenda(plan, contents)
+            agenda = Agenda(plan, contents, retry_failed=retry_failed)
             if not agenda.done:
                 # ray takes seconds to import, and a finished study needs none of it
                 from study.tune import run_agenda

@@ -32,6 +32,8 @@ class Contents:
             held = self.replicates.get(record["trial_key"])
             if held is not None and held["state"] != "failed":
                 return False
+            # to the end: the order is that of writing
+            self.replicates.pop(record["trial_key"], None)
             self.replicates[record["trial_key"]] = record
             return True
         measured = self.measures.get(record["measure_key"])
@@ -82,11 +84,12 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.contents = read_ledger(folder)
         existing = segments(folder)
         self._index = int(existing[-1].stem) if existing else 1
-        if existing:
-            _cut_torn_tail(existing[-1])
+        # cut before reading: a last record that lacks nothing but its newline must not count as held
+        torn = bool(existing) and _cut_torn_tail(existing[-1])
+        self.contents = read_ledger(folder)
+        self.contents.num_damaged += torn
         self._file = self._path().open("ab")
         self._lines = existing[-1].read_bytes().count(b"\n") if existing else 0
 
@@ -119,10 +122,12 @@ class Ledger:
         return self.folder / f"{self._index:06d}.jsonl"
 
 
-def _cut_torn_tail(segment: Path) -> None:
-    """Drop a last line that has no newline: what a crash in mid-write leaves."""
+def _cut_torn_tail(segment: Path) -> bool:
+    """Drop a last line that has no newline, what a crash in mid-write leaves; whether there was one."""
     data = segment.read_bytes()
-    if data and not data.endswith(b"\n"):
+    torn = bool(data) and not data.endswith(b"\n")
+    if torn:
         with segment.open("r+b") as file:
             file.truncate(data.rfind(b"\n") + 1)
             os.fsync(file.fileno())
+    return torn

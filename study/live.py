@@ -6,6 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from study.ledger import Contents
@@ -40,7 +41,7 @@ class LiveView:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._console.is_terminal:
             self._live.stop()
-        self._console.print(self._line(), highlight=False)
+        self._print_line()
 
     def tell(self, event: Record | Progress) -> None:
         """Take in one event of the run."""
@@ -50,7 +51,7 @@ class LiveView:
             self._count(event)
         if not self._console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(self._line(), highlight=False)
+            self._print_line()
 
     def _count(self, record: ReplicateRecord) -> None:
         self._phases[record["phase"]] += 1
@@ -78,33 +79,39 @@ class LiveView:
         seconds = int(time.monotonic() - self._started)
         return f"{seconds // 60}:{seconds % 60:02d}"
 
-    def _parts(self) -> dict[str, str]:
-        plan, spec = self._plan, self._plan.spec
+    @property
+    def _counts(self) -> str:
+        spec = self._plan.spec
         wanted = spec.blocks * spec.replicates
-        cells = sum(self._confirmed[cell.name] >= wanted for cell in plan.cells)
+        cells = sum(self._confirmed[cell.name] >= wanted for cell in self._plan.cells)
         blocks = sum(self._confirmed.values()) // spec.replicates
-        best = self._best
-        return {
-            "search trials": f"{self._phases['search']}/{plan.num_search}",
-            "confirmed": f"{self._phases['confirm']}/{plan.num_confirm}",
-            "cells": f"{cells}/{len(plan.cells)}",
-            "blocks": f"{blocks}/{len(plan.cells) * spec.blocks}",
-            "outcomes": ", ".join(f"{self._states[s]} {s}" for s in STATES if self._states[s]) or "none yet",
-            "best": f"val accuracy {best['metrics']['val/accuracy']:.3f} ({best['cell']})"
-            if best and "val/accuracy" in best["metrics"]
-            else "none yet",
-        }
+        return (
+            f"search {self._phases['search']}/{self._plan.num_search}, "
+            f"confirmed {self._phases['confirm']}/{self._plan.num_confirm} "
+            f"(blocks {blocks}/{len(self._plan.cells) * spec.blocks}, cells {cells}/{len(self._plan.cells)})"
+        )
 
-    def _line(self) -> str:
-        parts = "; ".join(f"{name} {value}" for name, value in self._parts().items())
-        return f"[{self._elapsed}] {parts}; {self._eta}".replace("[", r"\[")
+    @property
+    def _outcomes(self) -> str:
+        return ", ".join(f"{self._states[s]} {s}" for s in STATES if self._states[s]) or "none yet"
+
+    @property
+    def _best_text(self) -> str:
+        if self._best is None or "val/accuracy" not in self._best["metrics"]:
+            return "none yet"
+        return f"{self._best['metrics']['val/accuracy']:.3f} {self._best['cell']}"
+
+    def _print_line(self) -> None:
+        line = f"[{self._elapsed}] {self._counts} | {self._outcomes} | best {self._best_text} | {self._eta}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _display(self) -> Table:
+        done, total = sum(self._phases.values()), self._plan.num_search + self._plan.num_confirm
         table = Table.grid(padding=(0, 2))
-        title = self._plan.spec.title or self._plan.spec.name
-        table.add_row(f"[bold]{self._plan.spec.name}", title)
-        for name, value in self._parts().items():
-            table.add_row(name, value)
+        table.add_row(f"[bold]{self._plan.spec.name}", ProgressBar(total=total, completed=done, width=50))
+        table.add_row("trials", self._counts)
+        table.add_row("outcomes", self._outcomes)
+        table.add_row("best", f"validation accuracy {self._best_text}")
         if self._in_flight:
             flight = self._in_flight
             table.add_row("training", f"epoch {flight.epoch}/{flight.epochs}, validation loss {flight.val_loss:.3f}")

@@ -31,7 +31,8 @@ class ReplicateRecord(TypedDict):
     """One finished replicate, as the ledger holds it.
 
     ``metrics`` holds ``split/name`` at the final epoch, with suffix ``_best`` at the best validation epoch and
-    ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch.
+    ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch. ``resumed_from`` is
+    the epoch from whose checkpoint a broken-off training went on (0: none), which changes no result.
     """
 
     kind: Literal["replicate"]
@@ -52,6 +53,7 @@ class ReplicateRecord(TypedDict):
     params: int
     flops: int
     train_seconds: float
+    resumed_from: int
 
 
 class MeasureRecord(TypedDict):

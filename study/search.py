@@ -8,6 +8,7 @@ two, and after any crash: nothing of Optuna's is stored, its study is rebuilt fr
 import itertools
 import math
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ from study.seeding import derive_seed
 # What Optuna is told of a trial that diverged or failed: finite, and worse than any loss that is not an explosion.
 WORST_LOSS = 1e6
 OBJECTIVE = "val/loss"
+# What a stop curve holds where nothing is stopped: no loss reaches it, and being finite it can stand in a trial key.
+NEVER = sys.float_info.max
 # The share of a (log) range at either end within which a winner is flagged.
 BOUNDARY = 0.1
 _REDRAWS = 16
@@ -63,11 +66,15 @@ def never_stop(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
     source="https://doi.org/10.1145/3097983.3098043",
 )
 def median_stop(curves: Sequence[Sequence[float]], min_trials: int = 4, grace_epochs: int = 1) -> tuple[float, ...]:
-    """The median validation loss of the earlier full trials of this cell and block, by epoch; infinite in the grace."""
+    """The median validation loss of the earlier full trials of this cell and block, by epoch; ``NEVER`` in the grace.
+
+    A loss that is not finite counts as worse than any other.
+    """
     if len(curves) < min_trials:
         return ()
-    medians = [statistics.median(values) for values in zip(*curves, strict=True)]
-    return tuple(math.inf if epoch < grace_epochs else median for epoch, median in enumerate(medians))
+    worst = [[value if math.isfinite(value) else math.inf for value in curve] for curve in curves]
+    medians = [min(statistics.median(values), NEVER) for values in zip(*worst, strict=True)]
+    return tuple(NEVER if epoch < grace_epochs else median for epoch, median in enumerate(medians))
 
 
 def check_parts(spec: Spec) -> None:

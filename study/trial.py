@@ -59,6 +59,7 @@ def discard_outcome(storage: Path, trial_key: str) -> None:
 def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
     outcome = folder / "outcome.json"
     if outcome.exists():
+        (folder / "state.pt").unlink(missing_ok=True)
         yield json.loads(outcome.read_text())
         return
     config = task.config
@@ -68,11 +69,10 @@ def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
         device
     )
     kept = load_checkpoint(folder / "final.pt")
-    records: list[Record] = []
     if kept is not None:
-        # trained and recorded before: only measurements are missing
+        # trained before: only measurements are missing, and maybe its record, if a crash came before the ledger had it
         model.load_state_dict(kept["model"])
-        measurable = True
+        record = kept["record"]
     else:
         trained = None
         for event in train(model, splits.train, splits.val, config, folder / "state.pt"):
@@ -82,10 +82,9 @@ def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
                 trained = event
         assert trained is not None  # train's last event
         record = _finish(task, dataset, splits, model, trained)
-        records.append(record)
-        measurable = record["state"] in ("completed", "collapsed")
-        _keep(task, folder, model, trained)
-    if measurable:
+        _keep(task, folder, model, trained, record)
+    records: list[Record] = [record]
+    if record["state"] in ("completed", "collapsed"):
         records += _measure(task, splits, dataset.num_classes, model)
     folder.mkdir(parents=True, exist_ok=True)
     partial = outcome.with_suffix(".partial")
@@ -138,11 +137,12 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
         params=num_params(model),
         flops=num_flops(model, dataset.image_shape),
         train_seconds=trained.train_seconds,
+        resumed_from=trained.resumed_from,
     )
 
 
 def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:
-    empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0}
+    empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0, "resumed_from": 0}
     record: ReplicateRecord = {
         "kind": "replicate",
         "trial_key": task.config.trial_key,
@@ -166,17 +166,18 @@ def failed_record(task: Task, reason: str) -> ReplicateRecord:
     return _record(task, state="failed", reason=reason)
 
 
-def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained) -> None:
-    """Keep the weights that the study asks for, with the settings that rebuild the network."""
+def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: ReplicateRecord) -> None:
+    """Keep the weights that the study asks for, with the settings that rebuild the network and the record of training."""
     if task.phase != "confirm" or task.checkpoints == "none" or trained.stopped == "diverged":
         return
-    save_checkpoint(_kept(task.config, model.state_dict()), folder / "final.pt")
     if task.checkpoints == "best":
-        save_checkpoint(_kept(task.config, trained.best), folder / "best.pt")
+        save_checkpoint(_kept(task.config, trained.best, record), folder / "best.pt")
+    # last, for a member with a final.pt is not trained again
+    save_checkpoint(_kept(task.config, model.state_dict(), record), folder / "final.pt")
 
 
-def _kept(config: TrialConfig, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"model": dict(weights), "config": config.as_dict()}
+def _kept(config: TrialConfig, weights: Mapping[str, Tensor], record: ReplicateRecord) -> dict[str, Any]:
+    return {"model": dict(weights), "config": config.as_dict(), "record": dict(record)}
 
 
 def _measure(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> list[MeasureRecord]:

@@ -181,6 +181,13 @@ def run_agenda(
     return agenda.done
 
 
+def cluster_resources(address: str | None) -> dict[str, float]:
+    """What the cluster at ``address`` holds, or this machine. Raises ``ConnectionError`` when there is none."""
+    with _ray(address, None):
+        held: dict[str, float] = ray.cluster_resources()
+        return held
+
+
 @contextlib.contextmanager
 def _ray(address: str | None, num_cpus: int | None) -> Iterator[None]:
     """A connection to Ray for the time of a run; one that the caller already has is used and left open."""

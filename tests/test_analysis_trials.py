@@ -68,7 +68,8 @@ def test_search_stands_before_confirm_and_unplanned_cells_last():
     book.replicate("add", 8, 0, phase="search", number=0)
     rows = trials_table(synthetic_spec(), book.contents).to_pylist()
     assert [(r["merge"], r["phase"], r["search_block"], r["number"]) for r in rows] == [
-        ("add", "search", 0, 0), ("add", "search", 0, 1), ("add", "search", 1, 1), ("add", "confirm", 1, 1), ("zero", "confirm", 0, 1),
+        ("add", "search", 0, 0), ("add", "search", 0, 1), ("add", "search", 1, 1),
+        ("add", "confirm", 1, 1), ("zero", "confirm", 0, 1),
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.Identity() if merger.normalizes_branch else nn.BatchNorm2d(out_channels)
         self.attention = build_attention(attention, attention_form, out_channels)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
+        if merger.uses_shortcut and (stride != 1 or in_channels != out_channels):
             projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
             norm = nn.Identity() if merger.normalizes_shortcut else nn.BatchNorm2d(out_channels)
             self.shortcut = nn.Sequential(projection, norm)

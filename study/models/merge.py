@@ -2,7 +2,8 @@
 
 Every operator is a module called as ``merge(x, f)`` on two tensors of one shape (N, C, H, W), giving that shape. The block
 applies its ReLU afterwards. An operator that holds its own batch norms says so (``normalizes_branch``,
-``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice.
+``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice. One that drops x says so
+too (``uses_shortcut``), so that no projection is counted that nothing trains.
 """
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ class Merge(nn.Module):
 
     normalizes_branch = False
     normalizes_shortcut = False
+    uses_shortcut = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,6 +43,8 @@ class Add(Merge):
 @MERGES.register("none", formula="F", source=RESNET)
 class NoSkip(Merge):
     """F alone: no skip connection. Known to lose at depth, so it shows that a study can see a difference."""
+
+    uses_shortcut = False
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Return F."""

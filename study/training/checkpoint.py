@@ -1,6 +1,7 @@
 """Checkpoints of a replicate: atomic, and loaded without running code from them (``weights_only``)."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
         path.rename(path.with_suffix(f".damaged-{type(error).__name__}"))
         return None
     return state

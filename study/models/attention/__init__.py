@@ -5,6 +5,7 @@ Any gate goes with any form, so multiplication and its additive twin exist for e
 
 from torch import nn
 
+from study.errors import UserError
 from study.models.attention.forms import Form
 from study.registry import ATTENTION_FORMS, ATTENTIONS, discover
 
@@ -16,8 +17,10 @@ def build_attention(attention: str, form: str, channels: int) -> nn.Module:
 
     Raises ``UserError`` for an unknown name, or for a form without an attention and the reverse.
     """
-    entry = ATTENTIONS[attention]
+    gate, applied = ATTENTIONS[attention], ATTENTION_FORMS[form]
+    if (attention == "none") != (form == "none"):
+        raise UserError(f"attention = {attention!r} with attention_form = {form!r}: 'none' goes with 'none' alone")
     if attention == "none":
         return nn.Identity()
-    built: Form = ATTENTION_FORMS[form].build(entry.build(channels), channels)
+    built: Form = applied.build(gate.build(channels), channels)
     return built

@@ -43,6 +43,9 @@ class Form(nn.Module):
 class NoForm(nn.Identity):
     """The form of no attention."""
 
+    def __init__(self, gate: nn.Module, channels: int) -> None:
+        super().__init__()  # the identity itself takes any argument in silence
+
 
 @ATTENTION_FORMS.register("native", formula="x * a, initialised as published", source=FMMNET)
 class Native(Form):

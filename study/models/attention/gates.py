@@ -18,3 +18,6 @@ class Gate(nn.Module):
 @ATTENTIONS.register("none", formula="x (no attention)", source="https://arxiv.org/abs/1512.03385")
 class NoAttention(nn.Identity):
     """The absence of attention."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()  # the identity itself takes any argument in silence

@@ -1,0 +1,151 @@
+"""Does everything agree? The ledger with itself, with Optuna, with the tables, with the folder of checkpoints.
+
+Each check is a generator of faults, one line each; no line means that all agree. What is merely not run yet is no fault.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.records import current_records
+from study import search
+from study.config import TrialConfig, measure_key
+from study.ledger import Contents, decode, segments
+from study.plan import Plan
+from study.schema import ReplicateRecord
+from study.smoothness import settings_in_key
+from study.workspace import Workspace
+
+
+def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """Every fault found, as one line that names the replicate or file."""
+    yield from _lines(workspace)
+    yield from _keys(contents)
+    yield from _plan(plan, contents)
+    yield from _suggestions(plan, contents)
+    yield from _measures(plan, contents)
+    yield from _folder(plan, contents, workspace)
+    yield from _tables(plan, contents, workspace)
+
+
+def _lines(workspace: Workspace) -> Iterator[str]:
+    """Damaged lines, and keys written more often than a retried failure explains."""
+    written: Counter[str] = Counter()
+    for segment in segments(workspace.ledger):
+        for number, line in enumerate(segment.read_bytes().splitlines(), start=1):
+            record = decode(line)
+            if record is None:
+                yield f"ledger: {segment.name} line {number} is damaged"
+            elif record["kind"] == "replicate":
+                written[record["trial_key"]] += record["state"] != "failed"
+            else:
+                written[record["measure_key"]] += not record["error"]
+    yield from (f"ledger: {key} is written {count} times" for key, count in written.items() if count > 1)
+
+
+def _keys(contents: Contents) -> Iterator[str]:
+    for key, record in contents.replicates.items():
+        if TrialConfig.from_mapping(record["config"]).trial_key != key:
+            yield f"ledger: {key}: its settings have another key"
+    for measured in contents.measures.values():
+        if measured["trial_key"] not in contents.replicates:
+            yield f"ledger: {measured['measure_key']}: measured on {measured['trial_key']}, which is not there"
+
+
+def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
+    """Every record stands where the plan puts it, with the seeds of its block."""
+    cells = {cell.name: cell for cell in plan.cells}
+    for key, record in contents.replicates.items():
+        cell = cells.get(record["cell"])
+        if cell is None:
+            yield f"ledger: {key}: cell {record['cell']!r} is not in the plan"
+            continue
+        nuisance = {name: record["config"][name] for name in plan.spec.nuisance}
+        if record["phase"] == "confirm":
+            planned = plan.confirm_config(cell, record["block"], record["replicate"], nuisance)
+        else:
+            curve = tuple(record["config"]["stop_curve"])
+            planned = plan.search_config(cell, record["block"], nuisance, curve)
+        if planned.trial_key != key:
+            yield f"ledger: {key}: {_where(record)} has other settings than the plan"
+
+
+def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
+    """Optuna, asked again with the same history, suggests what was run; the winner is what was confirmed."""
+    threads: dict[tuple[str, int], list[ReplicateRecord]] = {}
+    for record in contents.replicates.values():
+        if record["phase"] == "search":
+            threads.setdefault((record["cell"], record["block"]), []).append(record)
+    for (cell, block), records in threads.items():
+        history = sorted(records, key=lambda record: record["number"])
+        if [record["number"] for record in history] != list(range(len(history))):
+            yield f"search: {cell} block {block} has trials {[record['number'] for record in history]}"
+            continue
+        for number, record in enumerate(history):
+            suggested = search.suggest(plan.spec, cell, block, history[:number])
+            run = {name: record["config"][name] for name in plan.spec.nuisance}
+            if suggested != run:
+                yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
+    for record in current_records(plan.spec, contents):
+        if record["phase"] == "confirm":
+            history = sorted(threads.get((record["cell"], record["block"]), []), key=lambda r: r["number"])
+            values, _ = search.winner(plan.spec, history)
+            run = {name: record["config"][name] for name in plan.spec.nuisance}
+            if values != run and len(history) >= plan.spec.budget.search_trials:
+                yield f"search: {_where(record)} confirmed {run}, the winner is {values}"
+
+
+def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
+    for record in current_records(plan.spec, contents):
+        if record["phase"] != "confirm" or record["state"] not in ("completed", "collapsed"):
+            continue
+        for name, settings in plan.spec.measure.statistics.items():
+            key = measure_key(record["trial_key"], name, settings_in_key(name, settings))
+            if key not in contents.measures:
+                yield f"measures: {_where(record)} lacks {name}"
+
+
+def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """No half-finished file of a finished replicate, and the weights that the study keeps."""
+    checkpoints = workspace.root / "checkpoints"
+    for key, record in contents.replicates.items():
+        for name in ("state.pt", "outcome.json"):
+            if record["state"] != "failed" and (checkpoints / key / name).exists():
+                yield f"checkpoints: {key}/{name} is left over"
+        kept = record["phase"] == "confirm" and record["state"] in ("completed", "collapsed")
+        if kept and plan.spec.checkpoints != "none" and not (checkpoints / key / "final.pt").exists():
+            yield f"checkpoints: {key}/final.pt is missing ({_where(record)})"
+
+
+def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """``trials.parquet`` holds the ledger's current replicates, once each, with their metrics."""
+    path = workspace.tables / "trials.parquet"
+    if not path.exists():
+        return
+    try:
+        rows = {row["trial_key"]: row for row in pq.read_table(path).to_pylist()}
+        count = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        yield f"tables: trials.parquet cannot be read: {error}"
+        return
+    if count != len(rows):
+        yield f"tables: trials.parquet has {count} rows and {len(rows)} keys"
+    current = {record["trial_key"]: record for record in current_records(plan.spec, contents)}
+    for key in current.keys() ^ rows.keys():
+        yield f"tables: {key} is in {'the ledger' if key in current else 'trials.parquet'} alone (run: fmm-study export)"
+    for key in current.keys() & rows.keys():
+        for name, value in current[key]["metrics"].items():
+            if name in rows[key] and not _same(rows[key][name], value):
+                yield f"tables: {key} {name} is {rows[key][name]}, in the ledger {value}"
+
+
+def _same(a: Any, b: float) -> bool:
+    return isinstance(a, float) and (a == b or (math.isnan(a) and math.isnan(b)))
+
+
+def _where(record: ReplicateRecord) -> str:
+    return f"{record['cell']} block {record['block']} {record['phase']} {record['number']}"

@@ -1,0 +1,82 @@
+"""Small specifications and made-up records that several test modules share. Imports no torch."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search_spaces import Spec
+from study.config import TrialConfig
+from study.schema import MeasureRecord, ReplicateRecord
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "seed": 7,
+    "factors": {"merge": ["add", "mul"]},
+    "fixed": {"dataset": "fake", "depth": 8, "width": 4, "epochs": 2, "batch_size": 16},
+    "nuisance": {
+        "lr": {"low": 0.01, "high": 1.0, "log": True, "default": 0.1},
+        "weight_decay": {"low": 0.0, "high": 0.01, "default": 0.001},
+    },
+    "blocks": 2,
+    "budget": {"search_trials": 3, "startup_trials": 2},
+}
+
+
+def _spec(**changes: Any) -> Spec:
+    return Spec.model_validate(copy.deepcopy(SMALL) | changes)
+
+
+def _config(**changes: Any) -> TrialConfig:
+    values = {"dataset": "fake", "depth": 8, "width": 4, "seed": 1, "split_seed": 2, "epochs": 2, "batch_size": 16}
+    return TrialConfig.from_mapping(values | changes)
+
+
+def _record(config: TrialConfig, *, state: str = "completed", loss: float = 1.0, **changes: Any) -> ReplicateRecord:
+    """A replicate's record as a worker would hand it over: no metrics where the worker failed."""
+    survived = state in ("completed", "collapsed")
+    values: Any = {
+        "kind": "replicate", "trial_key": config.trial_key, "cell": "cell", "phase": "search", "block": 0, "replicate": 0,
+        "number": 0, "config": config.as_dict(), "state": state, "reason": "", "boundary": [], "defaulted": False,
+        "metrics": {"val/loss": loss} if survived else {},
+        "curves": {} if state == "failed" else {"val/loss": [2 * loss, loss] if survived else [2 * loss]},
+        "epochs": 2, "params": 1, "flops": 1, "train_seconds": 0.0, "resumed_from": 0,
+    }  # fmt: skip
+    return values | changes
+
+
+def _measured(trial_key: str, measure_key: str, *, error: str = "", statistic: str = "path") -> MeasureRecord:
+    return {
+        "kind": "measure",
+        "trial_key": trial_key,
+        "measure_key": measure_key,
+        "statistic": statistic,
+        "estimates": {},
+        "measure_seconds": 0.0,
+        "error": error,
+    }
+
+
+@pytest.fixture(scope="session")
+def spec_of() -> Callable[..., Spec]:
+    """A small study on made-up images, with changes at its top level."""
+    return _spec
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., TrialConfig]:
+    """A small replicate on made-up images, with changes."""
+    return _config
+
+
+@pytest.fixture(scope="session")
+def record_of() -> Callable[..., ReplicateRecord]:
+    """The record of a replicate."""
+    return _record
+
+
+@pytest.fixture(scope="session")
+def measured_of() -> Callable[..., MeasureRecord]:
+    """The record of a measurement."""
+    return _measured

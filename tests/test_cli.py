@@ -1,0 +1,63 @@
+"""The command line as a user meets it: quick help, one clear line on a fault, nothing started."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("plan", "run", "status", "export")
+
+
+def fmm_study(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from study.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_needs_nothing_heavy(command: str) -> None:
+    """Help imports neither torch nor ray nor optuna: that, not a stopwatch, is what keeps it under a second."""
+    script = (
+        "import sys; from study.cli import main; sys.argv = ['fmm-study', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'ray', 'optuna', 'pyarrow', 'scipy', 'pydantic'} & set(sys.modules)))"
+    )
+    arguments = [command, "--help"] if command else ["--help"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert "Usage: fmm-study" in done.stdout
+    assert done.stdout.rstrip().endswith("[]")
+
+
+BAD = {
+    "unknown preset": (["plan", "digitz"], "unknown preset 'digitz' (did you mean 'digits'?)"),
+    "unknown level": (["plan", "digits", "--set", "fixed.network=cifar_resnett"], "did you mean 'cifar_resnet'?"),
+    "unknown key": (["plan", "digits", "--set", "budget.search_trails=2"], "unknown key 'budget.search_trails'"),
+    "unknown setting": (["plan", "digits", "--set", "fixed.widht=8"], "unknown setting 'widht' (did you mean 'width'?)"),
+    "unknown statistic": (["plan", "digits", "--set", "measure.statistics.pth={}"], "unknown statistic 'pth'"),
+    "no blocks": (["plan", "digits", "--set", "blocks=0"], "blocks: Input should be greater than or equal to 1, got 0"),
+    "no equals sign": (["plan", "digits", "--set", "blocks"], "expected KEY=VALUE"),
+    "nothing to export": (["export", "digits", "--storage", "nowhere"], "holds no results"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_2(case: str, tmp_path: Path) -> None:
+    arguments, expected = BAD[case]
+    done = fmm_study(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_tells_cells_trials_cost_and_power() -> None:
+    done = fmm_study("plan", "digits")
+    assert done.returncode == 0, done.stderr
+    for expected in ("digits/d14/add/se.static", "14 cells x 8 blocks", "448 + 112 trainings", "expected:", "power: 8 pairs"):
+        assert expected in done.stdout
+
+
+def test_status_before_a_run(tmp_path: Path) -> None:
+    done = fmm_study("status", "digits", "--storage", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "0 done, 560 waiting; not running" in done.stdout
