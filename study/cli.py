@@ -32,12 +32,10 @@ RESULTS = Path("results")
 @app.command()
 def plan(spec: SpecArgument, override: SetOption = []) -> None:  # noqa: B006
     """Show cells, trials, cost and power of a study; runs nothing."""
-    from rich.console import Console
-
-    from study.describe import print_plan
+    from study.describe import open_console, print_plan
     from study.plan import make_plan
 
-    print_plan(make_plan(_spec(spec, override)), Console())
+    print_plan(make_plan(_spec(spec, override)), open_console())
 
 
 @app.command()
@@ -55,15 +53,13 @@ def run(
 @app.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from rich.console import Console
-
-    from study.describe import print_status
+    from study.describe import open_console, print_status
     from study.ledger import read_ledger
     from study.plan import make_plan
 
     checked = _spec(spec, override)
     workspace = _workspace(checked, storage)
-    print_status(make_plan(checked), read_ledger(workspace.ledger), workspace, Console())
+    print_status(make_plan(checked), read_ledger(workspace.ledger), workspace, open_console())
 
 
 @app.command()

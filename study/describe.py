@@ -1,5 +1,6 @@
 """What the commands print: a plan, a study's status, the end of a run."""
 
+import sys
 from collections import Counter
 
 from rich.console import Console
@@ -19,6 +20,11 @@ from study.workspace import Workspace
 # A spread of paired accuracy differences to show power at before anything has run: 1 point.
 _ASSUMED_SD = 0.01
 DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
+
+
+def open_console() -> Console:
+    """The console to print on; where there is no terminal, wide enough that tables are not cut."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -44,7 +50,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     if spec.demonstration:
         lines.append(DEMONSTRATION)
     for line in lines:
-        console.print(escape(line), highlight=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _power(plan: Plan) -> list[str]:

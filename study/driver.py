@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from analysis.tables import Inputs, build_tables
 from search_spaces import Spec
 from study import describe
@@ -26,7 +24,7 @@ def run(
     retry_failed: bool = False,
 ) -> bool:
     """Run or continue a study; ``False`` when it was interrupted. Raises ``UserError`` before anything starts."""
-    console = Console()
+    console = describe.open_console()
     plan = make_plan(spec)
     with workspace.locked():
         workspace.freeze(spec)

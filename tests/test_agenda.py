@@ -9,7 +9,6 @@ import pytest
 from study import search
 from study.agenda import Agenda
 from study.config import measure_key
-from study.errors import UserError
 from study.ledger import Contents, Ledger
 from study.plan import make_plan
 from study.seeding import derive_seed
@@ -181,19 +180,22 @@ def test_a_new_statistic_is_measured_and_nothing_is_trained(spec_of, drive, refe
 
 
 def test_settings_written_differently_are_one_measurement(spec_of, reference):
-    spelled_out = {"path": {"num_pairs": 16, "num_steps": 32}, "input_jacobian": {}}
-    assert Agenda(make_plan(spec_of(measure={"statistics": spelled_out})), reference).done
-    assert not Agenda(make_plan(spec_of(measure={"statistics": {"path": {"num_pairs": 17}}})), reference).done
+    for path, done in (({"num_pairs": 16, "num_steps": 32}, True), ({"num_pairs": 17}, False)):
+        assert Agenda(make_plan(spec_of(measure={"statistics": {"path": path}})), reference).done == done
 
 
-@pytest.mark.parametrize(
-    ("changes", "added"),
-    [({"blocks": 3}, 8), ({"factors": {"merge": ["sig_bn", "mul", "add"]}}, 8), ({"factors": [{"merge": ["mul", "add", "none"]}]}, 8)],
-)  # fmt: skip
-def test_extending_blocks_and_levels_only_adds(spec_of, drive, reference, changes, added):
+WIDER = [
+    {"blocks": 3},
+    {"factors": {"merge": ["sig_bn", "mul", "add"]}},
+    {"factors": [{"merge": ["mul", "add", "none"]}]},
+]
+
+
+@pytest.mark.parametrize("changes", WIDER, ids=str)
+def test_extending_blocks_and_levels_only_adds(spec_of, drive, reference, changes):
     contents, plan = copy.deepcopy(reference), study(spec_of, **changes)
     handed = drive(plan, contents)
-    assert not {task.config.trial_key for task in handed} & reference.replicates.keys() and len(handed) == added
+    assert not {task.config.trial_key for task in handed} & reference.replicates.keys() and len(handed) == 8
     assert slots(reference).items() <= slots(contents).items()
     fresh = Contents()
     drive(plan, fresh, order=5)
@@ -240,12 +242,10 @@ def test_a_cell_without_survivors_confirms_its_default_and_says_so(spec_of, driv
 
 
 @pytest.mark.parametrize("state", ["diverged", "failed"])
-def test_a_confirmed_replicate_that_is_lost_is_not_measured(spec_of, record_of, drive, reference, state):
-    contents = Contents(replicates=dict(reference.replicates))
-    for key, record in contents.replicates.items():
-        if record["phase"] == "confirm":
-            contents.replicates[key] = record | {"state": state}
-    assert Agenda(study(spec_of), contents).done
+def test_a_confirmed_replicate_that_is_lost_is_not_measured(spec_of, reference, state):
+    lost = {k: r | ({"state": state} if r["phase"] == "confirm" else {}) for k, r in reference.replicates.items()}
+    assert Agenda(study(spec_of), Contents(replicates=lost)).done
+    assert not Agenda(study(spec_of), Contents(replicates=reference.replicates)).done
 
 
 def test_tasks_hold_what_the_plan_says(spec_of, reference, drive):
@@ -258,15 +258,9 @@ def test_tasks_hold_what_the_plan_says(spec_of, reference, drive):
         assert task.checkpoints == ("final" if task.phase == "confirm" else "none")
         assert Task.from_plain(task.to_plain()) == task
         if task.phase == "confirm":
-            best = search.winner(
-                plan.spec,
-                [
-                    r
-                    for r in contents.replicates.values()
-                    if (r["cell"], r["phase"], r["block"]) == (task.cell, "search", task.block)
-                ],
-            )
-            assert {"lr": config.lr, "weight_decay": config.weight_decay} == best[0]
+            thread = (task.cell, "search", task.block)
+            told = [r for r in contents.replicates.values() if (r["cell"], r["phase"], r["block"]) == thread]
+            assert search.winner(plan.spec, told)[0] == {"lr": config.lr, "weight_decay": config.weight_decay}
 
 
 def test_search_epochs_are_for_the_search(spec_of, drive):
@@ -304,12 +298,3 @@ def test_one_search_and_many_seeds(spec_of, drive):
 def test_without_a_search_the_defaults_are_confirmed_unflagged(spec_of, drive):
     handed = drive(study(spec_of, budget={"search_trials": 0, "startup_trials": 0}), Contents())
     assert len(handed) == 4 and all(t.phase == "confirm" and not t.defaulted and t.config.lr == 0.1 for t in handed)
-
-
-def test_two_cells_of_one_network_are_refused(spec_of):
-    with pytest.raises(UserError, match="two cells come to the same network 'fake/d8/add'"):
-        make_plan(
-            spec_of(
-                factors=[{"merge": ["add"]}, {"merge": ["add"], "depth": [8]}], fixed={"dataset": "fake", "width": 4}
-            )
-        )

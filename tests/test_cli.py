@@ -20,7 +20,7 @@ def test_help_needs_nothing_heavy(command: str) -> None:
     script = (
         "import sys; from study.cli import main; sys.argv = ['fmm-study', *sys.argv[1:]]\n"
         "try: main()\n"
-        "finally: print(sorted({'torch', 'ray', 'optuna', 'pyarrow', 'scipy', 'pydantic'} & set(sys.modules)))"
+        "finally: print(sorted({'torch', 'ray', 'optuna', 'pyarrow', 'scipy', 'mlflow'} & set(sys.modules)))"
     )
     arguments = [command, "--help"] if command else ["--help"]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
@@ -32,7 +32,10 @@ BAD = {
     "unknown preset": (["plan", "digitz"], "unknown preset 'digitz' (did you mean 'digits'?)"),
     "unknown level": (["plan", "digits", "--set", "fixed.network=cifar_resnett"], "did you mean 'cifar_resnet'?"),
     "unknown key": (["plan", "digits", "--set", "budget.search_trails=2"], "unknown key 'budget.search_trails'"),
-    "unknown setting": (["plan", "digits", "--set", "fixed.widht=8"], "unknown setting 'widht' (did you mean 'width'?)"),
+    "unknown setting": (
+        ["plan", "digits", "--set", "fixed.widht=8"],
+        "unknown setting 'widht' (did you mean 'width'?)",
+    ),
     "unknown statistic": (["plan", "digits", "--set", "measure.statistics.pth={}"], "unknown statistic 'pth'"),
     "no blocks": (["plan", "digits", "--set", "blocks=0"], "blocks: Input should be greater than or equal to 1, got 0"),
     "no equals sign": (["plan", "digits", "--set", "blocks"], "expected KEY=VALUE"),
@@ -53,7 +56,13 @@ def test_bad_input_is_one_line_and_exit_2(case: str, tmp_path: Path) -> None:
 def test_plan_tells_cells_trials_cost_and_power() -> None:
     done = fmm_study("plan", "digits")
     assert done.returncode == 0, done.stderr
-    for expected in ("digits/d14/add/se.static", "14 cells x 8 blocks", "448 + 112 trainings", "expected:", "power: 8 pairs"):
+    for expected in (
+        "digits/d14/add/se.static",
+        "14 cells x 8 blocks",
+        "448 + 112 trainings",
+        "expected:",
+        "power: 8 pairs",
+    ):
         assert expected in done.stdout
 
 

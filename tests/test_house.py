@@ -34,7 +34,9 @@ def test_imports_follow_the_arrows() -> None:
 
 def test_every_package_is_declared_and_nothing_else() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {str(path.parent.relative_to(ROOT)).replace("/", ".") for p in PACKAGES for path in (ROOT / p).rglob("*.py")}
+    there = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".") for p in PACKAGES for path in (ROOT / p).rglob("*.py")
+    }
     assert set(declared) == there
 
 
@@ -50,7 +52,9 @@ def test_files_hold_one_idea() -> None:
 
 def test_constraints_meet_the_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     names = {re.split(r"[\[<>=!~]", requirement)[0].lower() for requirement in wanted}
     assert names <= pinned
@@ -85,7 +89,8 @@ def test_nothing_of_one_machine_is_committed() -> None:
     found = [
         name
         for name in listed.stdout.splitlines()
-        if (ROOT / name).suffix not in (".png", ".parquet") and (ROOT / name).is_file()
+        if (ROOT / name).suffix not in (".png", ".parquet")
+        and (ROOT / name).is_file()
         and pattern.search((ROOT / name).read_text(errors="replace"))
     ]
     assert not found

@@ -2,58 +2,22 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from driving import finish, log_of, num_records, results, start, write_spec
 
 from study.ledger import decode, read_ledger, segments
-from study.schema import TIMING_COLUMNS
 
 pytestmark = pytest.mark.slow
 
-SPEC = """
-name: kill
-seed: 7
-factors: {merge: [add, sig_bn, mul], attention: [none], attention_form: [none], depth: [8]}
-fixed: {dataset: digits, width: 8, epochs: 24, batch_size: 128}
-nuisance: {lr: {low: 0.03, high: 1.0, log: true, default: 0.2}}
-blocks: 2
-budget: {search_trials: 2, startup_trials: 1}
-resources: {cpus: 1, group: 2}
-measure: {statistics: {input_jacobian: {num_samples: 32}}}
-contrasts: [{arm: {merge: mul}, reference: {merge: add}}]
-"""
 PLANNED = 3 * 2 * 3
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("spec") / "kill.yaml"
-    path.write_text(SPEC)
-    return path
-
-
-def start(spec: Path, storage: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from study.cli import main; main()", "run", str(spec), "--storage", str(storage)]
-    with (storage.parent / f"{storage.name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-
-
-def finish(spec: Path, storage: Path) -> None:
-    assert start(spec, storage).wait(timeout=400) == 0, (storage.parent / f"{storage.name}.log").read_text()
-
-
-def results(storage: Path) -> list[dict[str, object]]:
-    table = pq.read_table(storage / "kill/tables/trials.parquet")
-    return table.drop_columns(list(TIMING_COLUMNS)).to_pylist()
-
-
-def num_records(storage: Path) -> int:
-    return len(read_ledger(storage / "kill/ledger").replicates)
+    return write_spec(tmp_path_factory.mktemp("spec") / "kill.yaml")
 
 
 def kill_at(spec: Path, storage: Path, records: int) -> tuple[set[str], set[str]]:
@@ -70,7 +34,7 @@ def kill_at(spec: Path, storage: Path, records: int) -> tuple[set[str], set[str]
             break
         time.sleep(0.02)
     else:
-        pytest.fail(f"no such moment: {(storage.parent / f'{storage.name}.log').read_text()}")
+        pytest.fail(f"no such moment: {log_of(storage).read_text()}")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     return set(read_ledger(storage / "kill/ledger").replicates), training
@@ -120,7 +84,7 @@ def test_a_second_driver_is_refused_by_name(spec: Path, tmp_path: Path) -> None:
             time.sleep(0.05)
         second = start(spec, storage)
         assert second.wait(timeout=120) == 2
-        assert f"is being run by process {first.pid}" in (tmp_path / "two.log").read_text()
+        assert f"is being run by process {first.pid}" in log_of(storage).read_text()
     finally:
         first.kill()
         first.wait()
