@@ -6,6 +6,7 @@ A check is a function that returns what it found, or raises ``Ailment`` with wha
 import importlib
 import os
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -119,6 +120,10 @@ def _ray(address: str | None) -> str:
     from study.tune import cluster_resources
 
     try:
+        if address is not None and (port := address.rpartition(":")[2]).isdigit():
+            # ray itself waits a minute for a cluster that is not there, then ends the process
+            host = address.removeprefix("ray://").rpartition(":")[0]
+            socket.create_connection((host, int(port)), timeout=_SERVER_SECONDS).close()
         held = cluster_resources(address)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"no cluster at {address!r}" if address else "Ray does not start on this machine"
