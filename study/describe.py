@@ -45,7 +45,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block, "
         "shared by all cells",
         f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights",
-        *_power(plan),
+        _power(plan),
+        *_warnings(plan),
     ]
     if spec.demonstration:
         lines.append(DEMONSTRATION)
@@ -53,24 +54,33 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _power(plan: Plan) -> list[str]:
-    spec = plan.spec
-    pairs = spec.blocks if spec.blocks > 1 else spec.replicates
-    claims = max(len(spec.claims), 1)
+def _power(plan: Plan) -> str:
+    spec, pairs = plan.spec, _pairs(plan)
     effect = smallest_detectable(pairs, spec.alpha, _ASSUMED_SD)
     found = f"differences of {100 * effect:.2f} points are found 4 times in 5" if effect < 1 else "nothing can be found"
-    lines = [
+    return (
         f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
         f"spread of {100 * _ASSUMED_SD:g} points, {found}"
-    ]
+    )
+
+
+def _pairs(plan: Plan) -> int:
+    return plan.spec.blocks if plan.spec.blocks > 1 else plan.spec.replicates
+
+
+def _warnings(plan: Plan) -> list[str]:
+    """What stands in the way of a verdict, and how much would be enough."""
+    spec, pairs = plan.spec, _pairs(plan)
+    claims = max(len(spec.claims), 1)
     wanted = pairs_for_verdict(spec.alpha, claims)
-    if spec.claims and pairs < wanted:
-        lines.append(
-            f"warning: with {claims} claims (Holm) {pairs} pairs give a verdict only when almost every pair agrees; "
-            f"{wanted} blocks are advised"
-        )
+    lines = []
     if spec.blocks == 1:
         lines.append("warning: one block: effects hold at the hyperparameters found, and carry no verdict")
+    elif spec.claims and pairs < wanted:
+        lines.append(
+            f"warning: too few blocks for a sure verdict: with {claims} claims (Holm) {pairs} pairs give one only when "
+            f"almost every pair agrees; blocks: {wanted} would do"
+        )
     if spec.control is None:
         lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
     return lines
@@ -86,6 +96,8 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
         markup=False,
         soft_wrap=True,
     )
+    for line in _warnings(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if contents.replicates:
         console.print(f"continuing: {len(contents.replicates)} replicates are in the ledger", highlight=False)
 
@@ -119,14 +131,13 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
 
 
 def print_results(inputs: Inputs, workspace: Workspace, console: Console) -> None:
-    """The main effects, what to know before believing them, and where everything is."""
-    found = summary(inputs.spec, inputs.effects)
-    table = Table(*found.headings, title=f"{inputs.spec.name}: effects", box=None, pad_edge=False)
-    for row in found.rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
-    for sentence in found.sentences:
-        console.print(escape(sentence), highlight=False)
+    """The claims and main effects, what to know before believing them, and where everything is."""
+    found = summary(inputs.spec, inputs.effects, inputs.judgements, inputs.assay)
+    for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
+        if lines:
+            console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)
+        for line in lines:
+            console.print(line, highlight=False, markup=False)
     console.print(f"tables: {workspace.tables}", highlight=False, markup=False)
 
 

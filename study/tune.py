@@ -23,6 +23,8 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+# trials are what this machine is asked to do: no lower priority than other programs (Ray's default is 15)
+os.environ.setdefault("RAY_worker_niceness", "0")
 # a driver whose Ray is gone ends after this long (60 s by default); the same command then continues
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
 

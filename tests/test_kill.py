@@ -88,3 +88,23 @@ def test_a_second_driver_is_refused_by_name(spec: Path, tmp_path: Path) -> None:
     finally:
         first.kill()
         first.wait()
+
+
+def test_ctrl_c_drains_and_says_how_to_go_on(spec: Path, tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the whole process group, workers included."""
+    storage = tmp_path / "drained"
+    driver = start(spec, storage)
+    while num_records(storage) < 1:
+        assert driver.poll() is None, log_of(storage).read_text()
+        time.sleep(0.05)
+    held = num_records(storage)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=120) == 130
+    log = log_of(storage).read_text()
+    assert "The same command continues; nothing is lost." in log
+    assert "Traceback" not in log
+    # the groups that were running are finished, and no other was begun
+    assert held <= num_records(storage) < PLANNED
+    assert not list((storage / "kill/checkpoints").glob("*/state.pt"))
+    finish(spec, storage)
+    assert len(results(storage)) == PLANNED
