@@ -18,6 +18,8 @@ from study.schema import STATES
 COMPLETED, COLLAPSED, DIVERGED = (STATES.index(state) for state in ("completed", "collapsed", "diverged"))
 COUNTED_STATES = ("completed", "collapsed", "diverged", "failed")
 MAX_INELIGIBLE = 0.1
+# A difference smaller than this share of what was subtracted is rounding: equal values differ by exactly zero.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class Side:
         """Where the network collapsed or diverged: an outcome, not a missing value."""
         return np.isin(self.states, (COLLAPSED, DIVERGED))
 
+    def only(self, strata: slice) -> "Side":
+        """The same side in some of its strata."""
+        return Side(values=self.values[strata], states=self.states[strata], converged=self.converged[strata])
+
     def count(self, state: str) -> int:
         """How many networks ended in ``state``."""
         return int(np.count_nonzero(self.states == STATES.index(state)))
@@ -54,12 +60,8 @@ def compare(
     both = arm.present & reference.present
     completed = (arm.states == COMPLETED) & (reference.states == COMPLETED)
     converged = arm.converged & reference.converged
-    a, b = arm.values, reference.values
-    if outcome.scale == "log ratio":
-        a, b = _log(a), _log(b)
-    usable = np.isfinite(a) & np.isfinite(b)
-    ok = completed & equal & converged & usable
-    a, b = _per_replicate(a, ok), _per_replicate(b, ok)
+    usable = np.isfinite(_scaled(arm, outcome)) & np.isfinite(_scaled(reference, outcome))
+    a, b = pair_up(arm, reference, outcome, equal)
     used = np.isfinite(a)
     a, b = a[used], b[used]
     num_started = int(np.count_nonzero((arm.present | reference.present).any(axis=0)))
@@ -78,16 +80,17 @@ def compare(
         against.append(f"no mean-difference verdict: {share}")
     if failures and not outcome.is_estimate:
         against.append(f"no mean-difference verdict: {failures}")
-    if unequal := int(np.count_nonzero(both & ~equal)):
+    row["n_unequal"] = unequal = int(np.count_nonzero(both & ~equal))
+    if unequal:
         against.append(f"no mean-difference verdict: unequal budgets in {unequal} pairs")
     row["mean_verdict"] = bool(len(a)) and not against
     missing = "missing or not positive" if outcome.scale == "log ratio" else "missing"
-    waiting = planned - int(np.count_nonzero(_in_all(both)))
+    row["n_waiting"] = waiting = max(planned - int(np.count_nonzero(_in_all(both))), 0)
     remarks = {
         "estimates not converged, left out": _unconverged(arm) + _unconverged(reference),
         f"completed pairs with a value {missing}, left out": np.count_nonzero(completed & converged & ~usable),
         "failed runs": arm.count("failed") + reference.count("failed"),
-        f"pairs not run of {planned} planned": max(waiting, 0),
+        f"pairs not run of {planned} planned": waiting,
     }
     notes = against + [f"{what}: {count}" for what, count in remarks.items() if count]
     if failures and outcome.is_estimate:
@@ -96,6 +99,25 @@ def compare(
         notes.append(f"{len(a)} pairs cannot reach alpha {alpha:g}")
     row["note"] = "; ".join(notes)
     return row
+
+
+def pair_up(arm: Side, reference: Side, outcome: ReadOutcome, equal: Flags) -> tuple[Floats, Floats]:
+    """Each replicate's value on both sides, on the outcome's scale, averaged over strata; NaN where it is not eligible.
+
+    A replicate is eligible if in every stratum both networks completed within equal budgets and both values exist and
+    converged.
+    """
+    a, b = _scaled(arm, outcome), _scaled(reference, outcome)
+    ok = (arm.states == COMPLETED) & (reference.states == COMPLETED) & equal & arm.converged & reference.converged
+    ok &= np.isfinite(a) & np.isfinite(b)
+    return _per_replicate(a, ok), _per_replicate(b, ok)
+
+
+def subtract(a: Floats, b: Floats) -> Floats:
+    """``a - b``, exactly zero where the two are equal but for rounding; NaN stays."""
+    d = np.asarray(a - b)
+    d[np.abs(d) <= _ROUNDING * np.maximum(np.abs(a), np.abs(b))] = 0.0
+    return d
 
 
 def _failures(arm: Side, reference: Side) -> str:
@@ -111,7 +133,7 @@ def _failures(arm: Side, reference: Side) -> str:
 def _moments(a: Floats, b: Floats, outcome: ReadOutcome, alpha: float) -> dict[str, Any]:
     names = ("mean_arm", "mean_reference", "mean_difference", "sd_difference", "ci_low", "ci_high", "t_low", "t_high")
     row: dict[str, Any] = dict.fromkeys((*names, "p_sign_flip", "pairing_gain"))
-    n, d = len(a), a - b
+    n, d = len(a), subtract(a, b)
     if not n:
         return row
     back = np.exp if outcome.scale == "log ratio" else np.asarray
@@ -168,9 +190,11 @@ def _per_replicate(values: Floats, ok: Flags) -> Floats:
     return np.asarray(np.where(ok, values, np.nan).mean(axis=0))
 
 
-def _log(values: Floats) -> Floats:
-    """Logarithms, NaN where there is none."""
-    return np.log(np.where(values > 0, values, np.nan))
+def _scaled(side: Side, outcome: ReadOutcome) -> Floats:
+    """Values on the scale on which they are subtracted, NaN where a logarithm does not exist."""
+    if outcome.scale == "log ratio":
+        return np.log(np.where(side.values > 0, side.values, np.nan))
+    return side.values
 
 
 def _in_all(flags: Flags) -> Flags:

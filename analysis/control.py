@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from analysis.numbers import interval_text
+from analysis.wording import effect_text, levels_text, size_text
 from search_spaces.spec import Spec
 
 DEFAULT_MARGIN = 0.01
@@ -38,16 +38,17 @@ class AAResult:
 
     def sentence(self) -> str:
         """The result in one sentence."""
-        name = f"A/A control {self.arm} minus {self.reference} on {self.dataset}"
+        name = f"A/A control {levels_text(self.arm)} minus {levels_text(self.reference)} on {self.dataset}"
         if self.inside is None:
             return f"{name}: no completed pairs yet."
-        effect = interval_text(self.mean_difference, self.ci_low, self.ci_high)
+        effect = effect_text(_OUTCOME, "difference", self.mean_difference, self.ci_low, self.ci_high)
+        margin = size_text(_OUTCOME, "difference", self.margin)
         found = f"{name}: test accuracy differs by {effect} over {self.n_pairs} pairs"
         if not self.inside:
-            return f"{found}, outside the margin of {self.margin:g}: every claim is undecided."
+            return f"{found}, outside the margin of {margin}: every claim is undecided."
         if not self.precise:
-            return f"{found}, inside the margin of {self.margin:g}, though the interval does not exclude it."
-        return f"{found}, inside the margin of {self.margin:g}."
+            return f"{found}, inside the margin of {margin}, though the interval does not exclude it."
+        return f"{found}, inside the margin of {margin}."
 
 
 def aa_results(spec: Spec, effects: pa.Table) -> list[AAResult]:

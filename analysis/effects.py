@@ -1,19 +1,18 @@
 """Every contrast of a study, read on every outcome, in every stratum and pooled: arm minus reference, paired."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from analysis.compare import COMPLETED, COUNTED_STATES, Side, compare
+from analysis.compare import COUNTED_STATES, compare
 from analysis.control import aa_results
-from analysis.grid import ConfirmGrid, Flags, Stratum, confirm_grid, label, strata_of
+from analysis.grid import confirm_grid, label
 from analysis.holm import directed_p, holm
-from analysis.outcomes import ReadOutcome, outcomes_of
-from search_spaces.spec import Contrast, Spec
+from analysis.outcomes import outcomes_of
+from analysis.readings import POOLED, Reading, readings
+from search_spaces.spec import Spec
 
-POOLED = "all"
 _OUTCOME_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
 
 
@@ -24,7 +23,7 @@ def _schema() -> pa.Schema:
     return pa.schema(
         [
             *((name, pa.string()) for name in texts),
-            *((name, pa.int64()) for name in ("n_pairs", "n_excluded")),
+            *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_unequal")),
             *(pa.field(n, pa.float64(), metadata={"unit": "of the outcome"}) for n in ("mean_arm", "mean_reference")),
             *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in differences),
             *((name, pa.float64()) for name in ("p_sign_flip", "p_holm", "pairing_gain")),
@@ -52,58 +51,29 @@ def effects_table(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
     Raises ``ValueError`` for a table with two confirm rows of one replicate.
     """
     grid = confirm_grid(spec, trials)
-    outcomes = outcomes_of(spec, trials)
     rows: list[dict[str, Any]] = []
-    for contrast in spec.all_contrasts():
-        for dataset, strata in strata_of(spec, grid, contrast).items():
-            equal = _equal_budgets(grid, contrast, strata)
-            for outcome in outcomes:
-                sides = [_side(grid, outcome, [getattr(s, which) for s in strata]) for which in ("arm", "reference")]
-                for stratum, where in _readings(strata):
-                    numbers = compare(
-                        *(
-                            Side(values=s.values[where], states=s.states[where], converged=s.converged[where])
-                            for s in sides
-                        ),
-                        outcome=outcome,
-                        alpha=spec.alpha,
-                        equal=equal[where],
-                        planned=spec.blocks * spec.replicates,
-                        chance=(chance or {}).get(dataset),
-                    )
-                    numbers["mean_verdict"] &= spec.blocks > 1
-                    named = {"dataset": dataset, "stratum": stratum, "outcome": outcome.name, "scale": outcome.scale}
-                    rows += [head | named | numbers for head in _heads(spec, contrast, outcome.name, stratum)]
+    for reading in readings(spec, grid, spec.all_contrasts(), outcomes_of(spec, trials)):
+        numbers = compare(
+            reading.arm,
+            reading.reference,
+            outcome=reading.outcome,
+            alpha=spec.alpha,
+            equal=reading.equal,
+            planned=spec.blocks * spec.replicates,
+            chance=(chance or {}).get(reading.dataset),
+        )
+        numbers["mean_verdict"] &= spec.blocks > 1
+        named = {"dataset": reading.dataset, "stratum": reading.stratum}
+        named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+        rows += [head | named | numbers for head in _heads(spec, reading)]
     _add_holm(spec, rows)
     _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _readings(strata: list[Stratum]) -> list[tuple[str, slice]]:
-    """The pooled reading, then each stratum: its label and its rows."""
-    return [(POOLED, slice(None)), *((stratum.label, slice(i, i + 1)) for i, stratum in enumerate(strata))]
-
-
-def _side(grid: ConfirmGrid, outcome: ReadOutcome, cells: list[int]) -> Side:
-    return Side(
-        values=grid.floats(outcome.name, cells),
-        states=grid.states(cells),
-        converged=grid.flags(f"{outcome.name}_converged", cells, missing=True),
-    )
-
-
-def _equal_budgets(grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]) -> Flags:
-    """Where both cells searched as many trials in the block and, if both are complete, trained for as many epochs."""
-    arm, reference = [s.arm for s in strata], [s.reference for s in strata]
-    equal = grid.budgets[arm] == grid.budgets[reference]
-    if "epochs" not in contrast.arm:
-        complete = (grid.states(arm) == COMPLETED) & (grid.states(reference) == COMPLETED)
-        equal &= ~complete | (grid.floats("epochs", arm) == grid.floats("epochs", reference))
-    return np.asarray(equal)
-
-
-def _heads(spec: Spec, contrast: Contrast, outcome: str, stratum: str) -> list[dict[str, str]]:
+def _heads(spec: Spec, reading: Reading) -> list[dict[str, str]]:
     """Who asks: a row for each claim that names this contrast and outcome, else one row."""
+    contrast = reading.contrast
     labels = ["at these hyperparameters, no verdict"] if spec.blocks == 1 else []
     labels += ["demonstration"] if spec.demonstration else []
     head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
@@ -111,29 +81,36 @@ def _heads(spec: Spec, contrast: Contrast, outcome: str, stratum: str) -> list[d
     claims = [
         name
         for name, claim in spec.claims.items()
-        if contrast in claim.contrasts() and outcome in [o.name for o in claim.outcomes]
+        if contrast in claim.contrasts() and reading.outcome.name in [o.name for o in claim.outcomes]
     ]
     if claims:
-        role = "primary" if stratum == POOLED else "exploratory"
+        role = "primary" if reading.stratum == POOLED else "exploratory"
         return [head | {"claim": name, "role": role} for name in claims]
     return [head | {"claim": "", "role": "control" if contrast == spec.control else "exploratory"}]
+
+
+def claim_parts(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Claim -> the directed p of each of its parts, from the primary rows of one dataset; ``None`` for an untestable part.
+
+    A reference that the dataset lacks is a part that cannot be tested.
+    """
+    parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
+    for row in rows:
+        better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
+        testable = row["mean_verdict"] and row["p_sign_flip"] is not None
+        p = directed_p(row["p_sign_flip"], row["mean_difference"], better) if testable else None
+        parts[row["claim"]].append(p)
+    for name, claim in spec.claims.items():
+        parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))
+    return parts
 
 
 def _add_holm(spec: Spec, rows: list[dict[str, Any]]) -> None:
     """One p a claim and dataset, adjusted over the claims, on the claim's pooled rows."""
     primary = [row for row in rows if row["role"] == "primary"]
     for dataset in dict.fromkeys(row["dataset"] for row in primary):
-        parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
         asked = [row for row in primary if row["dataset"] == dataset]
-        for row in asked:
-            better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
-            testable = row["mean_verdict"] and row["p_sign_flip"] is not None
-            p = directed_p(row["p_sign_flip"], row["mean_difference"], better) if testable else None
-            parts[row["claim"]].append(p)
-        for name, claim in spec.claims.items():
-            # a reference this dataset lacks is a part that cannot be tested
-            parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))
-        adjusted = holm(parts)
+        adjusted = holm(claim_parts(spec, asked))
         for row in asked:
             row["p_holm"] = adjusted[row["claim"]]
 

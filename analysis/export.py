@@ -17,19 +17,25 @@ import pyarrow.parquet
 from tabulate import tabulate
 
 from analysis.numbers import interval_text, number_text, p_text
+from analysis.wording import effect_text, level_text, outcome_text, size_text
 from study.errors import UserError, nearest
 
 FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
+_BY_OUTCOME = ("effect", "size", "level")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits."""
+    """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits.
+
+    ``effect`` (a difference, with its interval), ``size`` (a margin) and ``level`` (a mean) are read in the unit of the
+    row's ``outcome`` and ``scale``; ``outcome`` is an outcome's name, ``percent`` a fraction.
+    """
 
     heading: str
     name: str
-    kind: Literal["text", "number", "p", "interval"] = "text"
+    kind: Literal["text", "number", "p", "interval", "effect", "size", "level", "outcome", "percent"] = "text"
     low: str = ""
     high: str = ""
 
@@ -41,22 +47,25 @@ def write_table(
 
     Raises ``UserError`` for an unknown format or when the folder cannot be written.
     """
-    paths = []
-    for form in formats:
-        data = render(table, form, columns)
-        path = folder / f"{name}.{form}"
-        temporary = folder / f".{name}.{form}.{os.getpid()}.tmp"
+    return [write_bytes(folder / f"{name}.{form}", render(table, form, columns)) for form in formats]
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all, and its folder where there is none; return ``path``.
+
+    Raises ``UserError`` when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(data)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-        paths.append(path)
-    return paths
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
 
 
 def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
@@ -76,7 +85,7 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
     if form == "md":
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     headings = [column.heading for column in shown]
-    align = ["left" if column.kind == "text" else "right" for column in shown]
+    align = ["left" if column.kind in ("text", "outcome") else "right" for column in shown]
     style = "pipe" if form == "md" else "latex_booktabs"
     body = rows or [[""] * len(shown)]
     text = tabulate(body, headings, tablefmt=style, disable_numparse=True, colalign=align)
@@ -88,11 +97,23 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
 def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:
     """Cells of the main columns as people read them."""
     needed = [name for c in columns for name in (c.name, c.low, c.high) if name]
+    needed += [name for c in columns if c.kind in _BY_OUTCOME for name in ("outcome", "scale")]
     return [[_text(row, column) for column in columns] for row in table.select(list(dict.fromkeys(needed))).to_pylist()]
 
 
 def _text(row: dict[str, Any], column: Column) -> str:
     value = row[column.name]
+    if column.kind == "effect":
+        limits = [row[name] if name else None for name in (column.low, column.high)]
+        return effect_text(row["outcome"], row["scale"], value, *limits)
+    if column.kind == "size":
+        return size_text(row["outcome"], row["scale"], value)
+    if column.kind == "level":
+        return level_text(row["outcome"], value)
+    if column.kind == "outcome":
+        return outcome_text(value)
+    if column.kind == "percent":
+        return "" if value is None else f"{100 * value:.1f}%"
     if column.kind == "interval":
         return interval_text(value, row[column.low], row[column.high])
     if column.kind == "p":

@@ -41,10 +41,12 @@ class Stratum:
 class ConfirmGrid:
     """Confirmed replicates by cell and pair: ``rows[cell, pair]`` is a row of ``confirm``, or ``NO_RECORD``.
 
-    A pair is one (block, replicate), shared by all cells. ``budgets`` counts the search trials behind each entry.
+    ``pairs`` holds one (block, replicate) a row, shared by all cells; ``budgets`` counts the search trials behind each
+    entry.
     """
 
     cells: list[Cell]
+    pairs: Integers
     rows: Integers
     confirm: pa.Table
     budgets: Integers
@@ -104,7 +106,7 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
     budgets = np.zeros_like(rows)
     for old, new in position.items():
         budgets[new] = [searched.get((old, int(b)), 0) for b in pairs[:, 0]]
-    return ConfirmGrid(cells=cells, rows=rows, confirm=trials.filter(pa.array(kept)), budgets=budgets)
+    return ConfirmGrid(cells=cells, pairs=pairs, rows=rows, confirm=trials.filter(pa.array(kept)), budgets=budgets)
 
 
 def strata_of(spec: Spec, grid: ConfirmGrid, contrast: Contrast) -> dict[str, list[Stratum]]:

@@ -29,3 +29,20 @@ def holm(parts: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]
     }
     adjusted = multipletests([1.0 if p is None else p for p in largest.values()], method="holm")[1]
     return {name: None if p is None else float(q) for (name, p), q in zip(largest.items(), adjusted, strict=True)}
+
+
+def holm_levels(parts: Mapping[str, Sequence[float | None]], alpha: float) -> dict[str, float]:
+    """Claim -> the level Holm's procedure tests it at: its interval's lower limit is above zero just where it is rejected.
+
+    Claims are taken in order of their p: alpha / m for the first of m, alpha / (m - 1) for the next, and so on while each
+    is rejected; from the first that is not, the level stays.
+    """
+    largest = {name: 1.0 if not ps or None in ps else max(p for p in ps if p is not None) for name, ps in parts.items()}
+    levels: dict[str, float] = {}
+    level, passed = alpha, True
+    for rank, name in enumerate(sorted(largest, key=lambda name: largest[name])):
+        if passed:
+            level = alpha / (len(largest) - rank)
+        levels[name] = level
+        passed = passed and largest[name] <= level
+    return levels

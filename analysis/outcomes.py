@@ -53,3 +53,27 @@ def outcomes_of(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
     claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
     names = dict.fromkeys([*METRIC_OUTCOMES, *estimates, *claimed])
     return [ReadOutcome(name=name, scale=scale_of(name), is_estimate="/" not in name) for name in names]
+
+
+def other_scales(name: str) -> list[str]:
+    """The same statistic on the other scales: probabilities, temperature-scaled ones, unit logits.
+
+    Raw logits are left out: they grow with the norm of the logits, which is no smoothness.
+    """
+    for family in _SCALE_FAMILIES:
+        for pattern in family:
+            if found := re.fullmatch(pattern.replace("*", "(.+)"), name):
+                return [other.replace("*", found[1]) for other in family if other != pattern]
+    return []
+
+
+# One statistic on several scales; * is what the names of a family share. On a log scale all are compared as ratios.
+_SCALE_FAMILIES = (
+    ("jacobian_probabilities_*", "jacobian_unit_logits_*"),
+    (
+        "path_*_excess_variation_log",
+        "path_*_excess_variation_probabilities",
+        "path_*_excess_variation_unit_logits",
+    ),
+    ("noise_*_l1_tempered", "noise_*_l1"),
+)

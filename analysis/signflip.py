@@ -25,6 +25,8 @@ _CHUNK = 4096
 # Sums nearer to zero than this share of the largest difference are ties: differences of accuracies lie on a lattice,
 # and rounding must not break what is equal there.
 _TIE = 1e-9
+# Limits nearer to zero than this share of the largest difference are zero: what is left of sums that cancel.
+_ROUNDING = 1e-12
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +64,9 @@ def sign_flip_interval(differences: ArrayLike, alpha: float) -> tuple[float, flo
         return -np.inf, np.inf
     means = sums / sizes
     ordered = np.partition(means, (rank - 1, len(means) - rank))
-    return float(ordered[rank - 1]), float(ordered[len(means) - rank])
+    zero = _ROUNDING * float(np.max(np.abs(d)))
+    low, high = (float(ordered[position]) for position in (rank - 1, len(means) - rank))
+    return (0.0 if abs(low) <= zero else low), (0.0 if abs(high) <= zero else high)
 
 
 def _num_patterns(num_pairs: int) -> int:

@@ -1,79 +1,140 @@
-"""What ``run`` ends with: the main effects as rows of text, and what to know before believing them, in sentences.
+"""What ``run`` ends with: each claim in a sentence, the main effects in aligned lines, what to know before believing them.
 
-Drawing is left to the caller; nothing here knows a terminal.
+Lines fit in 100 columns for names of ordinary length. Drawing is left to the caller; nothing here knows a terminal.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from analysis.assay import AssayResult
+from analysis.claim_part import failures_text
+from analysis.claim_words import change, sentence
 from analysis.control import aa_results
-from analysis.effects import POOLED
-from analysis.export import Column, text_rows
+from analysis.judgement import Judgement
+from analysis.numbers import p_text
+from analysis.readings import POOLED
+from analysis.strata import contrast_key, shown_strata
+from analysis.wording import contrast_text, effect_text, outcome_text
 from search_spaces.spec import Spec
 
-MAX_STRATA = 4
-COLUMNS = (
-    Column(heading="Arm", name="arm"),
-    Column(heading="Reference", name="reference"),
-    Column(heading="Dataset", name="dataset"),
-    Column(heading="Stratum", name="stratum"),
-    Column(heading="Outcome", name="outcome"),
-    Column(heading="Pairs", name="n_pairs", kind="number"),
-    Column(heading="Arm mean", name="mean_arm", kind="number"),
-    Column(heading="Reference mean", name="mean_reference", kind="number"),
-    Column(heading="Difference", name="mean_difference", kind="interval", low="ci_low", high="ci_high"),
-    Column(heading="p", name="p_sign_flip", kind="p"),
-    Column(heading="Claim", name="claim"),
-    Column(heading="p (Holm)", name="p_holm", kind="p"),
-    Column(heading="Note", name="note"),
-)
+_ACCURACY = "test/accuracy"
+_RIGHT = ("Pairs", "p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One contrast: a heading and its rows of text, under the summary's headings."""
+
+    heading: str
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """``headings`` and ``rows`` of one table of text, the same rows as numbers, and ``sentences`` to print below it."""
+    """``claims``: a sentence each; ``blocks``: rows under ``headings``; ``effects``: the same rows as numbers; ``notes``."""
 
+    claims: list[str]
     headings: list[str]
-    rows: list[list[str]]
+    blocks: list[Block]
     effects: pa.Table
-    sentences: list[str]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """The blocks as lines of text with aligned columns, the headings first."""
+        rows = [row for block in self.blocks for row in block.rows]
+        widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            aligned = zip(self.headings, cells, widths, strict=True)
+            texts = [cell.rjust(width) if name in _RIGHT else cell.ljust(width) for name, cell, width in aligned]
+            return ("  " + "  ".join(texts)).rstrip()
+
+        lines = [line(self.headings)] if rows else []
+        for block in self.blocks:
+            lines += [block.heading, *map(line, block.rows)]
+        return lines
 
 
-def summary(spec: Spec, effects: pa.Table) -> Summary:
+def summary(
+    spec: Spec, effects: pa.Table, judgements: Sequence[Judgement] = (), assay: Sequence[AssayResult] = ()
+) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
-    Strata are shown where a contrast has two to ``MAX_STRATA`` of them; the effects table has all.
+    Strata are shown where a contrast has two to four of them; the effects table has all.
     """
     claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
-    keys = effects.select(["arm", "reference", "dataset", "stratum", "outcome", "claim"]).to_pylist()
-    strata: dict[tuple[str, str, str], set[str]] = {}
-    for key in keys:
-        strata.setdefault((key["arm"], key["reference"], key["dataset"]), set()).add(key["stratum"])
+    rows = effects.to_pylist()
+    strata = shown_strata(rows)
     kept = []
-    for key in keys:
-        num = len(strata[key["arm"], key["reference"], key["dataset"]] - {POOLED})
-        main = key["outcome"] == "test/accuracy" or (key["claim"] and key["outcome"] in claimed)
-        kept.append(bool(main) and (key["stratum"] == POOLED or 2 <= num <= MAX_STRATA))
+    for row in rows:
+        main = row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in claimed)
+        kept.append(bool(main) and row["stratum"] in strata[contrast_key(row)])
     table = effects.filter(pa.array(kept, pa.bool_()))
+    several = len({row["dataset"] for row in rows}) > 1
     return Summary(
-        headings=[column.heading for column in COLUMNS],
-        rows=text_rows(table, COLUMNS),
+        claims=[
+            f"{sentence(judgement, spec)} To change it: {_lower(change(judgement, spec))}" for judgement in judgements
+        ],
+        headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
+        blocks=_blocks(table.to_pylist(), strata, several),
         effects=table,
-        sentences=_sentences(spec, effects),
+        notes=_notes(spec, effects, table.to_pylist(), assay),
     )
 
 
-def _sentences(spec: Spec, effects: pa.Table) -> list[str]:
-    sentences = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
+def _blocks(rows: list[dict[str, Any]], strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> list[Block]:
+    groups: dict[tuple[str, ...], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    for row in rows:
+        # two claims that read one outcome share its line
+        groups.setdefault(contrast_key(row), {}).setdefault((row["outcome"], row["stratum"]), []).append(row)
+    blocks = []
+    for key, group in groups.items():
+        first = next(iter(group.values()))[0]
+        heading = contrast_text(first["arm"], first["reference"]) + (f" on {first['dataset']}" if several else "")
+        failures = failures_text(first)
+        lines = [
+            [
+                strata[key][stratum],
+                ", ".join(row["claim"] for row in same if row["claim"]),
+                outcome_text(outcome),
+                str(same[0]["n_pairs"]),
+                _difference(same[0]),
+                p_text(same[0]["p_sign_flip"]),
+            ]
+            for (outcome, stratum), same in group.items()
+        ]
+        blocks.append(Block(heading=heading + (f" ({failures})" if failures else ""), rows=lines))
+    return blocks
+
+
+def _difference(row: dict[str, Any]) -> str:
+    return effect_text(row["outcome"], row["scale"], row["mean_difference"], row["ci_low"], row["ci_high"]) or "-"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Sequence[AssayResult]) -> list[str]:
+    """What to know before believing the numbers, each once."""
+    notes = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
+    notes += [result.sentence() for result in assay]
     if spec.blocks == 1:
-        sentences.append("One search block: effects hold at these hyperparameters and carry no verdict.")
+        notes.append("One search block: effects hold at these hyperparameters and carry no verdict.")
     if spec.demonstration:
-        sentences.append("A demonstration: it shows the method at work and decides nothing.")
-    primary = effects.filter(pc.equal(effects["role"], "primary"))
-    without = sorted(set(primary.filter(pc.invert(primary["mean_verdict"]))["claim"].to_pylist()))
-    if without:
-        sentences.append(f"No verdict on a mean difference for {', '.join(without)}; the note of each row says why.")
-    sentences.append(f"Intervals: {1 - spec.alpha:.0%}, by inverting the sign-flip test; p is two-sided.")
-    return sentences
+        notes.append("A demonstration: it shows the method at work and decides nothing.")
+    where: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["note"] and row["stratum"] == POOLED:
+            key = contrast_text(row["arm"], row["reference"]), row["note"]
+            where.setdefault(key, []).append(outcome_text(row["outcome"]))
+    for (contrast, note), outcomes in where.items():
+        notes.append(f"{contrast} ({', '.join(dict.fromkeys(outcomes))}): {note}.")
+    notes.append(
+        f"Differences are arm minus reference; intervals ({1 - spec.alpha:.0%}) invert the sign-flip test; p is two-sided. "
+        "Claims: positive speaks for the claim, intervals at Holm's level over the claims."
+    )
+    return notes

@@ -1,7 +1,8 @@
 """The tables of a study. A new one is a function of ``Inputs`` under ``@TABLES.register`` in a file of this package.
 
-Traits: ``columns``, the main columns shown in markdown and latex (default: all), and ``formats``, what ``build_tables``
-writes (default: all; a long table may leave the ones for reading out).
+Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
+writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
+report shows it whole (default: not).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from analysis.assay import AssayResult, assay_results
 from analysis.curves import curves_table
+from analysis.differences import differences_table
 from analysis.effects import effects_table
 from analysis.export import FORMATS, Column, write_table
+from analysis.judgement import Judgement, judge
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
@@ -37,6 +41,26 @@ class Inputs:
     def effects(self) -> pa.Table:
         """One row a contrast, dataset, outcome and stratum."""
         return effects_table(self.spec, self.trials, self.chance)
+
+    @cached_property
+    def differences(self) -> pa.Table:
+        """One row an eligible pair."""
+        return differences_table(self.spec, self.trials)
+
+    @cached_property
+    def curves(self) -> pa.Table:
+        """One row a replicate, metric and epoch."""
+        return curves_table(self.spec, self.contents)
+
+    @cached_property
+    def assay(self) -> list[AssayResult]:
+        """Whether a known difference is seen, a dataset each."""
+        return assay_results(self.spec, self.trials, self.chance)
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """Every claim on every dataset."""
+        return judge(self.spec, self.effects, self.differences, self.assay)
 
 
 def build_table(inputs: Inputs, name: str) -> pa.Table:
@@ -101,13 +125,12 @@ def _trials(inputs: Inputs) -> pa.Table:
         Column(heading="Arm", name="arm"),
         Column(heading="Reference", name="reference"),
         Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome"),
-        Column(heading="Scale", name="scale"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Pairs", name="n_pairs", kind="number"),
         Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Mean arm", name="mean_arm", kind="number"),
-        Column(heading="Mean reference", name="mean_reference", kind="number"),
-        Column(heading="Difference", name="mean_difference", kind="interval", low="ci_low", high="ci_high"),
+        Column(heading="Mean arm", name="mean_arm", kind="level"),
+        Column(heading="Mean reference", name="mean_reference", kind="level"),
+        Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="p (Holm)", name="p_holm", kind="p"),
         Column(heading="Label", name="label"),
@@ -125,4 +148,14 @@ def _effects(inputs: Inputs) -> pa.Table:
     formats=("parquet",),
 )
 def _curves(inputs: Inputs) -> pa.Table:
-    return curves_table(inputs.spec, inputs.contents)
+    return inputs.curves
+
+
+@TABLES.register(
+    "differences",
+    formula="one row an eligible pair of replicates: the values of arm and reference, and their difference",
+    source="",
+    formats=("parquet", "csv"),
+)
+def _differences(inputs: Inputs) -> pa.Table:
+    return inputs.differences

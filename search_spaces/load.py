@@ -56,13 +56,25 @@ def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
         raise SpecError(f"{origin}: {_first_fault(error)}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice (YAML would let the last one win in silence)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for (key, _), name in zip(node.value, keys, strict=True):
+            if keys.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
 def _yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2021-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{origin}{where}: {getattr(error, 'problem', None) or f'not valid YAML ({_line(error)})'}") from None
+        problem = getattr(error, "problem", None) or f"not valid YAML ({_line(error)})"
+        raise SpecError(f"{origin}{where}: {problem}") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:

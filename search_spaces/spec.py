@@ -47,6 +47,7 @@ class Choice(_Strict):
 
     @property
     def default(self) -> Level:
+        """The first choice."""
         return self.choices[0]
 
 
@@ -128,6 +129,7 @@ class Claim(_Strict):
     outcomes: list[Outcome] = Field(min_length=1)
 
     def contrasts(self) -> list[Contrast]:
+        """The arm against each reference."""
         return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
 
 

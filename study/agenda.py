@@ -26,9 +26,10 @@ class Agenda:
     def __init__(self, plan: Plan, contents: Contents, *, retry_failed: bool = False) -> None:
         self.plan = plan
         self.contents = contents
-        # each failed replicate gets one more chance in this agenda's life
-        failed = [key for key, record in contents.replicates.items() if record["state"] == "failed"]
-        self._to_retry = set(failed) if retry_failed else set()
+        # each failed replicate and measurement gets one more chance in this agenda's life
+        failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
+        failed |= {key for key, record in contents.measures.items() if record["error"]}
+        self._to_retry = failed if retry_failed else set()
         self._history: dict[Thread, list[ReplicateRecord]] = {}
         self._in_flight: set[Thread] = set()
         self._tasks: dict[Thread, list[Task]] = {}
@@ -66,7 +67,7 @@ class Agenda:
             thread = (task.cell, task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
-            self._to_retry.discard(task.config.trial_key)
+            self._to_retry -= {task.config.trial_key, *self._measure_keys(task.config.trial_key).values()}
             record = self.contents.replicates.get(task.config.trial_key)
             if task.phase == "search" and record is not None:
                 # a retried trial takes its own place; a new one the next
@@ -126,9 +127,13 @@ class Agenda:
         return tasks
 
     def _unmeasured(self, trial_key: str) -> Mapping[str, Mapping[str, Any]]:
+        wanted, held = self.plan.spec.measure.statistics, self.contents.measures
+        keys = self._measure_keys(trial_key)
+        return {name: dict(wanted[name]) for name, key in keys.items() if key not in held or key in self._to_retry}
+
+    def _measure_keys(self, trial_key: str) -> dict[str, str]:
         wanted = self.plan.spec.measure.statistics
-        keys = {name: measure_key(trial_key, name, settings_in_key(name, wanted[name])) for name in wanted}
-        return {name: dict(wanted[name]) for name, key in keys.items() if key not in self.contents.measures}
+        return {name: measure_key(trial_key, name, settings_in_key(name, wanted[name])) for name in wanted}
 
 
 def _search_task(config: TrialConfig, cell: str, block: int, number: int) -> Task:

@@ -1,4 +1,4 @@
-"""Does everything agree? The ledger with itself, with Optuna, with the tables, with the folder of checkpoints.
+"""Does everything agree? The ledger with itself, with Optuna, the tables, the checkpoints, and MLflow.
 
 Each check is a generator of faults, one line each; no line means that all agree. What is merely not run yet is no fault.
 """

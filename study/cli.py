@@ -26,6 +26,10 @@ SetOption = Annotated[
 ]
 AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")]
 CpusOption = Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="An MLflow store or server; SQLite under the results folder if left out."),
+]
 RESULTS = Path("results")
 
 
@@ -45,9 +49,10 @@ def run(
     override: SetOption = [],  # noqa: B006
     address: AddressOption = None,
     num_cpus: CpusOption = None,
+    tracking_uri: TrackingOption = None,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
-    _drive(spec, storage, override, address, num_cpus)
+    _drive(spec, storage, override, address, num_cpus, tracking_uri)
 
 
 @app.command()
@@ -70,29 +75,30 @@ def retry(
     override: SetOption = [],  # noqa: B006
     address: AddressOption = None,
     num_cpus: CpusOption = None,
+    tracking_uri: TrackingOption = None,
 ) -> None:
     """Run failed replicates once more, then whatever follows from them."""
     from study.errors import UserError
 
     if not failed:
         raise UserError("retry runs failed replicates again: fmm-study retry SPEC --failed")
-    _drive(spec, storage, override, address, num_cpus, retry_failed=True)
+    _drive(spec, storage, override, address, num_cpus, tracking_uri, retry_failed=True)
 
 
 @app.command()
-def audit(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+def audit(
+    spec: SpecArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    tracking_uri: TrackingOption = None,
+) -> None:
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
-    from study.audit import audit
-    from study.ledger import read_ledger
-    from study.plan import make_plan
+    from study import driver
 
     checked = _spec(spec, override)
-    workspace = _workspace(checked, storage)
-    contents = read_ledger(workspace.ledger)
-    faults = list(audit(make_plan(checked), contents, workspace))
-    for fault in faults:
-        typer.echo(fault)
-    typer.echo(f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements: {len(faults)} faults")
+    faults, told = driver.check(checked, _workspace(checked, storage), tracking=tracking_uri)
+    for line in [*faults, told]:
+        typer.echo(line)
     if faults:
         raise typer.Exit(1)
 
@@ -101,7 +107,7 @@ def audit(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOpt
 def doctor(
     storage: StorageOption = RESULTS,
     address: AddressOption = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="An MLflow server to look for.")] = None,
+    tracking_uri: TrackingOption = None,
 ) -> None:
     """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
     from study.doctor import examine
@@ -114,6 +120,32 @@ def doctor(
             well = False
     if not well:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+    """Write tables, figures and one self-contained report.html."""
+    from study import driver
+
+    checked = _spec(spec, override)
+    typer.echo(driver.report(checked, _workspace(checked, storage)))
+
+
+@app.command()
+def ui(
+    spec: SpecArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    tracking_uri: TrackingOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 0,
+    browse: Annotated[bool, typer.Option(help="Open the comparison in a browser.")] = True,
+) -> None:
+    """Open MLflow's UI on this study, at a ready comparison."""
+    from study import driver
+
+    checked = _spec(spec, override)
+    driver.ui(checked, _workspace(checked, storage), tracking=tracking_uri, host=host, port=port, browse=browse)
 
 
 @app.command()
@@ -139,6 +171,7 @@ def _drive(
     override: list[str],
     address: str | None,
     num_cpus: int | None,
+    tracking: str | None,
     *,
     retry_failed: bool = False,
 ) -> None:
@@ -146,7 +179,9 @@ def _drive(
 
     checked = _spec(spec, override)
     workspace = _workspace(checked, storage)
-    if not driver.run(checked, workspace, address=address, num_cpus=num_cpus, retry_failed=retry_failed):
+    if not driver.run(
+        checked, workspace, address=address, num_cpus=num_cpus, tracking=tracking, retry_failed=retry_failed
+    ):
         typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
         raise typer.Exit(130)
 

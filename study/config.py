@@ -9,6 +9,7 @@ Literal keys are frozen in ``tests/test_config.py``.
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,18 @@ class TrialConfig:
     schedule: str = "cosine"
     stop_curve: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("width", "epochs", "batch_size", "depth"):
+            self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in ("weight_decay", "warmup_epochs"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number of at least 0")
+        self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
+        self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(f"setting {name!r} = {getattr(self, name)!r}: expected {expected}")
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "TrialConfig":
         """Build from plain values (as JSON gives them). Raises ``UserError`` naming an unknown or missing key."""
@@ -82,6 +95,8 @@ def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     """``value`` as field ``name`` holds it; an int is a good float, and a list a good tuple. Raises ``UserError``."""
     if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"setting {name!r} = {value!r}: expected a list of numbers")
         return tuple(float(item) for item in value)
     if kind is float and type(value) is int:
         return float(value)

@@ -98,6 +98,9 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
     )
     for line in _warnings(plan):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if contents.num_damaged:
+        lost = f"{contents.num_damaged} damaged ledger lines were left out; what they held is run again"
+        console.print(f"warning: {lost}", highlight=False)
     if contents.replicates:
         console.print(f"continuing: {len(contents.replicates)} replicates are in the ledger", highlight=False)
 
@@ -130,15 +133,26 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
         console.print(f"{contents.num_damaged} damaged ledger lines were left out")
 
 
-def print_results(inputs: Inputs, workspace: Workspace, console: Console) -> None:
-    """The claims and main effects, what to know before believing them, and where everything is."""
+def print_results(inputs: Inputs, console: Console) -> None:
+    """The claims and main effects, and what to know before believing them."""
     found = summary(inputs.spec, inputs.effects, inputs.judgements, inputs.assay)
     for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
         if lines:
             console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)
         for line in lines:
             console.print(line, highlight=False, markup=False)
-    console.print(f"tables: {workspace.tables}", highlight=False, markup=False)
+
+
+def print_places(workspace: Workspace, tracking: str, console: Console) -> None:
+    """Where everything is. ``tracking``: the MLflow store, without credentials."""
+    places = {
+        "report": workspace.root / "report.html",
+        "tables": workspace.tables,
+        "figures": workspace.root / "figures",
+        "mlflow": f"{tracking}   (fmm-study ui {workspace.root.name})",
+    }
+    for what, where in places.items():
+        console.print(f"{what + ':':9}{where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _driver(workspace: Workspace) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces import Levels, Spec
+from search_spaces import Choice, Levels, Spec
 from study import models
 from study.config import TrialConfig
 from study.data import load_dataset
@@ -23,6 +23,7 @@ from study.registry import (
 from study.search import check_parts
 from study.seeding import derive_seed
 from study.smoothness import parse_settings
+from study.training import check_schedule
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
@@ -86,26 +87,37 @@ def make_plan(spec: Spec) -> Plan:
             if name in _DERIVED or name not in TrialConfig.__dataclass_fields__:
                 known = [field for field in TrialConfig.__dataclass_fields__ if field not in _DERIVED]
                 raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
+    if "epochs" in spec.nuisance:
+        raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
     check_parts(spec)
     for statistic, settings in spec.measure.statistics.items():
         parse_settings(statistic, settings)
     plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
-    names = [cell.name for cell in plan.cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"factors: two cells come to the same network {name!r}")
+    keys: dict[str, str] = {}
+    for cell in plan.cells:
+        key = plan.confirm_config(cell, 0, 0, _defaults(spec)).trial_key
+        if key in keys:
+            raise UserError(f"factors: cells {keys[key]!r} and {cell.name!r} are one and the same network")
+        keys[key] = cell.name
     return plan
 
 
 def _cell(spec: Spec, levels: Levels) -> Cell:
     settings = {**spec.fixed, **levels}
-    defaults = {name: nuisance.default for name, nuisance in spec.nuisance.items()}
-    config = TrialConfig.from_mapping({**settings, **defaults, "seed": 0, "split_seed": 0})
+    config = TrialConfig.from_mapping({**settings, **_defaults(spec), "seed": 0, "split_seed": 0})
+    for name, nuisance in spec.nuisance.items():
+        for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
+            TrialConfig.from_mapping({**config.as_dict(), name: value})
+    check_schedule(config.schedule)
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
     dataset = load_dataset(config.dataset)
     models.build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _defaults(spec: Spec) -> Levels:
+    return {name: nuisance.default for name, nuisance in spec.nuisance.items()}
 
 
 def _name(config: TrialConfig, levels: Levels) -> str:

@@ -207,6 +207,8 @@ def _statistic(config: TrialConfig, name: str, given: Mapping[str, Any], context
         estimates = measure(name, parse_settings(name, given), context)
     except UserError as fault:
         estimates, error = getattr(fault, "estimates", {}), str(fault)
+    except Exception:  # noqa: BLE001  a statistic's fault is its own: the replicate and the other statistics stand
+        estimates, error = {}, traceback.format_exc(limit=-3).strip()
     return _measured(config, name, given, estimates=estimates, error=error, seconds=time.perf_counter() - started)
 
 

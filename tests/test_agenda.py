@@ -26,8 +26,8 @@ class Worker:
     """Results as a function of the trial's key alone; may be interrupted after so many records."""
 
     def __init__(self, append, record_of, measured_of, left=None, states=()):
-        self.append, self.record_of, self.measured_of, self.left = append, record_of, measured_of, left
-        self.states = states
+        self.append, self.record_of, self.measured_of = append, record_of, measured_of
+        self.left, self.states = left, states
         self.handed: list[Task] = []
 
     def hand_over(self, record):
@@ -69,6 +69,7 @@ def drive(record_of, measured_of):
                     assert not {(task.cell, task.block) for task in group} & set(threads)
                     running.append(group)
                     worker.handed += group
+                    assert len(worker.handed) < 100  # it comes to an end
                 if running:
                     assert not agenda.done
                     group = running.pop(chance.randrange(len(running)))
@@ -163,8 +164,7 @@ def test_a_study_broken_off_again_and_again_comes_to_its_end(spec_of, drive, ref
 
 
 def test_a_finished_study_has_nothing_ahead(spec_of, reference):
-    agenda = Agenda(study(spec_of), reference)
-    assert agenda.done and agenda.next_group() is None
+    assert Agenda(study(spec_of), reference).done and Agenda(study(spec_of), reference).next_group() is None
 
 
 def test_a_new_statistic_is_measured_and_nothing_is_trained(spec_of, drive, reference):

@@ -226,7 +226,7 @@ def test_the_control_passes_or_fails(size, inside):
     row = mul(effects)
     assert row["mean_verdict"] is inside
     assert row["note"] == ("" if inside else "A/A control outside the margin on digits")
-    assert result.sentence().endswith("inside the margin of 0.01." if inside else "every claim is undecided.")
+    assert result.sentence().endswith("inside the margin of 1 pp." if inside else "every claim is undecided.")
 
 
 def test_a_loud_but_uncertain_control_is_inside_and_called_imprecise():
@@ -236,7 +236,7 @@ def test_a_loud_but_uncertain_control_is_inside_and_called_imprecise():
             book.confirm("add_alias", depth, block, 0.90 + block / 1000 + (0.2 if block % 2 else -0.1))
     (result,) = aa_results(synthetic_spec(), effects_of(book))
     assert (result.inside, result.precise) == (True, False)
-    assert result.sentence().endswith("inside the margin of 0.02, though the interval does not exclude it.")
+    assert result.sentence().endswith("inside the margin of 2 pp, though the interval does not exclude it.")
 
 
 def test_a_study_without_control_or_before_it_says_so():

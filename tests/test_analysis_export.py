@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from test_analysis_book import JACOBIAN, effects_of, planted, synthetic_spec
+from test_analysis_book import effects_of, planted, synthetic_spec
 
 from analysis.export import FORMATS, MAX_ROWS, Column, render, text_rows, write_table
 from analysis.numbers import interval_text, number_text, p_text
@@ -139,31 +139,48 @@ def test_one_table_in_chosen_formats(tmp_path):
     assert pyarrow.csv.read_csv(tmp_path / "curves.csv")["value"].to_pylist() == [1.0, 0.5]
 
 
+SUMMARY = """\
+  Where     Claim  Outcome              Pairs  Difference [95%]                p
+merge: add_alias - add
+  all              test accuracy            8  0.00 pp [-0.10, 0.10]        1.00
+  depth 8          test accuracy            8  0.00 pp [-0.10, 0.10]        1.00
+  depth 14         test accuracy            8  0.00 pp [-0.10, 0.10]        1.00
+merge: mul - add
+  all       C4     test accuracy            8  1.75 pp [0.67, 2.83]        0.016
+  depth 8   C4     test accuracy            8  4.50 pp [2.33, 6.67]        0.008
+  depth 14  C4     test accuracy            8  -1.00 pp [-1.00, -1.00]     0.008
+  all       C3     near (log Jacobian)      8  -0.450 log [-0.450, -0.450]  0.008
+  depth 8   C3     near (log Jacobian)      8  -0.500 log [-0.500, -0.500]  0.008
+  depth 14  C3     near (log Jacobian)      8  -0.400 log [-0.400, -0.400]  0.008
+"""
+
+
 def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
     spec = synthetic_spec(demonstration=True)
     result = summary(spec, effects_of(planted(), spec))
-    shown = [(row[0], row[3], row[4], row[10]) for row in result.rows]
-    accuracy, strata = "test/accuracy", ("all", "depth=8", "depth=14")
-    assert shown == [
-        *(("merge=add_alias", stratum, accuracy, "") for stratum in strata),
-        *(("merge=mul", stratum, accuracy, "C4") for stratum in strata),
-        *(("merge=mul", stratum, JACOBIAN, "C3") for stratum in strata),
-    ]
-    assert result.rows[3][result.headings.index("Difference")] == "0.017 [0.007, 0.028]"
-    assert result.effects.num_rows == len(result.rows) == 9
-    assert result.sentences == [
-        "A/A control merge=add_alias minus merge=add on digits: test accuracy differs by 0.0000 [-0.0010, 0.0010] over 8 "
-        "pairs, inside the margin of 0.02.",
+    squeezed = [" ".join(line.split()) for line in result.lines()]
+    assert squeezed == [" ".join(line.split()) for line in SUMMARY.splitlines()]
+    assert len({len(line) for line in result.lines()[2:5]}) == 1
+    assert max(map(len, result.lines())) <= 100
+    assert result.effects.num_rows == 9
+    assert result.notes[:2] == [
+        "A/A control merge add_alias minus merge add on digits: test accuracy differs by 0.00 pp [-0.10, 0.10] over 8 pairs, "
+        "inside the margin of 2 pp.",
         "A demonstration: it shows the method at work and decides nothing.",
-        "Intervals: 95%, by inverting the sign-flip test; p is two-sided.",
     ]
 
 
-def test_summary_names_claims_without_a_verdict():
+def test_summary_counts_failures_in_the_heading_and_says_each_note_once():
     book = planted(skip=[("mul", 14, 0)])
     book.confirm("mul", 14, 0, 0.3, state="collapsed")
     result = summary(synthetic_spec(), effects_of(book))
-    assert "No verdict on a mean difference for C3, C4; the note of each row says why." in result.sentences
+    assert "merge: mul - add (merge mul fails in 1 of 16 trainings, merge add in 0 of 16)" in result.lines()
+    notes = [note for note in result.notes if "collapsed" in note]
+    assert notes == [
+        "merge: mul - add (test accuracy): no mean-difference verdict: 1 of 16 arm runs collapsed.",
+        "merge: mul - add (near (log Jacobian)): no mean-difference verdict: 1 of 8 pairs ineligible, more than 10%; 1 of 16 "
+        "arm runs collapsed.",
+    ]
 
 
 def test_text_rows_are_single_lines():
@@ -173,6 +190,7 @@ def test_text_rows_are_single_lines():
 
 def test_analysis_needs_no_training_stack():
     code = "import sys, analysis.tables, analysis.summary, analysis.power; "
-    code += "print(sorted({'torch', 'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
+    code += "analysis.tables.discover('analysis'); "
+    code += "print(sorted({'torch', 'ray', 'optuna', 'mlflow', 'matplotlib'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -7,13 +7,18 @@ from study.errors import UserError, nearest
 SCHEDULES = ("cosine", "constant")
 
 
+def check_schedule(schedule: str) -> None:
+    """Raise ``UserError``, naming the nearest known one, unless ``schedule`` is known."""
+    if schedule not in SCHEDULES:
+        raise UserError(f"unknown schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
+
+
 def learning_rate(schedule: str, base: float, step: int, num_steps: int, num_warmup: float = 0.0) -> float:
     """Learning rate of ``step`` (from 0) among ``num_steps``: a linear warm-up, then cosine to zero, or constant.
 
     Raises ``UserError`` for an unknown schedule.
     """
-    if schedule not in SCHEDULES:
-        raise UserError(f"unknown schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
+    check_schedule(schedule)
     if step < num_warmup:
         return base * (step + 1) / (num_warmup + 1)
     if schedule == "constant":

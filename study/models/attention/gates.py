@@ -6,9 +6,12 @@ from study.registry import ATTENTIONS
 
 
 class Gate(nn.Module):
-    """Computes a. ``last_layer`` is the layer whose output enters the final sigmoid: zero there means a = 1/2."""
+    """Computes a."""
 
-    last_layer: nn.Module
+    @property
+    def last_layer(self) -> nn.Module:
+        """The layer whose output enters the final sigmoid: zero there means a = 1/2."""
+        raise TypeError(f"{type(self).__name__} names no last layer")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a, broadcastable to ``x`` (N, C, H, W)."""

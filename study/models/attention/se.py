@@ -20,7 +20,11 @@ class SqueezeExcitation(Gate):
         hidden = max(channels // reduction, min_hidden)
         self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1)
         self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1)
-        self.last_layer = self.fc2
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The second convolution."""
+        return self.fc2
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a, (N, C, 1, 1)."""

@@ -1,0 +1,41 @@
+"""What a cell is called apart from its depth and dataset, so that one arm keeps its name, colour and marker everywhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.trials import setting_column
+from search_spaces.spec import Spec
+
+# Factors that a figure spreads over panels and lines instead of arms.
+_CONTEXT = ("dataset", "depth")
+
+
+def arm_name(spec: Spec, values: Mapping[str, Any]) -> str:
+    """``mul``, ``add/se.static``: the levels of every factor but depth and dataset, attention with its form.
+
+    ``values`` is a row of the trials table. Where nothing but depth and dataset varies, the name is that of the cell.
+    """
+    levels = {name: values[setting_column(name)] for name in spec.factor_names() if name not in _CONTEXT}
+    form = levels.pop("attention_form", None)
+    if levels.get("attention") == "none":
+        del levels["attention"]
+    elif form is not None:
+        levels["attention"] = f"{levels.get('attention', 'attention')}.{form}"
+    texts = [
+        value if isinstance(value, str) else f"{name}={value:g}" for name, value in levels.items() if value is not None
+    ]
+    return "/".join(texts) or str(values["cell"])
+
+
+def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
+    """``depth 8``, with ``dataset`` first where a study has several; empty where the network has no depth."""
+    parts = [str(values["dataset"])] if dataset else []
+    return ", ".join(parts + ([] if values["depth"] is None else [f"depth {values['depth']}"]))
+
+
+def has_datasets(trials: pa.Table) -> bool:
+    """Whether a table of trials holds more than one dataset."""
+    return len(pc.unique(trials["dataset"])) > 1

@@ -1,0 +1,152 @@
+"""The claims table, one row a claim and dataset, and beside it each of a claim's comparisons."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.claim_part import FAILURES, ClaimPart
+from analysis.claim_words import change, qualifier, reason, sentence
+from analysis.export import Column
+from analysis.judgement import Judgement
+from analysis.tables import Inputs
+from study.registry import TABLES
+
+_EFFECT_UNIT = {"unit": "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"}
+_TEXTS = ("study", "claim", "text", "dataset", "verdict", "qualifier", "reason", "sentence", "change")
+_PART = [
+    *((name, pa.string()) for name in ("arm", "reference", "outcome", "scale", "better")),
+    *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high")),
+    *((name, pa.float64()) for name in ("level", "level_of_k")),
+    *(
+        pa.field(name, pa.float64(), metadata=_EFFECT_UNIT)
+        for name in ("ci_high_of_k", "margin", "sd_difference", "smallest_detectable", "effect_failures_at_chance")
+    ),
+    *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting")),
+    *((f"{side}_{name}", pa.int64()) for side in ("arm", "reference") for name in ("failures", "trainings")),
+    ("mcnemar_p", pa.float64()),
+]
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        ("n_parts", pa.int64()),
+        *_PART,
+        ("aa_inside", pa.bool_()),
+        ("assay", pa.string()),
+    ],
+    metadata={"row": "one claim and dataset; numbers are those of the comparison its verdict hangs on"},
+)
+PARTS_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in ("study", "claim", "dataset", "verdict", "obstacles")), *_PART],
+    metadata={"row": "one comparison (reference and outcome) of a claim on a dataset"},
+)
+
+
+@TABLES.register(
+    "claims",
+    formula="one row a claim and dataset: the verdict, and the comparison it hangs on, in the claim's direction",
+    source="",
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Text", name="text"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Verdict", name="verdict"),
+        Column(heading="Label", name="qualifier"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Level", name="level", kind="number"),
+        Column(heading="Margin", name="margin", kind="size"),
+        Column(heading="Smallest detectable", name="smallest_detectable", kind="size"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="McNemar p", name="mcnemar_p", kind="p"),
+        Column(heading="Reason", name="reason"),
+        Column(heading="What would change it", name="change"),
+    ),
+)
+def claims_table(inputs: Inputs) -> pa.Table:
+    """One row a claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
+
+    ``assay`` is "seen", "not seen", "not run" or "not in this study"; ``aa_inside`` is null without a finished control.
+    """
+    rows = []
+    for judgement in inputs.judgements:
+        row = _head(inputs, judgement) | {
+            "text": judgement.claim.text,
+            "qualifier": qualifier(inputs.spec),
+            "reason": reason(judgement, inputs.spec),
+            "sentence": sentence(judgement, inputs.spec),
+            "change": change(judgement, inputs.spec),
+            "n_parts": len(judgement.parts),
+            "aa_inside": judgement.control.inside if judgement.control else None,
+            "assay": _assay(judgement),
+        }
+        rows.append(row | _numbers(judgement.deciding))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+@TABLES.register(
+    "claim_parts",
+    formula="one row a claim's comparison and dataset, in the claim's direction, at the claim's level",
+    source="https://doi.org/10.1080/00401706.1982.10487790",
+    title="Each comparison of the claims",
+    place=1,
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Alone", name="verdict"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Level", name="level", kind="number"),
+        Column(heading="Margin", name="margin", kind="size"),
+        Column(heading="Smallest detectable", name="smallest_detectable", kind="size"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Left out", name="n_excluded", kind="number"),
+        Column(heading="Failures at chance", name="effect_failures_at_chance", kind="effect"),
+        Column(heading="McNemar p", name="mcnemar_p", kind="p"),
+        Column(heading="Claim says", name="better"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="In the way", name="obstacles"),
+    ),
+)
+def claim_parts_table(inputs: Inputs) -> pa.Table:
+    """One row a comparison of a claim, with the verdict it would have alone (at level / k where that refutes)."""
+    rows = [
+        _head(inputs, judgement)
+        | _numbers(part)
+        | {"verdict": part.verdict, "obstacles": "; ".join((*judgement.controls, *part.obstacles))}
+        for judgement in inputs.judgements
+        for part in judgement.parts
+    ]
+    return pa.Table.from_pylist(rows, schema=PARTS_SCHEMA)
+
+
+def _head(inputs: Inputs, judgement: Judgement) -> dict[str, Any]:
+    named = {"study": inputs.spec.name, "claim": judgement.name, "dataset": judgement.dataset}
+    return named | {"verdict": judgement.verdict}
+
+
+def _numbers(part: ClaimPart) -> dict[str, Any]:
+    row = part.row
+    numbers = {name: row[name] for name in ("arm", "reference", "outcome", "scale", "sd_difference", "mcnemar_p")}
+    numbers |= {name: row[name] for name in ("n_pairs", "n_excluded", "n_waiting")}
+    for side in ("arm", "reference"):
+        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
+        numbers |= {f"{side}_failures": failed, f"{side}_trainings": failed + row[f"n_{side}_completed"]}
+    return numbers | {
+        "better": part.outcome.better,
+        "effect": part.effect,
+        "ci_low": part.low,
+        "ci_high": part.high,
+        "ci_high_of_k": part.high_of_k,
+        "level": part.level,
+        "level_of_k": part.level_of_k,
+        "margin": part.outcome.margin,
+        "smallest_detectable": part.smallest_detectable,
+        "effect_failures_at_chance": part.at_chance,
+    }
+
+
+def _assay(judgement: Judgement) -> str:
+    if judgement.assay is None:
+        return "not in this study"
+    return {True: "seen", False: "not seen", None: "not run"}[judgement.assay.seen]

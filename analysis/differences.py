@@ -1,0 +1,51 @@
+"""The pairs behind the effects: one row a replicate, so that every one of them can be a dot in a figure."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.compare import pair_up, subtract
+from analysis.grid import confirm_grid, label
+from analysis.outcomes import METRIC_OUTCOMES, ReadOutcome, other_scales, outcomes_of
+from analysis.readings import readings
+from search_spaces.spec import Spec
+
+_VALUE_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "dataset", "arm", "reference", "stratum", "outcome", "scale")),
+        *((name, pa.int64()) for name in ("block", "replicate")),
+        *(
+            pa.field(name, pa.float64(), metadata=_VALUE_UNIT)
+            for name in ("arm_value", "reference_value", "difference")
+        ),
+    ],
+    metadata={"row": "one eligible pair of replicates in one contrast, dataset, outcome and stratum"},
+)
+
+
+def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
+    """Every eligible pair of every contrast, on the outcomes that claims name, on their other scales, and on accuracy.
+
+    ``difference`` is arm minus reference, exactly what the effects table takes the mean of. Raises ``ValueError`` for a
+    table with two confirm rows of one replicate.
+    """
+    grid = confirm_grid(spec, trials)
+    rows: list[dict[str, Any]] = []
+    for reading in readings(spec, grid, spec.all_contrasts(), _main_outcomes(spec, trials)):
+        head = {"study": spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
+        head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
+        head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+        a, b = pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)
+        for i in np.flatnonzero(np.isfinite(a)).tolist():
+            block, replicate = grid.pairs[i].tolist()
+            values = {"arm_value": a[i], "reference_value": b[i], "difference": subtract(a[i : i + 1], b[i : i + 1])[0]}
+            rows.append({**head, "block": block, "replicate": replicate, **values})
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
+    wanted = claimed | {other for name in claimed for other in other_scales(name)} | {METRIC_OUTCOMES[0]}
+    return [outcome for outcome in outcomes_of(spec, trials) if outcome.name in wanted]

@@ -1,0 +1,66 @@
+"""Draw registered figures and write them: SVG and PNG, and the data of each as csv beside them."""
+
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+import pyarrow as pa
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+from analysis.export import render, write_bytes
+from analysis.figures.style import RC
+from analysis.tables import Inputs
+from study.errors import UserError, nearest
+from study.registry import FIGURES, discover
+
+FORMATS = ("svg", "png")
+_DPI = 160
+# No date and no version in a file: the same results give the same bytes.
+_METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+
+
+def figure_names() -> list[str]:
+    """Names of all registered figures, in the order a report shows them."""
+    discover("analysis.figures")
+    return [entry.name for entry in sorted(FIGURES, key=lambda entry: entry.traits.get("place", math.inf))]
+
+
+def figure_data(inputs: Inputs, name: str) -> pa.Table:
+    """The table that a figure draws. Raises ``UserError`` for an unknown name."""
+    discover("analysis.figures")
+    table: pa.Table = FIGURES[name].traits["data"](inputs)
+    return table
+
+
+def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[str, bytes]:
+    """One figure as bytes, by format. Raises ``UserError`` for an unknown name or format."""
+    discover("analysis.figures")
+    files = {}
+    with mpl.rc_context(RC):
+        figure = FIGURES[name].build(figure_data(inputs, name), inputs.spec)
+        for form in formats:
+            if form not in FORMATS:
+                raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")
+            canvas = FigureCanvasSVG(figure) if form == "svg" else FigureCanvasAgg(figure)
+            sink = io.BytesIO()
+            canvas.print_figure(sink, format=form, dpi=_DPI, metadata=_METADATA[form])
+            files[form] = sink.getvalue()
+    return files
+
+
+def build_figures(
+    inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = FORMATS
+) -> dict[str, list[Path]]:
+    """Write registered figures (all, or those of ``names``) into ``folder``; return figure name -> files, csv last.
+
+    Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
+    """
+    written = {}
+    for name in list(names) or figure_names():
+        files = draw(inputs, name, formats)
+        files["csv"] = render(figure_data(inputs, name), "csv")
+        written[name] = [write_bytes(folder / f"{name}.{form}", data) for form, data in files.items()]
+    return written

@@ -1,0 +1,172 @@
+"""Effects as a forest plot: every replicate a dot, means with their intervals, the margin of each claim."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.claim_part import FAILURES
+from analysis.figures.style import COLOURS, INK, MUTED, mark, message
+from analysis.readings import POOLED
+from analysis.strata import contrast_key, shown_strata
+from analysis.tables import Inputs
+from analysis.wording import contrast_text, outcome_text, unit_of
+from search_spaces.spec import Spec
+from study.registry import FIGURES
+
+_ACCURACY = "test/accuracy"
+_BLANK: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("outcome", "scale", "dataset", "contrast", "stratum", "kind")),
+        *((name, pa.int64()) for name in ("block", "replicate")),
+        *((name, pa.float64()) for name in ("value", "low", "high", "margin")),
+        ("n_pairs", pa.int64()),
+        ("failures", pa.string()),
+    ]
+)
+
+
+def effects_data(inputs: Inputs) -> pa.Table:
+    """Rows of kind ``mean`` (with interval at 1 - alpha and number of pairs) and ``replicate``, arm minus reference.
+
+    Values are in the outcome's own unit; ``margin`` is a claim's, signed by its direction, where the row is its own.
+    """
+    spec, wanted = inputs.spec, [_ACCURACY]
+    wanted += [o.name for claim in spec.claims.values() for o in claim.outcomes if o.name not in wanted]
+    effects = [row for row in inputs.effects.to_pylist() if row["outcome"] in wanted]
+    strata = shown_strata(effects)
+    means: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in effects:
+        if row["stratum"] not in strata[contrast_key(row)]:
+            continue
+        head = {name: row[name] for name in ("outcome", "scale", "dataset", "n_pairs")}
+        head |= {"contrast": contrast_text(row["arm"], row["reference"]), "kind": "mean"}
+        head |= {"stratum": strata[contrast_key(row)][row["stratum"]], "failures": _failures(row)}
+        head |= {"value": row["mean_difference"], "low": row["ci_low"], "high": row["ci_high"]}
+        mean = means.setdefault(_key(row), head)
+        if row["role"] == "primary":
+            outcome = next(o for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
+            mean["margin"] = outcome.margin if outcome.better == "higher" else -outcome.margin
+    dots: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in inputs.differences.to_pylist():
+        dots.setdefault(_key(row), []).append(row)
+    rows = []
+    for key, mean in means.items():
+        shared = {name: mean[name] for name in ("outcome", "scale", "dataset", "contrast", "stratum")}
+        rows.append(mean)
+        for row in dots.get(key, []):
+            which = {"kind": "replicate", "block": row["block"], "replicate": row["replicate"]}
+            rows.append({**shared, **which, "value": row["difference"]})
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+@FIGURES.register(
+    "effects",
+    title="Effects",
+    place=1,
+    formula="Arm minus reference. Dots: replicates (averaged over depths in the row 'all'). Bars: mean and interval by "
+    "inverting the sign-flip test. Dashes: the margin of a claim, on the side the claim says.",
+    source="https://doi.org/10.1080/01621459.1969.10501057",
+    data=effects_data,
+)
+def draw_effects(data: pa.Table, spec: Spec) -> Figure:
+    """One panel an outcome, one line a contrast and stratum."""
+    rows = data.to_pylist()
+    if not any(row["value"] is not None for row in rows):
+        return message("No pair of replicates to compare yet.")
+    outcomes = list(dict.fromkeys(row["outcome"] for row in rows))
+    lines, labels = _lines(rows)
+    height = 0.235 * len(labels) + 1.3
+    figure = Figure(figsize=(2.2 + 2.75 * len(outcomes), height), layout="constrained")
+    grid = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
+    for axis, outcome in zip(grid, outcomes, strict=True):
+        mine = [row for row in rows if row["outcome"] == outcome]
+        _panel(axis, mine, lines)
+    axis = grid[0]
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.set_yticks(range(len(labels)), [text for text, _ in labels])
+    for tick, (_, heading) in zip(axis.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if heading else "normal")
+    dash = {"color": COLOURS[1], "linewidth": 1.6, "linestyle": (0, (2, 1))}
+    handles = [
+        mark(marker="o", linestyle="none", color=COLOURS[0], alpha=0.55, markersize=4, label="a replicate"),
+        mark(marker="D", color=INK, markersize=5, linewidth=2.4, label=f"mean, {1 - spec.alpha:.0%} interval"),
+        mark(**dash, label="margin of a claim"),
+    ]
+    figure.legend(handles=handles, loc="outside lower right", ncols=3)
+    return figure
+
+
+def _panel(axis: Axes, rows: list[dict[str, Any]], lines: dict[tuple[str, ...], int]) -> None:
+    unit = unit_of(rows[0]["outcome"], rows[0]["scale"])
+    factor = unit.factor
+    axis.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
+    axis.grid(visible=True, axis="x")
+    seen: Counter[tuple[int, float]] = Counter()
+    for row in rows:
+        y = lines[row["dataset"], row["contrast"], row["stratum"]]
+        if row["kind"] == "replicate":
+            # equal differences, common among accuracies, stand below one another
+            same = seen[y, round(row["value"], 9)]
+            seen[y, round(row["value"], 9)] += 1
+            lower = y + 0.16 + 0.09 * min(same, 3)
+            axis.plot(factor * row["value"], lower, "o", color=COLOURS[0], markersize=3.4, alpha=0.6, mew=0, zorder=2)
+            continue
+        note = f"n = {row['n_pairs']}"
+        axis.annotate(note, (1.0, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=MUTED)
+        if row["value"] is None:
+            text, place = row["failures"] or "no pairs", axis.get_yaxis_transform()
+            axis.text(0.02, y, text, transform=place, va="center", fontsize=7.5, color=MUTED, bbox=_BLANK)
+            continue
+        if row["margin"] is not None:
+            ends = [y - 0.45, y + 0.45]
+            axis.plot([factor * row["margin"]] * 2, ends, color=COLOURS[1], linewidth=1.6, linestyle=(0, (2, 1)))
+        weight = 2.4 if row["stratum"] == POOLED else 1.4
+        if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+            axis.plot(
+                [factor * row["low"], factor * row["high"]],
+                [y - 0.12] * 2,
+                color=INK,
+                linewidth=weight,
+                solid_capstyle="butt",
+            )
+        axis.plot(factor * row["value"], y - 0.12, "D" if row["stratum"] == POOLED else "|", color=INK, markersize=5)
+    axis.set_title(outcome_text(rows[0]["outcome"]))
+    units = {"pp": "percentage points", "log": "natural logarithm"}
+    axis.set_xlabel(f"difference ({units.get(unit.difference, unit.difference or 'own unit')})")
+    axis.margins(x=0.08)
+    axis.tick_params(axis="y", length=0)
+
+
+def _lines(rows: list[dict[str, Any]]) -> tuple[dict[tuple[str, ...], int], list[tuple[str, bool]]]:
+    """(dataset, contrast, stratum) -> its line, and all lines' labels, True for a heading."""
+    strata: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        strata.setdefault((row["dataset"], row["contrast"]), {})[row["stratum"]] = None
+    several = len({dataset for dataset, _ in strata}) > 1
+    lines: dict[tuple[str, ...], int] = {}
+    labels: list[tuple[str, bool]] = []
+    for (dataset, contrast), names in strata.items():
+        labels.append((f"{contrast} ({dataset})" if several else contrast, True))
+        for name in names:
+            lines[dataset, contrast, name] = len(labels)
+            labels.append((name, False))
+    return lines, labels
+
+
+def _failures(row: dict[str, Any]) -> str:
+    """``15 of 16 failed against 0 of 16``: the arm's failures, then the reference's."""
+    counts = []
+    for side in ("arm", "reference"):
+        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
+        counts.append((failed, failed + row[f"n_{side}_completed"]))
+    (arm, of_arm), (reference, of_reference) = counts
+    return f"{arm} of {of_arm} failed against {reference} of {of_reference}" if arm or reference else ""
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["arm"], row["reference"], row["dataset"], row["stratum"], row["outcome"]

@@ -1,0 +1,88 @@
+"""How every figure looks: https://jfly.uni-koeln.de/color/ -- Okabe and Ito, Color Universal Design.
+
+Colours are told apart by people with any colour vision; markers and line styles differ as well, so that a figure can be
+read in grey.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# yellow is left out: it cannot be seen on white; black and grey are kept for text and intervals
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p")
+LINES = ("-", "--", ":", "-.")
+_LEAST_WIDTH = 4.2
+INK, MUTED, FAINT = "#1a1a1a", "#5f6670", "#e4e7eb"
+
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": FAINT,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "fmm-study",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One arm's colour and marker."""
+
+    colour: str
+    marker: str
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """A look for each arm, by order of appearance; the first 63 differ."""
+    names = list(dict.fromkeys(arms))
+    return {
+        name: Look(colour=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)
+    }
+
+
+def panels(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of ``num`` equal panels, ``columns`` a row, each of ``size`` inches, sharing both axes."""
+    columns = max(1, min(num, columns))
+    rows = -(-num // columns)
+    figure = Figure(figsize=(max(columns * size[0], _LEAST_WIDTH), rows * size[1] + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    axes = [axis for row in grid for axis in row]
+    for axis in axes[num:]:
+        axis.set_axis_off()
+    for axis in axes[:num]:
+        axis.grid(visible=True)
+        # panels above an empty place keep their numbers
+        axis.tick_params(labelbottom=True)
+    return figure, axes[:num]
+
+
+def mark(**style: Any) -> Line2D:
+    """A legend's entry."""
+    return Line2D([], [], **style)
+
+
+def message(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = Figure(figsize=(6.4, 1.2), layout="constrained")
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED)
+    return figure

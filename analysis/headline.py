@@ -1,0 +1,162 @@
+"""What belongs on the first screen of a report beside the claims: what to trust, what failed, what it cost."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.arms import arm_name
+from analysis.cells import boundary_counts
+from analysis.control import aa_results
+from analysis.readings import POOLED
+from analysis.strata import shown_strata
+from analysis.tables import Inputs
+from analysis.wording import level_text, levels_text
+
+_ACCURACY = "test/accuracy"
+# An arm most of whose winners lie at a boundary was searched in the wrong range.
+_MOST = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One line of the first screen; ``warns`` where it should make a reader doubt."""
+
+    name: str
+    text: str
+    warns: bool = False
+
+
+def facts(inputs: Inputs) -> list[Fact]:
+    """Progress, A/A control, assay sensitivity, baseline, failures, boundary flags and cost of a study as it stands."""
+    rows = inputs.trials.to_pylist()
+    confirm = [row for row in rows if row["phase"] == "confirm"]
+    return [
+        *_progress(inputs, rows, confirm),
+        *_control(inputs),
+        _assay(inputs),
+        _baseline(inputs),
+        _failures(inputs, confirm),
+        _boundary(inputs, confirm),
+        _cost(rows, confirm),
+    ]
+
+
+def control_word(inputs: Inputs) -> str:
+    """How the A/A control ended, in two words."""
+    inside = [result.inside for result in aa_results(inputs.spec, inputs.effects)]
+    if not inside:
+        return "not planned"
+    if False in inside:
+        return "outside its margin"
+    return "not run" if None in inside else "inside its margin"
+
+
+def total_spent(inputs: Inputs) -> str:
+    """All workers' time, ``2.3 h of worker time``."""
+    seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in inputs.trials.to_pylist())
+    return f"{spent(seconds)} of worker time"
+
+
+def _progress(inputs: Inputs, rows: list[dict[str, Any]], confirm: list[dict[str, Any]]) -> Iterable[Fact]:
+    spec = inputs.spec
+    planned = len(list(spec.cells())) * spec.blocks * spec.replicates
+    if len(confirm) < planned:
+        text = f"{len(confirm):,} of {planned:,} confirmed replicates are done; the numbers below will change."
+        yield Fact(name="Not finished", text=text, warns=True)
+
+
+def _control(inputs: Inputs) -> Iterable[Fact]:
+    results = aa_results(inputs.spec, inputs.effects)
+    for result in results:
+        yield Fact(name="A/A control", text=_after_colon(result.sentence()), warns=not result.inside)
+    if not results:
+        yield Fact(name="A/A control", text="None in this study: no verdict can rest on it.", warns=True)
+
+
+def _assay(inputs: Inputs) -> Fact:
+    if not inputs.assay:
+        return Fact(name="Assay sensitivity", text="Not in this study: no cells without skips (merge none) beside add.")
+    text = " ".join(result.sentence() for result in inputs.assay)
+    return Fact(name="Assay sensitivity", text=text, warns=not all(result.seen for result in inputs.assay))
+
+
+def _baseline(inputs: Inputs) -> Fact:
+    """Test accuracy of what the control's reference is, pooled and by stratum."""
+    effects = inputs.effects.to_pylist()
+    strata = shown_strata(effects)
+    texts = []
+    for row in effects:
+        shown = strata[row["arm"], row["reference"], row["dataset"]]
+        if (row["role"], row["outcome"]) != ("control", _ACCURACY) or row["stratum"] not in shown:
+            continue
+        if row["mean_reference"] is None:
+            continue
+        mean = level_text(_ACCURACY, row["mean_reference"])
+        if row["stratum"] == POOLED:
+            texts.append(
+                f"{levels_text(row['reference'])} on {row['dataset']}: {mean} test accuracy, n = {row['n_pairs']}"
+            )
+        else:
+            texts.append(f"{shown[row['stratum']]} {mean}")
+    return Fact(name="Baseline", text=f"{'; '.join(texts)}." if texts else "Not measured yet.")
+
+
+def _failures(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
+    failed: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for row in confirm:
+        arm = arm_name(inputs.spec, row)
+        total[arm] += 1
+        failed[arm] += row["state"] in ("collapsed", "diverged", "failed")
+    texts = [f"{arm} {failed[arm]} of {total[arm]}" for arm in total if failed[arm]]
+    sound = [arm for arm in total if not failed[arm]]
+    none = f"none in {len(sound)} {'other ' if texts else ''}arms ({sum(total[arm] for arm in sound)} trainings)"
+    if not total:
+        return Fact(name="Failures by arm", text="Nothing confirmed yet.")
+    text = "; ".join(texts + ([none] if sound else []))
+    return Fact(
+        name="Failures by arm", text=f"{text[:1].upper()}{text[1:]}." if not texts else f"{text}.", warns=bool(texts)
+    )
+
+
+def _boundary(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
+    counts = boundary_counts(confirm)
+    if not counts:
+        return Fact(name="Boundary flags", text="No winner lies in the outer tenth of a searched range.")
+    texts = [f"{name} {num} of {len(confirm)}" for name, num in counts.most_common()]
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for row in confirm:
+        arms.setdefault(arm_name(inputs.spec, row), []).append(row)
+    worst = [
+        f"{arm} ({name} {num} of {len(rows)})"
+        for arm, rows in arms.items()
+        for name, num in boundary_counts(rows).items()
+        if num >= _MOST * len(rows)
+    ]
+    text = f"Winners in the outer tenth of a range: {', '.join(texts)}."
+    text += f" Half or more of an arm's: {', '.join(worst)}." if worst else ""
+    return Fact(name="Boundary flags", text=text, warns=bool(worst))
+
+
+def _cost(rows: list[dict[str, Any]], confirm: list[dict[str, Any]]) -> Fact:
+    """Time of workers, not of the clock on the wall."""
+    measure = sum(row["measure_seconds"] for row in rows)
+    train = sum(row["train_seconds"] for row in confirm)
+    search = sum(row["train_seconds"] for row in rows) - train
+    epochs = sum(row["epochs"] for row in rows)
+    text = (
+        f"{spent(search + train + measure)} of worker time: search {spent(search)} ({len(rows) - len(confirm):,} trials), "
+        f"confirm {spent(train)} ({len(confirm):,} trainings), measuring {spent(measure)}; {epochs:,} epochs."
+    )
+    return Fact(name="Cost", text=text)
+
+
+def spent(seconds: float) -> str:
+    """``2.3 h``, below an hour ``8.4 min``."""
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def _after_colon(text: str) -> str:
+    head, _, tail = text.partition(": ")
+    return f"{head.removeprefix('A/A control ')}: {tail}"

@@ -1,0 +1,64 @@
+"""The verdict rule: from limits and a margin to supported, refuted or undecided. Numbers only; words are made elsewhere.
+
+All limits are positive in the claim's direction. One comparison, with L and U its limits at the claim's level:
+``supported`` if L > 0 and U >= margin, ``refuted`` if U < margin, else ``undecided``. A claim of k comparisons (several
+references, several outcomes) is an intersection-union test (https://doi.org/10.1080/00401706.1982.10487790, Berger):
+supported if all of them hold at the claim's level; refuted if any one has its upper limit at level / k below its margin,
+which is Bonferroni's price for looking at k of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["supported", "refuted", "undecided", "no verdict"]
+
+# Limits lie on a lattice of accuracies; a limit that is the margin but for rounding is not below it.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """One comparison in the claim's direction: the interval at the claim's level, and the upper limit at level / k."""
+
+    low: float
+    high: float
+    high_of_k: float
+    margin: float
+
+
+def oriented(low: float, high: float, better: str) -> tuple[float, float]:
+    """Limits of arm minus reference, turned round for a claim that says lower. Never a negative zero."""
+    return (low, high) if better == "higher" else (0.0 - high, 0.0 - low)
+
+
+def comparison_verdict(limits: Limits) -> Verdict:
+    """The verdict of one of a claim's comparisons. Raises ``ValueError`` for limits that are no interval."""
+    if math.isnan(limits.low) or math.isnan(limits.high) or limits.low > limits.high:
+        raise ValueError(f"no interval: [{limits.low:g}, {limits.high:g}]")
+    if _below(limits.high_of_k, limits.margin):
+        return "refuted"
+    if limits.low > 0 and not _below(limits.high, limits.margin):
+        return "supported"
+    return "undecided"
+
+
+def claim_verdict(comparisons: Sequence[Limits | None], *, num_blocks: int, held_back: bool = False) -> Verdict:
+    """The verdict of a claim. ``None`` stands for a comparison that allows no verdict: it can neither hold nor refute.
+
+    ``held_back`` says that the study cannot be believed (A/A control, assay sensitivity), which leaves every claim
+    undecided. With one search block an effect holds at the hyperparameters found, and there is no verdict at all.
+    """
+    if num_blocks == 1:
+        return "no verdict"
+    if held_back:
+        return "undecided"
+    verdicts = [comparison_verdict(limits) if limits else "undecided" for limits in comparisons]
+    if "refuted" in verdicts:
+        return "refuted"
+    return "supported" if verdicts and set(verdicts) == {"supported"} else "undecided"
+
+
+def _below(x: float, y: float) -> bool:
+    return x < y - _ROUNDING * abs(y)

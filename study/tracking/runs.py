@@ -1,0 +1,236 @@
+"""What MLflow should hold of a study, worked out from the ledger alone. Limits on names, params and tags:
+https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
+
+Nothing here knows MLflow: a run is plain names and values, so that the view can be compared, replayed and tested.
+Metrics have the names of ``trials.parquet``; curves are ``epoch/<split>_<name>``, one value an epoch, first epoch 1.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces import Spec
+from study.ledger import Contents
+from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
+
+STUDY_PHASE = "study"
+_TAGGED = ("cell", "phase", "block", "replicate", "number", "trial_key", "state")
+_REASON_CHARS = 500
+_FORBIDDEN = re.compile(r"[^/\w.\- :]")
+# a curve as long as the training, of no use in a table
+_LEFT_OUT_PARAMS = ("stop_curve",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedRun:
+    """One run. ``status`` is MLflow's; ``seconds`` its duration; ``metrics`` are final values, all finite."""
+
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The value MLflow shows for each metric: the final one, and of a curve the last."""
+        return self.metrics | {name: points[-1][1] for name, points in self.curves.items()}
+
+
+class Wanted:
+    """The runs that a ledger asks for. ``contents`` is copied; what the ledger takes later is added."""
+
+    def __init__(self, spec: Spec, contents: Contents) -> None:
+        self.spec = spec
+        self._contents = Contents()
+        self._current: dict[tuple[Any, ...], str] = {}
+        self._measures: dict[str, dict[str, MeasureRecord]] = {}
+        datasets = {value for grid in spec.factors for value in grid.get("dataset", [])}
+        self._many_datasets = len(datasets) > 1
+        for replicate in contents.replicates.values():
+            self.add(replicate)
+        for measure in contents.measures.values():
+            self.add(measure)
+
+    def add(self, record: Record) -> list[str]:
+        """Take in a record; the trial keys of the runs it changes."""
+        key = record["trial_key"]
+        if not self._contents.add(record) or key not in self._contents.replicates:
+            return []
+        if record["kind"] == "measure":
+            self._measures.setdefault(key, {})[record["statistic"]] = record
+            return [key]
+        before = self._current.get(_slot(record), key)
+        self._current[_slot(record)] = key
+        return list(dict.fromkeys((before, key)))
+
+    def trial_keys(self) -> list[str]:
+        """Trial keys of all replicates, in order of writing."""
+        return list(self._contents.replicates)
+
+    def replicate(self, trial_key: str) -> WantedRun:
+        """The child run of one replicate."""
+        record = self._contents.replicates[trial_key]
+        measures = list(self._measures.get(trial_key, {}).values())
+        metrics = {**record["metrics"], "epochs": record["epochs"], "params": record["params"]}
+        metrics |= {"flops": record["flops"], "train_seconds": record["train_seconds"]}
+        if measures:
+            metrics["measure_seconds"] = sum(measure["measure_seconds"] for measure in measures)
+        for measure in measures:
+            for name, estimate in measure["estimates"].items():
+                metrics |= {name: estimate["value"], f"{name}_stderr": estimate["stderr"]}
+        return WantedRun(
+            name=self.name(record),
+            status="FAILED" if record["state"] == "failed" else "FINISHED",
+            params=_params({"cell": record["cell"], **record["config"]}),
+            tags=self._tags(record, measures),
+            # what claims are about first: the compare page opens on the first metric
+            metrics=_finite({name: metrics[name] for name in _first(self.spec, metrics)}),
+            curves=_curves(record["curves"]),
+            seconds=record["train_seconds"],
+        )
+
+    def labels(self) -> list[str]:
+        """Short names of all cells, in order of first appearance."""
+        return list(dict.fromkeys(self._label(record) for record in self._contents.replicates.values()))
+
+    def _label(self, record: ReplicateRecord) -> str:
+        dataset = "" if self._many_datasets else f"{record['config'].get('dataset')}/"
+        return record["cell"].removeprefix(dataset)
+
+    def name(self, record: ReplicateRecord) -> str:
+        """``d8/add b3 confirm`` or ``d8/add/se.mul b0 #2``; the dataset is named where there is more than one."""
+        label = self._label(record)
+        if record["phase"] == "search":
+            return f"{label} b{record['block']} #{record['number']}"
+        index = f"b{record['block']}" if self.spec.blocks > 1 else f"r{record['replicate']}"
+        return f"{label} {index} confirm"
+
+    def block(self) -> list[str]:
+        """Trial keys of the confirmed replicates, one a cell, of the first of the fullest blocks."""
+        blocks: dict[int, dict[str, str]] = {}
+        for (cell, phase, block, *_), key in self._current.items():
+            if phase == "confirm":
+                blocks.setdefault(block, {}).setdefault(cell, key)
+        fullest = max(sorted(blocks), key=lambda block: len(blocks[block]), default=None)
+        return [] if fullest is None else list(blocks[fullest].values())
+
+    def study(self, headlines: Mapping[str, float], provenance: Mapping[str, str]) -> WantedRun:
+        """The parent run. Params are what a study freezes; what may grow (blocks, cells, trials) are tags."""
+        spec, records = self.spec, self._contents.replicates.values()
+        states = Counter(record["state"] for record in records)
+        frozen = {"seed": spec.seed, **spec.fixed, "sampler": spec.sampler.name, "scheduler": spec.scheduler.name}
+        frozen |= {"replicates": spec.replicates, "group": spec.resources.group, "threads": spec.resources.threads}
+        growing = {
+            "blocks": spec.blocks,
+            "cells": len(list(spec.cells())),
+            "search_trials": spec.budget.search_trials,
+            "factors": ", ".join(spec.factor_names()),
+            "nuisance": ", ".join(spec.nuisance),
+            "statistics": ", ".join(spec.measure.statistics),
+            "claims": ", ".join(spec.claims),
+            "alpha": spec.alpha,
+        }
+        return WantedRun(
+            name=spec.name,
+            status="FINISHED",
+            params=_params(frozen),
+            tags={
+                "phase": STUDY_PHASE,
+                "study": spec.name,
+                "mlflow.note.content": spec.title,
+                **provenance,
+                **{name: str(value) for name, value in growing.items()},
+            },
+            metrics=_finite(
+                {
+                    **headlines,
+                    "num_replicates": len(records),
+                    **{f"num_{state}": states[state] for state in STATES},
+                    "train_seconds": sum(record["train_seconds"] for record in records),
+                }
+            ),
+        )
+
+    def _tags(self, record: ReplicateRecord, measures: list[MeasureRecord]) -> dict[str, str]:
+        tags = {name: str(value) for name, value in record.items() if name in _TAGGED}
+        tags |= {"study": self.spec.name, "label": self._label(record)}
+        tags["superseded"] = "no" if self._current[_slot(record)] == record["trial_key"] else "yes"
+        estimates = {name: e for measure in measures for name, e in measure["estimates"].items()}
+        optional = {
+            "reason": record["reason"].strip()[-_REASON_CHARS:],
+            "boundary": ", ".join(record["boundary"]),
+            "defaulted": "yes" if record["defaulted"] else "",
+            "not_converged": ", ".join(name for name, e in estimates.items() if not e["converged"]),
+            "measure_error": "; ".join(f"{m['statistic']}: {m['error'].strip()}" for m in measures if m["error"]),
+        }
+        # an empty one says that an earlier attempt's words no longer hold
+        return tags | optional
+
+
+def headlines(effects: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Main effects as metrics, from rows of the effects table: claims', and the control's on test accuracy, all strata.
+
+    ``effect/C4 mul-add test accuracy`` in the outcome's unit, with ``... low`` and ``... high``, its interval. A contrast
+    without a mean difference (a member failed or collapsed) has none.
+    """
+    found: dict[str, float] = {}
+    rows = [row for row in effects if row["stratum"] == "all" and row["mean_difference"] is not None]
+    datasets = {row["dataset"] for row in rows}
+    for row in rows:
+        control = row["role"] == "control" and row["outcome"] == "test/accuracy"
+        if row["role"] != "primary" and not control:
+            continue
+        name = f"effect/{row['claim'] or 'A-A'} {_levels(row['arm'])}-{_levels(row['reference'])} "
+        name += row["outcome"].replace("/", " ") + (f" {row['dataset']}" if len(datasets) > 1 else "")
+        found[name] = row["mean_difference"]
+        for end in ("low", "high"):
+            if row[f"ci_{end}"] is not None:
+                found[f"{name} {end}"] = row[f"ci_{end}"]
+    return found
+
+
+def _levels(label: str) -> str:
+    """``mul`` for ``merge=mul``."""
+    return " ".join(part.partition("=")[2] or part for part in label.split())
+
+
+def outcomes(spec: Spec) -> list[str]:
+    """Metrics to look at first: test accuracy, then what claims are about."""
+    claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
+    return list(dict.fromkeys(["test/accuracy", *claimed]))
+
+
+def _slot(record: ReplicateRecord) -> tuple[Any, ...]:
+    """What a later record supersedes an earlier one in: a trial of a search, or a confirmed replicate."""
+    number = record["number"] if record["phase"] == "search" else 0
+    return record["cell"], record["phase"], record["block"], record["replicate"], number
+
+
+def _first(spec: Spec, metrics: Mapping[str, float]) -> list[str]:
+    known = [name for name in outcomes(spec) if name in metrics]
+    return list(dict.fromkeys([*known, *metrics]))
+
+
+def _params(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if name not in _LEFT_OUT_PARAMS}
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """MLflow's stores turn NaN into 0 and Inf into a huge number: what is not finite is left out. Names as it takes them."""
+    return {_FORBIDDEN.sub("_", name): float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _curves(curves: Mapping[str, list[float]]) -> dict[str, list[tuple[int, float]]]:
+    named = {
+        f"epoch/{_FORBIDDEN.sub('_', name.replace('/', '_'))}": [
+            (i, v) for i, v in enumerate(values, 1) if math.isfinite(v)
+        ]
+        for name, values in curves.items()
+    }
+    return {name: points for name, points in named.items() if points}

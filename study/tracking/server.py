@@ -1,0 +1,71 @@
+"""MLflow's own server on a study's store, for as long as someone looks at it.
+https://mlflow.org/docs/latest/self-hosting/architecture/tracking-server/
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from study.errors import UserError
+
+START_SECONDS = 90.0
+
+
+@contextlib.contextmanager
+def serving(uri: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The address of a server on ``uri``: a running one's own (without credentials), or one started for the block.
+
+    ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken or the server does not come up.
+    """
+    if uri.startswith(("http://", "https://")):
+        yield re.sub(r"://[^\s@]*@", "://", uri)
+        return
+    port = _free_port(host, port)
+    base = f"http://{host}:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--workers", "1"]
+    # a process group of its own: uvicorn's workers outlive a server that is merely killed
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait(base, process)
+        yield base
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port(host: str, port: int) -> int:
+    try:
+        with socket.create_server((host, port)) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise UserError(f"{host}:{port}: {error.strerror or error}; choose another with --port") from None
+
+
+def _wait(base: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise UserError(f"the MLflow server at {base} ended with status {process.returncode} as it started")
+        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{base}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise UserError(f"the MLflow server at {base} did not answer within {START_SECONDS:.0f} s")

@@ -1,0 +1,268 @@
+"""MLflow's side of the view: what a tracking store holds of a study, and what must be written to make it whole.
+https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html
+
+The only module that imports mlflow (seconds, so inside functions). Every write starts from what the store holds, so that
+a view broken off anywhere is mended by writing it again: a run is whole once its status, which is set last, agrees with
+the ledger; any other is written in full under the same run id, with the same times, which MLflow takes as the same
+points. Of two runs with one trial key the older stays.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.errors import UserError
+from study.tracking.runs import STUDY_PHASE, WantedRun
+
+# https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
+_MAX_METRICS, _MAX_OTHERS = 1000, 100
+_PAGE = 1000
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # it prints a link, with whatever credentials the address holds, for every run
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # retries are made here, from what the store then holds: MLflow's own may create a run twice, and wait for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+def tracking_uri(uri: str | None, results: Path) -> str:
+    """``uri``, or the SQLite database of all studies under ``results``. Raises ``UserError`` for a folder or no address."""
+    if not uri:
+        return f"sqlite:///{results.resolve() / 'mlflow.db'}"
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"tracking URI {masked(uri)!r}: a folder is no tracking store; use sqlite:///FILE or http(s)://HOST:PORT"
+        )
+    return uri
+
+
+def masked(text: str) -> str:
+    """``text`` without user names and passwords of addresses in it."""
+    text = re.sub(r"://[^\s@]*@", "://***@", text)
+    return re.sub(r"([?&](?:password|token|sslpassword)=)[^&\s'\"]*", r"\1***", text, flags=re.IGNORECASE)
+
+
+@dataclass(kw_only=True)
+class HeldRun:
+    """A run as the store holds it; ``start`` in milliseconds of Unix time."""
+
+    run_id: str
+    name: str
+    status: str
+    start: int
+    tags: dict[str, str] = field(default_factory=dict)
+    params: set[str] = field(default_factory=set)
+    metrics: dict[str, float] = field(default_factory=dict)
+    datasets: set[str] = field(default_factory=set)
+
+
+class Store:
+    """One study in one tracking store. Methods raise what MLflow raises; after that, ``open`` a new one.
+
+    ``artifacts``: where the files of a new experiment go; ``None`` leaves it to the server.
+    """
+
+    def __init__(self, uri: str, study: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
+        _prepare(uri)
+        self._client = _client(uri)
+        self.runs: dict[str, HeldRun] = {}
+        self.study: HeldRun | None = None
+        self.experiment_id = self._experiment(study, artifacts, tags)
+        self._read()
+
+    def write(self, wanted: WantedRun) -> bool:
+        """Make a replicate's run whole; whether anything was lacking. Needs ``self.study``."""
+        assert self.study is not None
+        key = wanted.tags["trial_key"]
+        tags = wanted.tags | {"mlflow.parentRunId": self.study.run_id}
+        held = self.runs.get(key)
+        if held is None:
+            held = self.runs[key] = self._create(wanted.name, tags, wanted.seconds)
+        end = held.start + round(1000 * wanted.seconds)
+        # RUNNING: broken off; FAILED, and completed since: of an earlier attempt
+        lacking = held.status != wanted.status
+        written = self._log(held, wanted, tags, None if lacking else _now())
+        if lacking:
+            self._client.set_terminated(held.run_id, wanted.status, end)
+            held.status = wanted.status
+        return written or lacking
+
+    def write_study(self, wanted: WantedRun, status: str, session: Mapping[str, Any]) -> HeldRun:
+        """Bring the parent run up to date and to ``status``. ``session``: datasets of ``study/provenance.py``."""
+        if self.study is None:
+            self.study = self._create(wanted.name, wanted.tags, 0)
+        held = self.study
+        self._log(held, wanted, wanted.tags, _now())
+        self._log_datasets(held, session.get("datasets", {}))
+        if held.status != status:
+            if status == "RUNNING":
+                self._client.update_run(held.run_id, status=status)
+            else:
+                self._client.set_terminated(held.run_id, status)
+            held.status = status
+        return held
+
+    def write_files(self, texts: Mapping[str, str], paths: Iterable[Path]) -> None:
+        """Put texts, files and folders (those that are there) under the parent run's artifacts."""
+        assert self.study is not None
+        for name, text in texts.items():
+            self._client.log_text(self.study.run_id, text, name)
+        for path in paths:
+            if path.is_dir():
+                self._client.log_artifacts(self.study.run_id, str(path), path.name)
+            elif path.exists():
+                self._client.log_artifact(self.study.run_id, str(path))
+
+    def _experiment(self, study: str, artifacts: Path | None, tags: Mapping[str, str]) -> str:
+        experiment = self._client.get_experiment_by_name(study)
+        if experiment is None:
+            location = None if artifacts is None else artifacts.resolve().as_uri()
+            return str(self._client.create_experiment(study, location, dict(tags)))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        for name, value in tags.items():
+            if experiment.tags.get(name) != value:
+                self._client.set_experiment_tag(experiment.experiment_id, name, value)
+        return str(experiment.experiment_id)
+
+    def _read(self) -> None:
+        """Take in all runs of the experiment; remove the younger of two with one key, which a lost answer leaves."""
+        doubles: list[HeldRun] = []
+        for run in sorted(_pages(self._client, self.experiment_id), key=lambda run: (run.start, run.run_id)):
+            key = run.tags.get("trial_key")
+            if key is not None:
+                kept = self.runs.setdefault(key, run)
+            elif run.tags.get("phase") == STUDY_PHASE:
+                kept = self.study = self.study or run
+            else:
+                continue
+            if kept is not run:
+                doubles.append(run)
+        for run in doubles:
+            self._client.delete_run(run.run_id)
+
+    def _create(self, name: str, tags: Mapping[str, str], seconds: float) -> HeldRun:
+        start = _now() - round(1000 * seconds)
+        tags = {key: value for key, value in tags.items() if value} | {
+            "mlflow.source.name": "fmm-study",
+            "mlflow.source.type": "LOCAL",
+        }
+        run = self._client.create_run(self.experiment_id, start, tags, name)
+        return HeldRun(run_id=run.info.run_id, name=name, status="RUNNING", start=start, tags=tags)
+
+    def _log(self, held: HeldRun, wanted: WantedRun, tags: Mapping[str, str], late: int | None) -> bool:
+        """Write what is lacking. ``late``: the time for values of a run that is whole; ``None`` writes it in full."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = [Metric(*point) for point in _points(held, wanted, late)]
+        params = [Param(name, value) for name, value in wanted.params.items() if name not in held.params]
+        # an empty tag is written only to take back what an earlier attempt said
+        changed = {name: value for name, value in tags.items() if held.tags.get(name, "") != value}
+        marks = [RunTag(name, value) for name, value in changed.items()]
+        batches = max(-(-len(points) // _MAX_METRICS), -(-len(params) // _MAX_OTHERS), -(-len(marks) // _MAX_OTHERS))
+        for i in range(batches):
+            self._client.log_batch(
+                held.run_id,
+                metrics=points[i * _MAX_METRICS : (i + 1) * _MAX_METRICS],
+                params=params[i * _MAX_OTHERS : (i + 1) * _MAX_OTHERS],
+                tags=marks[i * _MAX_OTHERS : (i + 1) * _MAX_OTHERS],
+            )
+        if held.name != wanted.name:
+            self._client.update_run(held.run_id, name=wanted.name)
+        held.name = wanted.name
+        held.params |= set(wanted.params)
+        held.tags |= changed
+        held.metrics |= wanted.latest
+        return bool(batches)
+
+    def _log_datasets(self, held: HeldRun, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+        import json
+
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for name, facts in datasets.items():
+            if f"{name} {facts['digest']}" not in held.datasets:
+                held.datasets.add(f"{name} {facts['digest']}")
+                sizes = {key: value for key, value in facts.items() if key not in ("digest", "source")}
+                source = json.dumps({"source": facts["source"]})
+                dataset = Dataset(name, facts["digest"], "code", source, profile=json.dumps(sizes))
+                inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+        if inputs:
+            self._client.log_inputs(held.run_id, inputs)
+
+
+def read_runs(uri: str, study: str) -> list[HeldRun]:
+    """Every run of a study as a store holds it, changing nothing; empty where there is none. Raises what MLflow raises."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        return []
+    client = _client(uri)
+    experiment = client.get_experiment_by_name(study)
+    return [] if experiment is None else list(_pages(client, experiment.experiment_id))
+
+
+def _client(uri: str) -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        for run in page:
+            yield HeldRun(
+                run_id=run.info.run_id,
+                name=run.info.run_name,
+                status=run.info.status,
+                start=run.info.start_time,
+                tags=dict(run.data.tags),
+                params=set(run.data.params),
+                metrics=dict(run.data.metrics),
+                datasets={f"{i.dataset.name} {i.dataset.digest}" for i in run.inputs.dataset_inputs},
+            )
+        token = page.token
+        if not token:
+            return
+
+
+def _prepare(uri: str) -> None:
+    """Give a SQLite file a write-ahead log, which stays with it: a third of the waiting, and readers block no writer."""
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+
+
+def _points(held: HeldRun, wanted: WantedRun, late: int | None) -> list[tuple[str, float, int, int]]:
+    """(name, value, time, step) of every point to write. A whole run gets only what it lacks, at time ``late``."""
+    if late is not None:
+        latest = wanted.latest
+        lacking = [name for name in wanted.metrics if held.metrics.get(name) != latest[name]]
+        return [(name, latest[name], late, 0) for name in lacking]
+    final = held.start + round(1000 * wanted.seconds)
+    points = [(name, value, final, 0) for name, value in wanted.metrics.items()]
+    for name, curve in wanted.curves.items():
+        spacing = 1000 * wanted.seconds / curve[-1][0]
+        points += [(name, value, held.start + round(spacing * step), step) for step, value in curve]
+    return points
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,232 @@
+"""The MLflow view of a study: a thread that replays the ledger beside a run, and a replay without one.
+https://mlflow.org/docs/latest/ml/tracking/
+
+The ledger is the truth; whatever happens here, the study goes on. A store that is away is tried again with growing
+pauses, starting from what it then holds, so that nothing is missing afterwards.
+"""
+
+import contextlib
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import yaml
+
+from search_spaces import Spec
+from study.errors import UserError
+from study.ledger import Contents
+from study.provenance import read_sessions, session_tags
+from study.schema import Record
+from study.tracking.pages import experiment_tags
+from study.tracking.runs import Wanted
+from study.tracking.store import Store, masked
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+FINISH_SECONDS = 120.0
+_CLOSING_SECONDS = 5.0
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Where a study is in a store: for ``study.tracking.pages.addresses``. ``block``: run ids, one a cell."""
+
+    experiment_id: str
+    block: list[str]
+
+
+def replay(
+    spec: Spec, root: Path, contents: Contents, uri: str, headlines: Mapping[str, float], *, done: bool
+) -> Shown:
+    """Write everything the ledger holds, without a run. Raises ``UserError`` when the store cannot be written.
+
+    Not while a driver is at work on the study: its own view writes the same runs. Arguments as in ``MlflowView``.
+    """
+    replayed = _Replay(spec, root, contents, uri)
+    with as_user_error(uri):
+        return replayed.shown(replayed.finish(headlines, _status(done), threading.Event()))
+
+
+def look(spec: Spec, root: Path, contents: Contents, uri: str) -> Shown:
+    """What a store holds of a study as it is, also while a driver is at work. Raises ``UserError``."""
+    replayed = _Replay(spec, root, contents, uri)
+    with as_user_error(uri):
+        return replayed.shown(replayed.open())
+
+
+@contextlib.contextmanager
+def as_user_error(uri: str) -> Iterator[None]:
+    """Give whatever a store raises as one line that names the store."""
+    try:
+        yield
+    # MLflow lets through what its drivers raise (requests, SQLAlchemy, protobuf): there is no narrower class
+    except Exception as error:
+        raise UserError(f"MLflow at {masked(uri)} does not answer as it should: {_reason(error)}") from error
+
+
+class MlflowView:
+    """Follows one run of a study; a context manager that never raises and never blocks the driver.
+
+    ``root`` is the study's folder; ``uri`` comes from ``study.tracking.store.tracking_uri``. ``warn`` gets one line when the
+    store cannot be written, one when it can again, one when the view was left incomplete; it must be safe to call from
+    another thread. ``contents`` is copied; what the ledger takes later is told.
+    """
+
+    def __init__(self, spec: Spec, root: Path, contents: Contents, uri: str, warn: Warn) -> None:
+        self._replay = _Replay(spec, root, contents, uri)
+        self._uri, self._warn = masked(uri), warn
+        self._records: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._ending: tuple[dict[str, float], str] | None = None
+        self._hurry, self._stop, self._whole = threading.Event(), threading.Event(), threading.Event()
+        # a daemon: a server that hangs must not keep the process alive
+        self._thread = threading.Thread(target=self._work, name="mlflow-view", daemon=True)
+
+    def __enter__(self) -> "MlflowView":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._ending is None:
+            self.finish({}, done=False, timeout=_CLOSING_SECONDS)
+
+    def tell(self, record: Record) -> None:
+        """Take in a record that the ledger has just taken."""
+        self._records.put(record)
+
+    def finish(self, headlines: Mapping[str, float], *, done: bool, timeout: float = FINISH_SECONDS) -> bool:
+        """Write the rest, then tables, figures and report; whether the view is whole. Waits ``timeout`` seconds or so.
+
+        ``headlines``: the main effects, name -> value. ``done``: whether the study is; if not its run ends as KILLED.
+        """
+        self._ending = dict(headlines), _status(done)
+        self._hurry.set()
+        self._records.put(None)
+        whole = self._whole.wait(timeout)
+        self._stop.set()
+        self._thread.join(_CLOSING_SECONDS)
+        if not whole:
+            self._warn(
+                f"the MLflow view at {self._uri} is incomplete; the ledger holds everything, and the same command or "
+                "'fmm-study ui' writes the rest"
+            )
+        return whole
+
+    def _work(self) -> None:
+        pause = 0.0
+        while not self._stop.is_set():
+            # read before the queue is emptied: all that was told before the end is in it
+            ending = self._ending
+            self._drain()
+            try:
+                if ending:
+                    self._replay.finish(*ending, self._stop)
+                else:
+                    self._replay.write("RUNNING", self._stop)
+            # whatever goes wrong with a view (network, database, full disk, a fault in MLflow) must not end the study
+            except Exception as error:  # noqa: BLE001
+                if not pause:
+                    self._warn(f"MLflow at {self._uri} cannot be written: {_reason(error)}; the study goes on")
+                pause = min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE
+                if ending:
+                    self._stop.wait(FIRST_PAUSE)
+                else:
+                    self._hurry.wait(pause)
+                continue
+            if pause:
+                self._warn(f"MLflow at {self._uri} can be written again")
+                pause = 0.0
+            if ending:
+                if not self._stop.is_set():
+                    self._whole.set()
+                    return
+            else:
+                self._take(self._records.get())
+        self._replay.close()
+
+    def _drain(self) -> None:
+        while not self._records.empty():
+            self._take(self._records.get())
+
+    def _take(self, record: Record | None) -> None:
+        if record is not None:
+            self._replay.add(record)
+
+
+class _Replay:
+    """Brings a tracking store up to a ledger. After an exception the next call begins anew from what the store holds."""
+
+    def __init__(self, spec: Spec, root: Path, contents: Contents, uri: str) -> None:
+        self._spec, self._root, self._uri = spec, root, uri
+        self._wanted = Wanted(spec, contents)
+        self._store: Store | None = None
+        self._pending: dict[str, None] = {}
+
+    def add(self, record: Record) -> None:
+        """Take in a record; it is written by the next ``write``."""
+        self._pending |= dict.fromkeys(self._wanted.add(record))
+
+    def write(self, status: str, stop: threading.Event) -> Store:
+        """Write what is lacking, oldest first, until ``stop``; ``status`` is given to the parent run at the beginning."""
+        store, self._store = self._store, None
+        if store is None:
+            store = self.open()
+            self._write_study(store, {}, status)
+            self._pending = dict.fromkeys(self._wanted.trial_keys())
+        for key in list(self._pending):
+            if stop.is_set():
+                break
+            store.write(self._wanted.replicate(key))
+            del self._pending[key]
+        self._store = store
+        return store
+
+    def finish(self, headlines: Mapping[str, float], status: str, stop: threading.Event) -> Store:
+        """Write what is lacking, then the files, the headlines and last the parent run's status."""
+        store, self._store = self.write(status if self._store is None else "RUNNING", stop), None
+        if not stop.is_set():
+            spec = yaml.safe_dump(self._spec.model_dump(mode="json"), sort_keys=False)
+            files = [self._root / name for name in ("provenance.json", "tables", "figures", "report.html")]
+            store.write_files({"spec.yaml": spec}, files)
+            self._write_study(store, headlines, status)
+        self._store = store
+        return store
+
+    def close(self) -> None:
+        """Leave the parent run KILLED, if the store still answers."""
+        if self._store is not None:
+            try:
+                self._write_study(self._store, {}, "KILLED")
+            # as in ``MlflowView``; the next replay closes the run
+            except Exception:  # noqa: BLE001
+                self._store = None
+
+    def shown(self, store: Store) -> Shown:
+        """Where the study is in ``store``."""
+        runs = [store.runs[key].run_id for key in self._wanted.block() if key in store.runs]
+        return Shown(experiment_id=store.experiment_id, block=runs)
+
+    def open(self) -> Store:
+        """The store, with what it holds read."""
+        web = self._uri.startswith(("http://", "https://"))
+        artifacts = None if web else self._root.parent / "mlartifacts" / self._spec.name
+        return Store(self._uri, self._spec.name, artifacts, experiment_tags(self._spec, self._wanted.labels()))
+
+    def _write_study(self, store: Store, headlines: Mapping[str, float], status: str) -> None:
+        session = (read_sessions(self._root) or [{}])[-1]
+        store.write_study(self._wanted.study(headlines, session_tags(session)), status, session)
+
+
+def _status(done: bool) -> str:
+    return "FINISHED" if done else "KILLED"
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a few words, without credentials: the system's own, where a connection failed."""
+    text = masked(str(error)).strip()
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
+    return system[1] if system else (text.splitlines() or [type(error).__name__])[0][:200]
