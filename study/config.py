@@ -48,7 +48,7 @@ class TrialConfig:
     stop_curve: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "batch_size", "depth"):
+        for name in ("width", "epochs", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in ("weight_decay", "warmup_epochs"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number of at least 0")

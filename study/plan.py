@@ -97,7 +97,7 @@ def make_plan(spec: Spec) -> Plan:
     for cell in plan.cells:
         key = plan.confirm_config(cell, 0, 0, _defaults(spec)).trial_key
         if key in keys:
-            raise UserError(f"factors: cells {keys[key]!r} and {cell.name!r} are one and the same network")
+            raise UserError(f"factors: two cells are one and the same network: {keys[key]!r} and {cell.name!r}")
         keys[key] = cell.name
     return plan
 
