@@ -125,10 +125,11 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     console.print(
         f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}", highlight=False
     )
-    for record in contents.replicates.values():
-        if record["state"] == "failed":
-            reason = record["reason"].splitlines()[-1]
-            console.print(f"failed: {record['cell']} block {record['block']}: {reason}", markup=False, highlight=False)
+    failed = [record for record in contents.replicates.values() if record["state"] == "failed"]
+    for reason, count in Counter(record["reason"].splitlines()[-1] for record in failed).most_common():
+        console.print(f"failed ({count}): {reason}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        console.print(f"to run them again: fmm-study retry {spec.name} --failed", highlight=False)
     if contents.num_damaged:
         console.print(f"{contents.num_damaged} damaged ledger lines were left out")
 

@@ -61,7 +61,8 @@ class Group(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Start on a group."""
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
-        device = "cuda" if config["gpus"] else "cpu"
+        # the variable is for logical GPUs, by which placement is tried on a machine that has none
+        device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
         self._events = run_group(tasks, Path(config["storage"]), device=device, threads=config["threads"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

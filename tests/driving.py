@@ -28,8 +28,9 @@ def write_spec(path: Path, **changes: object) -> Path:
     return path
 
 
-def start(spec: Path, storage: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from study.cli import main; main()", "run", str(spec), "--storage", str(storage)]
+def start(spec: Path, storage: Path, *options: str) -> subprocess.Popen[bytes]:
+    script = "from study.cli import main; main()"
+    command = [sys.executable, "-c", script, "run", str(spec), "--storage", str(storage), *options]
     with log_of(storage).open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 

@@ -1,0 +1,103 @@
+"""Whole small runs on made-up images: what a user is told, what is refused, and where groups are placed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from driving import finish, log_of, results, start, write_spec
+
+from search_spaces import load_spec
+from study import driver
+from study.errors import UserError
+from study.ledger import segments
+from study.workspace import Workspace
+
+FIXED = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
+
+
+def fake_spec(folder: Path, **changes: object) -> Path:
+    return write_spec(folder / "kill.yaml", **({"fixed": FIXED, "measure": "{}"} | changes))
+
+
+@pytest.mark.slow
+def test_a_run_its_continuation_and_what_is_refused(tmp_path: Path) -> None:
+    """One study: warned of, finished without a tracking server, extended, its torn ledger mended, a change refused."""
+    storage = tmp_path / "results"
+    spec = fake_spec(tmp_path)
+    told = log_of(storage)
+    process = start(spec, storage, "--tracking-uri", "http://127.0.0.1:9")
+    assert process.wait(timeout=300) == 0, told.read_text()
+    log = told.read_text()
+    assert "warning: no A/A control" in log
+    assert "MLflow at http://127.0.0.1:9 cannot be written" in log and "the study goes on" in log
+    assert "the MLflow view at http://127.0.0.1:9 is incomplete" in log
+    assert "Traceback" not in log
+    first = results(storage)
+    assert len(first) == 18
+
+    # a torn tail is left out, counted, and run again; more blocks only add
+    (segment,) = segments(storage / "kill/ledger")
+    segment.write_bytes(segment.read_bytes()[:-20])
+    finish(fake_spec(tmp_path, blocks=3), storage)
+    assert "warning: 1 damaged ledger lines were left out" in told.read_text()
+    extended = results(storage)
+    assert len(extended) == 27
+    assert [row for row in extended if row["search_block"] < 2] == first
+
+    workspace = Workspace(storage / "kill")
+    assert driver.check(load_spec(str(fake_spec(tmp_path, blocks=3))), workspace, tracking=None)[0] == []
+    changed = load_spec(str(fake_spec(tmp_path, blocks=3, fixed=FIXED.replace("epochs: 2", "epochs: 3"))))
+    with pytest.raises(UserError, match=r"fixed\.epochs was 2, now 3"):
+        driver.run(changed, workspace)
+    with pytest.raises(UserError, match="blocks = 3; it can grow, not shrink to 2"):
+        driver.run(load_spec(str(fake_spec(tmp_path))), workspace)
+
+
+def test_a_results_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match="results folder"):
+        driver.run(load_spec(str(fake_spec(tmp_path))), Workspace(tmp_path / "results" / "kill"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "expected"), [("0.5", {"0", "1"}), ("1", {"0", "1"}), ("2", {"0,1"})])
+def test_groups_are_placed_on_fractions_and_on_whole_gpus(gpus: str, expected: set[str], tmp_path: Path) -> None:
+    """On two logical GPUs: Ray gives each group its share, and CUDA_VISIBLE_DEVICES says which."""
+    spec = fake_spec(tmp_path, resources=f"{{cpus: 0.25, gpus: {gpus}, group: 1}}")
+    script = f"""
+import json, os, ray
+from pathlib import Path
+os.environ["FMM_STUDY_DEVICE"] = "cpu"
+ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+from search_spaces import load_spec
+from study import driver, tune, trial
+from study.workspace import Workspace
+root = Path({str(tmp_path)!r})
+run_group = trial.run_group
+def noted(tasks, storage, **where):
+    (root / f"seen-{{os.getpid()}}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    yield from run_group(tasks, storage, **where)
+class Noting(tune.Group):
+    def setup(self, config):
+        tune.run_group = noted
+        super().setup(config)
+tune.Group = Noting
+assert driver.run(load_spec({str(spec)!r}), Workspace(root / "results/kill"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = {path.read_text() for path in tmp_path.glob("seen-*")}
+    assert seen and seen <= expected
+    assert len(results(tmp_path / "results")) == 18
+
+
+@pytest.mark.slow
+def test_more_gpus_than_there_are(tmp_path: Path) -> None:
+    spec = fake_spec(tmp_path, resources="{cpus: 1, gpus: 64}")
+    process = start(spec, tmp_path / "results")
+    assert process.wait(timeout=120) == 2
+    log = log_of(tmp_path / "results").read_text()
+    assert "resources.gpus = 64 but" in log and "Traceback" not in log
+    assert json.loads((tmp_path / "results/kill/study.json").read_text())["resources"]["gpus"] == 64
