@@ -27,6 +27,11 @@ def open_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=120)
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: wrapped at words on a terminal, whole elsewhere."""
+    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
 def print_plan(plan: Plan, console: Console) -> None:
     """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing."""
     spec, cells = plan.spec, forecast(plan)
@@ -51,7 +56,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     if spec.demonstration:
         lines.append(DEMONSTRATION)
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _power(plan: Plan) -> str:
@@ -89,20 +94,18 @@ def _warnings(plan: Plan) -> list[str]:
 def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
     """Say what is about to run, and what is there already."""
     spec = plan.spec
-    console.print(
+    say(
+        console,
         f"{spec.name}: {len(plan.cells)} cells, {spec.blocks} blocks, {plan.num_search} search trials, "
         f"{plan.num_confirm} confirmed replicates -> {workspace.root}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     for line in _warnings(plan):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     if contents.num_damaged:
         lost = f"{contents.num_damaged} damaged ledger lines were left out; what they held is run again"
-        console.print(f"warning: {lost}", highlight=False)
+        say(console, f"warning: {lost}")
     if contents.replicates:
-        console.print(f"continuing: {len(contents.replicates)} replicates are in the ledger", highlight=False)
+        say(console, f"continuing: {len(contents.replicates)} replicates are in the ledger")
 
 
 def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
@@ -127,11 +130,11 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     )
     failed = [record for record in contents.replicates.values() if record["state"] == "failed"]
     for reason, count in Counter(record["reason"].splitlines()[-1] for record in failed).most_common():
-        console.print(f"failed ({count}): {reason}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"failed ({count}): {reason}")
     if failed:
-        console.print(f"to run them again: fmm-study retry {spec.name} --failed", highlight=False)
+        say(console, f"to run them again: fmm-study retry {spec.name} --failed")
     if contents.num_damaged:
-        console.print(f"{contents.num_damaged} damaged ledger lines were left out")
+        say(console, f"{contents.num_damaged} damaged ledger lines were left out")
 
 
 def print_results(inputs: Inputs, console: Console) -> None:
@@ -141,7 +144,7 @@ def print_results(inputs: Inputs, console: Console) -> None:
         if lines:
             console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)
         for line in lines:
-            console.print(line, highlight=False, markup=False)
+            say(console, line)
 
 
 def print_places(workspace: Workspace, tracking: str, console: Console) -> None:
@@ -153,7 +156,7 @@ def print_places(workspace: Workspace, tracking: str, console: Console) -> None:
         "mlflow": f"{tracking}   (fmm-study ui {workspace.root.name})",
     }
     for what, where in places.items():
-        console.print(f"{what + ':':9}{where}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{what + ':':9}{where}")
 
 
 def _driver(workspace: Workspace) -> str:

@@ -109,7 +109,7 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
     with serving(uri, host=host, port=port) as base:
         pages = addresses(base, shown.experiment_id, shown.block)
         for what, where in pages.items():
-            console.print(f"{what}: {where}", highlight=False, markup=False, soft_wrap=True)
+            describe.say(console, f"{what}: {where}")
         if browse:
             webbrowser.open(next(iter(pages.values())))
         console.print("Ctrl-C ends the server")
@@ -153,7 +153,7 @@ def _inputs(plan: Plan, contents: Contents) -> Inputs:
 
 
 def _warner(console: Console) -> Callable[[str], None]:
-    return lambda line: console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+    return lambda line: describe.say(console, f"warning: {line}")
 
 
 def _both(live: LiveView, view: MlflowView) -> Callable[[Record | Progress], None]:

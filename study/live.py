@@ -103,7 +103,7 @@ class LiveView:
 
     def _print_line(self) -> None:
         line = f"[{self._elapsed}] {self._counts} | {self._outcomes} | best {self._best_text} | {self._eta}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
     def _display(self) -> Table:
         done, total = sum(self._phases.values()), self._plan.num_search + self._plan.num_confirm
@@ -114,6 +114,6 @@ class LiveView:
         table.add_row("best", f"validation accuracy {self._best_text}")
         if self._in_flight:
             flight = self._in_flight
-            table.add_row("training", f"epoch {flight.epoch}/{flight.epochs}, validation loss {flight.val_loss:.3f}")
+            table.add_row("training", f"epoch {flight.epoch}/{flight.epochs}, validation loss {flight.val_loss:.3g}")
         table.add_row("time", f"{self._elapsed}, {self._eta}")
         return table
