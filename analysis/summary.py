@@ -20,6 +20,7 @@ from analysis.strata import contrast_key, shown_strata
 from analysis.wording import contrast_text, effect_text, outcome_text
 from search_spaces.spec import Spec
 
+DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
 _ACCURACY = "test/accuracy"
 _RIGHT = ("Pairs", "p")
 
@@ -125,7 +126,7 @@ def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Seq
     if spec.blocks == 1:
         notes.append("One search block: effects hold at these hyperparameters and carry no verdict.")
     if spec.demonstration:
-        notes.append("A demonstration: it shows the method at work and decides nothing.")
+        notes.append(DEMONSTRATION)
     where: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["note"] and row["stratum"] == POOLED:

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from analysis.power import pairs_for_verdict, smallest_detectable
 from analysis.signflip import smallest_p
-from analysis.summary import summary
+from analysis.summary import DEMONSTRATION, summary
 from analysis.tables import Inputs
 from study.forecast import forecast, total_seconds
 from study.ledger import Contents
@@ -19,7 +19,6 @@ from study.workspace import Workspace
 
 # A spread of paired accuracy differences to show power at before anything has run: 1 point.
 _ASSUMED_SD = 0.01
-DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
 
 
 def open_console() -> Console:
