@@ -42,7 +42,7 @@ from study.trial import discard_outcome, failed_record, run_group
 
 # How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
 REPORT_SECONDS = 1.0
-# How often a group is started again elsewhere after its worker was lost.
+# How often a group is started again elsewhere after its worker was lost, with no epoch finished in between.
 MAX_FAILURES = 3
 
 Listener = Callable[[Record | Progress], None]
@@ -137,24 +137,29 @@ class LedgerWriter(_Stateless, tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Take in the records of one report."""
-        self.append(json.loads(result.pop("records", "[]")))
+        new = self.append(json.loads(result.pop("records", "[]")))
         progress = json.loads(result.pop("progress", "[]"))
         if progress:
             self._listen(Progress(*progress))
+        if new or progress:
+            # only losses in a row, without an epoch between them, speak against a group: a trial that moves from dying
+            # worker to dying worker goes on from its checkpoint
+            trial.run_metadata.num_failures = 0
 
     def lost(self, tasks: list[Task]) -> None:
         """A worker is lost for good: the unfinished members of its group have failed."""
         held = self._ledger.contents.replicates
-        reason = f"its worker was lost {MAX_FAILURES + 1} times"
+        reason = f"its worker was lost {MAX_FAILURES + 1} times in a row without finishing an epoch"
         self.append([failed_record(task, reason) for task in tasks if task.config.trial_key not in held])
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Write records through to disk; those held already are left out."""
-        for record in records:
-            if self._ledger.append(record):
-                self._listen(record)
+    def append(self, records: Sequence[Record]) -> bool:
+        """Write records through to disk, leaving out those held already; whether there was a new one."""
+        new = [record for record in records if self._ledger.append(record)]
+        for record in new:
+            self._listen(record)
         for key in {record["trial_key"] for record in records}:
             discard_outcome(self._storage, key)
+        return bool(new)
 
 
 def run_agenda(

@@ -17,7 +17,7 @@ from study.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-PLANNED = 3 * 4 * 3
+PLANNED = 3 * 3 * 3
 NUM_KILLS = 12
 SEED = 5
 
@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def test_storm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = write_spec(tmp_path / "kill.yaml", blocks=4)
+    spec = write_spec(tmp_path / "kill.yaml", blocks=3)
     calm, storm = tmp_path / "calm", tmp_path / "storm"
     finish(spec, calm)
 
