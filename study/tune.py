@@ -186,6 +186,7 @@ def run_agenda(
                 verbose=0,
                 callbacks=[writer],
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         ).fit()
     return agenda.done
