@@ -36,6 +36,7 @@ class TrialConfig:
     width: int = 16
     merge: str = "add"
     merge_site: str = "skip"
+    merge_where: str = "all"
     attention: str = "none"
     attention_form: str = "none"
     epochs: int = 10
@@ -46,6 +47,7 @@ class TrialConfig:
     warmup_epochs: float = 0.0
     schedule: str = "cosine"
     stop_curve: tuple[float, ...] = ()
+    augment: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):

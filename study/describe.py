@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -88,6 +89,17 @@ def _warnings(plan: Plan) -> list[str]:
     if spec.control is None:
         lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
     return lines
+
+
+def print_levels(rows: Sequence[Mapping[str, str]], console: Console) -> None:
+    """Registered parts, a table a kind."""
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        table = Table("name", "formula", "extra parameters", "source", box=None)
+        for row in rows:
+            if row["kind"] == kind:
+                table.add_row(*(escape(row[column]) for column in ("name", "formula", "extra_params", "source")))
+        console.print(f"[bold]{kind}[/bold]")
+        console.print(table)
 
 
 def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:

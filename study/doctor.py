@@ -161,10 +161,11 @@ def _tracking(uri: str | None) -> str:
 
 
 def _dataset(name: str) -> str:
-    from study.data import load_dataset
+    from study.data import load_dataset, offline
 
     try:
-        dataset = load_dataset(name)
+        with offline():  # a check downloads nothing
+            dataset = load_dataset(name)
     except UserError as error:
         raise Ailment("not here", str(error)) from None
     shape = "x".join(map(str, dataset.image_shape))

@@ -15,6 +15,7 @@ from study.errors import UserError, nearest
 from study.registry import (
     ATTENTION_FORMS,
     ATTENTIONS,
+    AUGMENTATIONS,
     DATASETS,
     MERGES,
     NETWORKS,
@@ -27,6 +28,7 @@ from study.training import check_schedule
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
+    "augment": AUGMENTATIONS,
     "network": NETWORKS,
     "merge": MERGES,
     "attention": ATTENTIONS,

@@ -1,12 +1,13 @@
 """The command line as a user meets it: quick help, one clear line on a fault, nothing started."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-COMMANDS = ("plan", "run", "status", "export")
+COMMANDS = ("plan", "run", "status", "report", "export", "ui", "audit", "retry", "levels", "doctor")
 
 
 def fmm_study(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -70,3 +71,19 @@ def test_status_before_a_run(tmp_path: Path) -> None:
     done = fmm_study("status", "digits", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "0 done, 560 waiting; not running" in done.stdout
+
+
+def test_levels_lists_every_registered_part() -> None:
+    rows = json.loads(fmm_study("levels", "--json").stdout)
+    listed = {(row["kind"], row["name"]) for row in rows}
+    assert len(listed) == len(rows)
+    assert {
+        ("merge", "mul"),
+        ("attention", "se"),
+        ("dataset", "digits"),
+        ("statistic", "path"),
+        ("sampler", "tpe"),
+    } <= listed
+    assert {row["kind"] for row in json.loads(fmm_study("levels", "merge", "--json").stdout)} == {"merge"}
+    done = fmm_study("levels", "merg")
+    assert done.returncode == 2 and "unknown kind 'merg' (did you mean 'merge'?)" in done.stderr

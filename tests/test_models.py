@@ -13,7 +13,7 @@ from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.attention import build_attention
 from study.models.blocks import BasicBlock
-from study.models.merge import SigmoidBatchNorm
+from study.models.merges.normalised import SigmoidBatchNorm
 from study.registry import ATTENTIONS, MERGES
 
 torch.set_num_threads(1)
@@ -270,8 +270,6 @@ def test_initial_weights_have_hes_fan_out_variance():
 def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
     with pytest.raises(UserError, match=f"depth = {depth}: .*6n \\+ 2"):
         network(depth=depth)
-    with pytest.raises(UserError, match="merge_site = 'branch'"):
-        network(merge_site="branch")
 
 
 @pytest.mark.parametrize(("depth", "params"), [(20, 272_474), (32, 466_906), (44, 661_338), (56, 855_770)])

@@ -13,7 +13,7 @@ import study.search  # the four imports register parts
 import study.smoothness  # noqa: F401  registers statistics
 from study import registry
 from study.config import TrialConfig
-from study.data import Splits, load_dataset, split
+from study.data import Splits, load_dataset, offline, split
 from study.errors import UserError
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, DATASETS, MERGES, NETWORKS, Registry
@@ -29,7 +29,7 @@ VARIANTS += [
     for a in ATTENTIONS.names()
     if a != "none"
     for form in FORMS
-    for merge in ("add", "sig_bn")
+    for merge in (("add", "sig_bn") if a == "se" else ("add",))
 ]
 
 
@@ -71,7 +71,7 @@ def test_a_duplicate_name_raises_and_the_part_is_handed_back_unchanged():
     ("of", "name", "meant"),
     [
         (MERGES, "sig_bm", "sig_bn"),
-        (ATTENTIONS, "s", "se"),
+        (ATTENTIONS, "cbm", "cbam"),
         (ATTENTION_FORMS, "multiply", "mul"),
         (DATASETS, "digit", "digits"),
         (NETWORKS, "cifar_resnte", "cifar_resnet"),
@@ -124,7 +124,8 @@ def test_a_merge_keeps_shape(name):
 def test_a_gate_gives_weights_in_the_unit_interval_that_broadcast(name):
     x = 3 * torch.randn(2, 8, 6, 4, generator=torch.Generator().manual_seed(0))
     a = ATTENTIONS[name].build(8)(x)
-    assert torch.broadcast_shapes(a.shape, x.shape) == x.shape
+    pairs = (2, 24, 24) if ATTENTIONS[name].traits.get("pairwise") else None
+    assert a.shape == pairs or torch.broadcast_shapes(a.shape, x.shape) == x.shape
     assert ((a >= 0) & (a <= 1)).all()
 
 
@@ -136,6 +137,9 @@ def test_shape_and_gradients(variant):
     assert logits.shape == (6, 4) and torch.isfinite(logits).all()
     functional.cross_entropy(logits, torch.arange(6) % 4).backward()
     for name, parameter in model.named_parameters():
+        if variant.get("attention_form") == "untrained" and ".gate." in name:
+            assert not parameter.requires_grad and parameter.grad is None, name
+            continue
         # a parameter without a gradient is dead weight, and twins would differ in more than their form
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().max() > 0, name
@@ -157,6 +161,9 @@ def test_the_seed_and_nothing_else_decides(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
 def test_in_evaluation_an_image_does_not_depend_on_its_batch(variant):
+    parts = MERGES[variant.get("merge", "add")], ATTENTION_FORMS[variant.get("attention_form", "none")]
+    if any(part.traits.get("mixes_batch") for part in parts):
+        pytest.skip("mixes the batch by declaration; tests of the placebos say how")
     model = trained_a_little(variant).double().eval()
     x = images().double()
     whole = model(x)
@@ -177,7 +184,11 @@ def test_a_state_dict_round_trip_carries_everything(variant):
 
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_a_dataset_is_what_it_says(name):
-    dataset = load_dataset(name)
+    try:
+        with offline():
+            dataset = load_dataset(name)
+    except UserError as error:
+        pytest.skip(str(error))
     assert dataset.name == name and 0 < dataset.accuracy_floor < 1
     assert len(dataset.mean) == len(dataset.deviation) == dataset.image_shape[0]
     assert 0 < dataset.num_val < len(dataset.pool)

@@ -21,6 +21,7 @@ def build_network(
         deviation=deviation,
         merge=config.merge,
         merge_site=config.merge_site,
+        merge_where=config.merge_where,
         attention=config.attention,
         attention_form=config.attention_form,
     )

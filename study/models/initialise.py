@@ -21,6 +21,14 @@ class StartsElsewhere(Protocol):
         """Set them."""
 
 
+@runtime_checkable
+class StartsFromSeed(Protocol):
+    """A module with constants of its own that are drawn (the signs of a noise placebo), not parameters."""
+
+    def start_from(self, seed: int) -> None:
+        """Set them from ``seed``, which depends on the replicate's seed and the module's name."""
+
+
 def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter of ``model`` in place, on the CPU's generator so that devices agree.
 
@@ -40,6 +48,8 @@ def initialise(model: nn.Module, seed: int) -> None:
             _uniform(module.weight, bound, derive_seed(seed, "init", f"{name}.weight"))
             if module.bias is not None:
                 _uniform(module.bias, bound, derive_seed(seed, "init", f"{name}.bias"))
+        if isinstance(module, StartsFromSeed):
+            module.start_from(derive_seed(seed, "init", name))
     for module in model.modules():
         if isinstance(module, StartsElsewhere):
             module.start()

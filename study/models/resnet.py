@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.errors import UserError
 from study.models.blocks import BasicBlock
+from study.models.merges.placement import blocks_that_merge
 from study.registry import NETWORKS
 
 
@@ -36,7 +37,10 @@ class Normalize(nn.Module):
     source="https://arxiv.org/abs/1512.03385",
 )
 class CifarResNet(nn.Module):
-    """Maps pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). ``UserError`` for a depth that is not 6n + 2."""
+    """Maps pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). ``UserError`` for a depth that is not 6n + 2.
+
+    Blocks that ``merge_where`` leaves out have ``add`` at the skip. Attention is in all blocks.
+    """
 
     def __init__(
         self,
@@ -50,13 +54,13 @@ class CifarResNet(nn.Module):
         merge_site: str,
         attention: str,
         attention_form: str,
+        merge_where: str = "all",
     ) -> None:
         super().__init__()
         num_blocks, rest = divmod(depth - 2, 6)
         if rest or num_blocks < 1:
             raise UserError(f"depth = {depth!r}: a cifar_resnet has depth 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110)")
-        if merge_site != "skip":
-            raise UserError(f"merge_site = {merge_site!r}: expected 'skip'")
+        merges = blocks_that_merge(merge_where, [num_blocks] * 3)
         self.normalize = Normalize(mean, deviation)
         self.conv = nn.Conv2d(len(mean), width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
@@ -66,9 +70,16 @@ class CifarResNet(nn.Module):
             for block in range(num_blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 out_channels = width * 2**stage
+                chosen = merges[stage][block]
                 blocks.append(
                     BasicBlock(
-                        channels, out_channels, stride, merge=merge, attention=attention, attention_form=attention_form
+                        channels,
+                        out_channels,
+                        stride,
+                        merge=merge if chosen else "add",
+                        merge_site=merge_site if chosen else "skip",
+                        attention=attention,
+                        attention_form=attention_form,
                     )
                 )
                 channels = out_channels

@@ -1,13 +1,13 @@
 """The training loop of one replicate: stochastic gradient descent, an epoch at a time, resumable after any epoch.
 
-Nothing is drawn from global random state: the order of epoch e comes from hash(seed, "order", e), so a resumed training
-continues bit for bit. The host waits for the device once an epoch.
+Nothing is drawn from global random state: the order of epoch e comes from hash(seed, "order", e), its augmentation from
+hash(seed, "augment", e), so a resumed training continues bit for bit. The host waits for the device once an epoch.
 """
 
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import TrialConfig
+from study.registry import AUGMENTATIONS
 from study.seeding import derive_seed
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
@@ -58,7 +59,8 @@ def train(
 ) -> Iterator[Progress | Trained]:
     """Train ``model`` in place; yields a ``Progress`` an epoch and at the end the ``Trained``.
 
-    ``train_split`` and ``val_split`` lie on the model's device and offer ``pixels``, ``labels`` and ``batches``. With a
+    ``train_split`` and ``val_split`` lie on the model's device and offer ``pixels``, ``labels`` and ``batches``, and the
+    first, where ``config`` augments, ``images``. Raises ``UserError`` for an unknown augmentation. With a
     ``checkpoint`` path, training resumes from it and writes it after every epoch. ``stopped`` is ``diverged`` (NaN, Inf or
     an exploding loss in training) or ``pruned`` (worse than the stop curve).
     """
@@ -99,6 +101,7 @@ def _epoch(
     model.train()
     batch = min(config.batch_size, len(order))
     steps = len(order) // batch
+    images = _augmented(split, order, config, epoch)
     loss_sum = torch.zeros((), device=order.device)
     num_correct = torch.zeros((), device=order.device)
     for step in range(steps):
@@ -107,9 +110,9 @@ def _epoch(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        index = order[step * batch : (step + 1) * batch]
-        labels = split.labels[index]
-        logits = model(split.pixels(index))
+        at = slice(step * batch, (step + 1) * batch)
+        labels = split.labels[order[at]]
+        logits = model(images(at))
         loss = functional.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -117,6 +120,16 @@ def _epoch(
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()
     return {"train/loss": float(loss_sum) / steps, "train/accuracy": float(num_correct) / (steps * batch)}
+
+
+def _augmented(split: Any, order: Tensor, config: TrialConfig, epoch: int) -> Callable[[slice], Tensor]:
+    """Pixels at a stretch of the epoch's order. All that augmentation draws goes to the device once, here."""
+    if config.augment == "none":
+        return lambda at: split.pixels(order[at])
+    chosen = AUGMENTATIONS[config.augment].build()
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "augment", epoch))
+    drawn = chosen.draw(len(order), tuple(split.images.shape[-2:]), generator).to(order.device)
+    return lambda at: split.pixels(order[at], lambda images: chosen.apply(images, drawn[at]))
 
 
 def _stop(metrics: dict[str, float], epoch: int, config: TrialConfig, split: Any) -> str:

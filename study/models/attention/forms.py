@@ -1,12 +1,13 @@
 """https://arxiv.org/abs/2106.15067: how attention weights a are applied, with twins that differ in multiplication alone.
 
-u = 2a - 1 lies in (-1, 1). In every form but ``native`` the gate's last layer starts at zero, so u = 0 and the block
-starts as if it had no attention; twins therefore start equal and hold the same parameters.
+u = 2a - 1 lies in (-1, 1) (a product of two sigmoids: 4a - 1 in (-1, 3)). In the trained forms the gate's last layers
+start at zero, so u = 0 and the block starts as if it had no attention; twins therefore start equal and hold the same
+parameters. The formulas are written for gates on x; ``carrier`` says what x stands for in the others.
 """
 
-import torch
 from torch import Tensor, nn
 
+from study.models.attention.carrier import Parts
 from study.models.attention.gates import Gate
 from study.registry import ATTENTION_FORMS
 
@@ -21,22 +22,23 @@ class Form(nn.Module):
     def __init__(self, gate: Gate, channels: int) -> None:
         super().__init__()
         self.gate = gate
-        self.channels = channels
+        self.carrier = gate.make_carrier(channels)
 
     def start(self) -> None:
-        """Called after the seeded initialisation: zero the gate's last layer where the form starts at the identity."""
+        """Called after the seeded initialisation: zero the last layers where the form starts at the identity."""
         if self.starts_at_identity:
-            for parameter in self.gate.last_layer.parameters(recurse=False):
-                nn.init.zeros_(parameter)
+            for layer in self.gate.last_layers:
+                for parameter in layer.parameters(recurse=False):
+                    nn.init.zeros_(parameter)
 
-    def centred(self, x: Tensor) -> Tensor:
-        """u = 2a - 1, broadcastable to ``x``."""
-        u: Tensor = 2 * self.gate(x) - 1
-        return u
+    def change(self, parts: Parts) -> Tensor:
+        """What attention adds to the base."""
+        raise TypeError(f"{type(self).__name__} applies no attention")
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply attention to ``x`` (N, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} applies no attention")
+        parts = self.carrier.split(x)
+        return self.carrier.finish(x, parts.base + self.change(parts))
 
 
 @ATTENTION_FORMS.register("none", formula="x (goes with attention none)", source=FMMNET)
@@ -47,25 +49,27 @@ class NoForm(nn.Identity):
         super().__init__()  # the identity itself takes any argument in silence
 
 
-@ATTENTION_FORMS.register("native", formula="x * a, initialised as published", source=FMMNET)
+@ATTENTION_FORMS.register("native", formula="x * a, or as the gate's paper has it; initialised so too", source=FMMNET)
 class Native(Form):
-    """x * a."""
+    """As published."""
 
-    starts_at_identity = False
+    def __init__(self, gate: Gate, channels: int) -> None:
+        super().__init__(gate, channels)
+        gate.as_published()
+        self.starts_at_identity = gate.zero_when_published
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x * a."""
-        attended: Tensor = x * self.gate(x)
-        return attended
+        """Return what the paper returns."""
+        return self.gate.native(x, self.carrier)
 
 
 @ATTENTION_FORMS.register("mul", formula="x * (1 + u)", source=FMMNET)
 class MultiplyForm(Form):
     """x * (1 + u)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x * (1 + u)."""
-        return x * (1 + self.centred(x))
+    def change(self, parts: Parts) -> Tensor:
+        """Return x * u."""
+        return self.carrier.weigh(parts, self.gate.centred(parts.seen))
 
 
 @ATTENTION_FORMS.register("add", formula="x + sd_c * u, sd_c the detached running deviation of x", source=FMMNET)
@@ -78,34 +82,15 @@ class AddForm(Form):
 
     def __init__(self, gate: Gate, channels: int) -> None:
         super().__init__(gate, channels)
-        self.statistics = nn.BatchNorm2d(channels, affine=False)
+        self.statistics = nn.BatchNorm2d(self.carrier.num_moved, affine=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x + sd_c * u."""
+    def change(self, parts: Parts) -> Tensor:
+        """Return sd_c * u."""
         if self.training:
-            self.statistics(x.detach())
+            self.statistics(parts.moved.detach())
         variance = self.statistics.running_var
         if variance is None:
             raise RuntimeError("the additive form needs the running variance of its batch norm")
         # cloned: the buffer is updated in place by the next forward, before this graph's backward may have run
         deviation = variance.clone().sqrt().view(1, -1, 1, 1)
-        return x + deviation * self.centred(x)
-
-
-@ATTENTION_FORMS.register("static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET)
-class StaticForm(Form):
-    """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not look at the image. The gate is dropped.
-
-    tanh(theta) = 2 sigmoid(2 theta) - 1, so u_c has the range of the gated forms. C parameters, started at zero.
-    """
-
-    starts_at_identity = False
-
-    def __init__(self, gate: Gate, channels: int) -> None:
-        super().__init__(gate, channels)
-        del self.gate
-        self.theta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x * (1 + u_c)."""
-        return x * (1 + self.theta.tanh().view(1, -1, 1, 1))
+        return deviation * self.carrier.spread(parts, self.gate.centred(parts.seen))

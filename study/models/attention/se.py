@@ -5,7 +5,7 @@ a = sigmoid(W2 relu(W1 mean_hw(x) + b1) + b2), one weight a channel, with max(C 
 
 from torch import Tensor, nn
 
-from study.models.attention.gates import Gate
+from study.models.attention.gates import Gate, num_hidden
 from study.registry import ATTENTIONS
 
 
@@ -15,16 +15,16 @@ from study.registry import ATTENTIONS
 class SqueezeExcitation(Gate):
     """Channel gate (N, C, 1, 1); 1x1 convolutions on the pooled map, as torchvision has it."""
 
-    def __init__(self, channels: int, reduction: int = 16, min_hidden: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(channels // reduction, min_hidden)
+        hidden = num_hidden(channels)
         self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1)
         self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1)
 
     @property
-    def last_layer(self) -> nn.Module:
+    def last_layers(self) -> tuple[nn.Module, ...]:
         """The second convolution."""
-        return self.fc2
+        return (self.fc2,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a, (N, C, 1, 1)."""

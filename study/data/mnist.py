@@ -1,0 +1,95 @@
+"""https://arxiv.org/abs/1708.07747 (Xiao et al. 2017, Fashion-MNIST) and MNIST: 70,000 images of 1x28x28, 10 classes.
+
+Both come as four IDX files (http://yann.lecun.com/exdb/mnist), gzipped or not. They are looked for in torchvision's
+folder under the data root, then, Fashion-MNIST, where Debian's package ``dataset-fashion-mnist`` puts them; then
+torchvision downloads them. Pool: the 60,000 of the train files, a tenth of them for validation; test: the 10,000.
+"""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.data.dataset import Dataset, Split, whole
+from study.data.files import damaged, data_root, ensure
+from study.errors import UserError
+from study.registry import DATASETS
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist"
+MNIST_URL = "http://yann.lecun.com/exdb/mnist"
+
+
+@DATASETS.register("fashion_mnist", formula="70,000 images 1x28x28, 10 classes", source=FASHION_URL)
+def fashion_mnist() -> Dataset:
+    """Load Fashion-MNIST. Raises ``UserError`` where it is absent and cannot be downloaded."""
+    hint = "; on Debian and Ubuntu 'apt-get install dataset-fashion-mnist' does as well"
+    # after a single epoch ResNet-8 of width 8 has .85 at a learning rate of 0.1, .71 at 0.01
+    return _load("fashion_mnist", "FashionMNIST", (DEBIAN,), hint, floor=0.60)
+
+
+@DATASETS.register("mnist", formula="70,000 images 1x28x28, 10 classes", source=MNIST_URL)
+def mnist() -> Dataset:
+    """Load MNIST. Raises ``UserError`` where it is absent and cannot be downloaded."""
+    return _load("mnist", "MNIST", (), "", floor=0.90)
+
+
+def _load(name: str, theirs: str, elsewhere: tuple[Path, ...], hint: str, *, floor: float) -> Dataset:
+    """``theirs``: torchvision's name for it."""
+
+    def download(root: Path) -> None:
+        from torchvision import datasets
+
+        getattr(datasets, theirs)(root, download=True)
+
+    def found() -> list[Path] | None:
+        for folder in (data_root() / theirs / "raw", *elsewhere):
+            for ending in ("", ".gz"):
+                paths = [folder / f"{file}{ending}" for file in FILES]
+                if all(path.is_file() for path in paths):
+                    return paths
+        return None
+
+    paths = found()
+    if paths is None:
+        from torchvision import datasets
+
+        url = f"{getattr(datasets, theirs).mirrors[0]} (gzipped as they are, or not){hint}"
+        ensure(name, [f"{theirs}/raw/{file}" for file in FILES], url, download)
+        paths = found()
+    assert paths is not None  # ensure raises otherwise
+    try:
+        train_images, train_labels, test_images, test_labels = map(read_idx, paths)
+    except (OSError, EOFError, ValueError) as error:
+        raise damaged(name, paths[0].parent, error) from None
+    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise damaged(name, paths[0].parent, UserError("images and labels do not fit each other"))
+    return whole(
+        name,
+        pool=Split(images=train_images.unsqueeze(1), labels=train_labels.long()),
+        test=Split(images=test_images.unsqueeze(1), labels=test_labels.long()),
+        num_classes=10,
+        accuracy_floor=floor,
+    )
+
+
+def read_idx(path: Path) -> Tensor:
+    """The uint8 array of an IDX file, gzipped if its name ends in ``.gz``. Raises ``ValueError`` for anything else.
+
+    Format: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian uint32, the bytes.
+    """
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise ValueError(f"{path.name} is no IDX file of bytes")
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{path.name} is cut short")
+    shape = struct.unpack(f">{data[3]}I", data[4:start])
+    if len(data) != start + int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path.name} holds {len(data)} bytes, not those of {'x'.join(map(str, shape))} values")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())

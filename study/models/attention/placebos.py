@@ -1,0 +1,93 @@
+"""https://arxiv.org/abs/2106.15067: multiplication with one ingredient of attention taken away.
+
+``static`` looks at no image, ``shuffled`` at another image, ``input_detached`` teaches the features nothing, ``untrained``
+learns nothing. All are x * (1 + u), so what they lack against ``mul`` is that ingredient alone.
+
+A detached path is cut in training mode only: it is learning that the placebo takes away. In evaluation the gradient is that
+of the function computed, so that input Jacobians measured on these networks are true derivatives.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from study.errors import UserError
+from study.models.attention.carrier import Parts
+from study.models.attention.forms import FMMNET, Form
+from study.models.attention.gates import Gate
+from study.registry import ATTENTION_FORMS
+from study.seeding import derive_seed
+
+# Between a quarter and three quarters of the batch: images that lie side by side are often of one class.
+SHIFT = 0.25 + 0.5 * derive_seed("attention_form", "shuffled") / 2**63
+
+
+@ATTENTION_FORMS.register("static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET)
+class StaticForm(Form):
+    """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not look at the image. The gate is dropped.
+
+    tanh(theta) = 2 sigmoid(2 theta) - 1, so u_c has the range of the gated forms. C parameters, started at zero.
+    """
+
+    starts_at_identity = False
+
+    def __init__(self, gate: Gate, channels: int) -> None:
+        super().__init__(gate, channels)
+        del self.gate
+        self.theta = nn.Parameter(torch.zeros(self.carrier.num_moved))
+
+    def change(self, parts: Parts) -> Tensor:
+        """Return x * u_c."""
+        return self.carrier.rescale(parts, self.theta.tanh().view(1, -1, 1, 1))
+
+
+@ATTENTION_FORMS.register(
+    "shuffled",
+    formula="x * (1 + u(x of another image)), a fixed derangement of the batch",
+    source=FMMNET,
+    mixes_batch=True,
+)
+class ShuffledForm(Form):
+    """x_n * (1 + u(x_m)), m = (n - k) mod N: the weights are attention's, but of another image, in evaluation too.
+
+    k is a seeded share of the batch (``SHIFT``), the same in every layer, so that all weights of an image come from one
+    other image. Training batches are drawn in a seeded order, so a shift is a random derangement of the data there.
+    Raises ``UserError`` for a batch of one.
+    """
+
+    def change(self, parts: Parts) -> Tensor:
+        """Return x * u, u rolled along the batch."""
+        num_images = len(parts.seen)
+        if num_images < 2:
+            raise UserError("attention_form = 'shuffled' takes weights from another image: a batch of one has none")
+        u = self.gate.centred(parts.seen).roll(max(1, int(SHIFT * num_images)), dims=0)
+        return self.carrier.weigh(parts, u)
+
+
+@ATTENTION_FORMS.register("input_detached", formula="x * (1 + u(x.detach()))", source=FMMNET)
+class InputDetachedForm(Form):
+    """x * (1 + u(x.detach())): the gate learns, but sends no gradient back into the features."""
+
+    def change(self, parts: Parts) -> Tensor:
+        """Return x * u."""
+        seen = parts.seen.detach() if self.training else parts.seen
+        return self.carrier.weigh(parts, self.gate.centred(seen))
+
+
+@ATTENTION_FORMS.register("untrained", formula="x * (1 + u.detach()), the gate as initialised", source=FMMNET)
+class UntrainedForm(Form):
+    """x * (1 + u.detach()): a gate with the parameters it was given at the start.
+
+    It starts as drawn, not at zero, where it would stay the identity for good. Its parameters ask for no gradient, so that
+    weight decay leaves them alone too.
+    """
+
+    starts_at_identity = False
+
+    def __init__(self, gate: Gate, channels: int) -> None:
+        super().__init__(gate, channels)
+        gate.requires_grad_(False)
+
+    def change(self, parts: Parts) -> Tensor:
+        """Return x * u."""
+        u = self.gate.centred(parts.seen)
+        return self.carrier.weigh(parts, u.detach() if self.training else u)

@@ -1,0 +1,8 @@
+"""Merge operators: how a block merges its shortcut x and its residual branch F, one idea a file."""
+
+from study.models.merges.base import Merge
+from study.registry import discover
+
+discover(__name__)
+
+__all__ = ["Merge"]

@@ -1,0 +1,31 @@
+"""https://arxiv.org/abs/2106.15067 (Ye et al. 2021): what a merge operator is.
+
+Every operator is a module called as ``merge(x, f)`` on two tensors of one shape (N, C, H, W), giving that shape. The block
+applies its ReLU afterwards. An operator that holds its own batch norms says so (``normalizes_branch``,
+``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice. One that drops x says so
+too (``uses_shortcut``), so that no projection is counted that nothing trains.
+
+Traits in the registry: ``extra_params``, the operator's own number of parameters as a Python expression in its channels C;
+``mixes_batch=True`` where an image's output depends on the other images of its batch in evaluation too.
+"""
+
+from torch import Tensor, nn
+
+FMMNET = "https://arxiv.org/abs/2106.15067"
+RESNET = "https://arxiv.org/abs/1512.03385"
+
+
+class Merge(nn.Module):
+    """Base of all merge operators. Initialisation: batch norms at scale 1 and shift 0, unless the operator says else."""
+
+    normalizes_branch = False
+    normalizes_shortcut = False
+    uses_shortcut = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        """Merge shortcut ``x`` and branch ``f``, both (N, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} defines no merge")

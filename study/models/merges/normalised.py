@@ -1,0 +1,88 @@
+"""https://arxiv.org/abs/2106.15067 (Ye et al. 2021): merges of a normalised shortcut and a normalised branch.
+
+add_bn = BN(x) + BN(F)      mul_bn = BN(x) * BN(F)      sig_bn = s(BN F) * BN(x)
+bn_sig = (s(BN x) + 1/2) * BN(F)      sig_sig = (s(BN x) + 1/2) * s(BN F)      s the logistic function
+
+Two batch norms of their own (4 C parameters) stand in for the block's last one and the projection's. Initialisation: scales
+1, shifts 0; ``mul_bn_shift1`` starts both shifts at 1, so that it starts near 1 + x' + F' + x' F' rather than at x' F'.
+"""
+
+from torch import Tensor, nn
+
+from study.models.merges.base import FMMNET, RESNET, Merge
+from study.registry import MERGES
+
+
+class Normalised(Merge):
+    """Base: ``bn_x`` and ``bn_f`` normalise the two paths, both shifts starting at ``shift``."""
+
+    normalizes_branch = True
+    normalizes_shortcut = True
+    shift = 0.0
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.bn_f = nn.BatchNorm2d(channels)
+        self.bn_x = nn.BatchNorm2d(channels)
+        for norm in (self.bn_f, self.bn_x):
+            nn.init.constant_(norm.bias, self.shift)
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        """Normalise both paths, then join them."""
+        return self.join(self.bn_x(x), self.bn_f(f))
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """The operator on the normalised x and F."""
+        raise TypeError(f"{type(self).__name__} joins nothing")
+
+
+@MERGES.register("add_bn", formula="BN(x) + BN(F)", source=RESNET, extra_params="4 * C")
+class AddBatchNorm(Normalised):
+    """BN(x) + BN(F): addition with the normalisation of ``mul_bn``, its additive twin."""
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """Return x + F."""
+        return x + f
+
+
+@MERGES.register("mul_bn", formula="BN(x) * BN(F)", source=FMMNET, extra_params="4 * C")
+class MultiplyBatchNorm(Normalised):
+    """BN(x) * BN(F)."""
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """Return x * F."""
+        return x * f
+
+
+@MERGES.register("mul_bn_shift1", formula="BN(x) * BN(F), shifts from 1", source=FMMNET, extra_params="4 * C")
+class MultiplyBatchNormShifted(MultiplyBatchNorm):
+    """BN(x) * BN(F) with both shifts initialised at 1."""
+
+    shift = 1.0
+
+
+@MERGES.register("sig_bn", formula="sigmoid(BN(F)) * BN(x)", source=FMMNET, extra_params="4 * C")
+class SigmoidBatchNorm(Normalised):
+    """sigmoid(BN(F)) * BN(x): the branch gates the normalised shortcut."""
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """Return sigmoid(F) * x."""
+        return f.sigmoid() * x
+
+
+@MERGES.register("bn_sig", formula="(sigmoid(BN(x)) + 1/2) * BN(F)", source=FMMNET, extra_params="4 * C")
+class BatchNormSigmoid(Normalised):
+    """(sigmoid(BN(x)) + 1/2) * BN(F): the shortcut gates the normalised branch, the gate within (1/2, 3/2)."""
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """Return (sigmoid(x) + 1/2) * F."""
+        return (x.sigmoid() + 0.5) * f
+
+
+@MERGES.register("sig_sig", formula="(sigmoid(BN(x)) + 1/2) * sigmoid(BN(F))", source=FMMNET, extra_params="4 * C")
+class SigmoidSigmoid(Normalised):
+    """(sigmoid(BN(x)) + 1/2) * sigmoid(BN(F)): both paths bounded, the output within (0, 3/2)."""
+
+    def join(self, x: Tensor, f: Tensor) -> Tensor:
+        """Return (sigmoid(x) + 1/2) * sigmoid(F)."""
+        return (x.sigmoid() + 0.5) * f.sigmoid()

@@ -1,0 +1,260 @@
+"""Tiny made-up files in torchvision's layouts: every loader offline, absent data, damaged data, downloads."""
+
+import gzip
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+from torchvision import datasets
+
+from study.data import caltech101, data_root, offline, split, tiny_imagenet
+from study.data.dataset import Split, channel_moments
+from study.data.files import ensure
+from study.data.mnist import FILES, read_idx
+from study.errors import UserError
+from study.registry import DATASETS
+
+ALL = ["fashion_mnist", "mnist", "cifar10", "cifar100", "svhn", "caltech101", "tiny_imagenet", "image_folder"]
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """An empty data root, no download, no Debian package."""
+    monkeypatch.setenv("FMM_STUDY_DATA", str(tmp_path))
+    monkeypatch.setenv("FMM_STUDY_OFFLINE", "1")
+    monkeypatch.setattr("study.data.mnist.DEBIAN", tmp_path / "nowhere")
+    return tmp_path
+
+
+def load(name):
+    return DATASETS[name].build()
+
+
+def random_images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_mnist(raw, name="MNIST", ending=""):
+    raw.mkdir(parents=True, exist_ok=True)
+    arrays = [random_images(100, 28, 28), np.arange(100, dtype=np.uint8) % 10]
+    arrays += [random_images(20, 28, 28, seed=1), np.arange(20, dtype=np.uint8) % 10]
+    for file, array in zip(FILES, arrays, strict=True):
+        data = idx(array)
+        (raw / f"{file}{ending}").write_bytes(gzip.compress(data) if ending else data)
+    return arrays
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist(root, name, folder, ending):
+    arrays = write_mnist(root / folder / "raw", ending=ending)
+    dataset = load(name)
+    read = (dataset.pool.images[:, 0], dataset.pool.labels, dataset.test.images[:, 0], dataset.test.labels)
+    assert all(np.array_equal(a, b) for a, b in zip(read, arrays, strict=True))
+    assert dataset.num_val == 10 and dataset.num_classes == 10 and dataset.image_shape == (1, 28, 28)
+    if not ending:
+        theirs = getattr(datasets, folder)(root, train=True)
+        assert torch.equal(theirs.data, dataset.pool.images[:, 0]) and torch.equal(theirs.targets, dataset.pool.labels)
+
+
+@pytest.mark.parametrize("spoil", [lambda d: d[:-1], lambda d: d[:10], lambda d: b"", lambda d: b"\0\0\x0d" + d[3:]])
+def test_a_damaged_idx_file_is_told(root, spoil):
+    write_mnist(root / "MNIST" / "raw")
+    path = root / "MNIST" / "raw" / FILES[0]
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=FILES[0]):
+        read_idx(path)
+    with pytest.raises(UserError, match=f"dataset mnist in .*MNIST/raw cannot be read .*{FILES[0]}.*remove"):
+        load("mnist")
+
+
+def write_cifar(root, monkeypatch, name):
+    kind, key = {"cifar10": (datasets.CIFAR10, "labels"), "cifar100": (datasets.CIFAR100, "fine_labels")}[name]
+    num_classes = int(name.removeprefix("cifar"))
+    folder = root / kind.base_folder
+    folder.mkdir()
+    written = []
+    for i, (file, _) in enumerate(kind.train_list + kind.test_list):
+        images, labels = random_images(200, 3, 32, 32, seed=i), (np.arange(200) % num_classes).tolist()
+        (folder / file).write_bytes(pickle.dumps({"data": images.reshape(200, -1), key: labels}))
+        written.append((images, labels))
+    (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: ["a"] * num_classes}))
+    for files in ("train_list", "test_list"):  # the made-up files have other digests
+        monkeypatch.setattr(kind, files, [[file, None] for file, _ in getattr(kind, files)])
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": None})
+    return kind, written
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar(root, monkeypatch, name):
+    kind, written = write_cifar(root, monkeypatch, name)
+    dataset = load(name)
+    for part, files in ((dataset.pool, written[:-1]), (dataset.test, written[-1:])):
+        assert np.array_equal(part.images, np.concatenate([images for images, _ in files]))
+        assert part.labels.tolist() == [label for _, labels in files for label in labels]
+        assert part.images.is_contiguous() and part.images.dtype == torch.uint8 and part.labels.dtype == torch.int64
+    image, label = kind(root, train=False)[7]
+    assert (
+        np.array_equal(np.asarray(image), dataset.test.images[7].permute(1, 2, 0)) and label == dataset.test.labels[7]
+    )
+    assert dataset.num_classes == int(name.removeprefix("cifar")) and dataset.num_val == len(dataset.pool) // 10
+    assert len(dataset.mean) == len(dataset.deviation) == 3
+
+
+def test_cifar_files_with_another_digest_are_never_unpickled(root, monkeypatch):
+    with monkeypatch.context() as patch:
+        write_cifar(root, patch, "cifar10")
+    with pytest.raises(UserError, match=r"dataset cifar10 in .*cifar-10-batches-py cannot be read"):
+        load("cifar10")
+
+
+def test_svhn(root, monkeypatch):
+    listed, written = {}, {}
+    for part, num in (("train", 60), ("test", 30)):
+        images, labels = random_images(32, 32, 3, num, seed=num), 1 + np.arange(num) % 10
+        savemat(root / f"{part}_32x32.mat", {"X": images, "y": labels[:, None].astype(np.uint8)})
+        listed[part], written[part] = ["http://example.org", f"{part}_32x32.mat", None], (images, labels)
+    monkeypatch.setattr(datasets.SVHN, "split_list", listed)
+    dataset = load("svhn")
+    for part, name in ((dataset.pool, "train"), (dataset.test, "test")):
+        images, labels = written[name]
+        assert np.array_equal(part.images, images.transpose(3, 2, 0, 1)) and part.images.is_contiguous()
+        assert part.labels.tolist() == (labels % 10).tolist()  # ten stands for the digit 0
+    assert dataset.num_val == 6 and set(split(dataset, 1).train.labels.tolist()) == set(range(10))
+
+
+def write_images(folder, num, size=(64, 64), seed=0, ending="png"):
+    """``num`` pictures, lossless; returns them as (num, H, W, 3)."""
+    folder.mkdir(parents=True)
+    images = random_images(num, size[1], size[0], 3, seed=seed)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"image_{i:04d}.{ending}")
+    return images
+
+
+def test_caltech101_leaves_out_the_background_and_holds_out_a_fifth(root, monkeypatch):
+    folder = root / "caltech101" / "101_ObjectCategories"
+    write_images(folder / "BACKGROUND_Google", 3)
+    for i, name in enumerate(("Faces", "ant", "zebra")):
+        write_images(folder / name, 10 + 5 * i, seed=i)
+    with pytest.raises(UserError, match=r"dataset caltech101 in .*\(45 images instead of 8,677"):
+        load("caltech101")
+    monkeypatch.setattr(caltech101, "NUM_IMAGES", 45)
+    dataset, again = load("caltech101"), load("caltech101")
+    assert dataset.num_classes == 3 and (len(dataset.pool), len(dataset.test)) == (36, 9)
+    assert np.bincount(dataset.test.labels).tolist() == [2, 3, 4]
+    assert torch.equal(dataset.test.images, again.test.images) and torch.equal(dataset.pool.images, again.pool.images)
+    theirs = datasets.Caltech101(root)
+    assert len(theirs) == 45 and len(theirs.categories) == 3
+
+
+def test_tiny_imagenet_tests_on_val(root, monkeypatch):
+    folder = root / "tiny-imagenet-200"
+    trained = {name: write_images(folder / "train" / name / "images", 20, seed=i) for i, name in enumerate("ab")}
+    tested = write_images(folder / "val" / "images", 6, seed=9)
+    names = "bbabaa"
+    rows = [f"image_{i:04d}.png\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(names)]
+    (folder / "val" / "val_annotations.txt").write_text("".join(rows))
+    monkeypatch.setattr(tiny_imagenet, "NUM_IMAGES", 46)
+    dataset = load("tiny_imagenet")
+    assert np.array_equal(dataset.pool.images.permute(0, 2, 3, 1), np.concatenate([*trained.values()]))
+    assert np.array_equal(dataset.test.images.permute(0, 2, 3, 1), tested)
+    assert dataset.test.labels.tolist() == ["ab".index(name) for name in names] and dataset.num_val == 4
+    (folder / "val" / "images" / "image_0003.png").unlink()
+    with pytest.raises(UserError, match=r"dataset tiny_imagenet in .* cannot be read .*image_0003.png"):
+        load("tiny_imagenet")
+
+
+def test_an_image_folder_of_any_sizes_and_modes(root):
+    train = root / "image_folder" / "train"
+    write_images(train / "cat", 20, size=(50, 80))
+    write_images(train / "dog", 30, size=(64, 64), seed=1)
+    Image.new("L", (9, 9), 200).save(train / "cat" / "grey.PNG")
+    (train / "cat" / "notes.txt").write_text("no image")
+    dataset = load("image_folder")
+    assert dataset.image_shape == (3, 64, 64) and dataset.num_classes == 2
+    assert (len(dataset.pool), len(dataset.test)) == (41, 10)
+    assert np.bincount(dataset.test.labels).tolist() == [4, 6]
+    assert 24 / 41 < dataset.accuracy_floor < 1
+    write_images(root / "image_folder" / "test" / "cat", 4)
+    write_images(root / "image_folder" / "test" / "cow", 4)
+    with pytest.raises(UserError, match="class 'cow' is in one of train and test only"):
+        load("image_folder")
+    (root / "image_folder" / "test" / "cow").rename(root / "image_folder" / "test" / "dog")
+    dataset = load("image_folder")
+    assert (len(dataset.pool), len(dataset.test)) == (51, 8)
+
+
+def test_decoded_images_are_kept_and_a_change_of_files_is_seen(root):
+    train = root / "image_folder" / "train"
+    for i, name in enumerate("ab"):
+        write_images(train / name, 10, seed=i)
+    first = load("image_folder")
+    kept = list((root / "image_folder").glob(".fmm-study-*.pt"))
+    assert len(kept) == 1
+    (train / "b" / "image_0009.png").unlink()
+    assert len(load("image_folder").pool) + len(load("image_folder").test) == 19
+    write_images(train / "c", 1)
+    kept[0].write_bytes(b"cut short")  # decoded again
+    for path in (train / "c").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="class 'c' has no image"):
+        load("image_folder")
+    assert len(first.pool) == 16
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_absent_data_is_told_in_one_line(root, name):
+    with pytest.raises(UserError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert message.startswith(f"dataset {name} is not here (") and "\n" not in message
+    assert f" into {root} (or set FMM_STUDY_DATA" in message and "they come from " in message
+    assert list(root.iterdir()) == []
+
+
+def test_the_folder_is_named_by_the_variable_or_is_data(root, monkeypatch):
+    assert data_root() == root
+    monkeypatch.delenv("FMM_STUDY_DATA")
+    monkeypatch.chdir(root)
+    assert data_root() == root / "data"
+
+
+def test_a_download_fills_the_folder_whole_or_says_why_not(root, monkeypatch):
+    monkeypatch.delenv("FMM_STUDY_OFFLINE")
+    calls = []
+
+    def download(folder):
+        calls.append(folder)
+        (folder / "a").mkdir(parents=True)
+        (folder / "a" / "x").write_text("x")
+        (folder / "archive.tgz").write_text("left behind")
+        if len(calls) == 1:
+            raise OSError("no route\nto host")
+        (folder / "a" / "y").write_text("y")
+
+    files = ["a/x", "a/y"]
+    with pytest.raises(UserError, match=r"\(the download failed: no route to host\): put a/\{x, y\} into"):
+        ensure("some", files, "there", download)
+    assert [path.name for path in root.iterdir()] == [".some.lock"]
+    with offline(), pytest.raises(UserError, match="FMM_STUDY_OFFLINE forbids the download"):
+        ensure("some", files, "there", download)
+    assert ensure("some", files, "there", download) == root == ensure("some", files, "there", download)
+    assert len(calls) == 2 and sorted(path.name for path in root.iterdir()) == [".some.lock", "a"]
+
+
+def test_moments_are_those_of_every_channel():
+    images = torch.from_numpy(random_images(5000, 2, 3, 4))
+    images[:, 1] //= 3
+    mean, deviation = channel_moments(Split(images=images, labels=torch.zeros(5000, dtype=torch.int64)))
+    pixels = images.double() / 255
+    assert mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert deviation == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist(), rel=1e-12)
