@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import conv_context as context
+from toys import conv_net, gen, images
 
 from study.config import measure_key
 from study.errors import UserError
 from study.registry import STATISTICS
-from study.smoothness import IncompleteError, MeasureContext, estimate_names, measure, parse_settings, settings_in_key
+from study.smoothness import IncompleteError, estimate_names, measure, parse_settings, settings_in_key
 from study.smoothness.context import exact_evaluation
 
 BUILT_IN = ("input_jacobian", "noise_stability", "path")
@@ -22,32 +24,6 @@ SMALL = {
     "noise_stability": {"num_samples": 20, "sigmas": [4, 16], "num_draws": 2},
     "path": {"num_pairs": 20, "num_steps": 8},
 }
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def conv_net(num_classes=3) -> nn.Module:
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
-    )  # fmt: skip
-    generator = gen(1)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return net
-
-
-def context(model, x, y=None, **kwargs) -> MeasureContext:
-    y = torch.arange(len(x)) % 3 if y is None else y
-    values = {"temperature": 1.5, "temperature_converged": True, "seed": 5, "num_classes": 3} | kwargs
-    return MeasureContext(model=model, images={"test": x}, labels={"test": y}, **values)
-
-
-def images(n=30, seed=0):
-    return torch.rand(n, 1, 7, 7, generator=gen(seed))
 
 
 def snapshot(net: nn.Module) -> tuple:

@@ -8,37 +8,12 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
+from toys import conv_context as context
+from toys import conv_net, gen, images
 
 from study.errors import UserError
 from study.smoothness import MeasureContext, estimate, fit_temperature, reestimated_batchnorm, unit_logits
 from study.smoothness.pairs import draw_pairs
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def conv_net(num_classes=3) -> nn.Module:
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
-    )  # fmt: skip
-    generator = gen(1)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return net
-
-
-def context(model, x, y=None, **kwargs) -> MeasureContext:
-    y = torch.arange(len(x)) % 3 if y is None else y
-    values = {"temperature": 1.5, "temperature_converged": True, "seed": 5, "num_classes": 3} | kwargs
-    return MeasureContext(model=model, images={"test": x}, labels={"test": y}, **values)
-
-
-def images(n=30, seed=0):
-    return torch.rand(n, 1, 7, 7, generator=gen(seed))
-
 
 # --- estimates --------------------------------------------------------------------------------------------------------
 

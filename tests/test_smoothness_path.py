@@ -6,36 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Fn, gen, run
+from toys import fn_context as context
 
-from study.smoothness import IncompleteError, MeasureContext, measure, parse_settings
+from study.smoothness import IncompleteError
 from study.smoothness.pairs import draw_pairs
-
-
-class Fn(nn.Module):
-    """A function of a batch as a network; K is the number of its outputs."""
-
-    def __init__(self, fn, num_classes):
-        super().__init__()
-        self.fn, self.num_classes = fn, num_classes
-
-    def forward(self, x):
-        return self.fn(x)
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def context(model, x, y=None, **kwargs) -> MeasureContext:
-    y = torch.arange(len(x)) % model.num_classes if y is None else y
-    values = {"temperature": 1.0, "temperature_converged": True, "seed": 5, "chunk": 64} | kwargs
-    return MeasureContext(
-        model=model.eval(), images={"test": x}, labels={"test": y}, num_classes=model.num_classes, **values
-    )
-
-
-def run(name, ctx, **settings):
-    return measure(name, parse_settings(name, settings), ctx)
 
 
 def test_two_class_logistic_paths_are_monotone() -> None:
