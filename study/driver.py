@@ -29,6 +29,7 @@ from study.tracking.server import serving
 from study.tracking.store import masked, tracking_uri
 from study.tracking.view import MlflowView, Shown, as_user_error, look, replay
 from study.training.loop import Progress
+from study.trial import discard_outcome, outcomes
 from study.workspace import Workspace
 
 
@@ -49,6 +50,7 @@ def run(
         workspace.freeze(spec)
         with Ledger(workspace.ledger) as ledger:
             contents = ledger.contents
+            _collect(ledger, workspace.root)
             describe.print_start(plan, contents, workspace, console)
             agenda = Agenda(plan, contents, retry_failed=retry_failed)
             if not agenda.done:
@@ -61,6 +63,7 @@ def run(
                     with LiveView(plan, contents, console) as live:
                         listen = _both(live, view)
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
+                _collect(ledger, workspace.root)
                 inputs = _inputs(plan, contents)
                 _write(inputs, workspace)
                 if agenda.done:
@@ -117,6 +120,20 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         ended.wait()
+
+
+def _collect(ledger: Ledger, root: Path) -> None:
+    """Take in what workers finished and no driver took: one was killed between a worker's end and its own append, or before
+    it removed the hand-over file; or a worker outlived its driver by some seconds."""
+    for key, records in outcomes(root):
+        for finished in records:
+            ledger.append(finished)
+        discard_outcome(root, key)
+    for path in root.glob("checkpoints/*/state.pt"):
+        record = ledger.contents.replicates.get(path.parent.name)
+        if record is not None and record["state"] != "failed":
+            path.unlink(missing_ok=True)
+            discard_outcome(root, path.parent.name)
 
 
 def _shown(plan: Plan, workspace: Workspace, contents: Contents, uri: str) -> Shown:

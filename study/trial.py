@@ -48,10 +48,21 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
             yield [_record(task, state="failed", reason=str(reason))]
 
 
+def outcomes(storage: Path) -> Iterator[tuple[str, list[Record]]]:
+    """Trial key and records of every finished member that no driver has taken; a damaged hand-over has no records."""
+    for path in sorted(storage.glob("checkpoints/*/outcome.json")):
+        try:
+            records: list[Record] = json.loads(path.read_text())
+        except ValueError:
+            records = []
+        yield path.parent.name, records
+
+
 def discard_outcome(storage: Path, trial_key: str) -> None:
     """Called by the driver once the ledger holds a member's records: its hand-over file is no longer needed."""
     folder = storage / "checkpoints" / trial_key
-    (folder / "outcome.json").unlink(missing_ok=True)
+    for name in ("outcome.json", "outcome.partial"):
+        (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
