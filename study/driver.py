@@ -63,7 +63,8 @@ def run(
                     with LiveView(plan, contents, console) as live:
                         listen = _both(live, view)
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
-                _collect(ledger, workspace.root)
+                for record in _collect(ledger, workspace.root):
+                    view.tell(record)
                 inputs = _inputs(plan, contents)
                 _write(inputs, workspace)
                 if agenda.done:
@@ -122,18 +123,19 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
         ended.wait()
 
 
-def _collect(ledger: Ledger, root: Path) -> None:
+def _collect(ledger: Ledger, root: Path) -> list[Record]:
     """Take in what workers finished and no driver took: one was killed between a worker's end and its own append, or before
-    it removed the hand-over file; or a worker outlived its driver by some seconds."""
+    it removed the hand-over file; or a worker outlived its driver by some seconds. Returns what was new to the ledger."""
+    taken: list[Record] = []
     for key, records in outcomes(root):
-        for finished in records:
-            ledger.append(finished)
+        taken += [finished for finished in records if ledger.append(finished)]
         discard_outcome(root, key)
     for path in root.glob("checkpoints/*/state.pt"):
         record = ledger.contents.replicates.get(path.parent.name)
         if record is not None and record["state"] != "failed":
             path.unlink(missing_ok=True)
             discard_outcome(root, path.parent.name)
+    return taken
 
 
 def _shown(plan: Plan, workspace: Workspace, contents: Contents, uri: str) -> Shown:
