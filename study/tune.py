@@ -44,8 +44,19 @@ from study.trial import discard_outcome, failed_record, run_group
 REPORT_SECONDS = 1.0
 # How often a group is started again elsewhere after its worker was lost, with no epoch finished in between.
 MAX_FAILURES = 3
+# How often the driver looks whether Ray still has a host.
+LOOK_SECONDS = 10.0
+# How long Ray may take over the smallest task before it counts as dead.
+PROBE_SECONDS = 60.0
 
 Listener = Callable[[Record | Progress], None]
+
+
+class RayLost(UserError):
+    """Ray itself has died, not a group of replicates."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: the same command continues; nothing is lost")
 
 
 class _Stateless:
@@ -134,6 +145,17 @@ class LedgerWriter(_Stateless, tune.Callback):
 
     def __init__(self, ledger: Ledger, storage: Path, listen: Listener) -> None:
         self._ledger, self._storage, self._listen = ledger, storage, listen
+        self._looked = time.monotonic()
+        # kept, because Tune wraps what a callback raises in an error of its own
+        self.fault: RayLost | None = None
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Tune would wait for ever for a worker on a Ray that has no host left. Raises ``RayLost`` then."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):
+                self.fault = RayLost("Ray has lost its last host")
+                raise self.fault
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Take in the records of one report."""
@@ -147,7 +169,15 @@ class LedgerWriter(_Stateless, tune.Callback):
             trial.run_metadata.num_failures = 0
 
     def lost(self, tasks: list[Task]) -> None:
-        """A worker is lost for good: the unfinished members of its group have failed."""
+        """A worker is lost for good: the unfinished members of its group have failed.
+
+        Raises ``RayLost`` when no other worker can be had either: then Ray has failed, not the group.
+        """
+        try:
+            ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=PROBE_SECONDS)
+        except Exception as error:
+            self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__})")
+            raise self.fault from error
         held = self._ledger.contents.replicates
         reason = f"its worker was lost {MAX_FAILURES + 1} times in a row without finishing an epoch"
         self.append([failed_record(task, reason) for task in tasks if task.config.trial_key not in held])
@@ -168,7 +198,7 @@ def run_agenda(
     """Run groups until the agenda is done; ``False`` when Ctrl-C ended it early, running groups finished.
 
     ``address``: a running cluster, or ``None`` for this machine with ``num_cpus`` cores. Raises ``UserError`` when the
-    cluster cannot hold one group.
+    cluster cannot hold one group, ``RayLost`` when it dies.
     """
     resources = agenda.plan.spec.resources
     common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
@@ -177,7 +207,7 @@ def run_agenda(
     with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(resources.cpus, resources.gpus))
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
@@ -188,7 +218,13 @@ def run_agenda(
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if writer.fault:
+                raise writer.fault from None
+            raise
     return agenda.done
 
 
@@ -238,6 +274,10 @@ def _draining(searcher: AgendaSearcher) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _nothing() -> None:
+    """The smallest task."""
 
 
 def _slots(cpus: float, gpus: float) -> int:
