@@ -26,6 +26,8 @@ class TrialConfig:
 
     ``seed`` is the root of initial weights, data order and augmentation; ``split_seed`` of the train/validation split.
     ``stop_curve`` holds one validation loss an epoch: training is pruned when it is worse than the curve (empty: never).
+    ``dropout`` is the share of activations dropped, where the network has a place for it; ``jacobian_penalty`` the weight of
+    the squared input-Jacobian norm in the training loss.
     """
 
     dataset: str
@@ -48,14 +50,17 @@ class TrialConfig:
     schedule: str = "cosine"
     stop_curve: tuple[float, ...] = ()
     augment: str = "none"
+    dropout: float = 0.0
+    jacobian_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("weight_decay", "warmup_epochs"):
+        for name in ("weight_decay", "warmup_epochs", "jacobian_penalty"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number of at least 0")
         self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
-        self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
+        for name in ("momentum", "dropout"):
+            self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

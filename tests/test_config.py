@@ -14,7 +14,7 @@ OTHER = {
     "dataset": "fake", "depth": 14, "seed": 3, "split_seed": 4, "network": "other", "width": 8, "merge": "mul",
     "merge_site": "branch", "merge_where": "first", "attention": "se", "attention_form": "mul", "epochs": 11,
     "batch_size": 64, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.1, "warmup_epochs": 0.5, "schedule": "constant",
-    "stop_curve": (1.0, 0.5), "augment": "flip",
+    "stop_curve": (1.0, 0.5), "augment": "flip", "dropout": 0.3, "jacobian_penalty": 0.1,
 }  # fmt: skip
 
 
