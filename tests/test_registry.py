@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 ALL = [value for value in vars(registry).values() if isinstance(value, Registry)]
 FORMS = [name for name in ATTENTION_FORMS.names() if name != "none"]
 VARIANTS = [{"merge": name} for name in MERGES.names()]
-VARIANTS += [{"network": name} for name in NETWORKS.names()]
+VARIANTS += [{"network": entry.name, "depth": entry.traits["smallest_depth"]} for entry in NETWORKS]
 VARIANTS += [
     {"attention": a, "attention_form": form, "merge": merge}
     for a in ATTENTIONS.names()
@@ -34,7 +34,7 @@ VARIANTS += [
 
 
 def label(variant):
-    return "-".join(variant.values())
+    return "-".join(map(str, variant.values()))
 
 
 def network(variant, seed=3) -> nn.Module:
@@ -83,7 +83,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(of, name, meant):
 
 
 def test_a_name_near_to_nothing_is_answered_with_all_of_them():
-    with pytest.raises(UserError, match=r"unknown merge 'zzzzz' \(known: add, .*none"):
+    with pytest.raises(UserError, match=r"unknown merge 'zzzzz' \(known: .*\badd, .*none"):
         MERGES["zzzzz"]
 
 
@@ -194,14 +194,15 @@ def test_a_dataset_is_what_it_says(name):
     assert 0 < dataset.num_val < len(dataset.pool)
     parts = split(dataset, 5)
     assert isinstance(parts, Splits)
-    for part in (parts.train, parts.val, parts.test):
+    for whole in (parts.train, parts.val, parts.test):
+        assert set(whole.labels.tolist()) == set(range(dataset.num_classes))
+        part = whole.held()
         assert part.images.dtype == torch.uint8 and part.labels.dtype == torch.int64
         assert part.images.shape == (len(part), *dataset.image_shape)
-        assert set(part.labels.tolist()) == set(range(dataset.num_classes))
         pixels = part.pixels()
         assert pixels.dtype == torch.float32 and pixels.min() >= 0 and 0.5 < pixels.max() <= 1
     model = build_network(
         TrialConfig(dataset=name, depth=8, width=4, seed=0, split_seed=0),
         num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation,
     )  # fmt: skip
-    assert model(parts.train.pixels(slice(4))).shape == (4, dataset.num_classes)
+    assert model(parts.train.held().pixels(slice(4))).shape == (4, dataset.num_classes)

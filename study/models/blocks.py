@@ -20,6 +20,7 @@ from study.registry import MERGES
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a merge. Maps (N, in, H, W) to (N, out, H / stride, W / stride).
 
+    ``hidden``: channels between the convolutions, ``out`` by default; others go with operators that match a cost alone.
     Raises ``UserError`` for an unknown merge, site, attention or form. A merge with batch norms of its own has them in the
     place of the branch's last one and, at site ``skip``, of the projection's.
     """
@@ -34,22 +35,19 @@ class BasicBlock(nn.Module):
         attention: str,
         attention_form: str,
         merge_site: str = "skip",
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         check_site(merge_site)
         self.merge_site = merge_site
-        at_skip = merge_site == "skip"
+        hidden = hidden or out_channels
         merger: Merge = MERGES[merge].build(out_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.Identity() if merger.normalizes_branch else nn.BatchNorm2d(out_channels)
         self.attention = build_attention(attention, attention_form, out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if (merger.uses_shortcut or not at_skip) and (stride != 1 or in_channels != out_channels):
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            norm = nn.Identity() if at_skip and merger.normalizes_shortcut else nn.BatchNorm2d(out_channels)
-            self.shortcut = nn.Sequential(projection, norm)
+        self.shortcut = build_shortcut(in_channels, out_channels, stride, merger, merge_site)
         self.merge = merger
 
     def forward(self, h: Tensor) -> Tensor:
@@ -59,3 +57,18 @@ class BasicBlock(nn.Module):
         x = self.shortcut(h)
         merged: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + self.merge(g, f)
         return merged.relu()
+
+
+def build_shortcut(
+    in_channels: int, out_channels: int, stride: int, merge: Merge, merge_site: str, *, norm: bool = True
+) -> nn.Module:
+    """The identity; where the shape changes, a 1x1 convolution and, with ``norm``, a batch norm.
+
+    An operator at the skip that normalises the shortcut leaves the norm out; where one drops x, nothing is projected.
+    """
+    at_skip = merge_site == "skip"
+    if (at_skip and not merge.uses_shortcut) or (stride == 1 and in_channels == out_channels):
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    normalised = norm and not (at_skip and merge.normalizes_shortcut)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels) if normalised else nn.Identity())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from study.config import TrialConfig
+from study.errors import UserError
 from study.models.initialise import initialise
 from study.registry import NETWORKS
 
@@ -12,7 +13,10 @@ from study.registry import NETWORKS
 def build_network(
     config: TrialConfig, *, num_classes: int, mean: Sequence[float], deviation: Sequence[float]
 ) -> nn.Module:
-    """Return the network of ``config``, its weights drawn from ``config.seed``. Raises ``UserError`` for bad levels."""
+    """Return the network of ``config``, its weights drawn from ``config.seed``.
+
+    Raises ``UserError`` for bad levels, and for dropout in a network that has no place for it.
+    """
     network: nn.Module = NETWORKS[config.network].build(
         depth=config.depth,
         width=config.width,
@@ -24,6 +28,20 @@ def build_network(
         merge_where=config.merge_where,
         attention=config.attention,
         attention_form=config.attention_form,
+        **_dropout(config),
     )
     initialise(network, config.seed)
     return network
+
+
+def _dropout(config: TrialConfig) -> dict[str, float]:
+    """The argument, where there is dropout: only networks with a place for it take one."""
+    if not config.dropout:
+        return {}
+    places = [entry.name for entry in NETWORKS if entry.traits.get("dropout")]
+    if config.network not in places:
+        raise UserError(
+            f"setting 'dropout' = {config.dropout!r}: network {config.network!r} has no place for it"
+            f" (networks that have: {', '.join(places)})"
+        )
+    return {"dropout": config.dropout}

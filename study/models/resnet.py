@@ -1,17 +1,20 @@
 """https://arxiv.org/abs/1512.03385, section 4.2: CIFAR ResNets of depth 6n + 2, for small images of any size.
 
-A 3x3 stem, three stages of n basic blocks with widths w, 2w, 4w (the second and third halve the resolution), global
-average pooling, one linear layer. Normalisation of the input is the first layer: networks take pixels in [0, 1].
+A 3x3 stem, three stages of n blocks (the second and third halve the resolution), global average pooling, one linear layer.
+Basic blocks give w, 2w, 4w channels; bottlenecks (depth 9n + 2, as 1603.05027 has them) the fourfold. Normalisation of the
+input is the first layer: networks take pixels in [0, 1]. ``ResNet`` is what all residual networks share.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import UserError
 from study.models.blocks import BasicBlock
-from study.models.merges.placement import blocks_that_merge
+from study.models.bottleneck import EXPANSION, Bottleneck
+from study.models.stages import Layout, Stage, build_stages
 from study.registry import NETWORKS
 
 
@@ -31,16 +34,18 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.deviation
 
 
-@NETWORKS.register(
-    "cifar_resnet",
-    formula="3x3 stem, 3 stages of (depth - 2) / 6 basic blocks",
-    source="https://arxiv.org/abs/1512.03385",
-)
-class CifarResNet(nn.Module):
-    """Maps pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). ``UserError`` for a depth that is not 6n + 2.
+class ResNet(nn.Module):
+    """Base of the residual networks. Maps pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    Blocks that ``merge_where`` leaves out have ``add`` at the skip. Attention is in all blocks.
+    A network says its ``layout`` for a depth and a width, and its stem; with ``preactivation`` the batch norm
+    and ReLU come after the stages, not after the stem. Blocks that ``merge_where`` leaves out have ``add`` at the skip;
+    attention is in all blocks. ``dropout`` is for networks whose blocks have a place for it. Raises ``UserError`` for a
+    depth that the network does not have and for unknown levels.
     """
+
+    preactivation: ClassVar[bool] = False
+    stem_kernel: ClassVar[int] = 3
+    stem_stride: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -55,40 +60,92 @@ class CifarResNet(nn.Module):
         attention: str,
         attention_form: str,
         merge_where: str = "all",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        num_blocks, rest = divmod(depth - 2, 6)
-        if rest or num_blocks < 1:
-            raise UserError(f"depth = {depth!r}: a cifar_resnet has depth 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110)")
-        merges = blocks_that_merge(merge_where, [num_blocks] * 3)
+        layout, kernel = self.layout(depth, width), self.stem_kernel
+        channels = layout.stages[-1].channels
         self.normalize = Normalize(mean, deviation)
-        self.conv = nn.Conv2d(len(mean), width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        stages, channels = [], width
-        for stage in range(3):
-            blocks = []
-            for block in range(num_blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                out_channels = width * 2**stage
-                chosen = merges[stage][block]
-                blocks.append(
-                    BasicBlock(
-                        channels,
-                        out_channels,
-                        stride,
-                        merge=merge if chosen else "add",
-                        merge_site=merge_site if chosen else "skip",
-                        attention=attention,
-                        attention_form=attention_form,
-                    )
-                )
-                channels = out_channels
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        self.conv = nn.Conv2d(len(mean), layout.stem, kernel, stride=self.stem_stride, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels if self.preactivation else layout.stem)
+        self.stages = build_stages(
+            layout,
+            merge=merge,
+            merge_site=merge_site,
+            merge_where=merge_where,
+            attention=attention,
+            attention_form=attention_form,
+            dropout=dropout,
+        )
         self.head = nn.Linear(channels, num_classes)
+
+    @staticmethod
+    def layout(depth: int, width: int) -> Layout:
+        """The network's table of stages. Raises ``UserError`` for a depth that it does not have."""
+        raise TypeError("this network has no layout")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes)."""
-        h = self.bn(self.conv(self.normalize(x))).relu()
-        logits: Tensor = self.head(self.stages(h).mean((2, 3)))
+        h = self.stages(self.stem(self.normalize(x)))
+        if self.preactivation:
+            h = self.bn(h).relu()
+        logits: Tensor = self.head(h.mean((2, 3)))
         return logits
+
+    def stem(self, x: Tensor) -> Tensor:
+        """What the first stage takes, from normalised pixels."""
+        h: Tensor = self.conv(x)
+        return h if self.preactivation else self.bn(h).relu()
+
+
+@NETWORKS.register(
+    "cifar_resnet",
+    formula="3x3 stem, 3 stages of (depth - 2) / 6 basic blocks",
+    source="https://arxiv.org/abs/1512.03385",
+    smallest_depth=8,
+)
+class CifarResNet(ResNet):
+    """Basic blocks of ``width``, 2 and 4 times ``width`` channels (published: 16). Depth 6n + 2."""
+
+    @staticmethod
+    def layout(depth: int, width: int) -> Layout:
+        """Three stages of n blocks."""
+        num_blocks, rest = divmod(depth - 2, 6)
+        if rest or num_blocks < 1:
+            raise UserError(f"depth = {depth!r}: a cifar_resnet has depth 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110)")
+        return three_stages(BasicBlock, num_blocks, stem=width, width=width)
+
+
+@NETWORKS.register(
+    "cifar_resnet_bottleneck",
+    formula="3x3 stem, 3 stages of (depth - 2) / 9 bottleneck blocks",
+    source="https://arxiv.org/abs/1603.05027",
+    smallest_depth=11,
+)
+class CifarResNetBottleneck(ResNet):
+    """Bottlenecks of ``width``, 2 and 4 times ``width`` hidden channels (published: 16), the fourfold outside.
+
+    Depth 9n + 2. Post-activation, as the ResNet-110 and ResNet-164 baselines of 1603.05027.
+    """
+
+    @staticmethod
+    def layout(depth: int, width: int) -> Layout:
+        """Three stages of n blocks."""
+        num_blocks, rest = divmod(depth - 2, 9)
+        if rest or num_blocks < 1:
+            raise UserError(f"depth = {depth!r}: a cifar_resnet_bottleneck has depth 9n + 2 (11, 20, 29, 56, 110, 164)")
+        return three_stages(Bottleneck, num_blocks, stem=width, width=width, expansion=EXPANSION)
+
+
+def three_stages(block: type[nn.Module], num_blocks: int, *, stem: int, width: int, expansion: int = 1) -> Layout:
+    """CIFAR's stages: ``width``, 2 and 4 times ``width`` hidden channels, the resolution halved before the last two."""
+    stages = [
+        Stage(
+            num_blocks=num_blocks,
+            channels=expansion * width * 2**index,
+            hidden=width * 2**index,
+            stride=2 if index else 1,
+        )
+        for index in range(3)
+    ]
+    return Layout(block=block, stem=stem, stages=tuple(stages))

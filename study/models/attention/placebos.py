@@ -10,15 +10,11 @@ of the function computed, so that input Jacobians measured on these networks are
 import torch
 from torch import Tensor, nn
 
-from study.errors import UserError
 from study.models.attention.carrier import Parts
 from study.models.attention.forms import FMMNET, Form
 from study.models.attention.gates import Gate
+from study.models.derangement import partners
 from study.registry import ATTENTION_FORMS
-from study.seeding import derive_seed
-
-# Between a quarter and three quarters of the batch: images that lie side by side are often of one class.
-SHIFT = 0.25 + 0.5 * derive_seed("attention_form", "shuffled") / 2**63
 
 
 @ATTENTION_FORMS.register("static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET)
@@ -47,20 +43,16 @@ class StaticForm(Form):
     mixes_batch=True,
 )
 class ShuffledForm(Form):
-    """x_n * (1 + u(x_m)), m = (n - k) mod N: the weights are attention's, but of another image, in evaluation too.
+    """x_n * (1 + u(x_m)): the weights are attention's, but of another image m, in evaluation too.
 
-    k is a seeded share of the batch (``SHIFT``), the same in every layer, so that all weights of an image come from one
-    other image. Training batches are drawn in a seeded order, so a shift is a random derangement of the data there.
-    Raises ``UserError`` for a batch of one.
+    Who is paired with whom is a fixed derangement of the batch's positions, the same in every layer, so that all weights of
+    an image come from one other image. Raises ``UserError`` for a batch of one.
     """
 
     def change(self, parts: Parts) -> Tensor:
-        """Return x * u, u rolled along the batch."""
-        num_images = len(parts.seen)
-        if num_images < 2:
-            raise UserError("attention_form = 'shuffled' takes weights from another image: a batch of one has none")
-        u = self.gate.centred(parts.seen).roll(max(1, int(SHIFT * num_images)), dims=0)
-        return self.carrier.weigh(parts, u)
+        """Return x * u, u of the partners."""
+        partner = partners(len(parts.seen), parts.seen.device, level="attention_form 'shuffled'")
+        return self.carrier.weigh(parts, self.gate.centred(parts.seen)[partner])
 
 
 @ATTENTION_FORMS.register("input_detached", formula="x * (1 + u(x.detach()))", source=FMMNET)

@@ -1,8 +1,10 @@
 """Merge operators: how a block merges its shortcut x and its residual branch F, one idea a file."""
 
 from study.models.merges.base import Merge
+from study.models.merges.matched import register_matched
 from study.registry import discover
 
 discover(__name__)
+register_matched()
 
 __all__ = ["Merge"]

@@ -1,9 +1,9 @@
 """https://arxiv.org/abs/2106.15067 (Ye et al. 2021): what a merge operator is.
 
 Every operator is a module called as ``merge(x, f)`` on two tensors of one shape (N, C, H, W), giving that shape. The block
-applies its ReLU afterwards. An operator that holds its own batch norms says so (``normalizes_branch``,
-``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice. One that drops x says so
-too (``uses_shortcut``), so that no projection is counted that nothing trains.
+applies its ReLU afterwards. An operator that holds its own batch norm for a path, or wants that path without any, says so
+(``normalizes_branch``, ``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice. One
+that drops x says so too (``uses_shortcut``), so that no projection is counted that nothing trains.
 
 Traits in the registry: ``extra_params``, the operator's own number of parameters as a Python expression in its channels C;
 ``mixes_batch=True`` where an image's output depends on the other images of its batch in evaluation too.

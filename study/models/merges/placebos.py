@@ -6,35 +6,15 @@ Both multiply x by a gate with the distribution, respectively the variance, of t
 Nothing is drawn in ``forward``: pairings and signs are fixed functions of an index.
 """
 
-import functools
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from study.errors import UserError
+from study.models.derangement import partners
+from study.models.hashing import MASK, hash32
 from study.models.merges.base import FMMNET, Merge
 from study.registry import MERGES
-from study.seeding import derive_seed
 
-_MASK = 0xFFFFFFFF
-_MULTIPLIER = 0x45D9F3B  # of 27 bits, so that a product with 32 bits fits in int64
 _EPS = 1e-5
-
-
-@functools.lru_cache(maxsize=64)
-def derangement(n: int, device: torch.device) -> Tensor:
-    """A fixed derangement of 0 ... n-1: one cycle in an order that depends on n alone. ``UserError`` for n < 2.
-
-    Not a roll by one: evaluation sets are often sorted by class, and a neighbour's branch would tell the class.
-    """
-    if n < 2:
-        raise UserError("merge 'tanh_gate_shuffled' gates an image by another one: a batch of one has no other image")
-    order = np.random.default_rng(derive_seed("derangement", n)).permutation(n)
-    partner = np.empty(n, dtype=np.int64)
-    partner[order] = np.roll(order, -1)
-    with torch.inference_mode(False):  # kept for later calls, which may need gradients
-        return torch.from_numpy(partner).to(device)
 
 
 @MERGES.register(
@@ -49,7 +29,8 @@ class TanhGateShuffled(Merge):
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Return x * (1 + tanh F')."""
-        return x * (1 + f[derangement(len(f), f.device)].tanh())
+        partner = partners(len(f), f.device, level="merge 'tanh_gate_shuffled'")
+        return x * (1 + f[partner].tanh())
 
 
 @MERGES.register("noise_gate", formula="x * (1 + e), Var e = Var tanh F", source=FMMNET, extra_params="0")
@@ -70,7 +51,7 @@ class NoiseGate(Merge):
 
     def start_from(self, seed: int) -> None:
         """Called by the seeded initialisation with a seed of this block's own."""
-        self.noise_seed.fill_(seed & _MASK)
+        self.noise_seed.fill_(seed & MASK)
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Return x * (1 + e)."""
@@ -82,12 +63,4 @@ class NoiseGate(Merge):
     def signs(self, shape: torch.Size, device: torch.device) -> Tensor:
         """r, -1 or 1 (int64) in ``shape``: the same on every device."""
         index = torch.arange(shape.numel(), device=device).view(shape)
-        return 1 - 2 * (_hash32(_hash32(index) ^ self.noise_seed) & 1)
-
-
-def _hash32(values: Tensor) -> Tensor:
-    """A 32-bit integer hash (multiply and fold, twice) of int64 values, of which the lower 32 bits count."""
-    values = values & _MASK
-    for _ in range(2):
-        values = ((values ^ (values >> 16)) * _MULTIPLIER) & _MASK
-    return values ^ (values >> 16)
+        return 1 - 2 * (hash32(hash32(index) ^ self.noise_seed) & 1)
