@@ -115,7 +115,9 @@ def _splits(dataset: str, split_seed: int, device: str) -> Splits:
 def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trained: Trained) -> ReplicateRecord:
     """Final, best-epoch and re-estimated metrics, and the outcome. Leaves ``model`` at its final weights."""
     config = task.config
-    seen = {"train": splits.train, "val": splits.val}
+    # of training data that does not fit in memory, a fixed subset: a pass of it costs as much as an epoch's reading
+    held = splits.train.held()
+    seen = {"train": held, "val": splits.val}
     if task.phase == "confirm":
         seen["test"] = splits.test
 
@@ -125,7 +127,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
 
     measured = metrics("")
     if task.phase == "confirm" and trained.stopped != "diverged":
-        with reestimated_batchnorm(model, splits.train.pixels(), config.batch_size):
+        with reestimated_batchnorm(model, held.pixels(), config.batch_size):
             measured |= metrics("_bn_reestimated")
     if trained.best:
         final = {name: value.clone() for name, value in model.state_dict().items()}
@@ -196,7 +198,8 @@ def _measure(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> 
     if not task.statistics:
         return []
     config = task.config
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    # of data that does not fit in memory, a fixed subset
+    parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     pixels = {name: part.pixels() for name, part in parts.items()}
     with reestimated_batchnorm(model, pixels["train"], config.batch_size):
         try:

@@ -8,8 +8,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from study.data import Split, load_dataset, split
+from study.data.augment import augmented
 from study.data.dataset import stratified
 from study.data.digits import digits
+from study.registry import DATASETS
 
 
 def rows(*parts: Split) -> list[tuple[bytes, int]]:
@@ -89,10 +91,37 @@ def test_batches_cover_a_split_in_order(dataset):
     assert torch.equal(torch.cat([labels for _, labels in batches]), dataset.test.labels)
 
 
+def test_an_epoch_follows_its_order_in_whole_batches(dataset):
+    order = torch.randperm(360, generator=torch.Generator().manual_seed(1))
+    batches = list(dataset.test.epoch(order, 100))
+    assert [len(labels) for _, labels in batches] == [100] * 3  # the rest is left out
+    assert torch.equal(torch.cat([pixels for pixels, _ in batches]), dataset.test.pixels(order[:300]))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), dataset.test.labels[order[:300]])
+    expected = augmented("pad_crop", dataset.test.images[order], torch.Generator().manual_seed(7))
+    for size in (100, 60):
+        shown = torch.cat([pixels for pixels, _ in dataset.test.epoch(order, size, "pad_crop", 7)])
+        assert torch.equal(shown, expected[: len(shown)].float() / 16)
+
+
 def test_an_index_and_a_move_keep_the_scale(dataset):
     index = torch.tensor([5, 2])
     assert torch.equal(dataset.pool.pixels(index), dataset.pool.images[[5, 2]].float() / 16)
     assert dataset.pool.to(torch.device("cpu")).scale == 16
+
+
+def test_the_datasets_of_the_design_are_there():
+    expected = {
+        "digits",
+        "fashion_mnist",
+        "mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "caltech101",
+        "tiny_imagenet",
+        "imagenet",
+    }
+    assert expected | {"caltech101_authors", "image_folder", "image_folder_224", "fake"} <= set(DATASETS.names())
 
 
 def test_loading_and_splitting_leave_global_generators_alone():
@@ -119,3 +148,11 @@ def test_quotas_follow_the_largest_remainder(counts, held, expected):
     assert np.bincount(labels[out], minlength=len(counts)).tolist() == expected
     assert sorted([*kept, *out]) == list(range(len(labels)))
     assert (np.diff(kept) > 0).all() and (np.diff(out) > 0).all()
+
+
+@pytest.mark.parametrize("num_images", [2, 5, 7, 9, 10, 13])
+def test_no_image_is_evaluated_alone(num_images):
+    part = Split(images=torch.arange(num_images).view(-1, 1, 1, 1).to(torch.uint8), labels=torch.arange(num_images))
+    batches = list(part.batches(4))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), part.labels)
+    assert all(2 <= len(labels) <= 5 for _, labels in batches)

@@ -10,8 +10,8 @@ from torchvision import datasets
 
 from search_spaces import load_spec
 from study.config import TrialConfig
-from study.data import load_dataset, offline, split
-from study.data.dataset import Split, Splits, stratified, take
+from study.data import Split, Splits, load_dataset, offline, split
+from study.data.dataset import stratified
 from study.data.mnist import DEBIAN, FILES, fashion_mnist
 from study.errors import UserError
 from study.models import build_network
@@ -92,7 +92,7 @@ def test_train_and_validation_part_the_pool_and_follow_the_seed(dataset):
 @pytest.mark.slow
 def test_a_short_training_on_real_images_learns(dataset):
     _, index = stratified(dataset.pool.labels.numpy(), 2000, 1)
-    parts = Splits(train=take(dataset.pool, index), val=part_of(dataset.test, 1000), test=dataset.test)
+    parts = Splits(train=dataset.pool.take(index), val=part_of(dataset.test, 1000), test=dataset.test)
     config = TrialConfig(
         dataset="fashion_mnist",
         depth=8,
@@ -112,7 +112,7 @@ def test_a_short_training_on_real_images_learns(dataset):
 
 
 def part_of(source: Split, num: int) -> Split:
-    return take(source, np.arange(num))
+    return source.take(np.arange(num))
 
 
 @here

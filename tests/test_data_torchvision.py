@@ -7,18 +7,21 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from picture_files import random_images
 from scipy.io import savemat
 from torchvision import datasets
 
-from study.data import caltech101, data_root, offline, split, tiny_imagenet
-from study.data.dataset import Split, channel_moments
+from study.data import Split, data_root, offline, split
+from study.data.dataset import channel_moments
 from study.data.files import ensure
 from study.data.mnist import FILES, read_idx
 from study.errors import UserError
 from study.registry import DATASETS
 
-ALL = ["fashion_mnist", "mnist", "cifar10", "cifar100", "svhn", "caltech101", "tiny_imagenet", "image_folder"]
+ALL = [
+    "fashion_mnist", "mnist", "cifar10", "cifar100", "svhn", "caltech101", "caltech101_authors", "tiny_imagenet",
+    "imagenet", "image_folder", "image_folder_224",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +35,6 @@ def root(tmp_path, monkeypatch):
 
 def load(name):
     return DATASETS[name].build()
-
-
-def random_images(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def idx(array):
@@ -129,86 +128,6 @@ def test_svhn(root, monkeypatch):
         assert np.array_equal(part.images, images.transpose(3, 2, 0, 1)) and part.images.is_contiguous()
         assert part.labels.tolist() == (labels % 10).tolist()  # ten stands for the digit 0
     assert dataset.num_val == 6 and set(split(dataset, 1).train.labels.tolist()) == set(range(10))
-
-
-def write_images(folder, num, size=(64, 64), seed=0, ending="png"):
-    """``num`` pictures, lossless; returns them as (num, H, W, 3)."""
-    folder.mkdir(parents=True)
-    images = random_images(num, size[1], size[0], 3, seed=seed)
-    for i, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"image_{i:04d}.{ending}")
-    return images
-
-
-def test_caltech101_leaves_out_the_background_and_holds_out_a_fifth(root, monkeypatch):
-    folder = root / "caltech101" / "101_ObjectCategories"
-    write_images(folder / "BACKGROUND_Google", 3)
-    for i, name in enumerate(("Faces", "ant", "zebra")):
-        write_images(folder / name, 10 + 5 * i, seed=i)
-    with pytest.raises(UserError, match=r"dataset caltech101 in .*\(45 images instead of 8,677"):
-        load("caltech101")
-    monkeypatch.setattr(caltech101, "NUM_IMAGES", 45)
-    dataset, again = load("caltech101"), load("caltech101")
-    assert dataset.num_classes == 3 and (len(dataset.pool), len(dataset.test)) == (36, 9)
-    assert np.bincount(dataset.test.labels).tolist() == [2, 3, 4]
-    assert torch.equal(dataset.test.images, again.test.images) and torch.equal(dataset.pool.images, again.pool.images)
-    theirs = datasets.Caltech101(root)
-    assert len(theirs) == 45 and len(theirs.categories) == 3
-
-
-def test_tiny_imagenet_tests_on_val(root, monkeypatch):
-    folder = root / "tiny-imagenet-200"
-    trained = {name: write_images(folder / "train" / name / "images", 20, seed=i) for i, name in enumerate("ab")}
-    tested = write_images(folder / "val" / "images", 6, seed=9)
-    names = "bbabaa"
-    rows = [f"image_{i:04d}.png\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(names)]
-    (folder / "val" / "val_annotations.txt").write_text("".join(rows))
-    monkeypatch.setattr(tiny_imagenet, "NUM_IMAGES", 46)
-    dataset = load("tiny_imagenet")
-    assert np.array_equal(dataset.pool.images.permute(0, 2, 3, 1), np.concatenate([*trained.values()]))
-    assert np.array_equal(dataset.test.images.permute(0, 2, 3, 1), tested)
-    assert dataset.test.labels.tolist() == ["ab".index(name) for name in names] and dataset.num_val == 4
-    (folder / "val" / "images" / "image_0003.png").unlink()
-    with pytest.raises(UserError, match=r"dataset tiny_imagenet in .* cannot be read .*image_0003.png"):
-        load("tiny_imagenet")
-
-
-def test_an_image_folder_of_any_sizes_and_modes(root):
-    train = root / "image_folder" / "train"
-    write_images(train / "cat", 20, size=(50, 80))
-    write_images(train / "dog", 30, size=(64, 64), seed=1)
-    Image.new("L", (9, 9), 200).save(train / "cat" / "grey.PNG")
-    (train / "cat" / "notes.txt").write_text("no image")
-    dataset = load("image_folder")
-    assert dataset.image_shape == (3, 64, 64) and dataset.num_classes == 2
-    assert (len(dataset.pool), len(dataset.test)) == (41, 10)
-    assert np.bincount(dataset.test.labels).tolist() == [4, 6]
-    assert 24 / 41 < dataset.accuracy_floor < 1
-    write_images(root / "image_folder" / "test" / "cat", 4)
-    write_images(root / "image_folder" / "test" / "cow", 4)
-    with pytest.raises(UserError, match="class 'cow' is in one of train and test only"):
-        load("image_folder")
-    (root / "image_folder" / "test" / "cow").rename(root / "image_folder" / "test" / "dog")
-    dataset = load("image_folder")
-    assert (len(dataset.pool), len(dataset.test)) == (51, 8)
-
-
-def test_decoded_images_are_kept_and_a_change_of_files_is_seen(root):
-    train = root / "image_folder" / "train"
-    for i, name in enumerate("ab"):
-        write_images(train / name, 10, seed=i)
-    first = load("image_folder")
-    kept = list((root / "image_folder").glob(".fmm-study-*.pt"))
-    assert len(kept) == 1
-    (train / "b" / "image_0009.png").unlink()
-    assert len(load("image_folder").pool) + len(load("image_folder").test) == 19
-    write_images(train / "c", 1)
-    kept[0].write_bytes(b"cut short")  # decoded again
-    for path in (train / "c").iterdir():
-        path.unlink()
-    with pytest.raises(UserError, match="class 'c' has no image"):
-        load("image_folder")
-    assert len(first.pool) == 16
 
 
 @pytest.mark.parametrize("name", ALL)

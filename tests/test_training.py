@@ -12,11 +12,9 @@ from torch import nn
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
-from study.errors import UserError
 from study.models import build_network
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
 from study.training.loop import EXPLOSION
-from study.training.schedule import learning_rate
 
 torch.set_num_threads(1)
 
@@ -67,9 +65,11 @@ class Plain:
     def __len__(self):
         return len(self.labels)
 
-    def pixels(self, index):
-        self.asked.append(index.tolist())
-        return self.x[index]
+    def epoch(self, order, size, augment, seed):
+        for start in range(0, len(order) - size + 1, size):
+            index = order[start : start + size]
+            self.asked.append(index.tolist())
+            yield self.x[index], self.labels[index]
 
     def batches(self, size):
         yield self.x, self.labels
@@ -92,26 +92,6 @@ class Fixed(nn.Module):
         logits = torch.zeros(len(x), 2) + 0 * self.weight
         logits[:, 0] = logits[:, 0] + self.values[self.training]
         return logits
-
-
-def test_the_schedule_is_its_closed_form():
-    for step in range(40):
-        assert learning_rate("constant", 0.3, step, 40) == 0.3
-        assert learning_rate("cosine", 0.3, step, 40) == pytest.approx(0.3 * math.cos(math.pi * step / 80) ** 2)
-        if step < 10:
-            for name in ("constant", "cosine"):
-                assert learning_rate(name, 0.3, step, 40, 10) == pytest.approx(0.3 * (step + 1) / 11)
-        else:
-            expected = 0.3 * math.cos(math.pi * (step - 10) / 60) ** 2
-            assert learning_rate("cosine", 0.3, step, 40, 10) == pytest.approx(expected)
-            assert learning_rate("constant", 0.3, step, 40, 10) == 0.3
-    assert learning_rate("cosine", 0.3, 0, 40) == 0.3 and learning_rate("cosine", 0.3, 10, 40, 10) == 0.3
-    assert learning_rate("cosine", 0.3, 4, 5, 7.5) == pytest.approx(0.3 * 5 / 8.5)  # a warm-up longer than training
-
-
-def test_an_unknown_schedule_is_refused():
-    with pytest.raises(UserError, match=r"unknown schedule 'cosin' .did you mean 'cosine'"):
-        learning_rate("cosin", 0.1, 0, 10)
 
 
 @pytest.mark.parametrize(

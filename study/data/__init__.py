@@ -1,9 +1,11 @@
 """Datasets, each a registered loader, the splits that replicates train on, and augmentation."""
 
-from study.data.dataset import Dataset, Split, Splits, load_dataset, split
+from study.data.dataset import Dataset, Splits, load_dataset, split
+from study.data.facts import Facts, dataset_facts
 from study.data.files import data_root, offline
+from study.data.parts import Split
 from study.registry import discover
 
 discover(__name__)
 
-__all__ = ["Dataset", "Split", "Splits", "data_root", "load_dataset", "offline", "split"]
+__all__ = ["Dataset", "Facts", "Split", "Splits", "data_root", "dataset_facts", "load_dataset", "offline", "split"]

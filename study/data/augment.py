@@ -156,7 +156,7 @@ def _between(size: int, start: Tensor, length: Tensor) -> tuple[Tensor, Tensor, 
 _FLIP = Step(1, _flips, _flip)
 _PAD_CROP = Step(2, _shifts, _pad_crop)
 _CUTOUT = Step(2, _centres, _cutout)
-_RESIZED_CROP = Step(4, _boxes, _resized_crop)
+RESIZED_CROP = Step(4, _boxes, _resized_crop)
 
 
 @AUGMENTATIONS.register("none", formula="x", source="this file")
@@ -205,4 +205,4 @@ def pad_crop_flip_cutout() -> Augmentation:
 )
 def random_resized_crop_flip() -> Augmentation:
     """The ImageNet standard, for photographs."""
-    return Augmentation((_RESIZED_CROP, _FLIP))
+    return Augmentation((RESIZED_CROP, _FLIP))

@@ -1,44 +1,91 @@
 """https://doi.org/10.22002/D1.20086 (Fei-Fei et al. 2004): Caltech-101, 8,677 photographs in 101 classes, resized to 3x64x64.
 
 The background class is left out, as by torchvision and by the authors of 2106.15067, whose 1,736 held-out images are a fifth
-of 8,677. The test split has that size and is stratified and fixed too, but it is not theirs: theirs is scikit-learn's
-shuffle with ``random_state=42`` of a list of files whose order is not known. They also chose the epoch on it; here 694 of
-the other 6,941 images are for validation.
+of 8,677, stratified, by scikit-learn with ``random_state=42``. Both entries have a fixed test split of that size and rule:
+
+- ``caltech101`` draws it itself, as other datasets do, so that it rests on nothing but this code;
+- ``caltech101_authors`` asks scikit-learn, with their seed. Its images are theirs if they listed files in order of class
+  and name, as torchvision does; which order they had is not known.
+
+They also chose the epoch on the test split; here 694 of the other 6,941 images are for validation.
 """
 
 import math
 from pathlib import Path
 
+import numpy as np
+
 from study.data.dataset import Dataset, whole
 from study.data.files import ensure
-from study.data.folder import TEST_SHARE, check_whole, held_out, listing, read_images
+from study.data.listing import Listing, listing
 from study.errors import UserError
 from study.registry import DATASETS
 
 URL = "https://data.caltech.edu/records/mzrjq-6wc02"
-FOLDER = "caltech101/101_ObjectCategories"
+FOLDER = "caltech101"
 NUM_IMAGES = 8677
-BACKGROUND = "BACKGROUND_Google"
+TEST_SHARE = 0.2
+AUTHORS_SEED = 42
 
 
-@DATASETS.register("caltech101", formula="8,677 images 3x64x64, 101 classes", source=URL)
+@DATASETS.register(
+    "caltech101",
+    formula="8,677 images 3x64x64, 101 classes",
+    source=URL,
+    image_shape=(3, 64, 64),
+    num_classes=101,
+    num_pool=6941,
+    num_test=1736,
+)
 def caltech101() -> Dataset:
     """Load Caltech-101. Raises ``UserError`` where it is absent and cannot be downloaded, or is not whole."""
+    listed = _listed("caltech101")
+    return _dataset(*listed.held_out(math.ceil(len(listed) * TEST_SHARE)))
 
+
+@DATASETS.register(
+    "caltech101_authors",
+    formula="caltech101, its test split by scikit-learn's train_test_split, random_state 42",
+    source="https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.train_test_split.html",
+    image_shape=(3, 64, 64),
+    num_classes=101,
+    num_pool=6941,
+    num_test=1736,
+)
+def caltech101_authors() -> Dataset:
+    """Load Caltech-101. Raises ``UserError`` as ``caltech101`` does, and where scikit-learn is not installed."""
+    try:
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise UserError(
+            "dataset caltech101_authors is split by scikit-learn, which is not installed: pip install scikit-learn"
+        ) from None
+    listed = _listed("caltech101_authors")
+    pool, test = train_test_split(
+        np.arange(len(listed)), test_size=TEST_SHARE, random_state=AUTHORS_SEED, stratify=listed.labels
+    )
+    return _dataset(listed.take(np.sort(pool)), listed.take(np.sort(test)))
+
+
+def _listed(name: str) -> Listing:
     def download(root: Path) -> None:
         from torchvision import datasets
 
         datasets.Caltech101(root, download=True)
 
-    folder = ensure("caltech101", [FOLDER], f"{URL}/files/caltech-101.zip", download) / FOLDER
-    classes, files, labels = listing(folder, "caltech101")
-    kept = [(file, label) for file, label in zip(files, labels, strict=True) if classes[label] != BACKGROUND]
-    # the class left out comes before the others in order of name, so theirs move down by one
-    shift = 1 if BACKGROUND in classes else 0
-    if shift and classes[0] != BACKGROUND:
-        raise UserError(f"dataset caltech101 in {folder}: class {classes[0]!r} is none of Caltech-101's")
-    check_whole("caltech101", folder, len(kept), NUM_IMAGES)
-    source = read_images("caltech101", folder.parent, [file for file, _ in kept], [label - shift for _, label in kept])
-    pool, test = held_out(source, math.ceil(len(source) * TEST_SHARE))
+    part = "101_ObjectCategories"
+    root = ensure(name, [f"{FOLDER}/{part}"], f"{URL}/files/caltech-101.zip", download)
+    found = listing(name, root / FOLDER, part, leave_out=["BACKGROUND_Google"])
+    found.check_whole(len(found), NUM_IMAGES)
+    return found
+
+
+def _dataset(pool: Listing, test: Listing) -> Dataset:
     # the largest class, aeroplanes, has .09
-    return whole("caltech101", pool=pool, test=test, num_classes=len(classes) - shift, accuracy_floor=0.25)
+    return whole(
+        pool.name,
+        pool=pool.decoded(),
+        test=test.decoded(),
+        num_classes=len(pool.classes),
+        accuracy_floor=0.25,
+    )

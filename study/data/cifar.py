@@ -10,20 +10,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from study.data.dataset import Dataset, Split, whole
+from study.data.dataset import Dataset, whole
 from study.data.files import damaged, ensure
+from study.data.parts import Split
 from study.registry import DATASETS
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
-@DATASETS.register("cifar10", formula="60,000 images 3x32x32, 10 classes", source=URL)
+@DATASETS.register(
+    "cifar10",
+    formula="60,000 images 3x32x32, 10 classes",
+    source=URL,
+    image_shape=(3, 32, 32),
+    num_classes=10,
+    num_pool=50_000,
+    num_test=10_000,
+)
 def cifar10() -> Dataset:
     """Load CIFAR-10. Raises ``UserError`` where it is absent and cannot be downloaded."""
     return _load("cifar10", "CIFAR10", num_classes=10, floor=0.50)
 
 
-@DATASETS.register("cifar100", formula="60,000 images 3x32x32, 100 classes", source=URL)
+@DATASETS.register(
+    "cifar100",
+    formula="60,000 images 3x32x32, 100 classes",
+    source=URL,
+    image_shape=(3, 32, 32),
+    num_classes=100,
+    num_pool=50_000,
+    num_test=10_000,
+)
 def cifar100() -> Dataset:
     """Load CIFAR-100. Raises ``UserError`` where it is absent and cannot be downloaded."""
     return _load("cifar100", "CIFAR100", num_classes=100, floor=0.20)

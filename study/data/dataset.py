@@ -1,46 +1,17 @@
 """What a dataset is, and how a block gets its split: test fixed, validation carved from the rest by the block's seed.
 
-Images are kept as one uint8 tensor; pixels become floats in [0, 1] on the device, a whole split or a batch at a time.
+Small data lies in memory as one uint8 tensor; what is too large for that stays in its files (``study.data.parts``).
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from study.data.parts import Part, Split
 from study.registry import DATASETS
 from study.seeding import derive_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images (N, C, H, W) as uint8, labels (N,) as int64, and the pixel value that means 1.0."""
-
-    images: Tensor
-    labels: Tensor
-    scale: float = 255.0
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pixels(self, index: Tensor | slice = slice(None), augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Float32 images in [0, 1] at ``index``; ``augment`` changes them before, while they are uint8."""
-        images = self.images[index]
-        return (images if augment is None else augment(images)).float() / self.scale
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split on ``device``."""
-        return Split(images=self.images.to(device), labels=self.labels.to(device), scale=self.scale)
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and labels in order, at most ``size`` at a time."""
-        for start in range(0, len(self), size):
-            index = slice(start, start + size)
-            yield self.pixels(index), self.labels[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +24,8 @@ class Dataset:
     """
 
     name: str
-    pool: Split
-    test: Split
+    pool: Part
+    test: Part
     num_val: int
     num_classes: int
     mean: tuple[float, ...]
@@ -64,17 +35,16 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        channels, height, width = self.pool.images.shape[1:]
-        return channels, height, width
+        return self.pool.image_shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """What one replicate sees."""
 
-    train: Split
-    val: Split
-    test: Split
+    train: Part
+    val: Part
+    test: Part
 
 
 def whole(name: str, *, pool: Split, test: Split, num_classes: int, accuracy_floor: float) -> Dataset:
@@ -122,7 +92,7 @@ def load_dataset(name: str) -> Dataset:
 def split(dataset: Dataset, split_seed: int) -> Splits:
     """Carve a stratified validation split from the pool; the rest is for training."""
     train, val = stratified(dataset.pool.labels.numpy(), dataset.num_val, split_seed)
-    return Splits(train=take(dataset.pool, train), val=take(dataset.pool, val), test=dataset.test)
+    return Splits(train=dataset.pool.take(train), val=dataset.pool.take(val), test=dataset.test)
 
 
 def stratified(labels: np.ndarray, num_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,9 +107,3 @@ def stratified(labels: np.ndarray, num_held_out: int, seed: int) -> tuple[np.nda
     held = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, quota, strict=True)]
     held_out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
-
-
-def take(source: Split, index: np.ndarray) -> Split:
-    """The images and labels at ``index``."""
-    at = torch.from_numpy(index)
-    return Split(images=source.images[at], labels=source.labels[at], scale=source.scale)

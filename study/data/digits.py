@@ -6,7 +6,8 @@ of the other 1,437 a block validates on 357 and trains on 1,080.
 
 import torch
 
-from study.data.dataset import Dataset, Split, stratified, take
+from study.data.dataset import Dataset, stratified
+from study.data.parts import Split
 from study.errors import UserError
 from study.registry import DATASETS
 
@@ -28,12 +29,12 @@ def digits() -> Dataset:
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
     whole = Split(images=images, labels=torch.from_numpy(bunch.target).long(), scale=16.0)
     pool_index, test_index = stratified(bunch.target, NUM_TEST, TEST_SEED)
-    pool = take(whole, pool_index)
+    pool = whole.take(pool_index)
     pixels = pool.pixels()
     return Dataset(
         name="digits",
         pool=pool,
-        test=take(whole, test_index),
+        test=whole.take(test_index),
         num_val=NUM_VAL,
         num_classes=10,
         mean=(float(pixels.mean()),),

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from study.data.dataset import Dataset, Split
+from study.data.dataset import Dataset
+from study.data.parts import Split
 from study.registry import DATASETS
 
 

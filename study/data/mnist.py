@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.data.dataset import Dataset, Split, whole
+from study.data.dataset import Dataset, whole
 from study.data.files import damaged, data_root, ensure
+from study.data.parts import Split
 from study.errors import UserError
 from study.registry import DATASETS
 
@@ -24,7 +25,15 @@ FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist"
 MNIST_URL = "http://yann.lecun.com/exdb/mnist"
 
 
-@DATASETS.register("fashion_mnist", formula="70,000 images 1x28x28, 10 classes", source=FASHION_URL)
+@DATASETS.register(
+    "fashion_mnist",
+    formula="70,000 images 1x28x28, 10 classes",
+    source=FASHION_URL,
+    image_shape=(1, 28, 28),
+    num_classes=10,
+    num_pool=60_000,
+    num_test=10_000,
+)
 def fashion_mnist() -> Dataset:
     """Load Fashion-MNIST. Raises ``UserError`` where it is absent and cannot be downloaded."""
     hint = "; on Debian and Ubuntu 'apt-get install dataset-fashion-mnist' does as well"
@@ -32,7 +41,15 @@ def fashion_mnist() -> Dataset:
     return _load("fashion_mnist", "FashionMNIST", (DEBIAN,), hint, floor=0.60)
 
 
-@DATASETS.register("mnist", formula="70,000 images 1x28x28, 10 classes", source=MNIST_URL)
+@DATASETS.register(
+    "mnist",
+    formula="70,000 images 1x28x28, 10 classes",
+    source=MNIST_URL,
+    image_shape=(1, 28, 28),
+    num_classes=10,
+    num_pool=60_000,
+    num_test=10_000,
+)
 def mnist() -> Dataset:
     """Load MNIST. Raises ``UserError`` where it is absent and cannot be downloaded."""
     return _load("mnist", "MNIST", (), "", floor=0.90)

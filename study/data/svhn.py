@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from study.data.dataset import Dataset, Split, whole
+from study.data.dataset import Dataset, whole
 from study.data.files import damaged, ensure
+from study.data.parts import Split
 from study.errors import UserError
 from study.registry import DATASETS
 
@@ -20,7 +21,15 @@ URL = "http://ufldl.stanford.edu/housenumbers"
 PARTS = ("train", "test")
 
 
-@DATASETS.register("svhn", formula="99,289 images 3x32x32, 10 classes", source=URL)
+@DATASETS.register(
+    "svhn",
+    formula="99,289 images 3x32x32, 10 classes",
+    source=URL,
+    image_shape=(3, 32, 32),
+    num_classes=10,
+    num_pool=73_257,
+    num_test=26_032,
+)
 def svhn() -> Dataset:
     """Load SVHN. Raises ``UserError`` where it is absent and cannot be downloaded, or SciPy, which reads it, is."""
     if importlib.util.find_spec("scipy") is None:  # torchvision reads the .mat files with it

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from study.data.dataset import Dataset, whole
 from study.data.files import damaged, ensure
-from study.data.folder import check_whole, listing, read_images
+from study.data.listing import Listing, listing
 from study.registry import DATASETS
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -17,7 +17,15 @@ NUM_IMAGES = 110_000
 FOLDER = "tiny-imagenet-200"
 
 
-@DATASETS.register("tiny_imagenet", formula="110,000 images 3x64x64, 200 classes", source=URL)
+@DATASETS.register(
+    "tiny_imagenet",
+    formula="110,000 images 3x64x64, 200 classes",
+    source=URL,
+    image_shape=(3, 64, 64),
+    num_classes=200,
+    num_pool=100_000,
+    num_test=10_000,
+)
 def tiny_imagenet() -> Dataset:
     """Load Tiny ImageNet. Raises ``UserError`` where it is absent and cannot be downloaded, or is not whole."""
 
@@ -28,16 +36,21 @@ def tiny_imagenet() -> Dataset:
 
     files = [f"{FOLDER}/train", f"{FOLDER}/val"]
     folder = ensure("tiny_imagenet", files, f"{URL} (md5 {MD5})", download) / FOLDER
-    classes, train_files, train_labels = listing(folder / "train", "tiny_imagenet")
-    known = {name: label for label, name in enumerate(classes)}
+    pool = listing("tiny_imagenet", folder, "train")
+    test = _annotated(pool)
+    pool.check_whole(len(pool) + len(test), NUM_IMAGES)
+    # the test part first: it is the smaller one, and a fault in it is told sooner
+    tested, pooled = test.decoded(), pool.decoded()
+    return whole("tiny_imagenet", pool=pooled, test=tested, num_classes=len(pool.classes), accuracy_floor=0.10)
+
+
+def _annotated(pool: Listing) -> Listing:
+    """The images of ``val``, which lie in one folder; a line of its list has file, class, four numbers of its box."""
+    known = {kind: label for label, kind in enumerate(pool.classes)}
+    where = pool.folder / "val"
     try:
-        # one line an image: file, class, four numbers of its box
-        rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
-        test_files = [folder / "val" / "images" / file for file, _ in rows]
-        test_labels = [known[name] for _, name in rows]
+        rows = [line.split("\t")[:2] for line in (where / "val_annotations.txt").read_text().splitlines()]
+        files, labels = [f"val/images/{file}" for file, _ in rows], [known[kind] for _, kind in rows]
     except (KeyError, ValueError, OSError) as error:
-        raise damaged("tiny_imagenet", folder / "val", error) from None
-    check_whole("tiny_imagenet", folder, len(train_files) + len(test_files), NUM_IMAGES)
-    test = read_images("tiny_imagenet", folder, test_files, test_labels)
-    pool = read_images("tiny_imagenet", folder, train_files, train_labels)
-    return whole("tiny_imagenet", pool=pool, test=test, num_classes=len(classes), accuracy_floor=0.10)
+        raise damaged(pool.name, where, error) from None
+    return Listing(pool.name, pool.folder, pool.classes, files, labels)

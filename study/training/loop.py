@@ -1,30 +1,40 @@
 """The training loop of one replicate: stochastic gradient descent, an epoch at a time, resumable after any epoch.
 
 Nothing is drawn from global random state: the order of epoch e comes from hash(seed, "order", e), its augmentation from
-hash(seed, "augment", e), so a resumed training continues bit for bit. The host waits for the device once an epoch.
+hash(seed, "augment", e), what modules draw in step s from hash(seed, "masks", e, s), so a resumed training continues bit
+for bit. The host waits for the device once an epoch.
 """
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import TrialConfig
-from study.registry import AUGMENTATIONS
 from study.seeding import derive_seed
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
+from study.training.penalty import jacobian_penalty, unit_directions
 from study.training.schedule import learning_rate
 
 # A mean training loss above this many times that of uniform guessing counts as an explosion.
 EXPLOSION = 1000.0
+
+
+@runtime_checkable
+class DrawsEachStep(Protocol):
+    """A module that draws anew for every training step (dropout masks), from the seed that it is told before the step."""
+
+    def start_step(self, seed: int) -> None:
+        """Draw what the next forward pass in training uses, from ``seed`` alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,10 @@ class Progress:
 
 @dataclass
 class Trained:
-    """A replicate's training so far. ``curves`` has one value an epoch; ``best`` the weights of least validation loss."""
+    """A replicate's training so far. ``curves`` has one value an epoch; ``best`` the weights of least validation loss.
+
+    ``train/loss`` is the plain cross-entropy, whatever penalty is trained with.
+    """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
     epoch: int = 0
@@ -59,20 +72,18 @@ def train(
 ) -> Iterator[Progress | Trained]:
     """Train ``model`` in place; yields a ``Progress`` an epoch and at the end the ``Trained``.
 
-    ``train_split`` and ``val_split`` lie on the model's device and offer ``pixels``, ``labels`` and ``batches``, and the
-    first, where ``config`` augments, ``images``. Raises ``UserError`` for an unknown augmentation. With a
-    ``checkpoint`` path, training resumes from it and writes it after every epoch. ``stopped`` is ``diverged`` (NaN, Inf or
-    an exploding loss in training) or ``pruned`` (worse than the stop curve).
+    ``train_split`` gives ``labels`` and, in ``epoch``, its batches in an order, augmented; ``val_split`` its ``batches``:
+    all on the model's device. Raises ``UserError`` for an unknown augmentation. With a ``checkpoint`` path, training resumes
+    from it and writes it after every epoch. ``stopped`` is ``diverged`` (NaN, Inf or an exploding loss in training) or
+    ``pruned`` (worse than the stop curve).
     """
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     trained = _resume(model, optimizer, checkpoint) if checkpoint else Trained()
-    device = next(model.parameters()).device
     while trained.epoch < config.epochs and not trained.done:
         started = time.perf_counter()
-        order = _order(len(train_split), config.seed, trained.epoch).to(device)
-        metrics = _epoch(model, optimizer, train_split, order, config, trained.epoch)
+        metrics = _epoch(model, optimizer, train_split, config, trained.epoch)
         metrics |= {f"val/{k}": v for k, v in evaluate(model, val_split.batches(EVALUATION_BATCH)).items()}
         for name, value in metrics.items():
             trained.curves.setdefault(name, []).append(value)
@@ -95,41 +106,35 @@ def _order(num_images: int, seed: int, epoch: int) -> Tensor:
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, order: Tensor, config: TrialConfig, epoch: int
+    model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
 ) -> dict[str, float]:
     """One pass in batches of equal size (a short last one is left out; the next epoch's order differs)."""
     model.train()
-    batch = min(config.batch_size, len(order))
-    steps = len(order) // batch
-    images = _augmented(split, order, config, epoch)
-    loss_sum = torch.zeros((), device=order.device)
-    num_correct = torch.zeros((), device=order.device)
-    for step in range(steps):
+    batch = min(config.batch_size, len(split))
+    steps = len(split) // batch
+    order, seed = _order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
+    drawing = [module for module in model.modules() if isinstance(module, DrawsEachStep)]
+    loss_sum = torch.zeros((), device=next(model.parameters()).device)
+    num_correct = torch.zeros_like(loss_sum)
+    for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed)):
         rate = learning_rate(
             config.schedule, config.lr, epoch * steps + step, config.epochs * steps, config.warmup_epochs * steps
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        at = slice(step * batch, (step + 1) * batch)
-        labels = split.labels[order[at]]
-        logits = model(images(at))
-        loss = functional.cross_entropy(logits, labels)
+        for module in drawing:
+            module.start_step(derive_seed(config.seed, "masks", epoch, step))
+        logits = model(pixels.requires_grad_(config.jacobian_penalty > 0))
+        objective = loss = functional.cross_entropy(logits, labels)
+        if config.jacobian_penalty > 0:
+            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step).to(logits)
+            objective = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()
     return {"train/loss": float(loss_sum) / steps, "train/accuracy": float(num_correct) / (steps * batch)}
-
-
-def _augmented(split: Any, order: Tensor, config: TrialConfig, epoch: int) -> Callable[[slice], Tensor]:
-    """Pixels at a stretch of the epoch's order. All that augmentation draws goes to the device once, here."""
-    if config.augment == "none":
-        return lambda at: split.pixels(order[at])
-    chosen = AUGMENTATIONS[config.augment].build()
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, "augment", epoch))
-    drawn = chosen.draw(len(order), tuple(split.images.shape[-2:]), generator).to(order.device)
-    return lambda at: split.pixels(order[at], lambda images: chosen.apply(images, drawn[at]))
 
 
 def _stop(metrics: dict[str, float], epoch: int, config: TrialConfig, split: Any) -> str:

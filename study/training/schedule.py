@@ -1,10 +1,46 @@
-"""https://arxiv.org/abs/1608.03983 (Loshchilov and Hutter 2017): the learning rate as a pure function of the step."""
+"""https://arxiv.org/abs/1608.03983 (Loshchilov and Hutter 2017): the learning rate as a pure function of the step.
+
+A schedule is a row of ``SCHEDULES``: a function of (step, number of steps, steps of warm-up) that gives the share of the
+base rate after the warm-up, which is linear and the same for all.
+"""
 
 import math
+from collections.abc import Callable
+from fractions import Fraction
 
 from study.errors import UserError, nearest
 
-SCHEDULES = ("cosine", "constant")
+Schedule = Callable[[int, int, float], float]
+
+
+def _constant(step: int, num_steps: int, num_warmup: float) -> float:
+    return 1.0
+
+
+def _cosine(step: int, num_steps: int, num_warmup: float) -> float:
+    """To zero, over the steps after the warm-up."""
+    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / (num_steps - num_warmup)))
+
+
+def _steps(factor: float, *milestones: Fraction) -> Schedule:
+    """Times ``factor`` from each milestone on. They are shares of the whole training, the warm-up included."""
+
+    def share(step: int, num_steps: int, num_warmup: float) -> float:
+        # fractions: in floats .3 of 200 epochs may fall a step late
+        passed: int = sum(step >= milestone * num_steps for milestone in milestones)
+        return factor**passed
+
+    return share
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": _cosine,
+    "constant": _constant,
+    # https://arxiv.org/abs/1605.07146 (Wide ResNets): times .2 after epochs 60, 120, 160 of 200
+    "wrn_step": _steps(0.2, Fraction(3, 10), Fraction(6, 10), Fraction(8, 10)),
+    # https://arxiv.org/abs/1512.03385 (ResNets): times .1 after epochs 30 and 60 of 90
+    "imagenet_step": _steps(0.1, Fraction(1, 3), Fraction(2, 3)),
+}
 
 
 def check_schedule(schedule: str) -> None:
@@ -14,13 +50,11 @@ def check_schedule(schedule: str) -> None:
 
 
 def learning_rate(schedule: str, base: float, step: int, num_steps: int, num_warmup: float = 0.0) -> float:
-    """Learning rate of ``step`` (from 0) among ``num_steps``: a linear warm-up, then cosine to zero, or constant.
+    """Learning rate of ``step`` (from 0) among ``num_steps``: a linear warm-up, then ``base`` times the schedule's share.
 
     Raises ``UserError`` for an unknown schedule.
     """
     check_schedule(schedule)
     if step < num_warmup:
         return base * (step + 1) / (num_warmup + 1)
-    if schedule == "constant":
-        return base
-    return base * 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / (num_steps - num_warmup)))
+    return base * SCHEDULES[schedule](step, num_steps, num_warmup)

@@ -1,0 +1,91 @@
+"""https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html: one folder a class, as a list.
+
+A ``Listing`` is what a dataset of image files is before any of them is opened: which files, and which class each has.
+Test splits are carved from it, and only then are files decoded, or streamed.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from study.data.dataset import stratified
+from study.data.files import damaged
+from study.data.parts import Split
+from study.data.pictures import read_images
+from study.data.stream import StreamedSplit
+from study.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+TEST_SEED = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below ``folder`` of the dataset ``name``, each with its label: the place of its class in ``classes``."""
+
+    name: str
+    folder: Path
+    classes: list[str]
+    files: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, index: np.ndarray) -> "Listing":
+        """The files at ``index``."""
+        files, labels = [self.files[at] for at in index], [self.labels[at] for at in index]
+        return Listing(self.name, self.folder, self.classes, files, labels)
+
+    def held_out(self, num_test: int) -> tuple["Listing", "Listing"]:
+        """Pool and test, stratified and fixed for good."""
+        pool, test = stratified(np.array(self.labels), num_test, TEST_SEED)
+        return self.take(pool), self.take(test)
+
+    def decoded(self) -> Split:
+        """All images in memory, 3x64x64. Raises ``UserError`` for a file that is no image."""
+        return read_images(self.name, self.folder, self.files, self.labels)
+
+    def streamed(self) -> StreamedSplit:
+        """All images as files, 3x224x224 when they are read."""
+        return StreamedSplit(
+            name=self.name,
+            folder=self.folder,
+            files=np.array([os.fsencode(file) for file in self.files]),
+            labels=torch.tensor(self.labels, dtype=torch.int64),
+        )
+
+    def check_whole(self, found: int, expected: int) -> None:
+        """Raise ``UserError`` unless as many images were ``found`` as were published."""
+        if found != expected:
+            raise damaged(self.name, self.folder, UserError(f"{found:,} images instead of {expected:,}"))
+
+
+def listing(name: str, folder: Path, part: str, leave_out: Collection[str] = ()) -> Listing:
+    """The images in ``folder / part``: its subfolders are the classes, sorted, but for those to ``leave_out``.
+
+    Files of a class lie at any depth, and come in sorted order. Raises ``UserError`` for an empty class, or fewer than two.
+    """
+    top = folder / part
+    inside = [path.name for path in top.iterdir() if path.name[0] != "." and path.is_dir()]
+    classes = sorted(set(inside) - set(leave_out))
+    files: list[str] = []
+    labels: list[int] = []
+    for label, kind in enumerate(classes):
+        there = [
+            (*Path(where).relative_to(folder).parts, file)
+            for where, _, names in os.walk(top / kind)
+            for file in names
+            if file.lower().endswith(ENDINGS) and file[0] != "."
+        ]
+        if not there:
+            raise UserError(f"dataset {name} in {top}: class {kind!r} has no image")
+        files += ["/".join(steps) for steps in sorted(there)]
+        labels += [label] * len(there)
+    if len(classes) < 2:
+        raise UserError(f"dataset {name} in {top}: needs two classes or more, one folder each")
+    return Listing(name, folder, classes, files, labels)

@@ -1,0 +1,141 @@
+"""https://docs.pytorch.org/docs/stable/tensors.html: a part of a dataset, what it offers to training, and the part in memory.
+
+Training, evaluation and measuring ask a ``Part`` for batches; whether its images are a tensor (``Split``) or files
+(``study.data.stream.StreamedSplit``) they do not see.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.registry import AUGMENTATIONS
+
+# Values in one batch that is evaluated: 222 images of 3x224x224; of small images as many as are asked for.
+LARGEST_BATCH = 2**25
+
+
+class Part(Protocol):
+    """Images and their ``labels`` (N,), int64, on the device where the batches are wanted."""
+
+    @property
+    def labels(self) -> Tensor:
+        """One class an image, from 0: int64 (N,)."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels in order, as they are evaluated, at most ``size`` images (and ``LARGEST_BATCH``) at a time."""
+        ...
+
+    def epoch(self, order: Tensor, size: int, augment: str, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels in ``order`` (a CPU tensor of indices), augmented, ``size`` at a time; a short rest is left out.
+
+        What is done to the p-th image of the order depends on ``seed`` and p. Raises ``UserError`` for an unknown
+        ``augment``.
+        """
+        ...
+
+    def held(self) -> "Split":
+        """What is measured: a part that is small enough to be held in memory, always the same images."""
+        ...
+
+    def take(self, index: np.ndarray) -> Self:
+        """The images and labels at ``index``."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same part, giving its batches on ``device``."""
+        ...
+
+    def content(self) -> Iterator[Tensor]:
+        """CPU tensors that differ wherever the part does, for a digest."""
+        ...
+
+
+def evaluated_at_once(size: int, image_shape: tuple[int, int, int]) -> int:
+    """``size`` images, or as many as ``LARGEST_BATCH`` allows if those are fewer."""
+    return min(size, max(1, LARGEST_BATCH // math.prod(image_shape)))
+
+
+def cuts(num_images: int, size: int) -> list[slice]:
+    """Batches of ``size`` images in order, the last one shorter; one image left over joins the batch before it.
+
+    A placebo that gates an image by another one has no answer for a batch of one.
+    """
+    bounds = [*range(0, num_images, size), num_images]
+    if num_images % size == 1 and size > 1 and len(bounds) > 2:
+        del bounds[-2]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images (N, C, H, W) as uint8, labels (N,) as int64, and the pixel value that means 1.0: a part in memory."""
+
+    images: Tensor
+    labels: Tensor
+    scale: float = 255.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def pixels(self, index: Tensor | slice = slice(None), augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Float32 images in [0, 1] at ``index``; ``augment`` changes them before, while they are uint8."""
+        images = self.images[index]
+        return (images if augment is None else augment(images)).float() / self.scale
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels in order, ``size`` images at a time, or as many as ``LARGEST_BATCH`` values are (see ``cuts``)."""
+        for index in cuts(len(self), evaluated_at_once(size, self.image_shape)):
+            yield self.pixels(index), self.labels[index]
+
+    def epoch(self, order: Tensor, size: int, augment: str = "none", seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``Part`` says. All that augmentation draws goes to the device once, at the start."""
+        order = order.to(self.labels.device)
+        change = self._augmented(len(order), augment, seed)
+        for start in range(0, len(order) - size + 1, size):
+            at = slice(start, start + size)
+            yield self.pixels(order[at], change(at)), self.labels[order[at]]
+
+    def _augmented(self, num: int, augment: str, seed: int) -> Callable[[slice], Callable[[Tensor], Tensor] | None]:
+        if augment == "none":
+            return lambda at: None
+        chosen = AUGMENTATIONS[augment].build()
+        generator = torch.Generator().manual_seed(seed)
+        drawn = chosen.draw(num, self.image_shape[1:], generator).to(self.labels.device)
+        return lambda at: lambda images: chosen.apply(images, drawn[at])
+
+    def held(self) -> "Split":
+        """The split itself: it is in memory already."""
+        return self
+
+    def take(self, index: np.ndarray) -> "Split":
+        """The images and labels at ``index``, copied."""
+        at = torch.from_numpy(index)
+        return Split(images=self.images[at], labels=self.labels[at], scale=self.scale)
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on ``device``."""
+        return Split(images=self.images.to(device), labels=self.labels.to(device), scale=self.scale)
+
+    def content(self) -> Iterator[Tensor]:
+        """Images and labels."""
+        yield from (self.images, self.labels)
