@@ -106,7 +106,9 @@ def test_statistic_leaves_everything_as_found_and_gives_the_names_it_told(name: 
     assert random.getstate() == states[1]
     assert np.array_equal(np.random.get_state()[1], states[2][1])  # noqa: NPY002
     assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision) == flags
-    assert sorted(estimates) == sorted(estimate_names(name, settings))
+    # a statistic for some networks only has nothing to say of this one
+    told = [] if "only" in STATISTICS[name].traits else estimate_names(name, settings)
+    assert sorted(estimates) == sorted(told)
     assert measure(name, settings, context(net, x)) == estimates
 
 

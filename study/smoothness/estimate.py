@@ -89,3 +89,25 @@ def ratio_of_means(numerator: Tensor, denominator: Tensor, resolution: float = 0
     ratio = top.value / bottom.value
     residual = mean(numerator.detach().double() - ratio * denominator.detach().double())
     return Estimate(ratio, residual.stderr / bottom.value, residual.num_samples, residual.converged)
+
+
+def quantile(values: Tensor, q: float) -> Estimate:
+    """The order statistic of rank ceil(q n) of ``values``, with the standard error of all its bootstrap resamples.
+
+    The rank-m value of a resample is at most the i-th of the sample when m draws or more fall among the first i, so its
+    distribution is binomial and nothing is drawn (Maritz and Jarrett 1978, https://doi.org/10.1080/01621459.1978.10480027).
+    """
+    ordered = values.detach().double().flatten().cpu().sort().values
+    n = ordered.numel()
+    if n < 2 or not bool(torch.isfinite(ordered).all()):
+        return Estimate(math.nan, math.nan, n, False)
+    rank = min(n, max(1, math.ceil(q * n)))
+    draws = torch.arange(rank, n + 1, dtype=torch.float64)
+    whole = torch.tensor(n + 1.0, dtype=torch.float64)
+    choose = whole.lgamma() - (draws + 1).lgamma() - (n - draws + 1).lgamma()
+    share = (torch.arange(n + 1, dtype=torch.float64) / n)[:, None]
+    log_terms = choose + torch.special.xlogy(draws, share) + torch.special.xlogy(n - draws, 1 - share)
+    weights = log_terms.exp().sum(1).diff()
+    centre = (weights * ordered).sum()
+    stderr = float((weights * (ordered - centre) ** 2).sum().sqrt())
+    return Estimate(float(ordered[rank - 1]), stderr, n, True)
