@@ -2,17 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from analysis.claim_part import FAILURES, ClaimPart
-from analysis.claim_words import change, qualifier, reason, sentence
+from analysis.claim_words import qualifier
 from analysis.export import Column
-from analysis.judgement import Judgement
+from analysis.grid import label
+from analysis.judgement import Judgement, LevelJudgement
 from analysis.tables import Inputs
 from study.registry import TABLES
 
 _EFFECT_UNIT = {"unit": "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"}
 _TEXTS = ("study", "claim", "text", "dataset", "verdict", "qualifier", "reason", "sentence", "change")
+_WORDS = ("text", "dataset", "verdict", "reason", "sentence", "change")
 _PART = [
     *((name, pa.string()) for name in ("arm", "reference", "outcome", "scale", "better")),
     *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high")),
@@ -65,21 +68,30 @@ PARTS_SCHEMA = pa.schema(
 def claims_table(inputs: Inputs) -> pa.Table:
     """One row a claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
 
-    ``assay`` is "seen", "not seen", "not run" or "not in this study"; ``aa_inside`` is null without a finished control.
+    A claim on a level has scale ``level``: ``effect`` is the mean over ``n_pairs`` networks of the outcome itself, and
+    ``reference`` names the limits it is judged by. ``assay`` is "seen", "not seen", "not run" or "not in this study";
+    ``aa_inside`` is null without a finished control.
     """
-    rows = []
-    for judgement in inputs.judgements:
-        row = _head(inputs, judgement) | {
-            "text": judgement.claim.text,
-            "qualifier": qualifier(inputs.spec),
-            "reason": reason(judgement, inputs.spec),
-            "sentence": sentence(judgement, inputs.spec),
-            "change": change(judgement, inputs.spec),
+    numbers = {
+        (judgement.name, judgement.dataset): {
             "n_parts": len(judgement.parts),
             "aa_inside": judgement.control.inside if judgement.control else None,
             "assay": _assay(judgement),
+            **_numbers(judgement.deciding),
         }
-        rows.append(row | _numbers(judgement.deciding))
+        for judgement in inputs.judgements
+    }
+    numbers |= {(j.reading.name, j.reading.dataset): _level_numbers(j) for j in inputs.level_judgements}
+    rows = [
+        {
+            "study": inputs.spec.name,
+            "claim": finding.name,
+            **{name: getattr(finding, name) for name in _WORDS},
+            "qualifier": qualifier(inputs.spec),
+            **numbers[finding.name, finding.dataset],
+        }
+        for finding in inputs.findings
+    ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -143,6 +155,28 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         "margin": part.outcome.margin,
         "smallest_detectable": part.smallest_detectable,
         "effect_failures_at_chance": part.at_chance,
+    }
+
+
+def _level_numbers(judgement: LevelJudgement) -> dict[str, Any]:
+    reading, claim = judgement.reading, judgement.reading.claim
+    values, limits = np.array(reading.values), judgement.limits or (None, None)
+    return {
+        "n_parts": 1,
+        "arm": label(claim.arm),
+        "reference": f"below {claim.below:g}, above {claim.above:g}",
+        "outcome": claim.outcome,
+        "scale": "level",
+        "better": "lower",
+        "effect": float(values.mean()) if len(values) else None,
+        "ci_low": limits[0],
+        "ci_high": limits[1],
+        "level": judgement.level,
+        "level_of_k": judgement.level,
+        "sd_difference": float(values.std(ddof=1)) if len(values) > 1 else None,
+        "n_pairs": len(values),
+        "n_excluded": reading.num_left_out,
+        "n_waiting": reading.num_planned - len(values) - reading.num_left_out,
     }
 
 

@@ -9,6 +9,7 @@ from analysis.compare import COUNTED_STATES, compare
 from analysis.control import aa_results
 from analysis.grid import confirm_grid, label
 from analysis.holm import directed_p, holm
+from analysis.levels import level_parts, level_readings
 from analysis.outcomes import outcomes_of
 from analysis.readings import POOLED, Reading, readings
 from search_spaces.spec import Spec
@@ -66,7 +67,7 @@ def effects_table(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
         named = {"dataset": reading.dataset, "stratum": reading.stratum}
         named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
         rows += [head | named | numbers for head in _heads(spec, reading)]
-    _add_holm(spec, rows)
+    _add_holm(spec, rows, trials)
     _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -105,12 +106,13 @@ def claim_parts(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, list
     return parts
 
 
-def _add_holm(spec: Spec, rows: list[dict[str, Any]]) -> None:
-    """One p a claim and dataset, adjusted over the claims, on the claim's pooled rows."""
+def _add_holm(spec: Spec, rows: list[dict[str, Any]], trials: pa.Table) -> None:
+    """One p a claim and dataset, adjusted over the claims of both kinds, on the claim's pooled rows."""
     primary = [row for row in rows if row["role"] == "primary"]
+    levels = level_readings(spec, trials)
     for dataset in dict.fromkeys(row["dataset"] for row in primary):
         asked = [row for row in primary if row["dataset"] == dataset]
-        adjusted = holm(claim_parts(spec, asked))
+        adjusted = holm(claim_parts(spec, asked) | level_parts(levels, dataset))
         for row in asked:
             row["p_holm"] = adjusted[row["claim"]]
 

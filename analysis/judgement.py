@@ -11,6 +11,7 @@ from analysis.claim_part import ClaimPart, claim_part
 from analysis.control import AAResult, aa_results
 from analysis.effects import claim_parts
 from analysis.holm import holm_levels
+from analysis.levels import LevelReading, level_parts
 from analysis.readings import POOLED
 from analysis.verdicts import Verdict, claim_verdict
 from search_spaces.spec import Claim, Spec
@@ -39,10 +40,50 @@ class Judgement:
         return min(self.parts, key=ClaimPart.support)
 
 
-def judge(spec: Spec, effects: pa.Table, differences: pa.Table, assay: Sequence[AssayResult]) -> list[Judgement]:
+@dataclass(frozen=True, kw_only=True)
+class LevelJudgement:
+    """A level claim on a dataset: its reading, the level and limits of its interval, the controls, the verdict."""
+
+    reading: LevelReading
+    level: float
+    limits: tuple[float, float] | None
+    controls: tuple[str, ...]
+    verdict: Verdict
+
+
+def judge_levels(
+    spec: Spec, effects: pa.Table, levels: Sequence[LevelReading], assay: Sequence[AssayResult]
+) -> list[LevelJudgement]:
+    """Every level claim on every dataset, in one Holm family with the claims on differences."""
+    primary = [row for row in effects.to_pylist() if row["role"] == "primary"]
+    control = aa_results(spec, effects)
+    judgements = []
+    for reading in levels:
+        asked = [row for row in primary if row["dataset"] == reading.dataset]
+        level = holm_levels(claim_parts(spec, asked) | level_parts(levels, reading.dataset), spec.alpha)[reading.name]
+        held_back = _controls(control, assay, reading.dataset)
+        judgements.append(
+            LevelJudgement(
+                reading=reading,
+                level=level,
+                limits=reading.limits(level),
+                controls=held_back,
+                verdict=reading.verdict(level, num_blocks=spec.blocks, held_back=bool(held_back)),
+            )
+        )
+    return judgements
+
+
+def judge(
+    spec: Spec,
+    effects: pa.Table,
+    differences: pa.Table,
+    assay: Sequence[AssayResult],
+    level_claims: Sequence[LevelReading] = (),
+) -> list[Judgement]:
     """Every claim on every dataset of the study, in the order of the spec; levels are Holm's, within a dataset.
 
-    ``effects`` and ``differences`` are the study's tables. Claims are tested at level ``spec.alpha`` together.
+    ``effects`` and ``differences`` are the study's tables. Claims of both kinds are tested at ``spec.alpha`` together.
     """
     rows = effects.to_pylist()
     pairs = _pairs(differences)
@@ -54,7 +95,7 @@ def judge(spec: Spec, effects: pa.Table, differences: pa.Table, assay: Sequence[
     judgements = []
     for dataset in dict.fromkeys(row["dataset"] for row in primary):
         asked = [row for row in primary if row["dataset"] == dataset]
-        levels = holm_levels(claim_parts(spec, asked), spec.alpha)
+        levels = holm_levels(claim_parts(spec, asked) | level_parts(level_claims, dataset), spec.alpha)
         for name, claim in spec.claims.items():
             num_parts = len(claim.references) * len(claim.outcomes)
             parts = tuple(
@@ -74,7 +115,7 @@ def judge(spec: Spec, effects: pa.Table, differences: pa.Table, assay: Sequence[
                 continue
             own_control = next((result for result in control if result.dataset == dataset), None)
             own_assay = next((result for result in assay if result.dataset == dataset), None)
-            held_back = tuple(_held_back(control, own_control, own_assay))
+            held_back = _controls(control, assay, dataset)
             limits = [part.limits for part in parts] + [None] * (num_parts - len(parts))
             judgements.append(
                 Judgement(
@@ -91,6 +132,12 @@ def judge(spec: Spec, effects: pa.Table, differences: pa.Table, assay: Sequence[
             )
     order = {name: i for i, name in enumerate(spec.claims)}
     return sorted(judgements, key=lambda judgement: order[judgement.name])
+
+
+def _controls(control: Sequence[AAResult], assay: Sequence[AssayResult], dataset: str) -> tuple[str, ...]:
+    own_control = next((result for result in control if result.dataset == dataset), None)
+    own_assay = next((result for result in assay if result.dataset == dataset), None)
+    return tuple(_held_back(control, own_control, own_assay))
 
 
 def _held_back(control: Sequence[AAResult], own: AAResult | None, assay: AssayResult | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from analysis.claim_words import change, qualifier, reason, sentence
+from analysis.claim_words import qualifier
 from analysis.export import text_rows, write_bytes
 from analysis.headline import control_word, facts, total_spent
 from analysis.summary import summary
@@ -55,18 +55,6 @@ def render_report(inputs: Inputs, pictures: Mapping[str, bytes], provenance: Map
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((resources.files("analysis") / "report.html.j2").read_text(encoding="utf-8"))
-    claims = [
-        {
-            "name": judgement.name,
-            "text": judgement.claim.text,
-            "dataset": judgement.dataset,
-            "verdict": judgement.verdict,
-            "sentence": sentence(judgement, spec),
-            "reason": reason(judgement, spec),
-            "change": change(judgement, spec),
-        }
-        for judgement in inputs.judgements
-    ]
     figures = [
         {
             "name": name,
@@ -80,7 +68,7 @@ def render_report(inputs: Inputs, pictures: Mapping[str, bytes], provenance: Map
         spec=spec,
         title=spec.title or spec.name,
         qualifier=qualifier(spec),
-        claims=claims,
+        claims=inputs.findings,
         facts=facts(inputs),
         control=control_word(inputs),
         cost=total_spent(inputs),
@@ -102,6 +90,8 @@ def _sections(inputs: Inputs) -> list[Section]:
             continue
         columns = table_columns(entry.name)
         rows = text_rows(build_table(inputs, entry.name), columns)
+        if not rows and entry.traits.get("optional"):
+            continue
         # a column without a word in it says nothing
         kept = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
         sections.append(
@@ -118,7 +108,7 @@ def _sections(inputs: Inputs) -> list[Section]:
 
 
 def _effects(inputs: Inputs) -> Section:
-    found = summary(inputs.spec, inputs.effects, inputs.judgements, inputs.assay)
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay)
     return Section(
         title="Main effects",
         caption="arm minus reference: accuracy for every contrast, claimed outcomes for the claims' own; all outcomes are in "

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from analysis.assay import AssayResult
 from analysis.claim_part import failures_text
-from analysis.claim_words import change, sentence
 from analysis.control import aa_results
-from analysis.judgement import Judgement
+from analysis.findings import Finding
 from analysis.numbers import p_text
 from analysis.readings import POOLED
 from analysis.strata import contrast_key, shown_strata
@@ -60,7 +59,7 @@ class Summary:
 
 
 def summary(
-    spec: Spec, effects: pa.Table, judgements: Sequence[Judgement] = (), assay: Sequence[AssayResult] = ()
+    spec: Spec, effects: pa.Table, claims: Sequence[Finding] = (), assay: Sequence[AssayResult] = ()
 ) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
@@ -76,9 +75,7 @@ def summary(
     table = effects.filter(pa.array(kept, pa.bool_()))
     several = len({row["dataset"] for row in rows}) > 1
     return Summary(
-        claims=[
-            f"{sentence(judgement, spec)} To change it: {_lower(change(judgement, spec))}" for judgement in judgements
-        ],
+        claims=[f"{finding.sentence} To change it: {_lower(finding.change)}" for finding in claims],
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
         blocks=_blocks(table.to_pylist(), strata, several),
         effects=table,

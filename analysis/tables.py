@@ -2,7 +2,7 @@
 
 Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
 writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
-report shows it whole (default: not).
+report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,9 @@ from analysis.curves import curves_table
 from analysis.differences import differences_table
 from analysis.effects import effects_table
 from analysis.export import FORMATS, Column, write_table
-from analysis.judgement import Judgement, judge
+from analysis.findings import Finding, findings
+from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
+from analysis.levels import LevelReading, level_readings
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
@@ -59,8 +61,23 @@ class Inputs:
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """Every claim on every dataset."""
-        return judge(self.spec, self.effects, self.differences, self.assay)
+        """Every claim on a difference, on every dataset."""
+        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+
+    @cached_property
+    def levels(self) -> list[LevelReading]:
+        """What the level claims read, on every dataset."""
+        return level_readings(self.spec, self.trials)
+
+    @cached_property
+    def level_judgements(self) -> list[LevelJudgement]:
+        """Every level claim on every dataset."""
+        return judge_levels(self.spec, self.effects, self.levels, self.assay)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Claims of both kinds in words, in the order of their names."""
+        return findings(self.spec, self.judgements, self.level_judgements)
 
 
 def build_table(inputs: Inputs, name: str) -> pa.Table:

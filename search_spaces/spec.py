@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from search_spaces.joint import Joint, refuse_effects
+
 Level = bool | int | float | str
 Levels = dict[str, Level]
 Grid = dict[str, list[Level]]
@@ -133,6 +135,32 @@ class Claim(_Strict):
         return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
 
 
+class LevelClaim(_Strict):
+    """A claim on how high ``outcome`` is in the arm's networks: supported if below ``below``, refuted if above ``above``."""
+
+    text: str
+    arm: Levels = Field(min_length=1)
+    outcome: str
+    below: float
+    above: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LevelClaim":
+        if not self.below <= self.above:
+            raise ValueError(f"needs below <= above, got below={self.below:g}, above={self.above:g}")
+        return self
+
+
+class Published(_Strict):
+    """A result that others have reported for the cells at ``levels``, to stand beside ours: ``value`` of ``outcome``."""
+
+    levels: Levels = Field(min_length=1)
+    outcome: str
+    value: float
+    source: str
+    note: str = ""
+
+
 class Spec(_Strict):
     """A whole study. Everything a result depends on is here; where and with how many workers it runs is not."""
 
@@ -150,10 +178,15 @@ class Spec(_Strict):
     scheduler: Named = Named(name="none")
     resources: Resources = Resources()
     measure: Measure = Measure()
+    space: str = Field(default="", pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    joint: Joint | None = None
+    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     checkpoints: Literal["final", "best", "none"] = "final"
     contrasts: list[Contrast] = []
     control: Contrast | None = None
     claims: dict[str, Claim] = {}
+    level_claims: dict[str, LevelClaim] = {}
+    published: list[Published] = []
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
 
     @field_validator("factors", mode="before")
@@ -189,7 +222,20 @@ class Spec(_Strict):
             raise ValueError(
                 f"budget.search_trials={self.budget.search_trials} but nuisance is empty: nothing to search"
             )
+        if self.joint:
+            refuse_effects(self)
         factors = self.factor_names()
+        named = [("published", known.levels) for known in self.published]
+        named += [(f"level_claims.{name}", claim.arm) for name, claim in self.level_claims.items()]
+        for where, levels in named:
+            for factor in levels:
+                if factor not in factors:
+                    raise ValueError(
+                        f"{where} names {factor!r}, which is no factor of this study ({', '.join(factors)})"
+                    )
+        for name in self.level_claims:
+            if name in self.claims:
+                raise ValueError(f"{name!r} stands under both claims and level_claims")
         for contrast in self.all_contrasts():
             for factor in contrast.arm:
                 if factor not in factors:

@@ -2,13 +2,15 @@
 
 Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
 then any measurement still missing. A thread has one group in flight at most, so every suggestion sees exactly the trials
-before it. Groups are handed out round-robin over cells, least advanced first.
+before it. Groups are handed out round-robin over cells, least advanced first. In a joint search, which chooses the cell too,
+a block is one thread.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study import search
+from search_spaces import Levels
+from study import pareto, search
 from study.config import TrialConfig, measure_key
 from study.ledger import Contents
 from study.plan import Cell, Plan
@@ -16,8 +18,10 @@ from study.schema import ReplicateRecord
 from study.smoothness import settings_in_key
 from study.task import Task
 
+# A cell (in a joint search: all of them) and a block.
 Thread = tuple[str, int]
 Slot = tuple[str, str, int, int]
+ALL_CELLS = "*"
 
 
 class Agenda:
@@ -35,7 +39,7 @@ class Agenda:
         self._tasks: dict[Thread, list[Task]] = {}
         self._cells = {cell.name: cell for cell in plan.cells}
         by_slot: dict[Slot, ReplicateRecord] = {
-            (r["cell"], r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
+            (self._name(r["cell"]), r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
         }
         for thread in self._threads():
             history: list[ReplicateRecord] = []
@@ -48,7 +52,7 @@ class Agenda:
         ready: dict[str, list[tuple[Thread, list[Task]]]] = {}
         for thread in self._threads():
             if thread not in self._in_flight and (tasks := self._ahead(thread)):
-                ready.setdefault(thread[0], []).append((thread, tasks))
+                ready.setdefault(tasks[0].cell, []).append((thread, tasks))
         if not ready:
             return None
         # the least advanced cell; ties go to the order of the plan (min is stable)
@@ -64,7 +68,7 @@ class Agenda:
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""
         for task in tasks:
-            thread = (task.cell, task.block)
+            thread = (self._name(task.cell), task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
             self._to_retry -= {task.config.trial_key, *self._measure_keys(task.config.trial_key).values()}
@@ -79,7 +83,12 @@ class Agenda:
         return not self._in_flight and not any(map(self._ahead, self._threads()))
 
     def _threads(self) -> Iterator[Thread]:
-        return ((cell.name, block) for cell in self.plan.cells for block in range(self.plan.spec.blocks))
+        names = dict.fromkeys(self._name(cell.name) for cell in self.plan.cells)
+        return ((name, block) for name in names for block in range(self.plan.spec.blocks))
+
+    def _name(self, cell: str) -> str:
+        """Of the thread that ``cell`` belongs to."""
+        return ALL_CELLS if self.plan.spec.joint else cell
 
     def _ahead(self, thread: Thread) -> list[Task]:
         """The tasks that a thread is ready for; empty when it has come to its end. Worked out once a step."""
@@ -89,20 +98,43 @@ class Agenda:
 
     def _work_out(self, thread: Thread) -> list[Task]:
         spec, (name, block), history = self.plan.spec, thread, self._history[thread]
-        cell = self._cells[name]
         again = [record for record in history if record["trial_key"] in self._to_retry]
         if again:
-            return [_search_task(TrialConfig.from_mapping(again[0]["config"]), name, block, again[0]["number"])]
+            config = TrialConfig.from_mapping(again[0]["config"])
+            return [_search_task(config, again[0]["cell"], block, again[0]["number"])]
+        if spec.joint:
+            return self._work_out_jointly(block, history)
+        cell = self._cells[name]
         if len(history) < spec.budget.search_trials:
-            values = search.suggest(spec, name, block, history)
+            values = search.suggest(spec, name, block, history, cell.settings)
             if values is not None:
                 config = self.plan.search_config(cell, block, values, search.stop_curve(spec, history))
                 return [_search_task(config, name, block, len(history))]
-        return self._confirm(cell, block, history)
-
-    def _confirm(self, cell: Cell, block: int, history: list[ReplicateRecord]) -> list[Task]:
-        spec = self.plan.spec
         values, defaulted = search.winner(spec, history)
+        return self._confirm(cell, block, values, len(history), defaulted=defaulted)
+
+    def _work_out_jointly(self, block: int, history: list[ReplicateRecord]) -> list[Task]:
+        """One task at a time, so that a group holds members of one cell."""
+        spec = self.plan.spec
+        if len(history) < spec.budget.search_trials:
+            suggested = search.suggest_jointly(spec, list(self._cells), block, history)
+            if suggested is not None:
+                name, values = suggested
+                return [
+                    _search_task(
+                        self.plan.search_config(self._cells[name], block, values, ()), name, block, len(history)
+                    )
+                ]
+        for record in pareto.chosen(spec, history):
+            values = {name: record["config"][name] for name in spec.nuisance}
+            tasks = self._confirm(self._cells[record["cell"]], block, values, record["number"])
+            if tasks:
+                return tasks[:1]
+        return []
+
+    def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:
+        """What is missing of the replicates that train ``values``, the winner of a search."""
+        spec = self.plan.spec
         tasks = []
         for replicate in self.plan.replicates(block):
             config = self.plan.confirm_config(cell, block, replicate, values)
@@ -117,7 +149,7 @@ class Agenda:
                         phase="confirm",
                         block=block,
                         replicate=replicate,
-                        number=len(history),
+                        number=number,
                         statistics=missing,
                         boundary=() if defaulted else search.at_boundary(spec, values),
                         defaulted=defaulted,

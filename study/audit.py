@@ -15,6 +15,7 @@ from analysis.records import current_records
 from study import search
 from study.config import TrialConfig, measure_key
 from study.ledger import Contents, decode, segments
+from study.pareto import chosen
 from study.plan import Plan
 from study.schema import ReplicateRecord
 from study.smoothness import settings_in_key
@@ -76,6 +77,10 @@ def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
     """Optuna, asked again with the same history, suggests what was run; the winner is what was confirmed."""
+    if plan.spec.joint:
+        yield from _joint_suggestions(plan, contents)
+        return
+    settings = {cell.name: cell.settings for cell in plan.cells}
     threads: dict[tuple[str, int], list[ReplicateRecord]] = {}
     for record in contents.replicates.values():
         if record["phase"] == "search":
@@ -86,7 +91,7 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
             yield f"search: {cell} block {block} has trials {[record['number'] for record in history]}"
             continue
         for number, record in enumerate(history):
-            suggested = search.suggest(plan.spec, cell, block, history[:number])
+            suggested = search.suggest(plan.spec, cell, block, history[:number], settings.get(cell))
             run = {name: record["config"][name] for name in plan.spec.nuisance}
             if suggested != run:
                 yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
@@ -97,6 +102,32 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
             run = {name: record["config"][name] for name in plan.spec.nuisance}
             if values != run and len(history) >= plan.spec.budget.search_trials:
                 yield f"search: {_where(record)} confirmed {run}, the winner is {values}"
+
+
+def _joint_suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
+    cells = [cell.name for cell in plan.cells]
+    for block in range(plan.spec.blocks):
+        records = [r for r in contents.replicates.values() if (r["phase"], r["block"]) == ("search", block)]
+        history = sorted(records, key=lambda record: record["number"])
+        if [record["number"] for record in history] != list(range(len(history))):
+            yield f"search: block {block} has trials {[record['number'] for record in history]}"
+            continue
+        for number, record in enumerate(history):
+            suggested = search.suggest_jointly(plan.spec, cells, block, history[:number])
+            run = record["cell"], {name: record["config"][name] for name in plan.spec.nuisance}
+            if suggested != run:
+                yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
+        if len(history) < plan.spec.budget.search_trials:
+            continue
+        front = {(record["cell"], record["number"]) for record in chosen(plan.spec, history)}
+        for record in current_records(plan.spec, contents):
+            mine = record["phase"] == "confirm" and record["block"] == block
+            if (
+                mine
+                and record["cell"] in {cell for cell, _ in front}
+                and (record["cell"], record["number"]) not in front
+            ):
+                yield f"search: {_where(record)} was confirmed and is not the block's choice"
 
 
 def _measures(plan: Plan, contents: Contents) -> Iterator[str]:

@@ -4,22 +4,22 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from analysis.power import pairs_for_verdict, smallest_detectable
-from analysis.signflip import smallest_p
+from analysis.power import pairs_for_verdict
+from analysis.power_words import power_lines
 from analysis.summary import DEMONSTRATION, summary
 from analysis.tables import Inputs
-from study.forecast import forecast, total_seconds
+from study.forecast import CellForecast, forecast, forecast_device, total_seconds
+from study.joint_words import plan_lines, result_lines
 from study.ledger import Contents
 from study.plan import Plan
 from study.schema import STATES
+from study.smoothness import Estimate
 from study.workspace import Workspace
-
-# A spread of paired accuracy differences to show power at before anything has run: 1 point.
-_ASSUMED_SD = 0.01
 
 
 def open_console() -> Console:
@@ -34,39 +34,51 @@ def say(console: Console, line: str) -> None:
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing."""
-    spec, cells = plan.spec, forecast(plan)
+    spec, device = plan.spec, forecast_device(plan)
+    cells = forecast(plan, device)
     table = Table("cell", *_right("parameters", "MFLOPs", "s a search trial", "s a confirm", "s measuring"), box=None)
     for cell in cells:
         each = (cell.search_seconds, cell.confirm_seconds, cell.measure_seconds)
-        table.add_row(cell.cell, f"{cell.params:,}", f"{cell.flops / 1e6:.2f}", *(f"{s:.2f}" for s in each))
+        table.add_row(cell.cell, f"{cell.params:,}", f"{cell.flops / 1e6:,.2f}", *(f"{s:,.2f}" for s in each))
     console.print(f"[bold]{escape(spec.name)}[/bold]  {escape(spec.title)}")
     console.print(table)
     budget = spec.budget
     guided = len(plan.cells) * spec.blocks * (budget.search_trials - budget.startup_trials)
-    seconds = total_seconds(plan, cells)
     lines = [
         f"{len(plan.cells)} cells x {spec.blocks} blocks x ({budget.search_trials} search trials + {spec.replicates} "
         f"confirmed) = {plan.num_search} + {plan.num_confirm} trainings",
         f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block, "
         "shared by all cells",
-        f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights",
-        _power(plan),
+        _size(cells),
+        _expected(plan, cells, device),
+        *power_lines(spec),
         *_warnings(plan),
     ]
+    if spec.joint:
+        lines = plan_lines(plan, cells)
     if spec.demonstration:
         lines.append(DEMONSTRATION)
     for line in lines:
         say(console, line)
 
 
-def _power(plan: Plan) -> str:
-    spec, pairs = plan.spec, _pairs(plan)
-    effect = smallest_detectable(pairs, spec.alpha, _ASSUMED_SD)
-    found = f"differences of {100 * effect:.2f} points are found 4 times in 5" if effect < 1 else "nothing can be found"
+def _size(cells: Sequence[CellForecast]) -> str:
+    params, flops = [cell.params for cell in cells], [cell.flops for cell in cells]
+    total = sum(cell.training_flops for cell in cells)
     return (
-        f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
-        f"spread of {100 * _ASSUMED_SD:g} points, {found}"
+        f"networks of {min(params):,} to {max(params):,} parameters and {min(flops) / 1e6:,.4g} to "
+        f"{max(flops) / 1e6:,.4g} MFLOPs an image; {total:.2g} FLOPs of training in all"
     )
+
+
+def _expected(plan: Plan, cells: Sequence[CellForecast], device: str) -> str:
+    """The whole study's time from the steps timed just now, on the kind of device that they were timed on."""
+    seconds, gpus = total_seconds(plan, list(cells)), plan.spec.resources.gpus
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        return f"expected: {seconds / 3600 * min(gpus, 1):,.1f} GPU hours, timed here on {name}, a trial alone on it"
+    text = f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights"
+    return f"{text}; there is no GPU here: plan on a host with one for GPU hours" if gpus else text
 
 
 def _pairs(plan: Plan) -> int:
@@ -76,7 +88,9 @@ def _pairs(plan: Plan) -> int:
 def _warnings(plan: Plan) -> list[str]:
     """What stands in the way of a verdict, and how much would be enough."""
     spec, pairs = plan.spec, _pairs(plan)
-    claims = max(len(spec.claims), 1)
+    if spec.joint:
+        return []
+    claims = max(len(spec.claims) + len(spec.level_claims), 1)
     wanted = pairs_for_verdict(spec.alpha, claims)
     lines = []
     if spec.blocks == 1:
@@ -99,6 +113,21 @@ def print_levels(rows: Sequence[Mapping[str, str]], console: Console) -> None:
             if row["kind"] == kind:
                 table.add_row(*(escape(row[column]) for column in ("name", "formula", "extra_params", "source")))
         console.print(f"[bold]{kind}[/bold]")
+        console.print(table)
+
+
+def print_measured(found: Mapping[str, Mapping[str, Estimate] | str], console: Console) -> None:
+    """Estimates of one network: value, standard error, number of samples, and a mark where not converged."""
+    for statistic, estimates in found.items():
+        console.print(f"[bold]{escape(statistic)}[/bold]")
+        if isinstance(estimates, str) or not estimates:
+            say(console, estimates if isinstance(estimates, str) else "nothing to measure on this network")
+            continue
+        table = Table("estimate", *_right("value", "standard error", "samples"), "", box=None)
+        for name, e in estimates.items():
+            table.add_row(
+                name, f"{e.value:.4g}", f"{e.stderr:.2g}", str(e.num_samples), "" if e.converged else "not converged"
+            )
         console.print(table)
 
 
@@ -130,14 +159,17 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
         totals += counts
         table.add_row(
             cell.name,
-            f"{counts['search']}/{spec.blocks * spec.budget.search_trials}",
-            f"{counts['confirm']}/{spec.blocks * spec.replicates}",
+            # a joint search gives no cell a number of its own
+            f"{counts['search']}" + ("" if spec.joint else f"/{spec.blocks * spec.budget.search_trials}"),
+            f"{counts['confirm']}" + ("" if spec.joint else f"/{spec.blocks * spec.replicates}"),
             *(str(counts[state] or "-") for state in STATES),
         )
-    waiting = plan.num_search + plan.num_confirm - totals["search"] - totals["confirm"]
+    left = plan.num_search + plan.num_confirm - totals["search"] - totals["confirm"]
+    waiting = f"at most {left}" if spec.joint else left
     console.print(table)
     console.print(
-        f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}", highlight=False
+        f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}",
+        highlight=False,
     )
     failed = [record for record in contents.replicates.values() if record["state"] == "failed"]
     for reason, count in Counter(record["reason"].splitlines()[-1] for record in failed).most_common():
@@ -149,8 +181,12 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
 
 
 def print_results(inputs: Inputs, console: Console) -> None:
-    """The claims and main effects, and what to know before believing them."""
-    found = summary(inputs.spec, inputs.effects, inputs.judgements, inputs.assay)
+    """The claims and main effects, and what to know before believing them; of a joint search, what it found."""
+    if inputs.spec.joint:
+        for line in result_lines(inputs):
+            say(console, line)
+        return
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay)
     for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
         if lines:
             console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)
@@ -182,7 +218,7 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 3600:,.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
 
 
 def _right(*headings: str) -> list[Column]:

@@ -20,6 +20,7 @@ from study.errors import UserError
 from study.ledger import Contents, Ledger, read_ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
+from study.plugins import plugin_sources
 from study.provenance import note_session, read_sessions, session_tags
 from study.schema import Record
 from study.tracking.audit import audit_view
@@ -54,7 +55,8 @@ def run(
             describe.print_start(plan, contents, workspace, console)
             agenda = Agenda(plan, contents, retry_failed=retry_failed)
             if not agenda.done:
-                note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus)
+                sources = plugin_sources(spec.plugins)
+                note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
             with MlflowView(spec, workspace.root, contents, uri, _warner(console)) as view:
                 if not agenda.done:
                     # ray takes seconds to import, and a finished study needs none of it

@@ -1,26 +1,42 @@
-"""What a study will cost here: optimisation steps, evaluations and measurements are timed, not guessed, then multiplied."""
+"""What a study will cost here: optimisation steps, evaluations and measurements are timed, not guessed, then multiplied.
+
+Images are random numbers of the right shape, so that a study can be planned before its data is there. A step that is slow
+is timed on fewer images and scaled. Statistics are timed on one small network, in units of its forward pass, for they cost
+forward and backward passes of whatever network they are taken on.
+"""
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import TrialConfig
-from study.data import Dataset, Splits, load_dataset, split
+from study.data.facts import Facts, dataset_facts
 from study.models import build_network, num_flops, num_params
 from study.plan import Cell, Plan
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
+from study.training.penalty import jacobian_penalty, unit_directions
 
 _TIMED = 5
+# A step on this many images is tried first; one that takes longer than this many seconds is scaled up, not repeated whole.
+_FEW_IMAGES = 4
+_SLOW_STEP = 0.2
+# A training step costs about three forward passes (one forward, two for the gradients).
+_PASSES_A_STEP = 3
+# The network on which statistics are timed, and the largest side of its images.
+_SMALL = {"network": "cifar_resnet", "depth": 8, "width": 8}
+_SMALL_SIDE = 16
+# No statistic needs more images than this of a split, however large it is.
+_MOST_IMAGES = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellForecast:
-    """Cost of one cell: trained parameters, FLOPs of one image, and seconds of one replicate by phase."""
+    """Cost of one cell: trained parameters, FLOPs of one image, seconds of one replicate by phase, all training's FLOPs."""
 
     cell: str
     params: int
@@ -28,6 +44,12 @@ class CellForecast:
     search_seconds: float
     confirm_seconds: float
     measure_seconds: float
+    training_flops: float
+
+
+def forecast_device(plan: Plan) -> str:
+    """Where trials of ``plan`` run, if that is here: ``cuda`` or ``cpu``."""
+    return "cuda" if plan.spec.resources.gpus and torch.cuda.is_available() else "cpu"
 
 
 def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
@@ -35,10 +57,14 @@ def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.spec.resources.threads)
     try:
-        cells = [_cell(plan, cell, device) for cell in plan.cells]
-        # measured on one network; the others cost as many times more as their forward pass does
-        measuring = _measure_seconds(plan, plan.cells[0], device) / cells[0].flops
-        return [replace(cell, measure_seconds=measuring * cell.flops) for cell in cells]
+        passes: dict[str, float] = {}
+        cells = []
+        for cell in plan.cells:
+            dataset = cell.settings["dataset"]
+            if dataset not in passes:
+                passes[dataset] = _measuring_passes(plan, dataset_facts(dataset), device)
+            cells.append(_cell(plan, cell, device, passes[dataset]))
+        return cells
     finally:
         torch.set_num_threads(threads)
 
@@ -54,58 +80,92 @@ def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
     return blocks * sum(each)
 
 
-def _built(plan: Plan, cell: Cell, device: str) -> tuple[TrialConfig, Dataset, Splits, nn.Module]:
-    config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in plan.spec.nuisance.items()})
-    dataset = load_dataset(config.dataset)
-    model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
-    return config, dataset, split(dataset, config.split_seed), model.to(device)
-
-
-def _cell(plan: Plan, cell: Cell, device: str) -> CellForecast:
-    config, dataset, splits, model = _built(plan, cell, device)
-    epoch = _epoch_seconds(model, splits, config, device)
+def _cell(plan: Plan, cell: Cell, device: str, passes: float) -> CellForecast:
+    spec = plan.spec
+    config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in spec.nuisance.items()})
+    known = dataset_facts(config.dataset)
+    model = _network(config, known).to(device)
+    flops = num_flops(model, known.image_shape)
+    image_seconds = _image_seconds(model, known, config, device)
+    # the epoch's evaluation is a forward pass of every validation image
+    epoch = image_seconds * (known.num_train + known.num_val / _PASSES_A_STEP)
+    search_epochs = spec.budget.search_epochs or config.epochs
+    epochs = spec.blocks * (spec.budget.search_trials * search_epochs + spec.replicates * config.epochs)
     return CellForecast(
         cell=cell.name,
         params=num_params(model),
-        flops=num_flops(model, dataset.image_shape),
-        search_seconds=(plan.spec.budget.search_epochs or config.epochs) * epoch,
+        flops=flops,
+        search_seconds=search_epochs * epoch,
         confirm_seconds=config.epochs * epoch,
-        measure_seconds=0.0,
+        measure_seconds=passes * image_seconds / _PASSES_A_STEP,
+        training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
     )
 
 
-def _epoch_seconds(model: nn.Module, splits: Splits, config: TrialConfig, device: str) -> float:
-    batch = min(config.batch_size, len(splits.train))
-    pixels, labels = splits.train.pixels(slice(batch)).to(device), splits.train.labels[:batch].to(device)
+def _network(config: TrialConfig, known: Facts) -> nn.Module:
+    channels = known.image_shape[0]
+    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
+
+
+def _images(known: Facts, num: int, shape: tuple[int, int, int] | None = None) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(derive_seed("forecast", num))
+    return torch.rand((num, *(shape or known.image_shape)), generator=generator), torch.arange(num) % known.num_classes
+
+
+def _image_seconds(model: nn.Module, known: Facts, config: TrialConfig, device: str) -> float:
+    """Seconds of an optimisation step for each image of its batch."""
+    batch = min(config.batch_size, known.num_train)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=config.momentum)
 
-    def step() -> float:
-        started = time.perf_counter()
-        loss = functional.cross_entropy(model(pixels), labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        float(loss.detach())  # waits for the device
-        return time.perf_counter() - started
+    def seconds(num: int, times: int) -> float:
+        pixels, labels = (part.to(device) for part in _images(known, num))
+        pixels.requires_grad_(config.jacobian_penalty > 0)
+        directions = unit_directions(num, known.num_classes, 0, 0, 0).to(pixels)
+
+        def step() -> float:
+            started = time.perf_counter()
+            logits = model(pixels)
+            loss = functional.cross_entropy(logits, labels)
+            if config.jacobian_penalty > 0:
+                loss = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            float(loss.detach())  # waits for the device
+            return time.perf_counter() - started
+
+        step()
+        return statistics.median(step() for _ in range(times)) / num
 
     model.train()
-    step()
-    seconds = statistics.median(step() for _ in range(_TIMED))
-    # a forward pass takes about a third of a step
-    return seconds * (len(splits.train) // batch + len(splits.val) / batch / 3)
+    few = min(_FEW_IMAGES, batch)
+    first = seconds(few, 1)
+    return first if first * few > _SLOW_STEP else seconds(batch, _TIMED)
 
 
-def _measure_seconds(plan: Plan, cell: Cell, device: str) -> float:
-    _, dataset, splits, model = _built(plan, cell, device)
-    parts = {"val": splits.val, "test": splits.test}
+def _measuring_passes(plan: Plan, known: Facts, device: str) -> float:
+    """What the study's statistics cost on a network, in forward passes of one image."""
+    chosen = plan.spec.measure.statistics
+    if not chosen:
+        return 0.0
+    channels, height, width = known.image_shape
+    shape = (channels, min(height, _SMALL_SIDE), min(width, _SMALL_SIDE))
+    config = TrialConfig.from_mapping({**_SMALL, "dataset": "small", "seed": 0, "split_seed": 0})
+    model = _network(config, known).to(device)
+    sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
+    parts = {name: _images(known, min(num, _MOST_IMAGES), shape) for name, num in sizes.items()}
     context = MeasureContext.calibrated(
         model=model,
-        images={name: part.pixels().to(device) for name, part in parts.items()},
-        labels={name: part.labels.to(device) for name, part in parts.items()},
-        num_classes=dataset.num_classes,
+        images={name: pixels.to(device) for name, (pixels, _) in parts.items()},
+        labels={name: labels.to(device) for name, (_, labels) in parts.items()},
+        num_classes=known.num_classes,
         seed=derive_seed(plan.spec.seed, "forecast"),
     )
+    pixels = context.images["test"]
     started = time.perf_counter()
-    for name, settings in plan.spec.measure.statistics.items():
+    context.logits(pixels)
+    forward = (time.perf_counter() - started) / len(pixels)
+    started = time.perf_counter()
+    for name, settings in chosen.items():
         measure(name, parse_settings(name, settings), context)
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) / forward

@@ -82,6 +82,11 @@ class LiveView:
     @property
     def _counts(self) -> str:
         spec = self._plan.spec
+        if spec.joint:
+            return (
+                f"search {self._phases['search']}/{self._plan.num_search}, "
+                f"confirmed {self._phases['confirm']} of at most {self._plan.num_confirm}"
+            )
         wanted = spec.blocks * spec.replicates
         cells = sum(self._confirmed[cell.name] >= wanted for cell in self._plan.cells)
         blocks = sum(self._confirmed.values()) // spec.replicates

@@ -5,13 +5,17 @@ Everything that can be refused is refused here, before anything starts: unknown 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from search_spaces import Choice, Levels, Spec
 from study import models
 from study.config import TrialConfig
-from study.data import load_dataset
+from study.data import dataset_facts, load_dataset
 from study.errors import UserError, nearest
+from study.plugins import load_plugins
 from study.registry import (
     ATTENTION_FORMS,
     ATTENTIONS,
@@ -21,7 +25,7 @@ from study.registry import (
     NETWORKS,
     Registry,
 )
-from study.search import check_parts
+from study.search import check_parts, check_space
 from study.seeding import derive_seed
 from study.smoothness import parse_settings
 from study.training import check_schedule
@@ -70,11 +74,15 @@ class Plan:
     @property
     def num_search(self) -> int:
         """Search trials of the whole study."""
+        if self.spec.joint:
+            return self.spec.blocks * self.spec.budget.search_trials
         return len(self.cells) * self.spec.blocks * self.spec.budget.search_trials
 
     @property
     def num_confirm(self) -> int:
-        """Confirmed replicates of the whole study."""
+        """Confirmed replicates of the whole study; at most, where the search is joint."""
+        if self.spec.joint:
+            return self.spec.blocks * self.spec.joint.confirm
         return len(self.cells) * self.spec.blocks * self.spec.replicates
 
     def _config(self, cell: Cell, block: int, seed: int, values: Mapping[str, Any]) -> TrialConfig:
@@ -82,8 +90,12 @@ class Plan:
         return TrialConfig.from_mapping({**cell.settings, **values, "seed": seed, "split_seed": split_seed})
 
 
-def make_plan(spec: Spec) -> Plan:
-    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name."""
+def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
+    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name.
+
+    With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts.
+    """
+    load_plugins(spec.plugins, str(Path.cwd()) if spec.plugins else "")
     for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
         for name in names:
             if name in _DERIVED or name not in TrialConfig.__dataclass_fields__:
@@ -96,11 +108,22 @@ def make_plan(spec: Spec) -> Plan:
         parse_settings(statistic, settings)
     plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
     keys: dict[str, str] = {}
+    networks: dict[str, str] = {}
     for cell in plan.cells:
         key = plan.confirm_config(cell, 0, 0, _defaults(spec)).trial_key
         if key in keys:
             raise UserError(f"factors: two cells are one and the same network: {keys[key]!r} and {cell.name!r}")
         keys[key] = cell.name
+        if (identity := _placed(plan, cell)) in networks:
+            raise UserError(
+                f"factors: two cells are one and the same network: {networks[identity]!r} and {cell.name!r} "
+                "(merge_where picks the same blocks at this depth); leave one out"
+            )
+        networks[identity] = cell.name
+        check_space(spec, cell.settings)
+    if needs_data:
+        for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
+            load_dataset(name)
     return plan
 
 
@@ -113,9 +136,32 @@ def _cell(spec: Spec, levels: Levels) -> Cell:
     check_schedule(config.schedule)
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
-    dataset = load_dataset(config.dataset)
-    models.build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
+    _build(config)
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _build(config: TrialConfig) -> nn.Module:
+    known = dataset_facts(config.dataset)
+    channels = known.image_shape[0]
+    return models.build_network(
+        config, num_classes=known.num_classes, mean=(0.0,) * channels, deviation=(1.0,) * channels
+    )
+
+
+def _placed(plan: Plan, cell: Cell) -> str:
+    """All settings but ``merge_where``, and where that puts the operator: modules with their plain attributes, by name.
+
+    Names of levels count: ``add`` and its alias are one network on purpose.
+    """
+    settings = {**cell.settings, "merge_where": ""}
+    parts: list[Any] = [sorted(settings.items())]
+    if "merge_where" in plan.spec.factor_names():
+        network = _build(plan.confirm_config(cell, 0, 0, _defaults(plan.spec)))
+        for name, module in network.named_modules():
+            plain = {key: value for key, value in vars(module).items() if isinstance(value, (str, int, float, tuple))}
+            shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]
+            parts.append((name, type(module).__qualname__, sorted(plain.items()), shapes))
+    return repr(parts)
 
 
 def _defaults(spec: Spec) -> Levels:

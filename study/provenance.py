@@ -12,7 +12,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ _PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "nu
 _FILE = "provenance.json"
 
 
-def note_session(root: Path, datasets: Iterable[str], *, gpus: float = 0) -> None:
+def note_session(
+    root: Path, datasets: Iterable[str], *, gpus: float = 0, plugins: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
     """Add how the study runs now to ``root / provenance.json``, unless its last entry says the same.
 
     ``gpus``: what a group of replicates occupies; 0 means that it trains on the CPU. Loads each dataset (cached).
+    ``plugins``: where modules with levels of the user's own came from, as ``study.plugins.plugin_sources`` tells.
     """
-    session = {
+    session: dict[str, Any] = {
         **_commit(Path(__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -38,6 +41,8 @@ def note_session(root: Path, datasets: Iterable[str], *, gpus: float = 0) -> Non
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "datasets": {name: fingerprint(name) for name in sorted(set(datasets))},
     }
+    if plugins:
+        session["plugins"] = {name: dict(source) for name, source in plugins.items()}
     sessions = read_sessions(root)
     if sessions[-1:] != [session]:
         partial = root / f"{_FILE}.partial"
@@ -66,7 +71,7 @@ def fingerprint(name: str) -> dict[str, Any]:
     dataset = load_dataset(name)
     digest = hashlib.blake2b(digest_size=8)
     for part in (dataset.pool, dataset.test):
-        for tensor in (part.images, part.labels):
+        for tensor in part.content():
             digest.update(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode())
             digest.update(tensor.contiguous().numpy().data)
     return {

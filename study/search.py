@@ -19,7 +19,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy.stats import qmc
 
 from search_spaces import Choice, FloatRange, Levels, Spec
+from study import space
 from study.errors import UserError
+from study.pareto import objectives
 from study.registry import SAMPLERS, SCHEDULERS
 from study.schema import ReplicateRecord
 from study.seeding import derive_seed
@@ -31,7 +33,11 @@ OBJECTIVE = "val/loss"
 NEVER = sys.float_info.max
 # The share of a (log) range at either end within which a winner is flagged.
 BOUNDARY = 0.1
+# The name under which a joint search chooses among cells; no setting is called so.
+_CELL = "cell"
 _REDRAWS = 16
+# How often a space of one's own is tried before a study starts, so that its branches are seen.
+_SPACE_CHECKS = 16
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -90,20 +96,46 @@ def check_parts(spec: Spec) -> None:
             raise UserError(f"{kind}.settings of {named.name!r}: {error}") from None
 
 
-def suggest(spec: Spec, cell: str, block: int, history: Sequence[ReplicateRecord]) -> Levels | None:
+def suggest(
+    spec: Spec, cell: str, block: int, history: Sequence[ReplicateRecord], settings: Mapping[str, Any] | None = None
+) -> Levels | None:
     """Nuisance values of trial number ``len(history)`` of ``cell`` and ``block``; ``None`` when none are left untried.
 
     The first ``startup_trials`` come from one scrambled Sobol set a block, shared by all cells; the sampler's follow. A
-    point already tried in this cell and block is not suggested again.
+    point already tried in this cell and block is not suggested again. ``settings`` are the cell's, for a space of one's own.
     """
     number = len(history)
     tried = [{name: record["config"][name] for name in spec.nuisance} for record in history]
     for redraw in range(_REDRAWS):
-        point = _draw(spec, cell, block, number, redraw, history)
+        if spec.space:
+            point = _draw_freely(spec, cell, block, redraw, history, settings or {})
+        else:
+            point = _draw(spec, cell, block, number, redraw, history)
         if point not in tried:
             return point
+    if spec.space:  # what is left of a function's space is not known
+        return None
     left = [point for point in _all_points(spec) if point not in tried]
     generator = np.random.default_rng(derive_seed(spec.seed, "rest", cell, block, number))
+    return left[int(generator.integers(len(left)))] if left else None
+
+
+def suggest_jointly(
+    spec: Spec, cells: Sequence[str], block: int, history: Sequence[ReplicateRecord]
+) -> tuple[str, Levels] | None:
+    """Cell and nuisance values of trial number ``len(history)`` of a joint search in ``block``; ``None`` when none are left.
+
+    The cell is one choice among those of the spec's grids, so that no combination outside them is ever suggested (an
+    attention ``none`` has no form). A pair already tried in this block is not suggested again.
+    """
+    number = len(history)
+    tried = [{_CELL: record["cell"], **{name: record["config"][name] for name in spec.nuisance}} for record in history]
+    for redraw in range(_REDRAWS):
+        point = _draw_jointly(spec, cells, block, number, redraw, history)
+        if point not in tried:
+            return str(point.pop(_CELL)), point
+    left = [(cell, p) for p in _all_points(spec) for cell in cells if {_CELL: cell, **p} not in tried]
+    generator = np.random.default_rng(derive_seed(spec.seed, "rest", "joint", block, number))
     return left[int(generator.integers(len(left)))] if left else None
 
 
@@ -149,6 +181,68 @@ def _draw(spec: Spec, cell: str, block: int, number: int, redraw: int, history: 
     study.add_trials([_told(record, distributions) for record in history])
     params: Levels = study.ask(fixed_distributions=distributions).params
     return params
+
+
+def _draw_freely(
+    spec: Spec, cell: str, block: int, redraw: int, history: Sequence[ReplicateRecord], settings: Mapping[str, Any]
+) -> Levels:
+    """A point of the space that a function defines; what is not known before it runs has no Sobol set.
+
+    Start-up points are random, from one seed a block and number for all cells: where two cells ask the same questions, they
+    have the same answers.
+    """
+    number = len(history)
+    if number < spec.budget.startup_trials:
+        seed = derive_seed(spec.seed, "space", block, number, redraw) % 2**32
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    else:
+        seed = derive_seed(spec.seed, "sampler", cell, block, number, redraw) % 2**32
+        sampler = SAMPLERS[spec.sampler.name].build(seed, **spec.sampler.settings)
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    for record in history:
+        asked = optuna.trial.FixedTrial({name: record["config"][name] for name in spec.nuisance})
+        space.ask(spec, asked, settings)
+        study.add_trial(_told(record, asked.distributions))
+    return space.ask(spec, study.ask(), settings)
+
+
+def check_space(spec: Spec, settings: Mapping[str, Any]) -> None:
+    """Ask a space of one's own a few random times for a cell's ``settings``. Raises ``UserError`` as ``space.ask`` does."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(_SPACE_CHECKS if spec.space else 0):
+        space.ask(spec, study.ask(), settings)
+
+
+def _draw_jointly(
+    spec: Spec, cells: Sequence[str], block: int, number: int, redraw: int, history: Sequence[ReplicateRecord]
+) -> Levels:
+    assert spec.joint is not None
+    if number < spec.budget.startup_trials and redraw == 0:
+        count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
+        seed = derive_seed(spec.seed, "sobol", "joint", block)
+        units = qmc.Sobol(1 + len(spec.nuisance), rng=seed).random_base2(count)[number]
+        cell = cells[min(int(units[0] * len(cells)), len(cells) - 1)]
+        pairs = zip(spec.nuisance.items(), units[1:], strict=True)
+        return {_CELL: cell, **{name: _from_unit(nuisance, float(unit)) for (name, nuisance), unit in pairs}}
+    sampler = SAMPLERS[spec.sampler.name].build(
+        derive_seed(spec.seed, "sampler", "joint", block, number, redraw) % 2**32, **spec.sampler.settings
+    )
+    directions = [objective.direction for objective in spec.joint.objectives]
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    distributions: dict[str, BaseDistribution] = {_CELL: CategoricalDistribution(list(cells))}
+    distributions |= {name: _distribution(nuisance) for name, nuisance in spec.nuisance.items()}
+    reached = [values for record in history if (values := objectives(spec, record))] or [(0.0,) * len(directions)]
+    # what did not complete is told as bad as the worst in every objective: finite, and on their scale
+    worst = [
+        (max if direction == "minimize" else min)(column)
+        for direction, column in zip(directions, zip(*reached, strict=True), strict=True)
+    ]
+    for record in history:
+        params = {_CELL: record["cell"], **{name: record["config"][name] for name in spec.nuisance}}
+        told = objectives(spec, record) or worst
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=told))
+    point: Levels = study.ask(fixed_distributions=distributions).params
+    return point
 
 
 def _told(record: ReplicateRecord, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.FrozenTrial:

@@ -35,6 +35,7 @@ from ray.tune.search import Searcher
 from study.agenda import Agenda
 from study.errors import UserError
 from study.ledger import Ledger
+from study.plugins import load_plugins
 from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
@@ -71,6 +72,7 @@ class Group(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start on a group."""
+        load_plugins(config["plugins"], config["folder"])
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
@@ -202,6 +204,8 @@ def run_agenda(
     """
     resources = agenda.plan.spec.resources
     common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
+    plugins = agenda.plan.spec.plugins
+    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else ""}
     writer = LedgerWriter(ledger, storage, listen)
     searcher = AgendaSearcher(agenda, common, writer.lost)
     with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):

@@ -20,7 +20,10 @@ from search_spaces import Spec
 from study.errors import UserError
 
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept.
-_FREE = {"title", "demonstration", "measure", "contrasts", "control", "claims", "alpha", "checkpoints"}
+_FREE = {
+    "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "checkpoints",
+    "plugins",
+}  # fmt: skip
 _FREE_RESOURCES = {"cpus", "gpus"}
 
 
@@ -100,6 +103,8 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
     for key in ("blocks", "budget.search_trials"):
         if new[key] < old[key]:
             raise UserError(f"{where} holds results with {key} = {old[key]!r}; it can grow, not shrink to {new[key]!r}")
+    if new.get("joint.confirm") and _cells(before) != _cells(now):
+        raise UserError(f"{where} holds results of a joint search over other cells; use another name or --storage")
     gone = [cell for cell in _cells(before) if cell not in _cells(now)]
     if gone:
         raise UserError(f"{where} holds results of cell {gone[0]!r}, which the specification no longer has")

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("plan", "run", "status", "report", "export", "ui", "audit", "retry", "levels", "doctor")
+COMMANDS = (
+    "plan",
+    "run",
+    "status",
+    "report",
+    "export",
+    "ui",
+    "audit",
+    "retry",
+    "measure",
+    "behaviour",
+    "levels",
+    "doctor",
+)
 
 
 def fmm_study(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,6 +84,16 @@ def test_status_before_a_run(tmp_path: Path) -> None:
     done = fmm_study("status", "digits", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "0 done, 560 waiting; not running" in done.stdout
+
+
+def test_behaviour_is_a_line_a_network_or_a_block() -> None:
+    chosen = ("--merge", "add", "--merge", "mul", "--depth", "8", "--depth", "56", "--width", "4")
+    lines = fmm_study("behaviour", *chosen).stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["add", "8"], ["mul", "8"], ["add", "56"], ["mul", "56"]]
+    assert lines[1].endswith("fair") and not lines[4].endswith("fair")
+    assert fmm_study("behaviour", *chosen[:2], "--depth", "8", "--blocks").stdout.count("stages.") == 3
+    done = fmm_study("behaviour", "--merge", "addd")
+    assert done.returncode == 2 and "did you mean 'add'" in done.stderr
 
 
 def test_levels_lists_every_registered_part() -> None:

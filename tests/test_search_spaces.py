@@ -58,7 +58,7 @@ def test_the_digits_preset_is_the_study_it_says():
 def test_every_preset_can_be_planned():
     assert "digits" in presets()
     for name in presets():
-        assert load_spec(name).name == name and make_plan(load_spec(name)).cells
+        assert load_spec(name).name == name and make_plan(load_spec(name), needs_data=False).cells
 
 
 def test_a_file_is_read_by_its_path(tmp_path):
@@ -269,3 +269,19 @@ def test_names_and_levels_are_refused_by_the_plan(changes, parts):
         make_plan(parse_spec(changed(**changes), "here"))
     message = str(caught.value)
     assert "\n" not in message and all(part in message for part in parts), message
+
+
+PLACED = {"factors": {"merge": ["mul"], "merge_where": ["all", "first"]}}
+
+
+def test_two_places_that_are_one_network_are_refused(spec_of):
+    with pytest.raises(
+        UserError, match=r"'fake/d8/mul/merge_where=all' and 'fake/d8/mul/merge_where=first'.*same blocks"
+    ):
+        make_plan(spec_of(**PLACED))
+    deeper = {"dataset": "fake", "depth": 14, "width": 4, "epochs": 1}
+    assert len(make_plan(spec_of(**PLACED, fixed=deeper)).cells) == 2
+    # equal on purpose, and a site that no module's type tells
+    assert len(make_plan(spec_of(factors={"merge": ["add", "add_alias"], "merge_where": ["all"]})).cells) == 2
+    branch = {"merge": ["add"], "merge_site": ["branch"], "merge_where": ["all", "alternate"]}
+    assert len(make_plan(spec_of(factors=branch)).cells) == 2

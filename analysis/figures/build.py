@@ -59,8 +59,14 @@ def build_figures(
     Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
     """
     written = {}
-    for name in list(names) or figure_names():
+    for name in list(names) or _shown(inputs):
         files = draw(inputs, name, formats)
         files["csv"] = render(figure_data(inputs, name), "csv")
         written[name] = [write_bytes(folder / f"{name}.{form}", data) for form, data in files.items()]
     return written
+
+
+def _shown(inputs: Inputs) -> list[str]:
+    """All figures but ``optional`` ones that would be empty."""
+    discover("analysis.figures")
+    return [n for n in figure_names() if not FIGURES[n].traits.get("optional") or figure_data(inputs, n).num_rows]

@@ -133,7 +133,7 @@ class Wanted:
             "factors": ", ".join(spec.factor_names()),
             "nuisance": ", ".join(spec.nuisance),
             "statistics": ", ".join(spec.measure.statistics),
-            "claims": ", ".join(spec.claims),
+            "claims": ", ".join(sorted([*spec.claims, *spec.level_claims])),
             "alpha": spec.alpha,
         }
         return WantedRun(
@@ -203,6 +203,7 @@ def _levels(label: str) -> str:
 def outcomes(spec: Spec) -> list[str]:
     """Metrics to look at first: test accuracy, then what claims are about."""
     claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
+    claimed += [claim.outcome for claim in spec.level_claims.values()]
     return list(dict.fromkeys(["test/accuracy", *claimed]))
 
 

@@ -1,0 +1,96 @@
+"""The importance table (claim C1): by cell, layer and kind of importance, how well gates rank what they weigh."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.export import Column
+from analysis.tables import Inputs
+from study.registry import TABLES
+
+_LAYER = re.compile(r"attention_importance_layer(\d+)_(spearman|ceiling|activation)_(\w+)")
+_MEASURED = ("spearman", "ceiling", "activation")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "cell", "dataset", "attention", "attention_form")),
+        ("depth", pa.int64()),
+        ("layer", pa.int64()),
+        ("importance", pa.string()),
+        ("n", pa.int64()),
+        *((name, pa.float64()) for measure in _MEASURED for name in (measure, f"{measure}_sd")),
+        ("n_not_converged", pa.int64()),
+    ],
+    metadata={
+        "row": "one cell, attention layer (from the input) and importance: zero, mean or taylor; completed networks"
+    },
+)
+
+
+def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
+    """One row a confirmed, completed network, layer and importance, with its three rank correlations."""
+    columns: dict[tuple[int, str], dict[str, str]] = {}
+    for name in inputs.trials.column_names:
+        if found := _LAYER.fullmatch(name):
+            layer, measure, kind = found.groups()
+            # the same pattern fits _stderr and _converged, which are no kinds of importance
+            if kind in ("zero", "mean", "taylor"):
+                columns.setdefault((int(layer), kind), {})[measure] = name
+    shared = ("cell", "dataset", "attention", "attention_form", "depth", "replicate")
+    rows = []
+    for row in inputs.trials.to_pylist() if columns else []:
+        if row["phase"] != "confirm" or row["state"] != "completed":
+            continue
+        for (layer, kind), names in sorted(columns.items()):
+            if row[names["spearman"]] is not None or row[f"{names['spearman']}_converged"] is not None:
+                values = {measure: row[name] for measure, name in names.items()}
+                converged = bool(row[f"{names['spearman']}_converged"])
+                head = {name: row[name] for name in shared}
+                rows.append({**head, "layer": layer, "importance": kind, "converged": converged, **values})
+    return rows
+
+
+@TABLES.register(
+    "importance",
+    formula="attention against importance: by layer the rank correlation, over units, of the mean gate with the loss that "
+    "taking the unit out adds; its noise ceiling; the same for mean absolute activation; means over networks",
+    source="https://arxiv.org/abs/2106.15067",
+    title="Attention against importance, by layer",
+    place=5,
+    optional=True,
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="Layer", name="layer", kind="number"),
+        Column(heading="Importance", name="importance"),
+        Column(heading="Networks", name="n", kind="number"),
+        Column(heading="Spearman, gate", name="spearman", kind="number"),
+        Column(heading="Spread", name="spearman_sd", kind="number"),
+        Column(heading="Noise ceiling", name="ceiling", kind="number"),
+        Column(heading="Spearman, activation", name="activation", kind="number"),
+        Column(heading="Not converged", name="n_not_converged", kind="number"),
+    ),
+)
+def importance_table(inputs: Inputs) -> pa.Table:
+    """One row a cell, layer and importance, in the order of the study; networks that did not converge are only counted."""
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in layer_rows(inputs):
+        groups.setdefault((row["cell"], row["importance"], row["layer"]), []).append(row)
+    return pa.Table.from_pylist([_row(inputs, rows) for rows in groups.values()], schema=SCHEMA)
+
+
+def _row(inputs: Inputs, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    kept = [row for row in rows if row["converged"]]
+    numbers: dict[str, Any] = {"n": len(kept), "n_not_converged": len(rows) - len(kept)}
+    for measure in _MEASURED:
+        values = np.array([row[measure] for row in kept if row[measure] is not None])
+        numbers[measure] = float(values.mean()) if len(values) else None
+        numbers[f"{measure}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+    head = {name: rows[0][name] for name in ("cell", "dataset", "attention", "attention_form", "depth")}
+    return {
+        "study": inputs.spec.name,
+        **head,
+        "layer": rows[0]["layer"],
+        "importance": rows[0]["importance"],
+        **numbers,
+    }

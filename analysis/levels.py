@@ -1,0 +1,111 @@
+"""https://arxiv.org/abs/2106.15067, claim C1: a claim on how high an outcome is, not on a difference of two arms.
+
+The unit is the network: replicate r has the mean over the arm's cells of its outcome. The interval of the mean inverts the
+sign-flip test as for differences (values symmetric about their centre). ``supported`` if the upper limit lies below
+``below``, ``refuted`` if the lower one lies above ``above``, else ``undecided``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.compare import MAX_INELIGIBLE
+from analysis.holm import directed_p
+from analysis.signflip import sign_flip_interval, sign_flip_p
+from analysis.trials import setting_column
+from analysis.verdicts import Verdict
+from search_spaces.spec import LevelClaim, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelReading:
+    """A level claim on a dataset: one value a network, in order of replicate, and how many had none to give."""
+
+    name: str
+    claim: LevelClaim
+    dataset: str
+    values: tuple[float, ...]
+    num_left_out: int
+    num_planned: int
+
+    @property
+    def p(self) -> float | None:
+        """The directed p of "the mean is not below ``below``"; ``None`` without values."""
+        if not self.values:
+            return None
+        shifted = np.array(self.values) - self.claim.below
+        return directed_p(sign_flip_p(shifted), float(shifted.mean()), "lower")
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What forbids a verdict, in words."""
+        num = len(self.values) + self.num_left_out
+        found = [f"{self.num_planned - num} of {self.num_planned} networks have not run yet"] * (num < self.num_planned)
+        if num == self.num_planned and self.num_left_out > MAX_INELIGIBLE * num:
+            found.append(f"{self.num_left_out} of {num} networks are ineligible, more than {MAX_INELIGIBLE:.0%}")
+        return tuple(found)
+
+    def limits(self, level: float) -> tuple[float, float] | None:
+        """The interval of the mean at ``level``; ``None`` without values."""
+        return sign_flip_interval(np.array(self.values), level) if self.values else None
+
+    def verdict(self, level: float, *, num_blocks: int, held_back: bool) -> Verdict:
+        """The verdict at ``level``; ``held_back`` says that the study cannot be believed."""
+        if num_blocks == 1:
+            return "no verdict"
+        limits = self.limits(level)
+        if held_back or self.obstacles or limits is None:
+            return "undecided"
+        if limits[1] < self.claim.below:
+            return "supported"
+        return "refuted" if limits[0] > self.claim.above else "undecided"
+
+
+def level_readings(spec: Spec, trials: pa.Table) -> list[LevelReading]:
+    """Every level claim on every dataset where its arm has a confirmed network.
+
+    A network counts if each of its cells is completed and gave a converged value; the others are left out and counted.
+    """
+    rows = [row for row in trials.to_pylist() if row["phase"] == "confirm"] if spec.level_claims else []
+    found = []
+    for name, claim in spec.level_claims.items():
+        arm = [row for row in rows if _holds(row, claim.arm)]
+        for dataset in dict.fromkeys(row["dataset"] for row in arm):
+            found.append(_reading(spec, name, claim, dataset, [row for row in arm if row["dataset"] == dataset]))
+    return found
+
+
+def level_parts(readings: Sequence[LevelReading], dataset: str) -> dict[str, list[float | None]]:
+    """Claim -> its directed p as its only part: what Holm's family takes, beside the claims on differences."""
+    return {
+        reading.name: [None if reading.obstacles else reading.p] for reading in readings if reading.dataset == dataset
+    }
+
+
+def _holds(row: Mapping[str, Any], arm: Mapping[str, Any]) -> bool:
+    return all(row.get(setting_column(name)) == level for name, level in arm.items())
+
+
+def _reading(spec: Spec, name: str, claim: LevelClaim, dataset: str, rows: list[dict[str, Any]]) -> LevelReading:
+    num_cells = sum(
+        all(cell.get(factor) == level for factor, level in claim.arm.items())
+        and cell.get("dataset", spec.fixed.get("dataset")) == dataset
+        for cell in spec.cells()
+    )
+    replicates: dict[int, list[float | None]] = {}
+    for row in rows:
+        usable = row["state"] == "completed" and bool(row.get(f"{claim.outcome}_converged"))
+        replicates.setdefault(row["replicate"], []).append(row.get(claim.outcome) if usable else None)
+    whole = {r: values for r, values in sorted(replicates.items()) if len(values) == num_cells}
+    means = [float(np.mean([v for v in values if v is not None])) for values in whole.values() if None not in values]
+    return LevelReading(
+        name=name,
+        claim=claim,
+        dataset=dataset,
+        values=tuple(means),
+        num_left_out=len(whole) - len(means),
+        num_planned=spec.blocks * spec.replicates,
+    )

@@ -1,0 +1,147 @@
+"""https://packaging.python.org/en/latest/specifications/entry-points/: levels from outside the package.
+
+A plug-in is a module whose import registers parts (``from study.registry import MERGES`` and a decorator). It is found
+through the entry-point group ``fmm_study.plugins`` of an installed distribution, or named in a specification
+(``plugins: [module]``). Importing a module runs its code: only a user's own, or trusted, modules belong there. The list
+enters no trial key; the names of levels do.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+# what comes with the package is registered first, so that a plug-in which takes one of its names is told of it
+from study import data, models, smoothness  # noqa: F401
+from study.errors import UserError
+from study.models.attention import build_attention
+from study.models.initialise import initialise
+from study.registry import ATTENTION_FORMS, MERGES
+
+GROUP = "fmm_study.plugins"
+_CHANNELS = 8
+
+
+def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
+    """Import every installed plug-in, then ``modules``; ``folder``, where given, is looked in after all others.
+
+    A module that is imported already is left as it is. Raises ``UserError`` naming the module that is not there or that
+    raises, which a name registered twice makes it do.
+    """
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+    for point in importlib.metadata.entry_points(group=GROUP):
+        import_plugin(point.module)
+    for name in modules:
+        import_plugin(name)
+
+
+def import_plugin(name: str) -> ModuleType:
+    """Module ``name``, imported. Raises ``UserError`` in one line."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}.")
+        if missing:
+            raise UserError(
+                f"plugins: no module {name!r}: install it, or run where {name.partition('.')[0]}.py is"
+            ) from None
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+        where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
+        reason = " ".join(str(error).split())
+        raise UserError(f"plugins: module {name!r} raises {type(error).__name__}: {reason}{where}") from error
+
+
+def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Module -> distribution and version, where an installed one declares it, and a digest (16 hex digits) of its file."""
+    points = {point.module: point for point in importlib.metadata.entry_points(group=GROUP)}
+    found: dict[str, dict[str, str]] = {}
+    for name in dict.fromkeys([*points, *modules]):
+        distribution = points[name].dist if name in points else None
+        source = {"distribution": distribution.name, "version": distribution.version} if distribution else {}
+        known = importlib.util.find_spec(name)
+        if known is not None and known.origin and Path(known.origin).is_file():
+            source["digest"] = hashlib.blake2b(Path(known.origin).read_bytes(), digest_size=8).hexdigest()
+        found[name] = source
+    return found
+
+
+def check_merge(name: str) -> None:
+    """Hold merge operator ``name`` to what ours keep; for tests of plug-ins. Raises ``UserError`` with what is wrong.
+
+    Its output has the shape of its inputs; it and its gradients are finite; it draws nothing at random in ``forward``;
+    equal seeds give equal weights; its weights survive a state dict; it has as many parameters as it declares.
+    """
+    entry = MERGES[name]
+    shape = (4, _CHANNELS, 5, 5)
+
+    def call(module: nn.Module, images: Tensor) -> Tensor:
+        out: Tensor = module(images, images.flip(0).roll(1, 1))
+        return out
+
+    _check(f"merge {name!r}", lambda: _drawn(entry.build(_CHANNELS)), call, shape)
+    declared = str(entry.traits.get("extra_params", ""))
+    built = sum(parameter.numel() for parameter in entry.build(_CHANNELS).parameters())
+    # the plug-in's own text, written beside code of its author's that has been run
+    if declared and int(eval(declared, {"C": _CHANNELS})) != built:
+        raise UserError(f"merge {name!r}: extra_params = {declared!r} is not its {built} parameters at C = {_CHANNELS}")
+
+
+def check_attention(name: str) -> None:
+    """Hold attention ``name``, in every registered form, to what ``check_merge`` asks. Raises ``UserError``."""
+    for form in ATTENTION_FORMS:
+        if form.name != "none":
+            where = f"attention {name!r} in form {form.name!r}"
+            built = _builder(name, form.name)
+            _check(where, built, lambda module, images: module(images), (4, _CHANNELS, 5, 5))
+
+
+def _builder(name: str, form: str) -> Callable[[], nn.Module]:
+    return lambda: _drawn(build_attention(name, form, _CHANNELS))
+
+
+def _drawn(module: nn.Module) -> nn.Module:
+    initialise(module, 1)
+    return module
+
+
+def _check(
+    where: str, build: Callable[[], nn.Module], call: Callable[[nn.Module, Tensor], Tensor], shape: tuple[int, ...]
+) -> None:
+    """``call`` on modules from ``build``, each of which starts from one seed, in training and in evaluation."""
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise UserError(f"{where}: {what}")
+
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    module, twin = build(), build()
+    weights = module.state_dict()
+    same = all(torch.equal(value, twin.state_dict()[name]) for name, value in weights.items())
+    require(
+        same, "equal seeds give other weights (initialise draws by seed and parameter name; a module may set its own)"
+    )
+    for training in (True, False):
+        mode = "training" if training else "evaluation"
+        module.train(training), twin.train(training)
+        before = torch.get_rng_state()
+        out = call(module, images)
+        require(bool((before == torch.get_rng_state()).all()), f"draws from the global random state in {mode}")
+        require(tuple(out.shape) == shape, f"gives shape {tuple(out.shape)} for {shape} in {mode}")
+        require(bool(out.isfinite().all()), f"gives values that are not finite in {mode}")
+        require(torch.equal(out, call(twin, images)), f"gives another result the second time in {mode}")
+        wanted = [images, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
+        for gradient in torch.autograd.grad(out.square().sum(), wanted, allow_unused=True):
+            require(gradient is None or bool(gradient.isfinite().all()), f"has a gradient that is not finite in {mode}")
+    for value in twin.state_dict().values():
+        value.copy_(value + 1)
+    twin.load_state_dict(module.state_dict())
+    require(torch.equal(call(module, images), call(twin, images)), "gives another result from its own state dict")

@@ -1,0 +1,64 @@
+"""https://arxiv.org/abs/1907.10902 (Akiba et al. 2019), define-by-run: a search space as a function of one's own.
+
+``space: module:function`` names ``function(trial, cell)``, which asks ``trial.suggest_float`` and its like for nuisance
+hyperparameters by name and returns the values to train with. ``cell`` maps the cell's settings to their levels, so a
+hyperparameter may exist in some cells only, or only where another one has some value. What the function does not return is at
+its default in the specification, which still declares every hyperparameter and its range. Importing runs the module's code.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from search_spaces import Choice, FloatRange, Levels, Spec
+from study.errors import UserError, nearest
+from study.plugins import import_plugin
+
+Space = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@functools.cache
+def load_space(reference: str) -> Space:
+    """The function ``module:function`` names. Raises ``UserError`` where it is not there or is no function."""
+    module, _, name = reference.partition(":")
+    found = getattr(import_plugin(module), name, None)
+    if not callable(found):
+        raise UserError(f"space = {reference!r}: module {module!r} has no function {name!r}")
+    space: Space = found
+    return space
+
+
+def ask(spec: Spec, trial: Any, cell: Mapping[str, Any]) -> Levels:
+    """Every nuisance value of a trial: the function's, and the defaults of what it leaves out.
+
+    ``trial`` is Optuna's. Raises ``UserError`` where the function raises, returns something else than a mapping, names a
+    hyperparameter that the specification does not declare, leaves its range, or suggests one and returns another value.
+    """
+    where = f"space = {spec.space!r} at {dict(cell).get('merge', '')!r}"
+    try:
+        returned = load_space(spec.space)(trial, dict(cell))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"space = {spec.space!r} raises {type(error).__name__}: {error}") from error
+    if not isinstance(returned, Mapping):
+        raise UserError(f"{where}: returns a {type(returned).__name__}, not a mapping of hyperparameters to values")
+    values: Levels = {name: nuisance.default for name, nuisance in spec.nuisance.items()}
+    for name, value in returned.items():
+        if name not in spec.nuisance:
+            raise UserError(f"{where}: returns {name!r}, which nuisance does not declare{nearest(name, spec.nuisance)}")
+        _require_inside(spec.nuisance[name], name, value, where)
+        values[name] = value
+    # a trial is told to Optuna again from the values it was trained with
+    for name, value in trial.params.items():
+        if name not in returned or returned[name] != value:
+            raise UserError(f"{where}: suggests {name!r} = {value!r} and does not return it")
+    return values
+
+
+def _require_inside(nuisance: FloatRange | Choice, name: str, value: Any, where: str) -> None:
+    if isinstance(nuisance, Choice):
+        if value not in nuisance.choices:
+            raise UserError(f"{where}: {name} = {value!r} is none of {nuisance.choices}")
+    elif type(value) not in (int, float) or not nuisance.low <= value <= nuisance.high:
+        raise UserError(f"{where}: {name} = {value!r} lies outside [{nuisance.low:g}, {nuisance.high:g}]")

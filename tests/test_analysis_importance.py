@@ -1,0 +1,43 @@
+"""Attention against importance in tables and figures: means over networks, layer by layer, and nothing where nothing is."""
+
+import pytest
+from test_analysis_book import Book, planted, synthetic_spec
+
+from analysis.figures.build import build_figures, draw, figure_data
+from analysis.tables import Inputs, build_table
+
+
+def inputs() -> Inputs:
+    book = Book()
+    for block in range(3):
+        state = "collapsed" if block == 2 else "completed"
+        key = book.confirm("mul", 8, block, 0.9, state=state, config={"attention": "se", "attention_form": "mul"})
+        values = {
+            f"attention_importance_layer{layer}_{measure}_{kind}": value + 0.1 * block
+            for layer in (1, 2)
+            for kind in ("zero", "taylor")
+            for measure, value in (("spearman", 0.1 * layer), ("ceiling", 0.8), ("activation", 0.3))
+        }
+        book.measure(key, "attention_importance", values, converged=True)
+    book.confirm("add", 8, 0, 0.9)
+    return Inputs(spec=synthetic_spec(), contents=book.contents)
+
+
+def test_a_row_is_a_cell_a_layer_and_an_importance() -> None:
+    rows = build_table(inputs(), "importance").to_pylist()
+    assert [(r["layer"], r["importance"]) for r in rows] == [(1, "taylor"), (1, "zero"), (2, "taylor"), (2, "zero")]
+    row = rows[-1]
+    # collapsed networks are left out
+    assert (row["n"], row["attention"], row["attention_form"]) == (2, "se", "mul")
+    assert row["spearman"] == pytest.approx(0.25) and row["spearman_sd"] == pytest.approx(0.1 / 2**0.5)
+    assert row["ceiling"] == pytest.approx(0.85) and row["activation"] == pytest.approx(0.35)
+
+
+def test_the_figure_holds_every_network_and_is_drawn_only_where_there_is_one(tmp_path) -> None:
+    data = figure_data(inputs(), "importance").to_pylist()
+    assert len(data) == 4 and {row["arm"] for row in data} == {"se.mul"}
+    assert draw(inputs(), "importance", ["svg"])["svg"].startswith(b"<?xml")
+    assert "importance" in build_figures(inputs(), tmp_path, formats=["svg"])
+    without = Inputs(spec=synthetic_spec(), contents=planted().contents)
+    assert "importance" not in build_figures(without, tmp_path / "none", formats=["svg"])
+    assert build_table(without, "importance").num_rows == 0

@@ -1,0 +1,85 @@
+"""The plan's forecast: facts agree with the data, costs with the networks, and words with the numbers."""
+
+import math
+
+import pytest
+import torch
+
+from analysis.power import smallest_detectable
+from analysis.power_words import power_lines
+from search_spaces import load_spec
+from search_spaces.load import parse_spec
+from study import forecast as forecasting
+from study.data import dataset_facts, load_dataset
+from study.errors import UserError
+from study.forecast import forecast, total_seconds
+from study.plan import make_plan
+from study.registry import DATASETS
+from study.training.penalty import jacobian_penalty
+
+TINY = """
+name: tiny
+factors: {merge: [add, mul], depth: [8]}
+fixed: {dataset: fake, width: 4, epochs: 4, batch_size: 16}
+nuisance: {lr: {low: 0.01, high: 1.0, log: true, default: 0.1}}
+blocks: 3
+budget: {search_trials: 2, startup_trials: 1, search_epochs: 2}
+measure: {statistics: {input_jacobian: {num_samples: 8}}}
+"""
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_what_is_registered_is_what_is_there(name: str) -> None:
+    known = DATASETS[name].traits
+    if "num_pool" in known:
+        assert {"image_shape", "num_classes", "num_pool", "num_test"} <= set(known)
+    try:
+        dataset = load_dataset(name)
+    except UserError:
+        pytest.skip(f"{name} is not on this machine")
+    facts = dataset_facts(name)
+    assert facts.image_shape == dataset.image_shape and facts.num_classes == dataset.num_classes
+    assert facts.num_train + facts.num_val == len(dataset.pool)
+    assert (facts.num_val, facts.num_test) == (dataset.num_val, len(dataset.test))
+
+
+def test_costs_add_up() -> None:
+    plan = make_plan(parse_spec(TINY, "test"))
+    threads = torch.get_num_threads()
+    cells = forecast(plan)
+    assert torch.get_num_threads() == threads
+    for cell in cells:
+        assert cell.confirm_seconds == pytest.approx(2 * cell.search_seconds)
+        assert cell.measure_seconds > 0
+        # three blocks of two trials of two epochs and one of four, on the images trained on, three forward passes a step
+        images = dataset_facts("fake").num_train * 3 * (2 * 2 + 4)
+        assert cell.training_flops == images * 3 * cell.flops
+    expected = 3 * sum(2 * c.search_seconds + c.confirm_seconds + c.measure_seconds for c in cells)
+    assert total_seconds(plan, cells) == pytest.approx(expected)
+
+
+def test_a_penalty_is_part_of_the_step_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(forecasting, "jacobian_penalty", lambda *given: calls.append(given) or jacobian_penalty(*given))
+    forecast(make_plan(parse_spec(TINY, "test")))
+    assert not calls
+    forecast(make_plan(parse_spec(TINY.replace("fixed: {", "fixed: {jacobian_penalty: 0.1, "), "test")))
+    assert calls
+
+
+def test_power_is_told_as_the_spread_at_which_a_margin_would_be_seen() -> None:
+    spec = load_spec("digits")
+    unit = smallest_detectable(8, 0.05 / 3, 1.0)
+    lines = power_lines(spec)
+    assert lines[0].startswith("power: 8 pairs")
+    (c4,) = [line for line in lines if line.startswith("C4:")]
+    assert f"spread by {1 / unit:.2g} pp or less ({unit:.2f} spreads)" in c4
+    # and such a spread is one at which it is: detectable effects are proportional to the spread
+    assert smallest_detectable(8, 0.05 / 3, 0.01 / unit) == pytest.approx(0.01)
+
+
+def test_too_few_pairs_are_said_to_see_nothing() -> None:
+    lines = power_lines(load_spec("digits", ["blocks=4"]))
+    assert math.isinf(smallest_detectable(4, 0.05, 0.01))
+    assert "nothing can be found" in lines[0]
+    assert all("cannot be seen with so few pairs" in line for line in lines[1:])
