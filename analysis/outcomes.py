@@ -76,4 +76,5 @@ _SCALE_FAMILIES = (
         "path_*_excess_variation_unit_logits",
     ),
     ("noise_*_l1_tempered", "noise_*_l1"),
+    ("lipschitz_probabilities_*", "lipschitz_unit_logits_*"),
 )

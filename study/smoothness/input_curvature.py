@@ -1,0 +1,94 @@
+"""https://arxiv.org/abs/1811.09716 (Moosavi-Dezfooli et al. 2019, CURE): how fast the loss's gradient turns at real samples.
+
+norm(grad l(x + h z) - grad l(x)) / h with z = sign(grad l(x)) / norm(sign(grad l(x))), l the cross-entropy in nats. Steps
+are finite, for a ReLU network is piecewise linear: its second derivative is 0 almost everywhere, while its gradient jumps
+between regions, and a larger h sees more of them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from study.errors import UserError
+from study.registry import STATISTICS
+from study.smoothness import estimate
+from study.smoothness.context import MeasureContext
+from study.smoothness.estimate import Estimate
+
+_SCALES = ("", "_tempered")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputCurvatureSettings:
+    """``num_samples`` images of ``split``; ``steps`` h, Euclidean lengths in [0, 1] pixel units."""
+
+    num_samples: int = 512
+    split: str = "test"
+    steps: tuple[float, ...] = (0.1, 0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        if len({f"{step:g}" for step in self.steps}) < len(self.steps):
+            raise UserError(f"statistic 'input_curvature': setting 'steps' holds a value twice: {list(self.steps)}")
+
+
+def _names(settings: InputCurvatureSettings) -> list[str]:
+    return [
+        f"curvature_{step:g}{scale}_{moment}"
+        for step in settings.steps
+        for scale in _SCALES
+        for moment in ("mean", "mean_log")
+    ]
+
+
+@STATISTICS.register(
+    "input_curvature",
+    formula="norm(grad l(x + h z) - grad l(x)) / h, z the normalised sign of the gradient: mean, mean log",
+    source="https://arxiv.org/abs/1811.09716",
+    settings=InputCurvatureSettings,
+    names=_names,
+)
+def input_curvature(settings: InputCurvatureSettings, context: MeasureContext) -> dict[str, Estimate]:
+    """Mean and mean log over samples, for each step h, of the cross-entropy and of the temperature-scaled one.
+
+    Units: nats per squared pixel unit, pixels in [0, 1]; x + h z is not clipped. Standard errors are over images. A sample
+    whose gradient is zero has no direction; it counts as curvature 0, and leaves ``mean_log`` nan, not converged, as does
+    one whose gradient does not change. Cost a sample: (1 + steps) forward and backward passes on each scale. Raises
+    ``UserError`` for non-finite outputs.
+    """
+    x, y = context.sample(settings.split, settings.num_samples, f"input_curvature/{settings.split}")
+    calibrated = context.temperature_converged and math.isfinite(context.temperature)
+    found: dict[str, Estimate] = {}
+    for scale in _SCALES:
+        temperature = context.temperature if scale else 1.0
+        parts = zip(torch.split(x, context.chunk), torch.split(y, context.chunk), strict=True)
+        curvatures = torch.cat([_curvatures(context, *part, settings.steps, temperature) for part in parts])
+        for index, step in enumerate(settings.steps):
+            values, known = curvatures[:, index], calibrated or not scale
+            found[f"curvature_{step:g}{scale}_mean"] = estimate.mean(values).provided(known)
+            found[f"curvature_{step:g}{scale}_mean_log"] = estimate.mean(values.log()).provided(known)
+    return {name: found[name] for name in _names(settings)}
+
+
+def _curvatures(context: MeasureContext, x: Tensor, y: Tensor, steps: tuple[float, ...], temperature: float) -> Tensor:
+    """(N, steps), float64."""
+    gradient = _gradient(context, x, y, temperature)
+    sign = gradient.sign().flatten(1)
+    # at a zero gradient the direction is zero too
+    direction = (sign / sign.norm(dim=1, keepdim=True).clamp_min(1.0)).view_as(x)
+    columns = [
+        (_gradient(context, x + step * direction, y, temperature) - gradient).double().flatten(1).norm(dim=1) / step
+        for step in steps
+    ]
+    return torch.stack(columns, 1)
+
+
+def _gradient(context: MeasureContext, x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """Gradient of each image's own loss: in evaluation mode the sum's gradient holds every image's."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = context.checked(context.model(x)).double() / temperature
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, y, reduction="sum"), x)
+    return gradient
