@@ -20,6 +20,7 @@ from study.smoothness.context import exact_evaluation
 
 BUILT_IN = ("input_jacobian", "noise_stability", "path")
 SMALL = {
+    "hessian": {"num_samples": 20, "split": "test", "num_probes": 2, "num_steps": 4},
     "input_jacobian": {"num_samples": 20},
     "noise_stability": {"num_samples": 20, "sigmas": [4, 16], "num_draws": 2},
     "path": {"num_pairs": 20, "num_steps": 8},
