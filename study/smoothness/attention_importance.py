@@ -28,6 +28,8 @@ PREFIX = "attention_importance"
 # fewer units than this have no ranks to speak of
 _LEAST_UNITS = 4
 _BOOTSTRAPS = 200
+# Under a lower mean ceiling the correlation's error, divided by it, drowns the ratio.
+_LEAST_CEILING = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +63,9 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     of mean absolute activation and importance) and ``per_image`` (spearman within an image, mean over images and layers);
     then the first, the ceiling and the control for each layer, as ``attention_importance_layer3_spearman_zero``, layers
     counted from the input. Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over
-    shuffles; the ceiling has none). Not converged where a layer has gates that are all equal, or fewer than four units. A
-    network without gates has no estimates at all. Cost: two forward passes an image and unit, one backward an image.
-    Raises ``UserError`` for non-finite outputs.
+    shuffles; the ceiling has none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling
+    is below 0.2; layers of fewer than four units are left out. A network without gates has no estimates at all. Cost: two
+    forward passes an image and unit, one backward an image. Raises ``UserError`` for non-finite outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = [layer for layer in read_layers(context, x) if layer.num_units >= _LEAST_UNITS]
@@ -119,7 +121,7 @@ def _agreement(
         found[f"{name}_null"] = estimate.mean(torch.from_numpy(null)).provided(not constant)
     kept = [reliability(values, settings.num_halves, np.random.default_rng(seed)) for values in (gate, importance)]
     ceiling = math.sqrt(kept[0] * kept[1])
-    found["ceiling"] = Estimate(ceiling, math.nan, num_images, ceiling > 0 and not constant)
+    found["ceiling"] = Estimate(ceiling, math.nan, num_images, not constant)
     control = spearman(drawn @ activation, drawn @ importance)
     found["activation"] = _boot(float(spearman(means["a"], means["i"])[0]), control, num_images)
     found["per_image"] = estimate.mean(torch.from_numpy(spearman(gate, importance)))
@@ -139,10 +141,13 @@ def _over_layers(each: list[Estimate]) -> Estimate:
 
 
 def _ratio(spearman_found: Estimate, ceiling: Estimate) -> Estimate:
-    """Mean correlation over mean ceiling; the ceiling's own error is left out."""
+    """Mean correlation over mean ceiling; the ceiling's own error is left out.
+
+    A layer in which nothing is reliable has ceiling 0 and an expected correlation of 0: it counts in both means.
+    """
     if not ceiling.value > 0:
         return Estimate(math.nan, math.nan, ceiling.num_samples, False)
-    known = spearman_found.converged and ceiling.converged
+    known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING
     return Estimate(
         spearman_found.value / ceiling.value, spearman_found.stderr / ceiling.value, ceiling.num_samples, known
     )
