@@ -11,6 +11,7 @@ from analysis.numbers import interval_text, number_text
 _NAMES = {
     "jacobian_unit_logits_mean_log": "near (log Jacobian)",
     "path_different_excess_variation_log": "between (log variation)",
+    "attention_importance_ratio_zero": "correlation of gate and importance over its noise ceiling",
 }
 
 
