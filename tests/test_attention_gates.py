@@ -1,6 +1,7 @@
 """Gates that no public library holds against their formulas, written out once more; where every gate starts."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import study.models  # noqa: F401  registers attention
+from study.models.attention import build_attention
 from study.models.attention.eca import eca_kernel_size
 from study.registry import ATTENTION_FORMS, ATTENTIONS
 
@@ -170,3 +172,12 @@ def test_u_is_the_gate_over_its_neutral_value(name):
     neutral = 1 / 16 if name == "non_local" else 0.25 if name in ("cbam", "coordinate") else 0.5
     torch.testing.assert_close(built.centred(x), built(x) / neutral - 1, rtol=1e-13, atol=1e-13)
     assert built.centred(x).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ATTENTIONS if entry.name != "none"])
+def test_parameters_are_those_that_the_registry_tells(name):
+    told = ATTENTIONS[name].traits["extra_params"]
+    for channels in (8, 16, 64, 128, 512):
+        built = sum(p.numel() for p in build_attention(name, "mul", channels).parameters())
+        known = {"C": channels, "gcd": math.gcd, "log2": math.log2}
+        assert eval(told, known) == built, channels

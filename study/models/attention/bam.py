@@ -15,7 +15,12 @@ from study.models.attention.gates import Gate, num_hidden
 from study.registry import ATTENTIONS
 
 
-@ATTENTIONS.register("bam", formula="a = sigmoid(M_c(x) + M_s(x))", source="https://arxiv.org/abs/1807.06514")
+@ATTENTIONS.register(
+    "bam",
+    formula="a = sigmoid(M_c(x) + M_s(x))",
+    source="https://arxiv.org/abs/1807.06514",
+    extra_params="3 * C * max(C // 16, 4) + C + 9 * max(C // 16, 4) + 18 * max(C // 16, 4)**2 + 1",
+)
 class BottleneckAttention(Gate):
     """Full gate (N, C, H, W)."""
 

@@ -16,6 +16,7 @@ from study.registry import ATTENTIONS
     "cbam",
     formula="a = a_c * a_s, a_c = sigmoid(mlp(mean_hw(x)) + mlp(max_hw(x))), a_s = spatial(x * a_c)",
     source="https://arxiv.org/abs/1807.06521",
+    extra_params="2 * C * max(C // 16, 4) + C + max(C // 16, 4) + 100",
 )
 class ConvolutionalBlockAttention(Gate):
     """Full gate (N, C, H, W)."""

@@ -17,6 +17,7 @@ from study.registry import ATTENTIONS
     "coordinate",
     formula="a = sigmoid(W_h z_h + b_h) * sigmoid(W_w z_w + b_w), z = hswish(BN(W1 [mean_w(x), mean_h(x)]))",
     source="https://arxiv.org/abs/2103.02907",
+    extra_params="3 * C * max(C // 32, 8) + 2 * max(C // 32, 8) + 2 * C",
 )
 class CoordinateAttention(Gate):
     """Full gate (N, C, H, W)."""

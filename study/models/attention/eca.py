@@ -19,7 +19,10 @@ def eca_kernel_size(channels: int) -> int:
 
 
 @ATTENTIONS.register(
-    "eca", formula="a = sigmoid(conv_k(mean_hw(x))) along channels", source="https://arxiv.org/abs/1910.03151"
+    "eca",
+    formula="a = sigmoid(conv_k(mean_hw(x))) along channels",
+    source="https://arxiv.org/abs/1910.03151",
+    extra_params="int((log2(C) + 1) / 2) | 1",
 )
 class EfficientChannelAttention(Gate):
     """Channel gate (N, C, 1, 1)."""

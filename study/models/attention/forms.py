@@ -41,7 +41,7 @@ class Form(nn.Module):
         return self.carrier.finish(x, parts.base + self.change(parts))
 
 
-@ATTENTION_FORMS.register("none", formula="x (goes with attention none)", source=FMMNET)
+@ATTENTION_FORMS.register("none", formula="x (goes with attention none)", source=FMMNET, extra_params="0")
 class NoForm(nn.Identity):
     """The form of no attention."""
 
@@ -49,7 +49,12 @@ class NoForm(nn.Identity):
         super().__init__()  # the identity itself takes any argument in silence
 
 
-@ATTENTION_FORMS.register("native", formula="x * a, or as the gate's paper has it; initialised so too", source=FMMNET)
+@ATTENTION_FORMS.register(
+    "native",
+    formula="x * a, or as the gate's paper has it; initialised so too",
+    source=FMMNET,
+    extra_params="the gate's",
+)
 class Native(Form):
     """As published."""
 
@@ -63,7 +68,7 @@ class Native(Form):
         return self.gate.native(x, self.carrier)
 
 
-@ATTENTION_FORMS.register("mul", formula="x * (1 + u)", source=FMMNET)
+@ATTENTION_FORMS.register("mul", formula="x * (1 + u)", source=FMMNET, extra_params="the gate's")
 class MultiplyForm(Form):
     """x * (1 + u)."""
 
@@ -72,7 +77,9 @@ class MultiplyForm(Form):
         return self.carrier.weigh(parts, self.gate.centred(parts.seen))
 
 
-@ATTENTION_FORMS.register("add", formula="x + sd_c * u, sd_c the detached running deviation of x", source=FMMNET)
+@ATTENTION_FORMS.register(
+    "add", formula="x + sd_c * u, sd_c the detached running deviation of x", source=FMMNET, extra_params="the gate's"
+)
 class AddForm(Form):
     """x + sd_c * u: the additive twin of ``mul``, moving the branch by like amounts.
 

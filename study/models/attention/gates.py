@@ -1,4 +1,8 @@
-"""The base of all gates. A gate maps (N, C, H, W) to attention weights a in (0, 1) that broadcast against its input."""
+"""The base of all gates. A gate maps (N, C, H, W) to attention weights a in (0, 1) that broadcast against its input.
+
+Trait ``extra_params`` in the registry: parameters of the gate, and of the carrier it brings, in the trained forms, as a
+Python expression in the channels C.
+"""
 
 from torch import Tensor, nn
 
@@ -47,7 +51,7 @@ def num_hidden(channels: int, reduction: int = 16, minimum: int = 4) -> int:
     return max(channels // reduction, minimum)
 
 
-@ATTENTIONS.register("none", formula="x (no attention)", source="https://arxiv.org/abs/1512.03385")
+@ATTENTIONS.register("none", formula="x (no attention)", source="https://arxiv.org/abs/1512.03385", extra_params="0")
 class NoAttention(nn.Identity):
     """The absence of attention."""
 

@@ -16,6 +16,7 @@ from study.registry import ATTENTIONS
     "gc",
     formula="a = sigmoid(W2 relu(LN(W1 c + b1)) + b2), c = sum_hw(softmax(w . x) x)",
     source="https://arxiv.org/abs/1904.11492",
+    extra_params="2 * C * max(C // 16, 4) + 2 * C + 3 * max(C // 16, 4)",
 )
 class GlobalContext(Gate):
     """Channel gate (N, C, 1, 1)."""

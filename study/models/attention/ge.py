@@ -12,7 +12,10 @@ from study.registry import ATTENTIONS
 
 
 @ATTENTIONS.register(
-    "ge", formula="a = sigmoid(upsample(BN(dw(relu(BN(dw(x)))))))", source="https://arxiv.org/abs/1810.12348"
+    "ge",
+    formula="a = sigmoid(upsample(BN(dw(relu(BN(dw(x)))))))",
+    source="https://arxiv.org/abs/1810.12348",
+    extra_params="22 * C",
 )
 class GatherExcite(Gate):
     """Full gate (N, C, H, W)."""

@@ -14,6 +14,7 @@ from study.registry import ATTENTIONS
     "nam",
     formula="a = sigmoid(alpha * abs(gamma_c) / sum(abs(gamma)) * BN(x))",
     source="https://arxiv.org/abs/2111.12419",
+    extra_params="2 * C + 1",
 )
 class NormalizationAttention(StrengthGate):
     """Full gate (N, C, H, W)."""

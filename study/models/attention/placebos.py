@@ -17,7 +17,9 @@ from study.models.derangement import partners
 from study.registry import ATTENTION_FORMS
 
 
-@ATTENTION_FORMS.register("static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET)
+@ATTENTION_FORMS.register(
+    "static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET, extra_params="C"
+)
 class StaticForm(Form):
     """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not look at the image. The gate is dropped.
 
@@ -41,6 +43,7 @@ class StaticForm(Form):
     formula="x * (1 + u(x of another image)), a fixed derangement of the batch",
     source=FMMNET,
     mixes_batch=True,
+    extra_params="the gate's",
 )
 class ShuffledForm(Form):
     """x_n * (1 + u(x_m)): the weights are attention's, but of another image m, in evaluation too.
@@ -55,7 +58,7 @@ class ShuffledForm(Form):
         return self.carrier.weigh(parts, self.gate.centred(parts.seen)[partner])
 
 
-@ATTENTION_FORMS.register("input_detached", formula="x * (1 + u(x.detach()))", source=FMMNET)
+@ATTENTION_FORMS.register("input_detached", formula="x * (1 + u(x.detach()))", source=FMMNET, extra_params="the gate's")
 class InputDetachedForm(Form):
     """x * (1 + u(x.detach())): the gate learns, but sends no gradient back into the features."""
 
@@ -65,7 +68,12 @@ class InputDetachedForm(Form):
         return self.carrier.weigh(parts, self.gate.centred(seen))
 
 
-@ATTENTION_FORMS.register("untrained", formula="x * (1 + u.detach()), the gate as initialised", source=FMMNET)
+@ATTENTION_FORMS.register(
+    "untrained",
+    formula="x * (1 + u.detach()), the gate as initialised",
+    source=FMMNET,
+    extra_params="0 (the gate's, untrained)",
+)
 class UntrainedForm(Form):
     """x * (1 + u.detach()): a gate with the parameters it was given at the start.
 

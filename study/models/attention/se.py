@@ -10,7 +10,10 @@ from study.registry import ATTENTIONS
 
 
 @ATTENTIONS.register(
-    "se", formula="a = sigmoid(W2 relu(W1 mean_hw(x) + b1) + b2)", source="https://arxiv.org/abs/1709.01507"
+    "se",
+    formula="a = sigmoid(W2 relu(W1 mean_hw(x) + b1) + b2)",
+    source="https://arxiv.org/abs/1709.01507",
+    extra_params="2 * C * max(C // 16, 4) + C + max(C // 16, 4)",
 )
 class SqueezeExcitation(Gate):
     """Channel gate (N, C, 1, 1); 1x1 convolutions on the pooled map, as torchvision has it."""

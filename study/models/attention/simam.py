@@ -16,6 +16,7 @@ LAMBDA = 1e-4
     "simam",
     formula="a = sigmoid(alpha * ((x - mu)^2 / (4 (v + 1e-4)) + 1/2))",
     source="https://proceedings.mlr.press/v139/yang21o.html",
+    extra_params="1",
 )
 class SimpleAttention(StrengthGate):
     """Full gate (N, C, H, W)."""

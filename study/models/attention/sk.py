@@ -38,6 +38,7 @@ class TwoKernels(Carrier):
     "sk",
     formula="a = softmax_1(W2 relu(BN(W1 mean_hw(U_1 + U_2)))) weighs U_1, 1 - a weighs U_2",
     source="https://arxiv.org/abs/1903.06586",
+    extra_params="18 * C**2 // gcd(C, 32) + 4 * C + 3 * C * max(C // 16, 32) + 2 * max(C // 16, 32)",
 )
 class SelectiveKernel(Gate):
     """Channel gate (N, C, 1, 1), the weight of the first kernel."""

@@ -11,7 +11,10 @@ from study.registry import ATTENTIONS
 
 
 @ATTENTIONS.register(
-    "spatial", formula="a = sigmoid(BN(conv7x7([mean_c(x), max_c(x)])))", source="https://arxiv.org/abs/1807.06521"
+    "spatial",
+    formula="a = sigmoid(BN(conv7x7([mean_c(x), max_c(x)])))",
+    source="https://arxiv.org/abs/1807.06521",
+    extra_params="100",
 )
 class SpatialGate(Gate):
     """Spatial gate (N, 1, H, W)."""

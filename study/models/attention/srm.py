@@ -13,7 +13,10 @@ from study.registry import ATTENTIONS
 
 
 @ATTENTIONS.register(
-    "srm", formula="a = sigmoid(BN(w_c1 mean_hw(x) + w_c2 sd_hw(x)))", source="https://arxiv.org/abs/1903.10829"
+    "srm",
+    formula="a = sigmoid(BN(w_c1 mean_hw(x) + w_c2 sd_hw(x)))",
+    source="https://arxiv.org/abs/1903.10829",
+    extra_params="4 * C",
 )
 class StyleRecalibration(Gate):
     """Channel gate (N, C, 1, 1)."""
