@@ -75,10 +75,18 @@ def _expected(plan: Plan, cells: Sequence[CellForecast], device: str) -> str:
     """The whole study's time from the steps timed just now, on the kind of device that they were timed on."""
     seconds, gpus = total_seconds(plan, list(cells)), plan.spec.resources.gpus
     if device == "cuda":
-        name = torch.cuda.get_device_name()
-        return f"expected: {seconds / 3600 * min(gpus, 1):,.1f} GPU hours, timed here on {name}, a trial alone on it"
+        return (
+            f"expected: {gpu_hours(seconds, gpus)}, timed here on {torch.cuda.get_device_name()}, a trial alone on it"
+        )
     text = f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights"
     return f"{text}; there is no GPU here: plan on a host with one for GPU hours" if gpus else text
+
+
+def gpu_hours(seconds: float, gpus: float) -> str:
+    """Of ``seconds`` of trials that occupy ``gpus`` each; a fraction costs its share at the least, a whole one at most."""
+    hours = seconds / 3600
+    shared = f", up to {hours:,.1f} where trials that share one slow each other down" if gpus < 1 else ""
+    return f"{hours * gpus:,.1f} GPU hours{shared}"
 
 
 def _pairs(plan: Plan) -> int:

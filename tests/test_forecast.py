@@ -11,6 +11,7 @@ from search_spaces import load_spec
 from search_spaces.load import parse_spec
 from study import forecast as forecasting
 from study.data import dataset_facts, load_dataset
+from study.describe import gpu_hours
 from study.errors import UserError
 from study.forecast import forecast, total_seconds
 from study.plan import make_plan
@@ -83,3 +84,8 @@ def test_too_few_pairs_are_said_to_see_nothing() -> None:
     assert math.isinf(smallest_detectable(4, 0.05, 0.01))
     assert "nothing can be found" in lines[0]
     assert all("cannot be seen with so few pairs" in line for line in lines[1:])
+
+
+def test_gpu_hours_of_fractions_and_of_several() -> None:
+    assert gpu_hours(7200, 2) == "4.0 GPU hours"
+    assert gpu_hours(7200, 0.25) == "0.5 GPU hours, up to 2.0 where trials that share one slow each other down"
