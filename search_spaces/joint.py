@@ -5,17 +5,15 @@ Here Optuna chooses the scientific factors too. That gives cells unequal budgets
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from search_spaces.strict import Strict
 
 if TYPE_CHECKING:
     from search_spaces.spec import Spec
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Objective(_Strict):
+class Objective(Strict):
     """What a joint search optimises: a number known after a search trial, none of it from the test split or a clock."""
 
     name: Literal[
@@ -31,7 +29,7 @@ class Objective(_Strict):
     direction: Literal["minimize", "maximize"]
 
 
-class Joint(_Strict):
+class Joint(Strict):
     """Optuna chooses the cell too: each block is one search over all cells, of ``budget.search_trials`` trials.
 
     At most ``confirm`` Pareto-optimal trials of a block are trained on its replicate seed.
@@ -63,5 +61,7 @@ def refuse_effects(spec: "Spec") -> None:
         raise ValueError(f"replicates={spec.replicates} with joint: each block confirms its own winners; use blocks")
     if spec.scheduler.name != "none":
         raise ValueError(f"scheduler={spec.scheduler.name!r} with joint: several objectives know no early stopping")
+    if spec.budget.shortened:
+        raise ValueError("budget.shortened with joint: a shortened training serves effects; remove one")
     if not spec.budget.search_trials:
         raise ValueError("budget.search_trials=0 with joint: nothing to search")

@@ -10,20 +10,18 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from search_spaces.joint import Joint, refuse_effects
+from search_spaces.measure import Measure
+from search_spaces.strict import Strict
 
 Level = bool | int | float | str
 Levels = dict[str, Level]
 Grid = dict[str, list[Level]]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class FloatRange(_Strict):
+class FloatRange(Strict):
     """A real nuisance hyperparameter between ``low`` and ``high``; ``default`` is what a cell without survivors runs."""
 
     low: float
@@ -42,7 +40,7 @@ class FloatRange(_Strict):
         return self
 
 
-class Choice(_Strict):
+class Choice(Strict):
     """A categorical nuisance hyperparameter; the first choice is the default."""
 
     choices: list[Level] = Field(min_length=1)
@@ -56,12 +54,16 @@ class Choice(_Strict):
 Nuisance = FloatRange | Choice
 
 
-class Budget(_Strict):
-    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial."""
+class Budget(Strict):
+    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial.
+
+    ``shortened``: each winner is trained at these shares of the epochs too, schedule and all, on the same seed.
+    """
 
     search_trials: int = Field(ge=0)
     startup_trials: int = Field(ge=0)
     search_epochs: int | None = Field(default=None, ge=1)
+    shortened: list[Annotated[float, Field(gt=0, lt=1)]] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "Budget":
@@ -70,14 +72,14 @@ class Budget(_Strict):
         return self
 
 
-class Named(_Strict):
+class Named(Strict):
     """A registered part by name, with its own settings."""
 
     name: str
     settings: dict[str, Any] = {}
 
 
-class Resources(_Strict):
+class Resources(Strict):
     """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor."""
 
     cpus: float = Field(default=1, gt=0)
@@ -93,13 +95,7 @@ class Resources(_Strict):
         return gpus
 
 
-class Measure(_Strict):
-    """Statistics taken on every confirmed replicate: name -> settings; an empty mapping means the defaults."""
-
-    statistics: dict[str, dict[str, Any]] = {}
-
-
-class Contrast(_Strict):
+class Contrast(Strict):
     """An arm minus a reference, compared replicate by replicate where all other factors agree."""
 
     arm: Levels = Field(min_length=1)
@@ -114,7 +110,7 @@ class Contrast(_Strict):
         return self
 
 
-class Outcome(_Strict):
+class Outcome(Strict):
     """One primary outcome of a claim, its margin (in the outcome's unit) and the direction the claim asserts."""
 
     name: str
@@ -122,7 +118,7 @@ class Outcome(_Strict):
     better: Literal["higher", "lower"] = "higher"
 
 
-class Claim(_Strict):
+class Claim(Strict):
     """A claim holds when the arm beats every reference in every outcome (an intersection-union test)."""
 
     text: str
@@ -135,7 +131,7 @@ class Claim(_Strict):
         return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
 
 
-class LevelClaim(_Strict):
+class LevelClaim(Strict):
     """A claim on how high ``outcome`` is in the arm's networks: supported if below ``below``, refuted if above ``above``."""
 
     text: str
@@ -151,7 +147,7 @@ class LevelClaim(_Strict):
         return self
 
 
-class Published(_Strict):
+class Published(Strict):
     """A result that others have reported for the cells at ``levels``, to stand beside ours: ``value`` of ``outcome``."""
 
     levels: Levels = Field(min_length=1)
@@ -161,7 +157,7 @@ class Published(_Strict):
     note: str = ""
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """A whole study. Everything a result depends on is here; where and with how many workers it runs is not."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)

@@ -1,21 +1,21 @@
 """What to run next: the one place that turns a plan and a ledger into groups of tasks.
 
 Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
-then any measurement still missing. A thread has one group in flight at most, so every suggestion sees exactly the trials
-before it. Groups are handed out round-robin over cells, least advanced first. In a joint search, which chooses the cell too,
-a block is one thread.
+in full and then shortened, then any measurement still missing. A thread has one group in flight at most, so every
+suggestion sees exactly the trials before it. Groups are handed out round-robin over cells, least advanced first. In a joint
+search, which chooses the cell too, a block is one thread.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Iterator
 
 from search_spaces import Levels
 from study import pareto, search
-from study.config import TrialConfig, measure_key
+from study.config import TrialConfig
 from study.ledger import Contents
 from study.plan import Cell, Plan
-from study.schema import ReplicateRecord
-from study.smoothness import settings_in_key
+from study.schema import Phase, ReplicateRecord
+from study.smoothness import on_validation
 from study.task import Task
 
 # A cell (in a joint search: all of them) and a block.
@@ -57,10 +57,10 @@ class Agenda:
             return None
         # the least advanced cell; ties go to the order of the plan (min is stable)
         candidates = min(ready.values(), key=lambda threads: min(tasks[0].number for _, tasks in threads))
-        phase = candidates[0][1][0].phase
+        kind = _kind(candidates[0][1])
         group: list[Task] = []
         for thread, tasks in candidates:
-            if tasks[0].phase == phase and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
+            if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
         return group
@@ -71,7 +71,8 @@ class Agenda:
             thread = (self._name(task.cell), task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
-            self._to_retry -= {task.config.trial_key, *self._measure_keys(task.config.trial_key).values()}
+            keys = self.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
+            self._to_retry -= {task.config.trial_key, *keys.values()}
             record = self.contents.replicates.get(task.config.trial_key)
             if task.phase == "search" and record is not None:
                 # a retried trial takes its own place; a new one the next
@@ -133,39 +134,60 @@ class Agenda:
         return []
 
     def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:
-        """What is missing of the replicates that train ``values``, the winner of a search."""
+        """What is missing of the replicates that train ``values``, the winner of a search: in full first, then shortened."""
+        for epochs in (None, *self.plan.short_epochs(cell)):
+            tasks = [
+                task
+                for replicate in self.plan.replicates(block)
+                if (task := self._replicate(cell, block, replicate, values, number, epochs, defaulted=defaulted))
+            ]
+            if tasks:
+                return tasks
+        return []
+
+    def _replicate(
+        self,
+        cell: Cell,
+        block: int,
+        replicate: int,
+        values: Levels,
+        number: int,
+        epochs: int | None,
+        *,
+        defaulted: bool,
+    ) -> Task | None:
+        """A replicate, if it or a measurement of it is missing or to be repeated."""
         spec = self.plan.spec
-        tasks = []
-        for replicate in self.plan.replicates(block):
-            config = self.plan.confirm_config(cell, block, replicate, values)
-            record = self.contents.replicates.get(config.trial_key)
-            missing = self._unmeasured(config.trial_key)
-            again = config.trial_key in self._to_retry
-            if record is None or again or (missing and record["state"] in ("completed", "collapsed")):
-                tasks.append(
-                    Task(
-                        config=config,
-                        cell=cell.name,
-                        phase="confirm",
-                        block=block,
-                        replicate=replicate,
-                        number=number,
-                        statistics=missing,
-                        boundary=() if defaulted else search.at_boundary(spec, values),
-                        defaulted=defaulted,
-                        checkpoints=spec.checkpoints,
-                    )
-                )
-        return tasks
+        config = self.plan.confirm_config(cell, block, replicate, values, epochs)
+        phase: Phase = "confirm" if epochs is None else "short"
+        during = spec.measure.during if phase == "confirm" else None
+        task = Task(
+            config=config,
+            cell=cell.name,
+            phase=phase,
+            block=block,
+            replicate=replicate,
+            number=number,
+            statistics=spec.measure.of(replicate, phase),
+            keep_samples=tuple(spec.measure.keep_samples),
+            during={name: on_validation(name, given) for name, given in during.statistics.items()} if during else {},
+            every=during.every if during else 0,
+            boundary=() if defaulted else search.at_boundary(spec, values),
+            defaulted=defaulted,
+            checkpoints=spec.checkpoints,
+        )
+        held, record = self.contents.measures, self.contents.replicates.get(config.trial_key)
+        keys = self.plan.measure_keys(config.trial_key, replicate, phase)
+        missing = {n: task.statistics[n] for n, key in keys.items() if key not in held or key in self._to_retry}
+        unmeasured = missing and record is not None and record["state"] in ("completed", "collapsed")
+        if record is None or config.trial_key in self._to_retry or unmeasured:
+            return dataclasses.replace(task, statistics=missing)
+        return None
 
-    def _unmeasured(self, trial_key: str) -> Mapping[str, Mapping[str, Any]]:
-        wanted, held = self.plan.spec.measure.statistics, self.contents.measures
-        keys = self._measure_keys(trial_key)
-        return {name: dict(wanted[name]) for name, key in keys.items() if key not in held or key in self._to_retry}
 
-    def _measure_keys(self, trial_key: str) -> dict[str, str]:
-        wanted = self.plan.spec.measure.statistics
-        return {name: measure_key(trial_key, name, settings_in_key(name, wanted[name])) for name in wanted}
+def _kind(tasks: list[Task]) -> tuple[Phase, int]:
+    """What members of a group have in common, beside their cell."""
+    return tasks[0].phase, tasks[0].config.epochs
 
 
 def _search_task(config: TrialConfig, cell: str, block: int, number: int) -> Task:

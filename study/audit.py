@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from analysis.records import current_records
 from study import search
-from study.config import TrialConfig, measure_key
+from study.config import TrialConfig
+from study.kept import kept_path
 from study.ledger import Contents, decode, segments
 from study.pareto import chosen
 from study.plan import Plan
 from study.schema import ReplicateRecord
-from study.smoothness import settings_in_key
 from study.workspace import Workspace
 
 
@@ -66,8 +66,11 @@ def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
             yield f"ledger: {key}: cell {record['cell']!r} is not in the plan"
             continue
         nuisance = {name: record["config"][name] for name in plan.spec.nuisance}
-        if record["phase"] == "confirm":
-            planned = plan.confirm_config(cell, record["block"], record["replicate"], nuisance)
+        if record["phase"] != "search":
+            epochs = record["config"]["epochs"] if record["phase"] == "short" else None
+            planned = plan.confirm_config(cell, record["block"], record["replicate"], nuisance, epochs)
+            if epochs is not None and epochs not in plan.short_epochs(cell):
+                yield f"ledger: {key}: {_where(record)} has {epochs} epochs, which the plan does not ask for"
         else:
             curve = tuple(record["config"]["stop_curve"])
             planned = plan.search_config(cell, record["block"], nuisance, curve)
@@ -96,7 +99,7 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
             if suggested != run:
                 yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
     for record in current_records(plan.spec, contents):
-        if record["phase"] == "confirm":
+        if record["phase"] != "search":
             history = sorted(threads.get((record["cell"], record["block"]), []), key=lambda r: r["number"])
             values, _ = search.winner(plan.spec, history)
             run = {name: record["config"][name] for name in plan.spec.nuisance}
@@ -132,10 +135,9 @@ def _joint_suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
     for record in current_records(plan.spec, contents):
-        if record["phase"] != "confirm" or record["state"] not in ("completed", "collapsed"):
+        if record["state"] not in ("completed", "collapsed"):
             continue
-        for name, settings in plan.spec.measure.statistics.items():
-            key = measure_key(record["trial_key"], name, settings_in_key(name, settings))
+        for name, key in plan.measure_keys(record["trial_key"], record["replicate"], record["phase"]).items():
             if key not in contents.measures:
                 yield f"measures: {_where(record)} lacks {name}"
 
@@ -147,9 +149,14 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
         for name in ("state.pt", "outcome.json"):
             if record["state"] != "failed" and (checkpoints / key / name).exists():
                 yield f"checkpoints: {key}/{name} is left over"
-        kept = record["phase"] == "confirm" and record["state"] in ("completed", "collapsed")
+        kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
         if kept and plan.spec.checkpoints != "none" and not (checkpoints / key / "final.pt").exists():
             yield f"checkpoints: {key}/final.pt is missing ({_where(record)})"
+    for key, measured in contents.measures.items():
+        for table in measured.get("kept", []):
+            path = kept_path(workspace.root, measured["trial_key"], key, table)
+            if not path.exists():
+                yield f"measurements: {path.relative_to(workspace.root)} is missing ({measured['statistic']})"
 
 
 def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:

@@ -95,7 +95,7 @@ class TrialConfig:
 
 
 def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> str:
-    """Name of one statistic, at these non-default ``settings``, on the weights named by ``trial_key``."""
+    """Name of one statistic, at these non-default ``settings`` (and its revision), on the weights named by ``trial_key``."""
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})
 
 

@@ -46,7 +46,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     guided = len(plan.cells) * spec.blocks * (budget.search_trials - budget.startup_trials)
     lines = [
         f"{len(plan.cells)} cells x {spec.blocks} blocks x ({budget.search_trials} search trials + {spec.replicates} "
-        f"confirmed) = {plan.num_search} + {plan.num_confirm} trainings",
+        f"confirmed{_shortened(plan)}) = {plan.num_search} + {plan.num_confirm}"
+        + (f" + {plan.num_short}" if plan.num_short else "")
+        + " trainings",
         f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block, "
         "shared by all cells",
         _size(cells),
@@ -60,6 +62,11 @@ def print_plan(plan: Plan, console: Console) -> None:
         lines.append(DEMONSTRATION)
     for line in lines:
         say(console, line)
+
+
+def _shortened(plan: Plan) -> str:
+    shares = plan.spec.budget.shortened
+    return f" + {len(shares)} shortened each" if shares else ""
 
 
 def _size(cells: Sequence[CellForecast]) -> str:
@@ -145,7 +152,7 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
     say(
         console,
         f"{spec.name}: {len(plan.cells)} cells, {spec.blocks} blocks, {plan.num_search} search trials, "
-        f"{plan.num_confirm} confirmed replicates -> {workspace.root}",
+        f"{plan.num_confirm} confirmed replicates{_shortened(plan)} -> {workspace.root}",
     )
     for line in _warnings(plan):
         say(console, line)
@@ -159,7 +166,8 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
 def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
     """One row a cell: search trials and replicates done, and every outcome counted."""
     spec = plan.spec
-    table = Table("cell", *_right("search", "confirmed", *STATES), box=None)
+    short = ["shortened"] if plan.num_short else []
+    table = Table("cell", *_right("search", "confirmed", *short, *STATES), box=None)
     totals: Counter[str] = Counter()
     for cell in plan.cells:
         records = [r for r in contents.replicates.values() if r["cell"] == cell.name]
@@ -170,13 +178,15 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
             # a joint search gives no cell a number of its own
             f"{counts['search']}" + ("" if spec.joint else f"/{spec.blocks * spec.budget.search_trials}"),
             f"{counts['confirm']}" + ("" if spec.joint else f"/{spec.blocks * spec.replicates}"),
+            *(f"{counts['short']}/{plan.num_short // len(plan.cells)}" for _ in short),
             *(str(counts[state] or "-") for state in STATES),
         )
-    left = plan.num_search + plan.num_confirm - totals["search"] - totals["confirm"]
+    done = totals["search"] + totals["confirm"] + totals["short"]
+    left = plan.num_trainings - done
     waiting = f"at most {left}" if spec.joint else left
     console.print(table)
     console.print(
-        f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}",
+        f"{done} done, {waiting} waiting; {_driver(workspace)}",
         highlight=False,
     )
     failed = [record for record in contents.replicates.values() if record["state"] == "failed"]

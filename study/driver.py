@@ -67,7 +67,7 @@ def run(
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
-                inputs = _inputs(plan, contents)
+                inputs = _inputs(plan, contents, workspace)
                 _write(inputs, workspace)
                 if agenda.done:
                     describe.print_results(inputs, console)
@@ -79,7 +79,7 @@ def run(
 def report(spec: Spec, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` from the ledger as it stands; its path. Raises ``UserError`` as ``export``."""
     plan = make_plan(spec)
-    return _write(_inputs(plan, _held(workspace, spec)), workspace)
+    return _write(_inputs(plan, _held(workspace, spec), workspace), workspace)
 
 
 def export(
@@ -87,7 +87,7 @@ def export(
 ) -> dict[str, list[Path]]:
     """Write tables from the ledger as it stands. Raises ``UserError`` when nothing has been run."""
     contents = _held(workspace, spec)
-    return build_tables(_inputs(make_plan(spec), contents), workspace.tables, names, formats)
+    return build_tables(_inputs(make_plan(spec), contents, workspace), workspace.tables, names, formats)
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
@@ -146,7 +146,7 @@ def _shown(plan: Plan, workspace: Workspace, contents: Contents, uri: str) -> Sh
         # the driver at work keeps the view itself
         return look(spec, root, contents, uri)
     with workspace.locked():
-        effects = headlines(_inputs(plan, contents).effects.to_pylist())
+        effects = headlines(_inputs(plan, contents, workspace).effects.to_pylist())
         return replay(spec, root, contents, uri, effects, done=Agenda(plan, contents).done)
 
 
@@ -168,9 +168,9 @@ def _datasets(plan: Plan) -> set[str]:
     return {cell.settings["dataset"] for cell in plan.cells}
 
 
-def _inputs(plan: Plan, contents: Contents) -> Inputs:
+def _inputs(plan: Plan, contents: Contents, workspace: Workspace) -> Inputs:
     chance = {name: 1 / load_dataset(name).num_classes for name in _datasets(plan)}
-    return Inputs(spec=plan.spec, contents=contents, chance=chance)
+    return Inputs(spec=plan.spec, contents=contents, chance=chance, folder=workspace.root)
 
 
 def _warner(console: Console) -> Callable[[str], None]:

@@ -5,6 +5,8 @@ is timed on fewer images and scaled. Statistics are timed on one small network, 
 forward and backward passes of whatever network they are taken on.
 """
 
+import contextlib
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
+from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.plan import Cell, Plan
 from study.seeding import derive_seed
@@ -33,10 +36,16 @@ _SMALL_SIDE = 16
 # No statistic needs more images than this of a split, however large it is.
 _MOST_IMAGES = 2048
 
+Passes = dict[str, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellForecast:
-    """Cost of one cell: trained parameters, FLOPs of one image, seconds of one replicate by phase, all training's FLOPs."""
+    """Cost of one cell: trained parameters, FLOPs of one image, seconds of one replicate by phase, all training's FLOPs.
+
+    ``short_seconds`` are of all shortened trainings of a replicate, each measured; ``landscape_seconds`` of a replicate that
+    has them; ``during_seconds`` of what is measured in the middle of one training.
+    """
 
     cell: str
     params: int
@@ -44,6 +53,9 @@ class CellForecast:
     search_seconds: float
     confirm_seconds: float
     measure_seconds: float
+    short_seconds: float
+    landscape_seconds: float
+    during_seconds: float
     training_flops: float
 
 
@@ -57,7 +69,7 @@ def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.spec.resources.threads)
     try:
-        passes: dict[str, float] = {}
+        passes: dict[str, Passes] = {}
         cells = []
         for cell in plan.cells:
             dataset = cell.settings["dataset"]
@@ -74,13 +86,14 @@ def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
     blocks, spec = plan.spec.blocks, plan.spec
     each = (
         spec.budget.search_trials * cell.search_seconds
-        + spec.replicates * (cell.confirm_seconds + cell.measure_seconds)
+        + spec.replicates * (cell.confirm_seconds + cell.measure_seconds + cell.during_seconds + cell.short_seconds)
         for cell in cells
     )
-    return blocks * sum(each)
+    pictured = min(spec.measure.landscape_replicates, blocks * spec.replicates)
+    return blocks * sum(each) + pictured * sum(cell.landscape_seconds for cell in cells)
 
 
-def _cell(plan: Plan, cell: Cell, device: str, passes: float) -> CellForecast:
+def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     spec = plan.spec
     config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in spec.nuisance.items()})
     known = dataset_facts(config.dataset)
@@ -90,14 +103,21 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: float) -> CellForecast:
     # the epoch's evaluation is a forward pass of every validation image
     epoch = image_seconds * (known.num_train + known.num_val / _PASSES_A_STEP)
     search_epochs = spec.budget.search_epochs or config.epochs
-    epochs = spec.blocks * (spec.budget.search_trials * search_epochs + spec.replicates * config.epochs)
+    short = plan.short_epochs(cell)
+    confirmed = spec.replicates * (config.epochs + sum(short))
+    epochs = spec.blocks * (spec.budget.search_trials * search_epochs + confirmed)
+    forward = image_seconds / _PASSES_A_STEP
+    looks = math.ceil(config.epochs / spec.measure.during.every) if spec.measure.during else 0
     return CellForecast(
         cell=cell.name,
         params=num_params(model),
         flops=flops,
         search_seconds=search_epochs * epoch,
         confirm_seconds=config.epochs * epoch,
-        measure_seconds=passes * image_seconds / _PASSES_A_STEP,
+        measure_seconds=passes["statistics"] * forward,
+        short_seconds=sum(short) * epoch + len(short) * passes["statistics"] * forward,
+        landscape_seconds=passes["landscapes"] * forward,
+        during_seconds=looks * passes["during.statistics"] * forward,
         training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
     )
 
@@ -143,11 +163,12 @@ def _image_seconds(model: nn.Module, known: Facts, config: TrialConfig, device: 
     return first if first * few > _SLOW_STEP else seconds(batch, _TIMED)
 
 
-def _measuring_passes(plan: Plan, known: Facts, device: str) -> float:
-    """What the study's statistics cost on a network, in forward passes of one image."""
-    chosen = plan.spec.measure.statistics
+def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
+    """What the study's statistics cost on a network, in forward passes of one image, by where they stand in ``measure``."""
+    passes = dict.fromkeys(("statistics", "landscapes", "during.statistics"), 0.0)
+    chosen = list(plan.spec.measure.all())
     if not chosen:
-        return 0.0
+        return passes
     channels, height, width = known.image_shape
     shape = (channels, min(height, _SMALL_SIDE), min(width, _SMALL_SIDE))
     config = TrialConfig.from_mapping({**_SMALL, "dataset": "small", "seed": 0, "split_seed": 0})
@@ -165,7 +186,9 @@ def _measuring_passes(plan: Plan, known: Facts, device: str) -> float:
     started = time.perf_counter()
     context.logits(pixels)
     forward = (time.perf_counter() - started) / len(pixels)
-    started = time.perf_counter()
-    for name, settings in chosen.items():
-        measure(name, parse_settings(name, settings), context)
-    return (time.perf_counter() - started) / forward
+    for where, name, settings in chosen:
+        started = time.perf_counter()
+        with contextlib.suppress(UserError):  # one that this small network has no place for, such as a gate's
+            measure(name, parse_settings(name, settings), context)
+        passes[where] += (time.perf_counter() - started) / forward
+    return passes

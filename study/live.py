@@ -65,7 +65,7 @@ class LiveView:
     @property
     def _eta(self) -> str:
         done = sum(self._phases.values())
-        left = self._plan.num_search + self._plan.num_confirm - done
+        left = self._plan.num_trainings - done
         new = done - self._before
         if left <= 0:
             return "done"
@@ -90,10 +90,11 @@ class LiveView:
         wanted = spec.blocks * spec.replicates
         cells = sum(self._confirmed[cell.name] >= wanted for cell in self._plan.cells)
         blocks = sum(self._confirmed.values()) // spec.replicates
+        short = f", shortened {self._phases['short']}/{self._plan.num_short}" if self._plan.num_short else ""
         return (
             f"search {self._phases['search']}/{self._plan.num_search}, "
             f"confirmed {self._phases['confirm']}/{self._plan.num_confirm} "
-            f"(blocks {blocks}/{len(self._plan.cells) * spec.blocks}, cells {cells}/{len(self._plan.cells)})"
+            f"(blocks {blocks}/{len(self._plan.cells) * spec.blocks}, cells {cells}/{len(self._plan.cells)}){short}"
         )
 
     @property
@@ -111,7 +112,7 @@ class LiveView:
         self._console.print(line, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
     def _display(self) -> Table:
-        done, total = sum(self._phases.values()), self._plan.num_search + self._plan.num_confirm
+        done, total = sum(self._phases.values()), self._plan.num_trainings
         table = Table.grid(padding=(0, 2))
         table.add_row(f"[bold]{self._plan.spec.name}", ProgressBar(total=total, completed=done, width=50))
         table.add_row("trials", self._counts)

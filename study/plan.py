@@ -25,9 +25,10 @@ from study.registry import (
     NETWORKS,
     Registry,
 )
+from study.schema import Phase
 from study.search import check_parts, check_space
 from study.seeding import derive_seed
-from study.smoothness import parse_settings
+from study.smoothness import on_validation, parse_settings, statistic_key
 from study.training import check_schedule
 
 _REGISTRIES: dict[str, Registry[Any]] = {
@@ -63,13 +64,27 @@ class Plan:
         seed = derive_seed(self.spec.seed, "search", block)
         return self._config(cell, block, seed, {**nuisance, "epochs": epochs, "stop_curve": stop_curve})
 
-    def confirm_config(self, cell: Cell, block: int, replicate: int, nuisance: Levels) -> TrialConfig:
-        """Settings of a confirmed replicate: trained in full, on the replicate's own seed."""
-        return self._config(cell, block, derive_seed(self.spec.seed, "confirm", replicate), nuisance)
+    def confirm_config(
+        self, cell: Cell, block: int, replicate: int, nuisance: Levels, epochs: int | None = None
+    ) -> TrialConfig:
+        """Settings of a confirmed replicate, on its own seed: trained in full, or for ``epochs``."""
+        values = {**nuisance, **({} if epochs is None else {"epochs": epochs})}
+        return self._config(cell, block, derive_seed(self.spec.seed, "confirm", replicate), values)
+
+    def short_epochs(self, cell: Cell) -> list[int]:
+        """Epochs of the shortened trainings of each winner, in the order of the specification."""
+        return [max(1, round(share * cell.settings["epochs"])) for share in self.spec.budget.shortened]
 
     def replicates(self, block: int) -> range:
         """Indices of the replicates that train the winner of ``block``: replicate r is block r, unless there is one block."""
         return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
+
+    def measure_keys(self, trial_key: str, replicate: int, phase: Phase) -> dict[str, str]:
+        """Statistic -> the key of what a study wants measured on a replicate."""
+        wanted, sampled = self.spec.measure.of(replicate, phase), self.spec.measure.keep_samples
+        return {
+            name: statistic_key(trial_key, name, settings, samples=name in sampled) for name, settings in wanted.items()
+        }
 
     @property
     def num_search(self) -> int:
@@ -84,6 +99,16 @@ class Plan:
         if self.spec.joint:
             return self.spec.blocks * self.spec.joint.confirm
         return len(self.cells) * self.spec.blocks * self.spec.replicates
+
+    @property
+    def num_short(self) -> int:
+        """Shortened trainings of the whole study."""
+        return self.num_confirm * len(self.spec.budget.shortened)
+
+    @property
+    def num_trainings(self) -> int:
+        """All of them; at most, where the search is joint."""
+        return self.num_search + self.num_confirm + self.num_short
 
     def _config(self, cell: Cell, block: int, seed: int, values: Mapping[str, Any]) -> TrialConfig:
         split_seed = derive_seed(self.spec.seed, "split", block)
@@ -104,8 +129,8 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     if "epochs" in spec.nuisance:
         raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
     check_parts(spec)
-    for statistic, settings in spec.measure.statistics.items():
-        parse_settings(statistic, settings)
+    for where, statistic, settings in spec.measure.all():
+        parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
     plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
     keys: dict[str, str] = {}
     networks: dict[str, str] = {}
@@ -121,6 +146,12 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
             )
         networks[identity] = cell.name
         check_space(spec, cell.settings)
+        lengths = [*plan.short_epochs(cell), cell.settings["epochs"]]
+        if len(set(lengths)) < len(lengths):
+            raise UserError(
+                f"budget.shortened = {spec.budget.shortened}: of {cell.settings['epochs']} epochs these are "
+                f"{lengths[:-1]} epochs in {cell.name!r}; they must differ, and be fewer"
+            )
     if needs_data:
         for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
             load_dataset(name)

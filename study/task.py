@@ -7,10 +7,15 @@ from typing import Any
 from study.config import TrialConfig
 from study.schema import Phase
 
+_TUPLES = ("boundary", "keep_samples")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights."""
+    """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
+
+    Of those in ``keep_samples`` single values are kept. ``during`` are measured every ``every`` epochs of training.
+    """
 
     config: TrialConfig
     cell: str
@@ -19,16 +24,20 @@ class Task:
     replicate: int
     number: int
     statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    keep_samples: tuple[str, ...] = ()
+    during: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    every: int = 0
     boundary: tuple[str, ...] = ()
     defaulted: bool = False
     checkpoints: str = "none"
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""
-        return {**vars(self), "config": self.config.as_dict(), "boundary": list(self.boundary)}
+        lists = {name: list(getattr(self, name)) for name in _TUPLES}
+        return {**vars(self), "config": self.config.as_dict(), **lists}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "Task":
         """The inverse of ``to_plain``."""
         config = TrialConfig.from_mapping(values["config"])
-        return cls(**{**values, "config": config, "boundary": tuple(values["boundary"])})
+        return cls(**{**values, "config": config, **{name: tuple(values[name]) for name in _TUPLES}})

@@ -5,27 +5,29 @@ or is pruned leaves the others alone. A member's folder ``checkpoints/<trial_key
 ``outcome.json`` once it is finished until the driver has its records, and ``final.pt`` or ``best.pt`` where kept.
 """
 
+import base64
 import functools
 import json
 import math
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.config import TrialConfig, measure_key
+from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
 from study.errors import UserError
+from study.measurement import measure_during, measure_replicate
 from study.models import build_network, num_flops, num_params
-from study.schema import MeasureRecord, Record, ReplicateRecord, State
-from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm, settings_in_key
+from study.schema import Record, ReplicateRecord, State
+from study.smoothness import reestimated_batchnorm
 from study.task import Task
-from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
-from study.training.evaluate import EVALUATION_BATCH
+from study.training import Look, Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.evaluate import EVALUATION_BATCH, named_rightly
 
 Event = Progress | list[Record]
 
@@ -42,7 +44,7 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
     for task in tasks:
         folder = storage / "checkpoints" / task.config.trial_key
         try:
-            yield from _member(task, folder, torch.device(device))
+            yield from _member(task, folder, torch.device(device), storage)
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
             yield [_record(task, state="failed", reason=str(reason))]
@@ -67,7 +69,7 @@ def discard_outcome(storage: Path, trial_key: str) -> None:
         folder.rmdir()
 
 
-def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
+def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> Iterator[Event]:
     outcome = folder / "outcome.json"
     if outcome.exists():
         (folder / "state.pt").unlink(missing_ok=True)
@@ -86,7 +88,10 @@ def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
         record = kept["record"]
     else:
         trained = None
-        for event in train(model, splits.train, splits.val, config, folder / "state.pt"):
+        look = None
+        if task.during:
+            look = Look(every=task.every, take=lambda: measure_during(task, splits, dataset.num_classes, model))
+        for event in train(model, splits.train, splits.val, config, folder / "state.pt", look):
             if isinstance(event, Progress):
                 yield event
             else:
@@ -96,7 +101,7 @@ def _member(task: Task, folder: Path, device: torch.device) -> Iterator[Event]:
         _keep(task, folder, model, trained, record)
     records: list[Record] = [record]
     if record["state"] in ("completed", "collapsed"):
-        records += _measure(task, splits, dataset.num_classes, model)
+        records += measure_replicate(task, splits, dataset.num_classes, model, storage)
     folder.mkdir(parents=True, exist_ok=True)
     partial = outcome.with_suffix(".partial")
     partial.write_text(json.dumps(records))
@@ -118,7 +123,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
     # of training data that does not fit in memory, a fixed subset: a pass of it costs as much as an epoch's reading
     held = splits.train.held()
     seen = {"train": held, "val": splits.val}
-    if task.phase == "confirm":
+    if task.phase != "search":
         seen["test"] = splits.test
 
     def metrics(suffix: str) -> dict[str, float]:
@@ -126,7 +131,8 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
         return {f"{part}/{name}{suffix}": value for part, values in found.items() for name, value in values.items()}
 
     measured = metrics("")
-    if task.phase == "confirm" and trained.stopped != "diverged":
+    correct = named_rightly(model, splits.test.batches(EVALUATION_BATCH)) if "test" in seen else []
+    if task.phase != "search" and trained.stopped != "diverged":
         with reestimated_batchnorm(model, held.pixels(), config.batch_size):
             measured |= metrics("_bn_reestimated")
     if trained.best:
@@ -151,11 +157,15 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
         flops=num_flops(model, dataset.image_shape),
         train_seconds=trained.train_seconds,
         resumed_from=trained.resumed_from,
+        trajectory=trained.trajectory,
+        test_correct=base64.b64encode(np.packbits(np.array(correct, dtype=np.bool_)).tobytes()).decode(),
+        num_test=len(correct),
     )
 
 
 def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:
     empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0, "resumed_from": 0}
+    empty |= {"trajectory": [], "test_correct": "", "num_test": 0}
     record: ReplicateRecord = {
         "kind": "replicate",
         "trial_key": task.config.trial_key,
@@ -181,7 +191,7 @@ def failed_record(task: Task, reason: str) -> ReplicateRecord:
 
 def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: ReplicateRecord) -> None:
     """Keep the weights that the study asks for, with the settings that rebuild the network and the record of training."""
-    if task.phase != "confirm" or task.checkpoints == "none" or trained.stopped == "diverged":
+    if task.phase == "search" or task.checkpoints == "none" or trained.stopped == "diverged":
         return
     if task.checkpoints == "best":
         save_checkpoint(_kept(task.config, trained.best, record), folder / "best.pt")
@@ -191,56 +201,3 @@ def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: 
 
 def _kept(config: TrialConfig, weights: Mapping[str, Tensor], record: ReplicateRecord) -> dict[str, Any]:
     return {"model": dict(weights), "config": config.as_dict(), "record": dict(record)}
-
-
-def _measure(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> list[MeasureRecord]:
-    """Every statistic still missing, on the final weights with batch norm re-estimated on the training split."""
-    if not task.statistics:
-        return []
-    config = task.config
-    # of data that does not fit in memory, a fixed subset
-    parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
-    pixels = {name: part.pixels() for name, part in parts.items()}
-    with reestimated_batchnorm(model, pixels["train"], config.batch_size):
-        try:
-            context = MeasureContext.calibrated(
-                model=model,
-                images=pixels,
-                labels={name: part.labels for name, part in parts.items()},
-                num_classes=num_classes,
-                seed=config.seed,
-            )
-        except UserError as error:
-            return [_measured(config, name, given, error=str(error)) for name, given in task.statistics.items()]
-        return [_statistic(config, name, given, context) for name, given in task.statistics.items()]
-
-
-def _statistic(config: TrialConfig, name: str, given: Mapping[str, Any], context: MeasureContext) -> MeasureRecord:
-    started, error = time.perf_counter(), ""
-    try:
-        estimates = measure(name, parse_settings(name, given), context)
-    except UserError as fault:
-        estimates, error = getattr(fault, "estimates", {}), str(fault)
-    except Exception:  # noqa: BLE001  a statistic's fault is its own: the replicate and the other statistics stand
-        estimates, error = {}, traceback.format_exc(limit=-3).strip()
-    return _measured(config, name, given, estimates=estimates, error=error, seconds=time.perf_counter() - started)
-
-
-def _measured(
-    config: TrialConfig,
-    name: str,
-    given: Mapping[str, Any],
-    *,
-    error: str,
-    estimates: Mapping[str, Estimate] | None = None,
-    seconds: float = 0.0,
-) -> MeasureRecord:
-    return {
-        "kind": "measure",
-        "trial_key": config.trial_key,
-        "measure_key": measure_key(config.trial_key, name, settings_in_key(name, given)),
-        "statistic": name,
-        "estimates": {key: estimate.as_record() for key, estimate in (estimates or {}).items()},
-        "measure_seconds": seconds,
-        "error": error,
-    }

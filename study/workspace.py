@@ -25,6 +25,7 @@ _FREE = {
     "plugins",
 }  # fmt: skip
 _FREE_RESOURCES = {"cpus", "gpus"}
+_GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Workspace:
         path = self.root / "study.json"
         now = json.loads(spec.model_dump_json())
         if path.exists():
-            before = json.loads(path.read_text())
+            # through the model: a key that is new since then has its default
+            before = json.loads(Spec.model_validate_json(path.read_text()).model_dump_json())
             refuse_change(before, now, where=str(self.root))
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(now, indent=2) + "\n")
@@ -95,10 +97,15 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
     """Raise ``UserError`` naming the first value by which ``now`` is another study than ``before``."""
     old, new = _comparable(before), _comparable(now)
     for key in dict.fromkeys([*old, *new]):
-        if key not in ("blocks", "budget.search_trials") and old.get(key) != new.get(key):
+        if key not in _GROWING and old.get(key) != new.get(key):
             raise UserError(
                 f"{where} holds results of another specification: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
                 "use another name or --storage, or put the value back"
+            )
+    for share in old["budget.shortened"]:
+        if share not in new["budget.shortened"]:
+            raise UserError(
+                f"{where} holds trainings of a share {share:g} of the epochs; put it back: budget.shortened"
             )
     for key in ("blocks", "budget.search_trials"):
         if new[key] < old[key]:
@@ -112,6 +119,8 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
 
 def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
+    # what is measured while a network trains cannot be had afterwards
+    flat["measure.during"] = spec["measure"]["during"]
     for key, value in spec.items():
         if key in _FREE or key == "factors":
             continue

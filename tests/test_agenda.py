@@ -8,11 +8,10 @@ import pytest
 
 from study import search
 from study.agenda import Agenda
-from study.config import measure_key
 from study.ledger import Contents, Ledger
 from study.plan import make_plan
 from study.seeding import derive_seed
-from study.smoothness import settings_in_key
+from study.smoothness import statistic_key
 from study.task import Task
 
 STATISTICS = {"path": {"num_pairs": 16}, "input_jacobian": {}}
@@ -51,7 +50,7 @@ class Worker:
             )
         )  # fmt: skip
         for name, settings in task.statistics.items():
-            key = measure_key(config.trial_key, name, settings_in_key(name, settings))
+            key = statistic_key(config.trial_key, name, settings, samples=name in task.keep_samples)
             self.hand_over(self.measured_of(config.trial_key, key, statistic=name))
 
 
@@ -88,7 +87,7 @@ def drive(record_of, measured_of):
 def slots(contents):
     """What was run: (cell, phase, block, number, replicate) to trial key, with flags."""
     return {
-        (r["cell"], r["phase"], r["block"], r["number"], r["replicate"]): (r["trial_key"], r["defaulted"], r["boundary"])
+        (r["cell"], r["phase"], r["block"], r["number"], r["replicate"], r["config"]["epochs"]): (r["trial_key"], r["defaulted"], r["boundary"])
         for r in contents.replicates.values()
     }  # fmt: skip
 
@@ -111,7 +110,7 @@ def reference(spec_of, drive):
 
 def test_the_reference_is_complete(spec_of, reference):
     plan = study(spec_of)
-    counts = Counter((cell, phase, block) for cell, phase, block, _, _ in slots(reference))
+    counts = Counter((cell, phase, block) for cell, phase, block, *_ in slots(reference))
     assert counts == {
         (cell.name, phase, block): n
         for cell in plan.cells

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import study.measurement as measurement
 import study.trial as module
 from study.config import measure_key
 from study.data import Splits, load_dataset, split
@@ -229,7 +230,8 @@ def test_killed_anywhere_it_comes_to_the_same_records(tmp_path, task_of, monkeyp
         run(tmp_path, task)
         discard_outcome(tmp_path, task.config.trial_key)
     else:
-        original, left = getattr(module, what), [calls]
+        where = measurement if what == "measure" else module
+        original, left = getattr(where, what), [calls]
 
         def killed(*arguments, **values):
             left[0] -= 1
@@ -238,7 +240,7 @@ def test_killed_anywhere_it_comes_to_the_same_records(tmp_path, task_of, monkeyp
             return original(*arguments, **values)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module, what, killed)
+            patch.setattr(where, what, killed)
             run(tmp_path, task)
         assert not (folder(tmp_path, task) / "outcome.json").exists()
     assert timeless(run(tmp_path, task)[0]) == reference
@@ -278,14 +280,14 @@ def test_without_kept_weights_a_new_statistic_trains_again(tmp_path, task_of):
 
 
 def test_a_statistic_in_error_leaves_the_others_alone(tmp_path, task_of, monkeypatch):
-    measure = module.measure
+    measure = measurement.measure
 
     def faulty(name, settings, context):
         if name == "path":
             raise UserError("not enough images")
         return measure(name, settings, context)
 
-    monkeypatch.setattr(module, "measure", faulty)
+    monkeypatch.setattr(measurement, "measure", faulty)
     ((record, path, jacobian),) = run(tmp_path, task_of(statistics=STATISTICS))
     assert record["state"] == "completed"
     assert path["error"] == "not enough images" and path["estimates"] == {}

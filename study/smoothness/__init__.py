@@ -15,8 +15,10 @@ from study.smoothness.estimate import Estimate, IncompleteError  # noqa: E402
 from study.smoothness.measure import (  # noqa: E402
     estimate_names,
     measure,
+    on_validation,
     parse_settings,
     settings_in_key,
+    statistic_key,
 )
 from study.smoothness.scales import fit_temperature, probabilities, tempered, unit_logits  # noqa: E402
 
@@ -27,10 +29,12 @@ __all__ = [
     "estimate_names",
     "fit_temperature",
     "measure",
+    "on_validation",
     "parse_settings",
     "probabilities",
     "reestimated_batchnorm",
     "settings_in_key",
+    "statistic_key",
     "tempered",
     "unit_logits",
 ]

@@ -2,12 +2,12 @@
 
 All helpers take one value a sample (1-D, any float dtype, any device), compute in float64, and treat samples as
 independent. Samples that are not finite, or too few for a standard error (fewer than two), give ``converged=False``;
-nothing is dropped silently and nothing raises.
+nothing is dropped silently and nothing raises. What an estimate was made of stays with it, for distributions.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,12 +18,16 @@ from study.schema import EstimateRecord
 
 @dataclass(frozen=True)
 class Estimate:
-    """``value`` with its standard error over ``num_samples``; ``converged`` is False when it is not to be trusted."""
+    """``value`` with its standard error over ``num_samples``; ``converged`` is False when it is not to be trusted.
+
+    ``samples`` (n,) float64 are the single values behind it, where it is made of such; no part of its record.
+    """
 
     value: float
     stderr: float
     num_samples: int
     converged: bool
+    samples: Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_record(self) -> EstimateRecord:
         """The estimate as the ledger holds it."""
@@ -49,11 +53,11 @@ def mean(values: Tensor) -> Estimate:
     values = values.detach().double().flatten()
     n = values.numel()
     if n == 0 or not bool(torch.isfinite(values).all()):
-        return Estimate(math.nan, math.nan, n, False)
+        return Estimate(math.nan, math.nan, n, False, values)
     centre = float(values.mean())
     if n == 1:
-        return Estimate(centre, math.nan, n, False)
-    return Estimate(centre, float(values.std(correction=1)) / math.sqrt(n), n, True)
+        return Estimate(centre, math.nan, n, False, values)
+    return Estimate(centre, float(values.std(correction=1)) / math.sqrt(n), n, True, values)
 
 
 def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
@@ -64,17 +68,18 @@ def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
     """
     plain = mean(values)
     if not plain.value > 0:  # nan too
-        return Estimate(math.nan, math.nan, plain.num_samples, False)
-    log = Estimate(math.log(plain.value), plain.stderr / plain.value, plain.num_samples, plain.converged)
+        return replace(plain, value=math.nan, stderr=math.nan, converged=False)
+    log = replace(plain, value=math.log(plain.value), stderr=plain.stderr / plain.value)
     return log.provided(plain.value > resolution)
 
 
 def root_mean_square(values: Tensor) -> Estimate:
     """Root of the mean square of ``values``; standard error by the delta method, stderr(mean square) / (2 rms)."""
-    square = mean(values.detach().double() ** 2)
+    values = values.detach().double().flatten()
+    square = mean(values**2)
     root = math.sqrt(square.value)
     stderr = square.stderr / (2 * root) if root > 0 else square.stderr  # all zero: the standard error is zero as well
-    return Estimate(root, stderr, square.num_samples, square.converged)
+    return replace(square, value=root, stderr=stderr, samples=values)
 
 
 def ratio_of_means(numerator: Tensor, denominator: Tensor, resolution: float = 0.0) -> Estimate:
@@ -100,7 +105,7 @@ def quantile(values: Tensor, q: float) -> Estimate:
     ordered = values.detach().double().flatten().cpu().sort().values
     n = ordered.numel()
     if n < 2 or not bool(torch.isfinite(ordered).all()):
-        return Estimate(math.nan, math.nan, n, False)
+        return Estimate(math.nan, math.nan, n, False, ordered)
     rank = min(n, max(1, math.ceil(q * n)))
     draws = torch.arange(rank, n + 1, dtype=torch.float64)
     whole = torch.tensor(n + 1.0, dtype=torch.float64)
@@ -110,4 +115,4 @@ def quantile(values: Tensor, q: float) -> Estimate:
     weights = log_terms.exp().sum(1).diff()
     centre = (weights * ordered).sum()
     stderr = float((weights * (ordered - centre) ** 2).sum().sqrt())
-    return Estimate(float(ordered[rank - 1]), stderr, n, True)
+    return Estimate(float(ordered[rank - 1]), stderr, n, True, ordered)

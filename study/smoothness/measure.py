@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from study.config import measure_key
 from study.errors import UserError, nearest
 from study.registry import STATISTICS
 from study.schema import SPLITS
@@ -47,6 +48,29 @@ def settings_in_key(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
         if value != field.default:
             changed[field.name] = list(value) if isinstance(value, tuple) else value
     return changed
+
+
+def statistic_key(trial_key: str, name: str, mapping: Mapping[str, Any], *, samples: bool = False) -> str:
+    """The ``measure_key`` of statistic ``name`` at these settings: it changes with its ``revision``, a registry trait.
+
+    A statistic whose definition changes gets a higher one (the first is 1), and is measured anew on the weights that are
+    kept; so is one whose ``samples`` are to be kept from now on. Raises as ``parse_settings``.
+    """
+    settings, revision = settings_in_key(name, mapping), STATISTICS[name].traits.get("revision", 1)
+    # no setting has such names
+    settings |= {"@revision": revision} if revision != 1 else {}
+    return measure_key(trial_key, name, settings | ({"@samples": True} if samples else {}))
+
+
+def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a statistic taken in the middle of training: where it reads test images it reads validation images.
+
+    Raises ``UserError`` where ``mapping`` itself names the test split, and as ``parse_settings``.
+    """
+    if mapping.get("split") == "test":
+        raise UserError(f"statistic {name!r}: split 'test' is not read while training goes on; use 'val' or 'train'")
+    reads_test = getattr(parse_settings(name, mapping), "split", "") == "test"
+    return {**mapping, **({"split": "val"} if reads_test else {})}
 
 
 def estimate_names(name: str, settings: Any) -> list[str]:

@@ -2,7 +2,8 @@
 https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
 
 Nothing here knows MLflow: a run is plain names and values, so that the view can be compared, replayed and tested.
-Metrics have the names of ``trials.parquet``; curves are ``epoch/<split>_<name>``, one value an epoch, first epoch 1.
+Metrics have the names of ``trials.parquet``; curves are ``epoch/<split>_<name>``, one value an epoch, first epoch 1, and
+``during/<estimate>``, at the epochs after which it was measured.
 """
 
 import math
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from analysis.records import slot
 from search_spaces import Spec
 from study.ledger import Contents
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
@@ -65,8 +67,8 @@ class Wanted:
         if record["kind"] == "measure":
             self._measures.setdefault(key, {})[record["statistic"]] = record
             return [key]
-        before = self._current.get(_slot(record), key)
-        self._current[_slot(record)] = key
+        before = self._current.get(slot(record), key)
+        self._current[slot(record)] = key
         return list(dict.fromkeys((before, key)))
 
     def trial_keys(self) -> list[str]:
@@ -91,7 +93,7 @@ class Wanted:
             tags=self._tags(record, measures),
             # what claims are about first: the compare page opens on the first metric
             metrics=_finite({name: metrics[name] for name in _first(self.spec, metrics)}),
-            curves=_curves(record["curves"]),
+            curves=_curves(record["curves"]) | _trajectory(record),
             seconds=record["train_seconds"],
         )
 
@@ -109,7 +111,9 @@ class Wanted:
         if record["phase"] == "search":
             return f"{label} b{record['block']} #{record['number']}"
         index = f"b{record['block']}" if self.spec.blocks > 1 else f"r{record['replicate']}"
-        return f"{label} {index} confirm"
+        return f"{label} {index} {record['phase']}" + (
+            f" {record['config']['epochs']} epochs" if record["phase"] == "short" else ""
+        )
 
     def block(self) -> list[str]:
         """Trial keys of the confirmed replicates, one a cell, of the first of the fullest blocks."""
@@ -160,7 +164,7 @@ class Wanted:
     def _tags(self, record: ReplicateRecord, measures: list[MeasureRecord]) -> dict[str, str]:
         tags = {name: str(value) for name, value in record.items() if name in _TAGGED}
         tags |= {"study": self.spec.name, "label": self._label(record)}
-        tags["superseded"] = "no" if self._current[_slot(record)] == record["trial_key"] else "yes"
+        tags["superseded"] = "no" if self._current[slot(record)] == record["trial_key"] else "yes"
         estimates = {name: e for measure in measures for name, e in measure["estimates"].items()}
         optional = {
             "reason": record["reason"].strip()[-_REASON_CHARS:],
@@ -207,12 +211,6 @@ def outcomes(spec: Spec) -> list[str]:
     return list(dict.fromkeys(["test/accuracy", *claimed]))
 
 
-def _slot(record: ReplicateRecord) -> tuple[Any, ...]:
-    """What a later record supersedes an earlier one in: a trial of a search, or a confirmed replicate."""
-    number = record["number"] if record["phase"] == "search" else 0
-    return record["cell"], record["phase"], record["block"], record["replicate"], number
-
-
 def _first(spec: Spec, metrics: Mapping[str, float]) -> list[str]:
     known = [name for name in outcomes(spec) if name in metrics]
     return list(dict.fromkeys([*known, *metrics]))
@@ -235,3 +233,12 @@ def _curves(curves: Mapping[str, list[float]]) -> dict[str, list[tuple[int, floa
         for name, values in curves.items()
     }
     return {name: points for name, points in named.items() if points}
+
+
+def _trajectory(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for point in record.get("trajectory", []):
+        for name, estimate in point["estimates"].items():
+            if math.isfinite(estimate["value"]):
+                found.setdefault(f"during/{_FORBIDDEN.sub('_', name)}", []).append((point["epoch"], estimate["value"]))
+    return found

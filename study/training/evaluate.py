@@ -10,6 +10,16 @@ EVALUATION_BATCH = 1024
 
 
 @torch.no_grad()
+def named_rightly(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[bool]:
+    """Of each image, in order, whether the network names its label, in eval mode; the mode found is restored."""
+    training = model.training
+    model.eval()
+    found = [model(pixels).argmax(1) == labels for pixels, labels in batches]
+    model.train(training)
+    return torch.cat(found).tolist()
+
+
+@torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
 

@@ -8,7 +8,7 @@ for bit. The host waits for the device once an epoch.
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import TrialConfig
+from study.schema import EstimateRecord, TrajectoryPoint
 from study.seeding import derive_seed
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
@@ -46,11 +47,20 @@ class Progress:
     val_loss: float
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is measured after every ``every`` epochs, and after the last; ``take`` leaves the model as it was."""
+
+    every: int
+    take: Callable[[], dict[str, EstimateRecord]]
+
+
 @dataclass
 class Trained:
     """A replicate's training so far. ``curves`` has one value an epoch; ``best`` the weights of least validation loss.
 
-    ``train/loss`` is the plain cross-entropy, whatever penalty is trained with.
+    ``trajectory`` is what was measured in the middle of it, which is no part of ``train_seconds``. ``train/loss`` is the
+    plain cross-entropy, whatever penalty is trained with.
     """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -60,6 +70,7 @@ class Trained:
     best: dict[str, Tensor] = field(default_factory=dict)
     train_seconds: float = 0.0
     resumed_from: int = 0
+    trajectory: list[TrajectoryPoint] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -68,7 +79,12 @@ class Trained:
 
 
 def train(
-    model: nn.Module, train_split: Any, val_split: Any, config: TrialConfig, checkpoint: Path | None
+    model: nn.Module,
+    train_split: Any,
+    val_split: Any,
+    config: TrialConfig,
+    checkpoint: Path | None,
+    look: Look | None = None,
 ) -> Iterator[Progress | Trained]:
     """Train ``model`` in place; yields a ``Progress`` an epoch and at the end the ``Trained``.
 
@@ -94,6 +110,15 @@ def train(
         trained.stopped = _stop(metrics, trained.epoch, config, train_split)
         trained.epoch += 1
         trained.train_seconds += time.perf_counter() - started
+        if (
+            look
+            and trained.stopped != "diverged"
+            and (trained.epoch % look.every == 0 or trained.epoch == config.epochs)
+        ):
+            started = time.perf_counter()
+            estimates = look.take()
+            seconds = time.perf_counter() - started
+            trained.trajectory.append({"epoch": trained.epoch, "estimates": estimates, "seconds": seconds})
         if checkpoint:
             save_checkpoint(_state(model, optimizer, trained), checkpoint)
         yield Progress(trained.epoch, config.epochs, val_loss)
