@@ -85,9 +85,10 @@ def drive(record_of, measured_of):
 
 
 def slots(contents):
-    """What was run: (cell, phase, block, number, replicate) to trial key, with flags."""
+    """What was run: (cell, phase, block, number, replicate, epochs) to trial key, with flags."""
     return {
-        (r["cell"], r["phase"], r["block"], r["number"], r["replicate"], r["config"]["epochs"]): (r["trial_key"], r["defaulted"], r["boundary"])
+        (r["cell"], r["phase"], r["block"], r["number"], r["replicate"], r["config"]["epochs"]):
+            (r["trial_key"], r["defaulted"], r["boundary"])
         for r in contents.replicates.values()
     }  # fmt: skip
 
