@@ -28,11 +28,15 @@ from study.registry import TABLES, discover
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes."""
+    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes.
+
+    ``folder`` is the study's own, where measurements keep their tables.
+    """
 
     spec: Spec
     contents: Contents
     chance: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
 
     @cached_property
     def trials(self) -> pa.Table:

@@ -60,6 +60,7 @@ def test_slices_of_a_quadratic_loss_are_its_closed_form() -> None:
     assert got["loss_slices_curvature"].value == pytest.approx(curvature.mean(), rel=1e-7)
     assert got["loss_slices_curvature"].stderr == pytest.approx(curvature.std(ddof=1) / 3**0.5, rel=1e-6)
     assert got["loss_slices_rise"].value == pytest.approx(curvature.mean() * 0.125, rel=1e-7)
+    assert got["loss_slices_rise_log"].value == pytest.approx(math.log(curvature.mean() * 0.125), rel=1e-7)
     assert got["loss_slices_rise"].num_samples == 3
 
 
@@ -257,7 +258,7 @@ def test_bad_input_is_one_clear_line(name, settings, labels, message) -> None:
 
 def test_samples_on_a_line_and_networks_without_filters_are_told() -> None:
     x = torch.arange(3.0)[:, None].expand(3, 4).contiguous()
-    with pytest.raises(UserError, match="no three samples of split 'test' .3 images. span a plane"):
+    with pytest.raises(UserError, match=r"no three samples of split 'test' \(3 images\) span a plane"):
         run("decision_regions", fn_context(Fn(lambda p: p[:, :3], 3), x))
     with pytest.raises(UserError, match="there are no filters"):
         run("loss_slices", fn_context(Fn(lambda p: p[:, :3], 3), x), split="test")

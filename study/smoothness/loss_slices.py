@@ -21,7 +21,7 @@ from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 
-_NAMES = ("loss_slices_rise", "loss_slices_curvature")
+_NAMES = ("loss_slices_rise", "loss_slices_rise_log", "loss_slices_curvature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,13 @@ class LossSlicesSettings:
 def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean cross-entropy (nats) on training images along lines and on a square through the trained weights.
 
-    - ``rise``: (L(w + r d) + L(w - r d)) / 2 - L(w) at r = ``radius``.
+    - ``rise``: (L(w + r d) + L(w - r d)) / 2 - L(w) at r = ``radius``; ``rise_log`` is the natural log of its mean.
     - ``curvature``: (L(w + h d) - 2 L(w) + L(w - h d)) / h^2 with the lines' step h, in nats per squared relative length.
 
-    Both are means over directions with standard errors over them; a loss that is not finite at an end is kept as such and
-    leaves them not converged. A direction depends on the measuring seed and a parameter's name and shape alone: two networks
-    that share both have the same one, up to the filters' norms. Batch norm's statistics stay those of the trained weights.
+    They are means over directions with standard errors over them; a loss that is not finite is kept as such and leaves
+    what is made of it not converged. A direction depends on the measuring seed and a parameter's name and shape alone: two
+    networks that share both have the same one, up to the filters' norms. Batch norm's statistics stay those of the trained
+    weights.
 
     Keeps table ``line`` (direction, alpha, loss, accuracy) and ``square`` (alpha, beta, loss, accuracy), distances in units
     of the filters' norms. The weights are never written to. Cost: (num_directions * num_points + num_square^2) * num_samples
@@ -95,7 +96,8 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
     step = settings.radius / middle
     rise = (loss[:, 0] + loss[:, -1]) / 2 - loss[:, middle]
     curvature = (loss[:, middle + 1] - 2 * loss[:, middle] + loss[:, middle - 1]) / step**2
-    return {"loss_slices_rise": estimate.mean(rise), "loss_slices_curvature": estimate.mean(curvature)}
+    found = (estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature))
+    return dict(zip(_NAMES, found, strict=True))
 
 
 def filter_normalised(context: MeasureContext, index: int) -> dict[str, Tensor]:
