@@ -99,7 +99,7 @@ def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
         # the samples' classes tell one draw of planes from another
         planes = (table.num_rows, *corners.get(row["trial_key"], []))
         found.setdefault(row["dataset"], {})[row["trial_key"]] = planes, table["label"].to_numpy()
-    grids = {}
+    grids: dict[str, NDArray[np.int16]] = {}
     for networks in found.values():
         common = Counter(planes for planes, _ in networks.values()).most_common(1)[0][0]
         grids |= {key: labels for key, (planes, labels) in networks.items() if planes == common}

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from analysis.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
-from analysis.kept import kept_tables
+from analysis.records import current_measures
 from analysis.tables import Inputs
 from search_spaces.spec import Contrast, Levels, Spec
+from study.kept import kept_path
 
 # What a picture says in place of a network that it cannot show.
 NOT_TRAINED, NOT_KEPT = "not trained yet", "not measured"
@@ -66,19 +69,30 @@ def arm_text(levels: Levels) -> str:
 def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, Any]]:
     """Every row that the pictured networks kept, with ``context``, ``arm``, ``trial_key`` and ``note``.
 
-    A network without the table has one row whose ``note`` says why, so that it leaves a visible gap. Empty where no pictured
-    network has kept it.
+    A collapsed network is shown too, under that name: how it looks is worth seeing, though it counts for nothing. One without
+    the table has one row whose ``note`` says why, so that it leaves a visible gap. Empty where no pictured network has kept
+    it.
     """
     networks = pictured(inputs)
-    wanted = {network.trial_key for network in networks}
-    kept = {row["trial_key"]: t for row, t in kept_tables(inputs, statistic, table) if row["trial_key"] in wanted}
+    kept = {n.trial_key: found for n in networks if (found := _kept(inputs, n.trial_key, statistic, table))}
     rows: list[dict[str, Any]] = []
     for network in networks if kept else []:
         head = {"context": network.context, "arm": network.arm, "trial_key": network.trial_key, "note": network.note}
         if network.trial_key in kept:
-            rows += [{**head, **row} for row in kept[network.trial_key].to_pylist()]
+            rows += [{**head, **row} for row in kept[network.trial_key]]
         else:
-            rows.append({**head, "note": network.note or NOT_KEPT})
+            missing = "" if network.row is None else NOT_KEPT
+            rows.append({**head, "note": ", ".join(filter(None, (network.note, missing)))})
+    return rows
+
+
+def _kept(inputs: Inputs, trial_key: str | None, statistic: str, table: str) -> list[dict[str, Any]]:
+    """The rows of a network's kept table; none where it has kept no such."""
+    record = current_measures(inputs.contents).get(trial_key or "", {}).get(statistic)
+    if inputs.folder is None or record is None:
+        return []
+    path = kept_path(inputs.folder, record["trial_key"], record["measure_key"], table)
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     return rows
 
 

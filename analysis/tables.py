@@ -30,7 +30,7 @@ from study.registry import TABLES, discover
 class Inputs:
     """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes.
 
-    ``folder`` is the study's own, where measurements keep their tables.
+    ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
     """
 
     spec: Spec

@@ -114,7 +114,7 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], plane: int) -> None:
     num = _numbers(axis, x, y, labels, samples)
     for row in samples:
         axis.plot(row["x"], row["y"], "o", color="white", markeredgecolor=INK, markersize=11, zorder=3)
-        text = {"ha": "center", "va": "center_baseline", "fontsize": 7.5, "color": INK, "zorder": 4}
+        text: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 7.5, "color": INK, "zorder": 4}
         axis.text(row["x"], row["y"], str(row["label"]), **text)
     axis.set_xlabel(f"{num} region{'' if num == 1 else 's'}, {len(classes)} class{'' if len(classes) == 1 else 'es'}")
 

@@ -68,7 +68,13 @@ def draw_slice_lines(data: pa.Table, spec: Spec) -> Figure:
         axis.set_title(context)
         if notes:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
-            place = {"xycoords": "axes fraction", "ha": "center", "va": "top", "fontsize": 8, "color": MUTED}
+            place: dict[str, Any] = {
+                "xycoords": "axes fraction",
+                "ha": "center",
+                "va": "top",
+                "fontsize": 8,
+                "color": MUTED,
+            }
             axis.annotate("\n".join(notes), (0.5, 0.96), bbox=box, **place)
     axes[0].set_ylim(*_limits(rows))
     figure.supxlabel("alpha (distance in units of the filters' norms)", fontsize=9)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from analysis.figures.style import INK, gap, message
@@ -37,7 +37,7 @@ _COLOURS = "cividis"
 # Losses of interest, in nats: guessing among ten classes costs 2.3.
 _LOWEST, _HIGHEST = 1e-3, 1e3
 _LEVELS_A_DECADE = 3
-_OUTLINE = [withStroke(linewidth=2.0, foreground=INK)]
+_OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground=INK)]
 
 
 def slice_squares_data(inputs: Inputs) -> pa.Table:
@@ -51,8 +51,7 @@ def slice_squares_data(inputs: Inputs) -> pa.Table:
     place=7,
     formula="Loss on a subset of the training images over the square that two filter-normalised random directions span; the "
     "cross marks the trained weights. Seeds, directions, axes, levels and colours are shared. Labelled lines: powers of ten. "
-    "White: not finite. The scale is that of the completed networks, from 0.001 to 1000 at most; what is beyond has the colour of "
-    "its end.",
+    "White: not finite. The scale is that of the completed networks, from 0.001 to 1000 at most; beyond, colours stay.",
     source="https://arxiv.org/abs/1712.09913",
     data=slice_squares_data,
     optional=True,
@@ -86,16 +85,17 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], levels: NDArray[np.float64]) 
         gap(axis, rows[0]["note"] if rows else "not in this study")
         return
     alpha, beta = (sorted({row[name] for row in points}) for name in ("alpha", "beta"))
-    loss = np.full((len(beta), len(alpha)), np.nan)
+    # of the logarithm, which is near to linear between points where the loss is not
+    height = np.full((len(beta), len(alpha)), np.nan)
     for row in points:
         if math.isfinite(row["loss"]):
-            loss[beta.index(row["beta"]), alpha.index(row["alpha"])] = max(row["loss"], levels[0] / 10)
-    shown = np.ma.masked_invalid(loss)
-    axis.contourf(alpha, beta, shown, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap=_COLOURS, extend="both")
-    decades = [level for level in levels if abs(math.log10(level) - round(math.log10(level))) < 1e-9]
-    lines = axis.contour(alpha, beta, shown, levels=decades, colors="white", linewidths=0.9)
+            height[beta.index(row["beta"]), alpha.index(row["alpha"])] = math.log10(max(row["loss"], levels[0] / 10))
+    shown, steps = np.ma.masked_invalid(height), np.log10(levels)
+    axis.contourf(alpha, beta, shown, levels=steps, vmin=steps[0], vmax=steps[-1], cmap=_COLOURS, extend="both")
+    decades = [step for step in steps if abs(step - round(step)) < 1e-9]
+    lines = axis.contour(alpha, beta, shown, levels=decades, colors="white", linewidths=0.9, linestyles="solid")
     lines.set_path_effects(_OUTLINE)
-    for text in axis.clabel(lines, fmt=lambda value: f"{value:g}", fontsize=7.5):
+    for text in axis.clabel(lines, fmt=lambda step: f"{10**step:g}", fontsize=7.5):
         text.set_path_effects(_OUTLINE)
     axis.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=2.6)
     axis.plot(0, 0, "+", color=INK, markersize=8, markeredgewidth=1.2)

@@ -118,7 +118,8 @@ class Plane:
             torch.linspace(0, 1, num, dtype=torch.float64) * (high - low) + low for low, high in self.limits(margin)
         )
         where = torch.cartesian_prod(y, x).flip(1).to(self.axes)
-        return self.origin + torch.tensordot(where, self.axes, 1)
+        points: Tensor = self.origin + torch.tensordot(where, self.axes, 1)
+        return points
 
 
 def _labels(context: MeasureContext, plane: Plane, settings: DecisionRegionsSettings) -> Tensor:
