@@ -14,6 +14,7 @@ from toys import Fn, conv_context, conv_net, fn_context, gen, images, run
 from study.errors import UserError
 from study.smoothness.fixed_samples import draw_triplets, fixed_generator
 from study.smoothness.loss_slices import filter_normalised
+from study.smoothness.pairs import draw_pairs
 from study.smoothness.regions import connected_regions, num_regions
 
 # --- loss slices ------------------------------------------------------------------------------------------------------
@@ -273,8 +274,8 @@ def test_the_path_picture_holds_the_prediction_on_the_line() -> None:
     x = torch.rand(12, 2, generator=gen(1), dtype=torch.float64)
     ctx = fn_context(net, x, temperature=2.0)
     got = run("path_picture", ctx, num_pairs=5, num_steps=10)
-    curves = table(ctx, "curves")
-    peaks = []
+    curves, peaks = table(ctx, "curves"), []
+    starts = draw_pairs(ctx.labels["test"], 5, False, fixed_generator("path_picture/test", 1))[:, 0]
     for pair in range(5):
         rows = {name: column[curves["pair"] == pair] for name, column in curves.items()}
         a, b = int(rows["label_start"][0]), int(rows["label_end"][0])
@@ -284,16 +285,10 @@ def test_the_path_picture_holds_the_prediction_on_the_line() -> None:
         assert np.allclose(np.diff(odds, n=2), 0, atol=1e-9)
         assert ((rows["other"] != a) & (rows["other"] != b)).all()
         assert (rows["p_start"] + rows["p_end"] + 2 * rows["p_other"] >= 1 - 1e-9).all()  # of two others, the larger
-        start = np.exp(1.5 * (x[curve_start(x, ctx, pair)] @ weight).numpy())
+        start = np.exp(1.5 * (x[starts[pair]] @ weight).numpy())
         assert rows["p_start"][0] == pytest.approx(start[a] / start.sum())
         peaks.append(rows["p_other"].max())
     assert got["path_picture_third_class"].value == pytest.approx(np.mean(peaks))
-
-
-def curve_start(x, ctx, pair):
-    from study.smoothness.pairs import draw_pairs
-
-    return draw_pairs(ctx.labels["test"], 5, False, fixed_generator("path_picture/test", 1))[pair, 0]
 
 
 def test_of_two_classes_there_is_no_third() -> None:

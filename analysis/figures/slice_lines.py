@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import COLOURS, INK, LINES, MUTED, mark, message, panels
 from analysis.pictured import pictured_rows
@@ -65,6 +66,7 @@ def draw_slice_lines(data: pa.Table, spec: Spec) -> Figure:
             axis.plot(list(by_distance), middle, linewidth=2.0, **style)
             notes += [f"{arm}: {row['note']}" for row in mine[:1] if row["note"]]
         axis.set_yscale("log")
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axis.set_title(context)
         if notes:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}

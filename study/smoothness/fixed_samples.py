@@ -21,8 +21,8 @@ def fixed_generator(purpose: str, draw: int) -> torch.Generator:
 def draw_triplets(labels: Tensor, num: int, generator: torch.Generator) -> Tensor:
     """``num`` different triplets of samples of three different classes, as indices (T, 3) on the CPU, in order of drawing.
 
-    Classes are drawn first, uniformly, then a sample of each; T is smaller where there are no more. ``labels`` (N,). Raises
-    ``UserError`` for fewer than three classes.
+    Classes are drawn first, uniformly, then a sample of each. T is smaller where ``num`` and 1,000 draws bring no more. The
+    first triplets do not depend on ``num``. ``labels`` (N,). Raises ``UserError`` for fewer than three classes.
     """
     labels = labels.detach().cpu()
     classes = torch.unique(labels)
