@@ -23,8 +23,9 @@ _SHARE = {"unit": "fraction of grid points"}
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "dataset", "cell", "other", "replicates")),
-        *((name, pa.int64()) for name in ("n_networks", "n_other", "n_pairs")),
+        *((name, pa.int64()) for name in ("n_networks", "n_other", "n_pairs", "n_planes")),
         *(pa.field(name, pa.float64(), metadata=_SHARE) for name in ("agreement", "agreement_sd", "agreement_low")),
+        pa.field("agreement_stderr", pa.float64(), metadata=_SHARE),
         *((name, pa.int64()) for name in ("n_failed", "n_missing")),
     ],
     metadata={"row": "a cell with itself, or two cells that a contrast compares; over pairs of completed networks"},
@@ -33,7 +34,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class _Networks:
-    """Completed networks of a cell by replicate (a column of the grid): their labels on all planes; the others, counted."""
+    """Completed networks of a cell by replicate (a column of the grid): their labels (planes, points); the others, counted."""
 
     name: str
     dataset: str
@@ -58,6 +59,8 @@ class _Networks:
         Column(heading="Agreement", name="agreement", kind="percent"),
         Column(heading="Spread", name="agreement_sd", kind="percent"),
         Column(heading="Least", name="agreement_low", kind="percent"),
+        Column(heading="Planes", name="n_planes", kind="number"),
+        Column(heading="Error by planes", name="agreement_stderr", kind="percent"),
         Column(heading="Failed", name="n_failed", kind="number"),
         Column(heading="Not measured", name="n_missing", kind="number"),
     ),
@@ -67,9 +70,10 @@ def decision_agreement(inputs: Inputs) -> pa.Table:
 
     ``replicates`` is ``different`` where two networks differ in seed and split, as they must within a cell, so that a cell and
     a contrast can be set beside one another; ``same`` where they share them and differ in the arm alone. Pairs share networks:
-    ``agreement_sd`` is their spread, no standard error. Failed networks (collapsed, diverged) are left out, as a constant
-    answer agrees with itself; they are counted, and so are those that kept no grid or another one than most. Empty where no
-    network has kept one.
+    ``agreement_sd`` is their spread, no standard error. ``agreement_stderr`` is that of the planes; all rows share them, so
+    much of it cancels where rows are compared. Failed networks (collapsed, diverged) are left out, as a constant answer
+    agrees with itself; they are counted, and so are those that kept no grid or another one than most. Empty where no network
+    has kept one.
     """
     grids = _grids(inputs)
     if not grids:
@@ -91,14 +95,18 @@ def decision_agreement(inputs: Inputs) -> pa.Table:
 
 
 def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
-    """Trial key -> labels, of the networks whose planes are those that most networks of their dataset have."""
+    """Trial key -> labels (planes, points), of networks whose planes are those that most of their dataset have."""
     statistic = "decision_regions"
     corners = {row["trial_key"]: t["label"].to_pylist() for row, t in kept_tables(inputs, statistic, "corners")}
     found: dict[str, dict[str, tuple[Any, NDArray[np.int16]]]] = {}
     for row, table in kept_tables(inputs, statistic, "labels"):
         # the samples' classes tell one draw of planes from another
         planes = (table.num_rows, *corners.get(row["trial_key"], []))
-        found.setdefault(row["dataset"], {})[row["trial_key"]] = planes, table["label"].to_numpy()
+        num_planes = len(table["plane"].unique())
+        found.setdefault(row["dataset"], {})[row["trial_key"]] = (
+            planes,
+            table["label"].to_numpy().reshape(num_planes, -1),
+        )
     grids: dict[str, NDArray[np.int16]] = {}
     for networks in found.values():
         common = Counter(planes for planes, _ in networks.values()).most_common(1)[0][0]
@@ -123,7 +131,11 @@ def _networks(grid: ConfirmGrid, cell: int, grids: dict[str, NDArray[np.int16]])
 def _row(
     inputs: Inputs, one: _Networks, other: _Networks, replicates: str, pairs: Iterable[tuple[int, int]]
 ) -> dict[str, Any]:
-    shares = np.array([np.mean(one.labels[i] == other.labels[j]) for i, j in pairs])
+    # (pairs, planes)
+    by_plane = np.array([np.mean(one.labels[i] == other.labels[j], axis=1) for i, j in pairs])
+    shares = by_plane.mean(1) if len(by_plane) else by_plane
+    num_planes = by_plane.shape[1] if len(by_plane) else 0
+    over_planes = by_plane.mean(0).std(ddof=1) / num_planes**0.5 if num_planes > 1 else None
     both = [one] if one is other else [one, other]
     return {
         "study": inputs.spec.name,
@@ -134,9 +146,11 @@ def _row(
         "n_networks": len(one.labels),
         "n_other": len(other.labels),
         "n_pairs": len(shares),
+        "n_planes": num_planes,
         "agreement": float(shares.mean()) if len(shares) else None,
         "agreement_sd": float(shares.std(ddof=1)) if len(shares) > 1 else None,
         "agreement_low": float(shares.min()) if len(shares) else None,
+        "agreement_stderr": None if over_planes is None else float(over_planes),
         "n_failed": sum(networks.num_failed for networks in both),
         "n_missing": sum(networks.num_missing for networks in both),
     }

@@ -1,4 +1,4 @@
-"""https://parquet.apache.org/docs/file-format/: the tables that statistics kept of each network, read from the study's folder."""
+"""https://parquet.apache.org/docs/file-format/: the tables that statistics keep, read from a study's folder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,10 +19,13 @@ def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[di
     if inputs.folder is None:
         return
     measures = current_measures(inputs.contents)
-    holders = {key for key, found in measures.items() if table in found.get(statistic, {}).get("kept", [])}
-    for row in inputs.trials.to_pylist() if holders else []:
-        if row["trial_key"] in holders and (row["phase"], row["state"]) == ("confirm", "completed"):
-            key = measures[row["trial_key"]][statistic]["measure_key"]
-            path = kept_path(inputs.folder, row["trial_key"], key, table)
+    keys = {
+        trial_key: found[statistic]["measure_key"]
+        for trial_key, found in measures.items()
+        if statistic in found and table in found[statistic].get("kept", [])
+    }
+    for row in inputs.trials.to_pylist() if keys else []:
+        if row["trial_key"] in keys and (row["phase"], row["state"]) == ("confirm", "completed"):
+            path = kept_path(inputs.folder, row["trial_key"], keys[row["trial_key"]], table)
             if path.exists():
                 yield row, pq.read_table(path)

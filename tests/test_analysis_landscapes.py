@@ -35,7 +35,8 @@ def measure(book: Book, folder: Path, key: str, statistic: str, tables: dict) ->
 def regions(book: Book, folder: Path, merge, block, labels, corners=(0, 1, 2), **given) -> str:
     """A network whose grid has ``labels``."""
     key = book.confirm(merge, 8, block, 0.9, **given)
-    measure(book, folder, key, "decision_regions", {"labels": {"label": labels}, "corners": {"label": corners}})
+    tables = {"labels": {"plane": POINTS // 50, "label": labels}, "corners": {"label": corners}}
+    measure(book, folder, key, "decision_regions", tables)
     return key
 
 
@@ -77,6 +78,9 @@ def test_agreement_is_the_share_of_points_with_one_label(tmp_path) -> None:
     assert mul["agreement"] == pytest.approx(0.7) and mul["agreement_sd"] is None
     same = rows["mul", "add", "same"]  # 20 points of 200 in both replicates
     assert (same["n_pairs"], same["agreement"]) == (2, pytest.approx(0.9))
+    # by plane of 50 points: all but 20 of the last, and all but 20 of the first
+    planes = np.array([(1 + 0.6) / 2, 1, 1, (1 + 0.6) / 2])
+    assert (same["n_planes"], same["agreement_stderr"]) == (4, pytest.approx(planes.std(ddof=1) / 2))
     different = rows["mul", "add", "different"]  # mul 0 with add 1 and 2, mul 1 with add 0 and 2
     assert (different["n_pairs"], different["agreement"]) == (4, pytest.approx((0.8 + 0.8 + 0.8 + 0.6) / 4))
     text = render(
