@@ -20,10 +20,13 @@ from study.smoothness.context import exact_evaluation
 
 BUILT_IN = ("input_jacobian", "noise_stability", "path")
 SMALL = {
+    "decision_regions": {"num_planes": 2, "num_points": 5},
     "hessian": {"num_samples": 20, "split": "test", "num_probes": 2, "num_steps": 4},
     "input_jacobian": {"num_samples": 20},
+    "loss_slices": {"num_samples": 20, "split": "test", "num_directions": 2, "num_points": 3, "num_square": 3},
     "noise_stability": {"num_samples": 20, "sigmas": [4, 16], "num_draws": 2},
     "path": {"num_pairs": 20, "num_steps": 8},
+    "path_picture": {"num_pairs": 3, "num_steps": 4},
 }
 
 

@@ -81,6 +81,12 @@ def mark(**style: Any) -> Line2D:
     return Line2D([], [], **style)
 
 
+def gap(axis: Axes, text: str) -> None:
+    """A panel that says why there is nothing in it."""
+    axis.grid(visible=False)
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=MUTED)
+
+
 def message(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     figure = Figure(figsize=(6.4, 1.2), layout="constrained")

@@ -1,0 +1,151 @@
+"""https://arxiv.org/abs/2203.08124 (Somepalli et al. 2022): decision regions on the plane through three test images."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.ndimage
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from analysis.figures.style import INK, MUTED, gap, message
+from analysis.pictured import pictured_rows
+from analysis.tables import Inputs
+from search_spaces.spec import Spec
+from study.registry import FIGURES
+
+_MOST_PLANES = 2
+# A region smaller than this share of the plane has no number written into it.
+_LEAST_SHARE = 0.02
+# Radius about a sample, as a share of the plane's width, that its disc takes up.
+_DISC = 0.05
+# https://personal.sron.nl/~pault/ (Tol 2021, "light" and "pale"): told apart with any colour vision; dark text reads on all
+_COLOURS = (
+    "#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD", "#CCBBDD",
+)  # fmt: skip
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("context", "arm", "trial_key", "note", "kind")),
+        *((name, pa.int64()) for name in ("plane", "label")),
+        *(pa.field(name, pa.float64(), metadata={"unit": "pixel intensity, Euclidean"}) for name in ("x", "y")),
+    ]
+)
+
+
+def planes_data(inputs: Inputs) -> pa.Table:
+    """Rows of kind ``sample`` (true label) and ``point`` (predicted label) on the first planes; else a ``note`` says why."""
+    rows: list[dict[str, Any]] = []
+    places: dict[tuple[str | None, int], dict[str, Any]] = {}
+    for row in pictured_rows(inputs, "decision_regions", "corners"):
+        if row.get("plane") is None:
+            rows.append(row)
+        elif row["plane"] < _MOST_PLANES:
+            places[row["trial_key"], row["plane"]] = row
+            rows.append({**row, "kind": "sample"})
+    points = [
+        row
+        for row in pictured_rows(inputs, "decision_regions", "labels")
+        if (row["trial_key"], row.get("plane")) in places
+    ]
+    last = max((row["row"] for row in points), default=0) or 1
+    for row in points:
+        place = places[row["trial_key"], row["plane"]]
+        x = place["x_low"] + (place["x_high"] - place["x_low"]) * row["column"] / last
+        y = place["y_low"] + (place["y_high"] - place["y_low"]) * row["row"] / last
+        rows.append({**row, "kind": "point", "x": x, "y": y})
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+@FIGURES.register(
+    "planes",
+    title="Decision regions between three samples",
+    place=9,
+    formula="Predicted class on the plane through three test images of different classes (white discs: true class), the "
+    "same in every column and true to scale; class colours are shared. The number of connected regions stands below.",
+    source="https://arxiv.org/abs/2203.08124",
+    data=planes_data,
+    optional=True,
+)
+def draw_planes(data: pa.Table, spec: Spec) -> Figure:
+    """One row of panels a context and plane, one column an arm."""
+    rows = data.to_pylist()
+    if not rows:
+        return message("No decision regions have been drawn.")
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    lines = sorted({row["plane"] for row in rows if row["plane"] is not None})
+    places = [(context, plane) for context in dict.fromkeys(row["context"] for row in rows) for plane in lines]
+    figure = Figure(figsize=(1.2 + 2.5 * len(arms), 0.4 + 2.5 * len(places)), layout="constrained")
+    grid = figure.subplots(len(places), len(arms), squeeze=False)
+    for line, (context, plane) in zip(grid, places, strict=True):
+        for axis, arm in zip(line, arms, strict=True):
+            mine = [row for row in rows if (row["context"], row["arm"]) == (context, arm)]
+            _panel(axis, mine, plane)
+            state = f" ({mine[0]['note']})" if mine and mine[0]["note"] and mine[0]["plane"] is not None else ""
+            axis.set_title(f"{arm}, {context}{state}" if context else f"{arm}{state}", fontsize=9)
+    classes = sorted({row["label"] for row in rows if row["kind"] == "point"})
+    handles = [Patch(facecolor=_colour(label), edgecolor=MUTED, label=f"class {label}") for label in classes]
+    figure.legend(handles=handles, loc="outside right upper", labelcolor=INK)
+    return figure
+
+
+def _panel(axis: Axes, rows: list[dict[str, Any]], plane: int) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    points = [row for row in rows if row["kind"] == "point" and row["plane"] == plane]
+    if not points:
+        gap(axis, rows[0]["note"] if rows else "not in this study")
+        return
+    x, y = (np.array(sorted({row[name] for row in points})) for name in ("x", "y"))
+    labels = np.array([row["label"] for row in points]).reshape(len(y), len(x))
+    classes = np.unique(labels)
+    colours = ListedColormap([_colour(int(label)) for label in classes])
+    dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    extent = (x[0] - dx, x[-1] + dx, y[0] - dy, y[-1] + dy)
+    shown = np.searchsorted(classes, labels)
+    axis.imshow(
+        shown, colours, vmin=-0.5, vmax=len(classes) - 0.5, extent=extent, origin="lower", interpolation="nearest"
+    )
+    axis.add_collection(LineCollection(_borders(x, y, labels), colors=INK, linewidths=0.9))
+    samples = [row for row in rows if row["kind"] == "sample" and row["plane"] == plane]
+    num = _numbers(axis, x, y, labels, samples)
+    for row in samples:
+        axis.plot(row["x"], row["y"], "o", color="white", markeredgecolor=INK, markersize=11, zorder=3)
+        text: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 7.5, "color": INK, "zorder": 4}
+        axis.text(row["x"], row["y"], str(row["label"]), **text)
+    axis.set_xlabel(f"{num} region{'' if num == 1 else 's'}, {len(classes)} class{'' if len(classes) == 1 else 'es'}")
+
+
+def _numbers(axis: Axes, x: NDArray[Any], y: NDArray[Any], labels: NDArray[Any], samples: list[dict[str, Any]]) -> int:
+    """Write its class into every region that is large enough, clear of the samples; return the number of regions."""
+    clear = np.ones(labels.shape, dtype=bool)
+    for row in samples:
+        clear &= np.hypot(x[None, :] - row["x"], y[:, None] - row["y"]) > _DISC * np.ptp(x)
+    num = 0
+    for label in np.unique(labels):
+        regions, count = scipy.ndimage.label(labels == label)
+        num += count
+        for region in range(1, count + 1):
+            inside = (regions == region) & clear
+            if inside.mean() >= _LEAST_SHARE:
+                # the point farthest from all that the number must not touch
+                depth = scipy.ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+                i, j = np.unravel_index(int(depth.argmax()), depth.shape)
+                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": INK, "weight": "bold"}
+                axis.text(x[j], y[i], str(label), **style)
+    return num
+
+
+def _borders(x: NDArray[Any], y: NDArray[Any], labels: NDArray[Any]) -> list[list[tuple[float, float]]]:
+    """Edges between neighbouring points of different labels, halfway between them."""
+    dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    upright = [[(x[j] + dx, y[i] - dy), (x[j] + dx, y[i] + dy)] for i, j in np.argwhere(np.diff(labels, axis=1))]
+    level = [[(x[j] - dx, y[i] + dy), (x[j] + dx, y[i] + dy)] for i, j in np.argwhere(np.diff(labels, axis=0))]
+    return upright + level
+
+
+def _colour(label: int) -> str:
+    return _COLOURS[label % len(_COLOURS)]

@@ -1,0 +1,150 @@
+"""https://arxiv.org/abs/1712.09913 (Li et al. 2018, *Visualizing the Loss Landscape of Neural Nets*): slices of the loss.
+
+A random direction d in the weights is scaled filter by filter to the weights' own norm, d_j <- d_j norm(w_j) / norm(d_j),
+so that a distance means the same in networks whose weights differ in scale. A filter is what gives one output channel: a
+row of a parameter of two or more dimensions. Biases, batch norm and single gains have one value a channel at most; as in
+the paper, a direction is zero in them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from study.errors import UserError
+from study.registry import STATISTICS
+from study.smoothness import estimate
+from study.smoothness.context import MeasureContext
+from study.smoothness.estimate import Estimate
+
+_NAMES = ("loss_slices_rise", "loss_slices_rise_log", "loss_slices_curvature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSlicesSettings:
+    """``num_samples`` images of ``split``; ``num_directions`` lines of ``num_points`` from -``radius`` to ``radius``.
+
+    And one square of ``num_square`` points a side, along the first two directions.
+    """
+
+    num_samples: int = 256
+    split: str = "train"
+    num_directions: int = 5
+    num_points: int = 21
+    num_square: int = 15
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_points", "num_square"):
+            if (value := getattr(self, name)) < 3 or value % 2 == 0:
+                raise UserError(
+                    f"statistic 'loss_slices': setting {name!r} must be odd and 3 or more, so that the trained weights "
+                    f"are on the grid, not {value}"
+                )
+
+
+@STATISTICS.register(
+    "loss_slices",
+    formula="L(w + a d + b e) along filter-normalised random directions d, e: rise at the ends, curvature in the middle",
+    source="https://arxiv.org/abs/1712.09913",
+    settings=LossSlicesSettings,
+    names=lambda settings: list(_NAMES),
+)
+def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[str, Estimate]:
+    """Mean cross-entropy (nats) on training images along lines and on a square through the trained weights.
+
+    - ``rise``: (L(w + r d) + L(w - r d)) / 2 - L(w) at r = ``radius``; ``rise_log`` is the natural log of its mean.
+    - ``curvature``: (L(w + h d) - 2 L(w) + L(w - h d)) / h^2 with the lines' step h, in nats per squared relative length.
+
+    They are means over directions with standard errors over them; a loss that is not finite is kept as such and leaves
+    what is made of it not converged. A direction depends on the measuring seed and a parameter's name and shape alone: two
+    networks that share both have the same one, up to the filters' norms. Batch norm's statistics stay those of the trained
+    weights.
+
+    Keeps table ``line`` (direction, alpha, loss, accuracy) and ``square`` (alpha, beta, loss, accuracy), distances in units
+    of the filters' norms. The weights are never written to. Cost: (num_directions * num_points + num_square^2) * num_samples
+    forwards. Raises ``UserError`` for a network without a filter, or outputs at the trained weights that are not finite.
+    """
+    x, y = context.sample(settings.split, settings.num_samples, f"loss_slices/{settings.split}")
+    context.logits(x)  # refuses a network that is not finite where it was trained
+    directions = [filter_normalised(context, index) for index in range(max(2, settings.num_directions))]
+    distance = _distances(settings.radius, settings.num_points)
+    lines = torch.stack(
+        [_along(context, x, y, [d], distance[:, None]) for d in directions[: settings.num_directions]]
+    )  # (directions, points, 2)
+    side = _distances(settings.radius, settings.num_square)
+    corners = torch.cartesian_prod(side, side)
+    square = _along(context, x, y, directions[:2], corners)
+    context.keep(
+        "line",
+        {
+            "direction": torch.arange(len(lines)).repeat_interleave(settings.num_points),
+            "alpha": distance.repeat(len(lines)),
+            "loss": lines[..., 0].flatten(),
+            "accuracy": lines[..., 1].flatten(),
+        },
+    )
+    context.keep(
+        "square",
+        {"alpha": corners[:, 0], "beta": corners[:, 1], "loss": square[:, 0], "accuracy": square[:, 1]},
+    )
+    loss, middle = lines[..., 0], settings.num_points // 2
+    step = settings.radius / middle
+    rise = (loss[:, 0] + loss[:, -1]) / 2 - loss[:, middle]
+    curvature = (loss[:, middle + 1] - 2 * loss[:, middle] + loss[:, middle - 1]) / step**2
+    found = (estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature))
+    return dict(zip(_NAMES, found, strict=True))
+
+
+def filter_normalised(context: MeasureContext, index: int) -> dict[str, Tensor]:
+    """Direction number ``index``: parameter name -> tensor of its shape, for the parameters that have filters.
+
+    Raises ``UserError`` where none has.
+    """
+    found = {}
+    for name, parameter in _filters(context.model).items():
+        drawn = torch.randn(parameter.shape, generator=context.generator(f"loss_slices/{index}/{name}")).to(parameter)
+        rows, weights = drawn.flatten(1), parameter.detach().flatten(1)
+        length = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+        found[name] = (rows / length * weights.norm(dim=1, keepdim=True)).view_as(parameter)
+    if not found:
+        raise UserError("the network has no weights of two or more dimensions: there are no filters to slice along")
+    return found
+
+
+def _filters(model: nn.Module) -> Mapping[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
+
+
+def _distances(radius: float, num: int) -> Tensor:
+    """``num`` equal steps from -``radius`` to ``radius``; the one in the middle is exactly 0."""
+    return radius * torch.arange(-(num // 2), num // 2 + 1, dtype=torch.float64) / (num // 2)
+
+
+@torch.no_grad()
+def _along(context: MeasureContext, x: Tensor, y: Tensor, directions: list[dict[str, Tensor]], at: Tensor) -> Tensor:
+    """Mean loss and accuracy, (P, 2) float64 on the CPU, at the weights plus ``at`` (P, D) times D directions.
+
+    A point with outputs that are not finite has an infinite loss; the images concerned count as wrong.
+    """
+    parts = list(zip(torch.split(x, context.chunk), torch.split(y.long(), context.chunk), strict=True))
+    weights = {name: parameter.detach() for name, parameter in _filters(context.model).items()}
+    rows = []
+    for factors in at.tolist():
+        moved = {
+            name: weight + sum(a * d[name] for a, d in zip(factors, directions, strict=True))
+            for name, weight in weights.items()
+        }
+        loss, right = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
+        for images, labels in parts:
+            logits = functional_call(context.model, moved, (images,)).double()
+            finite = torch.isfinite(logits).all(1)
+            right += ((logits.argmax(1) == labels) & finite).sum()
+            each = functional.cross_entropy(logits, labels, reduction="none")
+            loss += torch.where(finite, each, math.inf).sum()
+        rows.append(torch.stack([loss, right]) / len(x))
+    return torch.stack(rows).cpu()
