@@ -7,7 +7,7 @@ touched.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -58,6 +58,7 @@ class MeasureContext:
     temperature_converged: bool
     seed: int
     chunk: int = 512
+    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def calibrated(
@@ -118,6 +119,10 @@ class MeasureContext:
             return x, y
         index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
         return x[index.to(x.device)], y[index.to(y.device)]
+
+    def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
+        """Keep a table beside the estimates: columns of equal length, 1-D."""
+        self.kept[table] = dict(columns)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""
