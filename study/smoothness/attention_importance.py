@@ -98,9 +98,9 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
         found = [_over_images(layer, importance, settings, seed) for layer, importance in pairs]
         within = [_within_images(layer, importance, seed) for layer, importance in pairs]
         for name in found[0]:
-            estimates[f"{PREFIX}_{name}_{kind}"] = _over_layers([each[name] for each in found])
+            estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([each[name] for each in found])
         for name in within[0]:
-            estimates[f"{PREFIX}_{name}_{kind}"] = _over_layers([estimate.mean(each[name]) for each in within])
+            estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([estimate.mean(each[name]) for each in within])
         ratio = _ratio(estimates[f"{PREFIX}_spearman_{kind}"], estimates[f"{PREFIX}_ceiling_{kind}"])
         estimates[f"{PREFIX}_ratio_{kind}"] = ratio
         for index, each in enumerate(found):
@@ -139,8 +139,6 @@ def _over_images(
         values.mean(0, keepdim=True) for values in (layer.gate, layer.activation, importance)
     )
     shuffles = _shuffles(settings.num_shuffles, num_units, generator).to(importance.device)
-    # a gate that does not differ by more than rounding ranks nothing
-    varied = bool(mean_gate.amax() - mean_gate.amin() > 1e-6 * mean_gate.abs().amax())
     kept = [
         reliability(values, settings.num_halves, torch.Generator().manual_seed(seed))
         for values in (layer.gate, importance)
@@ -150,9 +148,9 @@ def _over_images(
     for measure, agree in AGREEMENTS.items():
         null = agree(mean_gate.expand(len(shuffles), -1).contiguous(), mean_wanted[0][shuffles])
         each = {
-            "": resampled(agree(mean_gate, mean_wanted), agree(gate, wanted), num_images).provided(varied),
-            "null": estimate.mean(null).provided(varied),
-            "ceiling": Estimate(ceiling[measure], math.nan, num_images, varied),
+            "": resampled(agree(mean_gate, mean_wanted), agree(gate, wanted), num_images).provided(layer.varied),
+            "null": estimate.mean(null).provided(layer.varied),
+            "ceiling": Estimate(ceiling[measure], math.nan, num_images, layer.varied),
             "activation": resampled(agree(mean_activation, mean_wanted), agree(activation, wanted), num_images),
         }
         found |= {_label(measure, part): each[part] for part in _BY_LAYER}
@@ -189,7 +187,7 @@ def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
     return Estimate(float(value), float(spread.std(correction=1)) if known else math.nan, num_samples, known)
 
 
-def _over_layers(each: list[Estimate]) -> Estimate:
+def over_layers(each: list[Estimate]) -> Estimate:
     """The mean over layers, whose errors are taken as independent."""
     stderr = math.sqrt(sum(e.stderr**2 for e in each)) / len(each)
     value = sum(e.value for e in each) / len(each)

@@ -43,6 +43,12 @@ class Layer:
         """U."""
         return self.gate.shape[1]
 
+    @property
+    def varied(self) -> bool:
+        """Whether mean gates differ by more than rounding; else they rank nothing."""
+        mean = self.gate.mean(0)
+        return bool(mean.amax() - mean.amin() > 1e-6 * mean.abs().amax())
+
 
 def gated_modules(model: nn.Module, gates: Sequence[str] = GATES) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Modules of ``model`` that apply attention, by name, each with its gate.
@@ -93,6 +99,13 @@ def clamped(layers: list[Layer]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for layer in layers:
             stack.enter_context(_hooked(layer.gate_module.register_forward_hook(_clamp(layer.mean_gate))))
+        yield
+
+
+@contextlib.contextmanager
+def only_units(layer: Layer, present: Tensor) -> Iterator[None]:
+    """Units of ``layer`` times ``present`` (B, U), a row an image of the batch, for the while."""
+    with _hooked(layer.module.register_forward_pre_hook(_scale(layer, present))):
         yield
 
 
@@ -204,12 +217,20 @@ def _watch(into: list[Tensor]) -> Callable[..., Any]:
     return hook
 
 
+def _scale(layer: Layer, by: Tensor) -> Callable[..., tuple[Tensor]]:
+    return lambda module, given: (given[0] * _placed(layer, by, given[0]),)
+
+
 def _without(layer: Layer, unit: Tensor, *, mean: bool) -> Callable[..., tuple[Tensor]]:
     def hook(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         seen = given[0]
-        chosen = functional.one_hot(unit, layer.num_units).to(seen.dtype)
-        shape = (len(unit), -1, 1, 1) if layer.by_channel else (len(unit), 1, *seen.shape[2:])
-        taken = chosen.view(shape)
+        taken = _placed(layer, functional.one_hot(unit, layer.num_units), seen)
         return (seen * (1 - taken) + (taken * layer.mean_map if mean else 0.0),)
 
     return hook
+
+
+def _placed(layer: Layer, values: Tensor, seen: Tensor) -> Tensor:
+    """``values`` (B, U) where they broadcast against the map ``seen`` (B, C, H, W)."""
+    shape = (len(values), -1, 1, 1) if layer.by_channel else (len(values), 1, *seen.shape[2:])
+    return values.to(seen.dtype).view(shape)
