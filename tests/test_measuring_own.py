@@ -1,9 +1,11 @@
 """A network of one's own: where it may come from, what it may be, on whose images, and what is said when it does not fit."""
 
+import importlib
 import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from study.data import load_dataset
 from study.describe_measured import print_measured
 from study.errors import UserError
 from study.loading import as_device, load_own
-from study.measuring import Measured, measure_checkpoint, measure_file, measure_network
+from study.measuring import Measured, measure_checkpoint, measure_file, measure_network, parse_statistics
 from study.smoothness import Estimate
 
 JACOBIAN = {"input_jacobian": {"num_samples": 8}}
@@ -158,3 +160,20 @@ def test_what_is_printed() -> None:
     for line in ("a 0.5 0.25 8", "b 1 nan 8 not converged", "no pairs of one class", "c 2 0.5 4"):
         assert line in lines
     assert lines[-2:] == ["none", "nothing to measure on this network"]
+
+
+def test_the_page_says_what_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of docs/measuring.md is measured with the settings of its command line."""
+    page = (Path(__file__).parent.parent / "docs" / "measuring.md").read_text()
+    (tmp_path / "my_nets.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save(importlib.import_module("my_nets").make().state_dict(), "weights.pt")
+    (setting,) = re.findall(r"--set '(attention_importance.*)'", page)
+    chosen = parse_statistics(["attention_importance"], [setting, "attention_importance.num_samples=8"])
+    found = measure_file(
+        Path("weights.pt"), chosen, model="my_nets:make", dataset="digits", device="cpu", say=lambda line: None
+    )
+    assert "attention_importance_layer2_spearman_zero" in found["attention_importance"]
+    assert len(found["attention_importance"].kept["by_image"]["image"]) == 16
+    monkeypatch.delitem(sys.modules, "my_nets")
