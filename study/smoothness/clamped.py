@@ -3,7 +3,8 @@
 With gates free, a unit taken out before the gate or behind it gives one number, so a gate and what it weighs cannot be told
 apart. Here every gate is clamped to its mean over the images, and then a unit of the map that a layer's attention sees is
 replaced, by zero or by its mean. A unit is a channel; where a gate has one value a position (a spatial gate, non-local
-attention, for which it is the attention received) a unit is a position.
+attention, for which it is the attention received) a unit is a position. Of a selective kernel it is a channel of the map that
+its convolutions see, which keep channels apart where there are no more than 32.
 """
 
 import contextlib
