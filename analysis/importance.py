@@ -10,8 +10,13 @@ from analysis.export import Column
 from analysis.tables import Inputs
 from study.registry import TABLES
 
-_LAYER = re.compile(r"attention_importance_layer(\d+)_(spearman|ceiling|activation)_(\w+)")
-_MEASURED = ("spearman", "ceiling", "activation")
+KINDS = ("zero", "mean", "taylor")
+# of each measure of agreement: gate and importance, null, ceiling, control; Spearman's have the plain names
+SPEARMAN = ("spearman", "spearman_null", "ceiling", "activation")
+KENDALL = ("kendall", "kendall_null", "kendall_ceiling", "kendall_activation")
+TOP = ("top10", "top10_null", "top10_ceiling", "top10_activation")
+_MEASURED = (*SPEARMAN, *KENDALL, *TOP)
+_LAYER = re.compile(rf"attention_importance_layer(\d+)_({'|'.join(_MEASURED)})_({'|'.join(KINDS)})")
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "cell", "dataset", "attention", "attention_form")),
@@ -29,14 +34,12 @@ SCHEMA = pa.schema(
 
 
 def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a confirmed, completed network, layer and importance, with its three rank correlations."""
+    """One row a confirmed, completed network, layer and importance, with all that was measured there."""
     columns: dict[tuple[int, str], dict[str, str]] = {}
     for name in inputs.trials.column_names:
         if found := _LAYER.fullmatch(name):
             layer, measure, kind = found.groups()
-            # the same pattern fits _stderr and _converged, which are no kinds of importance
-            if kind in ("zero", "mean", "taylor"):
-                columns.setdefault((int(layer), kind), {})[measure] = name
+            columns.setdefault((int(layer), kind), {})[measure] = name
     shared = ("cell", "dataset", "attention", "attention_form", "depth", "replicate")
     rows = []
     for row in inputs.trials.to_pylist() if columns else []:
@@ -44,7 +47,7 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
             continue
         for (layer, kind), names in sorted(columns.items()):
             if row[names["spearman"]] is not None or row[f"{names['spearman']}_converged"] is not None:
-                values = {measure: row[name] for measure, name in names.items()}
+                values = {measure: row[names[measure]] if measure in names else None for measure in _MEASURED}
                 converged = bool(row[f"{names['spearman']}_converged"])
                 head = {name: row[name] for name in shared}
                 rows.append({**head, "layer": layer, "importance": kind, "converged": converged, **values})
@@ -53,8 +56,9 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
 
 @TABLES.register(
     "importance",
-    formula="attention against importance: by layer the rank correlation, over units, of the mean gate with the loss that "
-    "taking the unit out adds; its noise ceiling; the same for mean absolute activation; means over networks",
+    formula="attention against importance: by layer the agreement in rank, over units, of the mean gate with the loss that "
+    "taking the unit out adds (Spearman, Kendall's tau-b, share of the top tenth in common); each with units shuffled, the "
+    "noise ceiling, and the same for mean absolute activation; means over networks",
     source="https://arxiv.org/abs/2106.15067",
     title="Attention against importance, by layer",
     place=5,
@@ -64,10 +68,17 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
         Column(heading="Layer", name="layer", kind="number"),
         Column(heading="Importance", name="importance"),
         Column(heading="Networks", name="n", kind="number"),
-        Column(heading="Spearman, gate", name="spearman", kind="number"),
+        Column(heading="Spearman", name="spearman", kind="number"),
         Column(heading="Spread", name="spearman_sd", kind="number"),
-        Column(heading="Noise ceiling", name="ceiling", kind="number"),
-        Column(heading="Spearman, activation", name="activation", kind="number"),
+        Column(heading="Ceiling", name="ceiling", kind="number"),
+        Column(heading="Activation's", name="activation", kind="number"),
+        Column(heading="Kendall", name="kendall", kind="number"),
+        Column(heading="Ceiling", name="kendall_ceiling", kind="number"),
+        Column(heading="Activation's", name="kendall_activation", kind="number"),
+        Column(heading="Top tenth", name="top10", kind="number"),
+        Column(heading="By chance", name="top10_null", kind="number"),
+        Column(heading="Ceiling", name="top10_ceiling", kind="number"),
+        Column(heading="Activation's", name="top10_activation", kind="number"),
         Column(heading="Not converged", name="n_not_converged", kind="number"),
     ),
 )

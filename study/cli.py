@@ -1,5 +1,6 @@
 """The command line. Thin: it parses, calls, and prints; heavy imports stay inside commands so that --help is quick."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,8 @@ RESULTS = Path("results")
 @app.command()
 def plan(spec: SpecArgument, override: SetOption = []) -> None:  # noqa: B006
     """Show cells, trials, cost and power of a study; runs nothing."""
-    from study.describe import open_console, print_plan
+    from study.console import open_console
+    from study.describe import print_plan
     from study.plan import make_plan
 
     print_plan(make_plan(_spec(spec, override), needs_data=False), open_console())
@@ -49,7 +51,7 @@ def cost(
     override: SetOption = [],  # noqa: B006
 ) -> None:
     """Show what each layer of a cell costs, and the total of every other cell; runs nothing."""
-    from study.describe import open_console
+    from study.console import open_console
     from study.describe_cost import print_cost
     from study.plan import make_plan
 
@@ -72,7 +74,8 @@ def run(
 @app.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from study.describe import open_console, print_status
+    from study.console import open_console
+    from study.describe import print_status
     from study.ledger import read_ledger
     from study.plan import make_plan
 
@@ -128,21 +131,22 @@ def measure(
     ] = [],  # noqa: B006
     model: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="What makes a network of one's own.")] = "",
     dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
-    from study.describe import open_console, print_measured
-    from study.measuring import as_plain, load_own, measure_checkpoint, measure_network, parse_statistics
+    from study.console import open_console
+    from study.describe_measured import print_measured
+    from study.measuring import as_plain, measure_file, parse_statistics
+    from study.plugins import load_plugins
 
+    load_plugins(plugin, folder=str(Path.cwd()))
     chosen = parse_statistics(statistic, setting)
-    if model:
-        found = measure_network(load_own(model, checkpoint, device=device), dataset, chosen)
-    else:
-        found = measure_checkpoint(checkpoint, chosen, device=device)
+    found = measure_file(
+        checkpoint, chosen, model=model, dataset=dataset, device=device, say=lambda line: typer.echo(line, err=True)
+    )
     if as_json:
-        import json
-
         typer.echo(json.dumps(as_plain(found), indent=2))
     else:
         print_measured(found, open_console())
@@ -157,9 +161,8 @@ def levels(
     plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
 ) -> None:
     """List what a specification may name: kind, name, formula, extra parameters, source."""
-    import json
-
-    from study.describe import open_console, print_levels
+    from study.console import open_console
+    from study.describe import print_levels
     from study.levels import levels
 
     rows = list(levels(kind, plugin))

@@ -1,6 +1,5 @@
 """What the commands print: a plan, a study's status, the end of a run."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -13,23 +12,13 @@ from analysis.power import pairs_for_verdict
 from analysis.power_words import power_lines
 from analysis.summary import DEMONSTRATION, summary
 from analysis.tables import Inputs
+from study.console import say
 from study.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.joint_words import plan_lines, result_lines
 from study.ledger import Contents
 from study.plan import Plan
 from study.schema import STATES
-from study.smoothness import Estimate
 from study.workspace import Workspace
-
-
-def open_console() -> Console:
-    """The console to print on; where there is no terminal, wide enough that tables are not cut."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def say(console: Console, line: str) -> None:
-    """Print a line as it is: wrapped at words on a terminal, whole elsewhere."""
-    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -128,21 +117,6 @@ def print_levels(rows: Sequence[Mapping[str, str]], console: Console) -> None:
             if row["kind"] == kind:
                 table.add_row(*(escape(row[column]) for column in ("name", "formula", "extra_params", "source")))
         console.print(f"[bold]{kind}[/bold]")
-        console.print(table)
-
-
-def print_measured(found: Mapping[str, Mapping[str, Estimate] | str], console: Console) -> None:
-    """Estimates of one network: value, standard error, number of samples, and a mark where not converged."""
-    for statistic, estimates in found.items():
-        console.print(f"[bold]{escape(statistic)}[/bold]")
-        if isinstance(estimates, str) or not estimates:
-            say(console, estimates if isinstance(estimates, str) else "nothing to measure on this network")
-            continue
-        table = Table("estimate", *_right("value", "standard error", "samples"), "", box=None)
-        for name, e in estimates.items():
-            table.add_row(
-                name, f"{e.value:.4g}", f"{e.stderr:.2g}", str(e.num_samples), "" if e.converged else "not converged"
-            )
         console.print(table)
 
 

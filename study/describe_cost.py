@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import nn
 
+from study.console import say
 from study.data import dataset_facts
-from study.describe import say
 from study.errors import UserError, nearest
 from study.models import build_network, num_flops
 from study.models.layer_costs import LayerCost, layer_costs

@@ -15,6 +15,7 @@ from search_spaces import Spec
 from study import describe
 from study.agenda import Agenda
 from study.audit import audit
+from study.console import open_console, say
 from study.data import load_dataset
 from study.errors import UserError
 from study.ledger import Contents, Ledger, read_ledger
@@ -44,7 +45,7 @@ def run(
     retry_failed: bool = False,
 ) -> bool:
     """Run or continue a study; ``False`` when it was interrupted. Raises ``UserError`` before anything starts."""
-    console = describe.open_console()
+    console = open_console()
     plan = make_plan(spec)
     uri = tracking_uri(tracking, workspace.root.parent)
     with workspace.locked():
@@ -107,7 +108,7 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
 
 def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, port: int, browse: bool) -> None:
     """Bring the MLflow view up to the ledger, then serve it until Ctrl-C. Raises ``UserError``."""
-    console = describe.open_console()
+    console = open_console()
     uri = tracking_uri(tracking, workspace.root.parent)
     contents = _held(workspace, spec)
     console.print(f"bringing the view at {masked(uri)} up to {len(contents.replicates)} replicates", highlight=False)
@@ -115,7 +116,7 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
     with serving(uri, host=host, port=port) as base:
         pages = addresses(base, shown.experiment_id, shown.block)
         for what, where in pages.items():
-            describe.say(console, f"{what}: {where}")
+            say(console, f"{what}: {where}")
         if browse:
             webbrowser.open(next(iter(pages.values())))
         console.print("Ctrl-C ends the server")
@@ -174,7 +175,7 @@ def _inputs(plan: Plan, contents: Contents, workspace: Workspace) -> Inputs:
 
 
 def _warner(console: Console) -> Callable[[str], None]:
-    return lambda line: describe.say(console, f"warning: {line}")
+    return lambda line: say(console, f"warning: {line}")
 
 
 def _both(live: LiveView, view: MlflowView) -> Callable[[Record | Progress], None]:

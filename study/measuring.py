@@ -2,52 +2,79 @@
 
 ``measure_checkpoint`` takes the ``final.pt`` or ``best.pt`` of a replicate, which says itself how to rebuild the network and
 its split; ``measure_network`` takes any ``nn.Module`` that maps pixels in [0, 1] to logits, in a notebook as well.
+``measure_file`` is what the command does.
 """
 
-import importlib
+import dataclasses
 import json
 import math
-import pickle
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from study.config import TrialConfig
-from study.data import load_dataset, split
+from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
+from study.loading import as_device, load_own, one_line, read_weights
 from study.models import build_network
-from study.registry import STATISTICS
+from study.registry import DATASETS, STATISTICS
 from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm
+from study.smoothness.context import exact_evaluation
 
-Found = dict[str, dict[str, Estimate] | str]
+Chosen = Mapping[str, Mapping[str, Any]]
+Say = Callable[[str], None]
+
+
+class Measured(dict[str, Estimate]):
+    """A statistic's estimates by name. ``error`` says why all or some are missing; ``kept`` are the tables it keeps."""
+
+    error: str = ""
+    kept: Mapping[str, Mapping[str, Tensor]]
+
+    def __init__(
+        self, estimates: Mapping[str, Estimate], error: str = "", kept: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> None:
+        super().__init__(estimates)
+        self.error, self.kept = error, dict(kept or {})
+
+
+Found = dict[str, Measured]
 
 
 def measure_network(
     model: nn.Module,
-    dataset: str,
-    statistics: Mapping[str, Mapping[str, Any]],
+    dataset: str | Dataset,
+    statistics: Chosen | None = None,
     *,
     seed: int = 0,
     split_seed: int = 0,
     batch_size: int = 128,
+    say: Say | None = None,
 ) -> Found:
-    """Statistic -> its estimates by name, or why there are none; one that fails leaves the others alone.
+    """Statistic -> its estimates by name; of one that fails the error, while the others stand.
 
-    ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` to logits (N, num_classes), on any device; batch norm is
-    re-estimated on the training split of ``split_seed`` for the while, and the model is left as it was. ``statistics`` maps
-    names to settings that differ from the defaults. Raises ``UserError`` for an unknown dataset, statistic or setting, and
-    where the outputs do not fit the dataset.
+    ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` (a registered name, or a ``Dataset``) to logits
+    (N, num_classes), on any device with float64; batch norm is re-estimated on the training split of ``split_seed`` for the
+    while, and the model is left as it was. ``statistics`` maps names to settings that differ from the defaults; all of them,
+    at their defaults, if left out. ``say`` is told what is measured and how long each took. Raises ``UserError`` for an
+    unknown dataset, statistic or setting, and where outputs do not fit the dataset or are not finite.
     """
-    settings = {name: parse_settings(name, given) for name, given in statistics.items()}
-    known = load_dataset(dataset)
+    chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
+    settings = {name: parse_settings(name, given) for name, given in chosen.items()}
+    known = load_dataset(dataset) if isinstance(dataset, str) else dataset
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     splits = split(known, split_seed)
     held = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     parts = {name: part.to(device) for name, part in held.items()}
     pixels = {name: part.pixels() for name, part in parts.items()}
+    _check_fits(model, known, pixels["val"])
+    say = say or _silent
+    say(f"measuring {len(settings)} statistics on {known.name} ({device})")
     found: Found = {}
     with reestimated_batchnorm(model, pixels["train"], batch_size):
         context = MeasureContext.calibrated(
@@ -57,20 +84,22 @@ def measure_network(
             num_classes=known.num_classes,
             seed=seed,
         )
-        for name, given in settings.items():
-            try:
-                found[name] = measure(name, given, context)
-            except UserError as error:
-                found[name] = str(error)
+        for number, (name, given) in enumerate(settings.items(), 1):
+            started = time.perf_counter()
+            found[name] = _measured(name, given, dataclasses.replace(context, kept={}))
+            outcome = " (with an error)" if found[name].error else ""
+            say(f"{number}/{len(settings)} {name}: {time.perf_counter() - started:.1f} s{outcome}")
     return found
 
 
-def measure_checkpoint(path: Path, statistics: Mapping[str, Mapping[str, Any]], *, device: str = "cpu") -> Found:
+def measure_checkpoint(
+    path: Path, statistics: Chosen | None = None, *, device: str = "cpu", say: Say | None = None
+) -> Found:
     """The same for a replicate's kept weights: network, split and seed are the replicate's, so numbers are its study's.
 
-    Raises ``UserError`` for a file that is no such checkpoint.
+    Raises ``UserError`` for a file that is no such checkpoint, or a device that is not there.
     """
-    kept = _loaded(path)
+    where, kept = as_device(device), read_weights(path)
     if not {"model", "config"} <= set(kept):
         raise UserError(f"{path} is no replicate's checkpoint (final.pt, best.pt); give --model for a state dict")
     config = TrialConfig.from_mapping(kept["config"])
@@ -78,33 +107,29 @@ def measure_checkpoint(path: Path, statistics: Mapping[str, Mapping[str, Any]], 
     model = build_network(config, num_classes=known.num_classes, mean=known.mean, deviation=known.deviation)
     model.load_state_dict(kept["model"])
     return measure_network(
-        model.to(device),
-        config.dataset,
+        model.to(where),
+        known,
         statistics,
         seed=config.seed,
         split_seed=config.split_seed,
         batch_size=config.batch_size,
+        say=say,
     )
 
 
-def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
-    """The network that ``module:function`` makes, with the state dict at ``weights``.
+def measure_file(path: Path, statistics: Chosen, *, model: str, dataset: str, device: str, say: Say) -> Found:
+    """The replicate at ``path``, or with ``model`` (module:function) the state dict there, measured on ``dataset``.
 
-    Importing a module runs its code: only one's own belongs here. Raises ``UserError`` where the function or the weights do
-    not fit.
+    Raises ``UserError`` as the two above and ``load_own`` do, and where only one of ``model`` and ``dataset`` is given.
     """
-    module, _, name = function.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"--model {function!r}: expected module:function that gives a network ({error})") from None
-    if not isinstance(made, nn.Module):
-        raise UserError(f"--model {function!r} gives a {type(made).__name__}, not a torch.nn.Module")
-    try:
-        made.load_state_dict(_loaded(weights))
-    except RuntimeError as error:
-        raise UserError(f"{weights} does not fit --model {function}: {' '.join(str(error).split())}") from None
-    return made.to(device)
+    if not model:
+        if dataset:
+            raise UserError(f"--dataset {dataset!r} goes with --model: a replicate's checkpoint names its own")
+        return measure_checkpoint(path, statistics, device=device, say=say)
+    if not dataset:
+        raise UserError(f"--model needs --dataset, what the network is measured on: {', '.join(DATASETS.names())}")
+    known = load_dataset(dataset)
+    return measure_network(load_own(model, path, device=device), known, statistics, say=say)
 
 
 def parse_statistics(names: Sequence[str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -127,12 +152,11 @@ def parse_statistics(names: Sequence[str], settings: Sequence[str]) -> dict[str,
 
 
 def as_plain(found: Found) -> dict[str, Any]:
-    """``found`` as JSON values; what is not a number is null, a fault stands under ``error``."""
+    """``found`` as JSON values; what is not a number is null; what is missing stands under ``error``, where something is."""
     return {
-        statistic: {"error": estimates}
-        if isinstance(estimates, str)
-        else {name: _plain(estimate) for name, estimate in estimates.items()}
-        for statistic, estimates in found.items()
+        statistic: {name: _plain(estimate) for name, estimate in measured.items()}
+        | ({"error": measured.error} if measured.error else {})
+        for statistic, measured in found.items()
     }
 
 
@@ -141,14 +165,35 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
-def _loaded(path: Path) -> dict[str, Any]:
-    # not ``load_checkpoint``, which sets a damaged file aside: this one may be the user's own
+def _measured(name: str, settings: Any, context: MeasureContext) -> Measured:
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as weights: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(kept, dict):
-        raise UserError(f"{path} holds a {type(kept).__name__}, not a state dict")
-    return kept
+        return Measured(measure(name, settings, context), kept=context.kept)
+    except UserError as fault:
+        return Measured(getattr(fault, "estimates", {}), str(fault), context.kept)
+    except Exception:  # noqa: BLE001  a network of one's own may do anything: the other statistics stand
+        return Measured({}, traceback.format_exc(limit=-3).strip())
+
+
+@torch.no_grad()
+def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
+    """Raise ``UserError`` unless ``model`` takes images of ``dataset`` and gives a logit a class."""
+    shape = dataset.image_shape
+    try:
+        with exact_evaluation(model):
+            logits = model(images[:2])
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"the network does not take the images of {dataset.name}, (N, {', '.join(map(str, shape))}): {one_line(error)}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise UserError(f"the network gives a {type(logits).__name__}, not a tensor of logits")
+    expected = (len(images[:2]), dataset.num_classes)
+    if logits.shape != expected:
+        raise UserError(
+            f"the network gives outputs of shape {tuple(logits.shape)} for {expected[0]} images; {dataset.name} has "
+            f"{dataset.num_classes} classes, so ({expected[0]}, {dataset.num_classes}) was expected"
+        )
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,5 +1,6 @@
 """`measure`: a kept replicate gives its study's numbers again; a network of one's own is measured too; faults are one line."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -12,8 +13,10 @@ import torch
 from study.config import TrialConfig
 from study.data import load_dataset
 from study.errors import UserError
-from study.measuring import as_plain, load_own, measure_checkpoint, measure_network, parse_statistics
+from study.loading import load_own
+from study.measuring import as_plain, measure_checkpoint, measure_network, parse_statistics
 from study.registry import STATISTICS
+from study.smoothness import Estimate, IncompleteError
 from study.task import Task
 from study.trial import run_group
 
@@ -49,7 +52,7 @@ def test_a_kept_replicate_gives_the_numbers_of_its_study(kept: tuple[Path, dict[
     assert set(found) == set(recorded) == set(CHOSEN)
     for statistic, estimates in recorded.items():
         again = found[statistic]
-        assert not isinstance(again, str) and list(again) == list(estimates)
+        assert not again.error and list(again) == list(estimates)
         for name, estimate in estimates.items():
             assert again[name].as_record() == pytest.approx(estimate, nan_ok=True), name
 
@@ -64,22 +67,31 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     model = load_own(f"{__name__}:own", tmp_path / "own.pt")
     found = measure_network(model, "fake", {"input_jacobian": {}, "attention_importance": {}})
     jacobian = found["input_jacobian"]
-    assert not isinstance(jacobian, str)
     # of a linear network the Jacobian is its weight, at every image
     expected = float(torch.linalg.matrix_norm(model[1].weight.detach()))
     assert jacobian["jacobian_logits_mean"].value == pytest.approx(expected, rel=1e-5)
     assert found["attention_importance"] == {}
-    assert as_plain({"x": "no"}) == {"x": {"error": "no"}}
 
 
 def test_one_statistic_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: object, context: object) -> dict:
-        raise UserError("cannot be had")
+    faults = iter([IncompleteError("a part", {"x": Estimate(1.0, math.nan, 2, True)}), ZeroDivisionError("none")])
 
-    entry = STATISTICS["attention_importance"]
-    monkeypatch.setitem(STATISTICS._entries, "attention_importance", type(entry)(**{**vars(entry), "build": fail}))
-    found = measure_network(own(), "fake", {"attention_importance": {}, "input_jacobian": {}})
-    assert found["attention_importance"] == "cannot be had" and len(found["input_jacobian"]) == 9
+    def fail(settings: object, context: object) -> dict:
+        raise next(faults)
+
+    for name in ("attention_importance", "path"):
+        monkeypatch.setitem(STATISTICS._entries, name, dataclasses.replace(STATISTICS[name], build=fail))
+    lines: list[str] = []
+    chosen = {"attention_importance": {}, "path": {}, "input_jacobian": {}}
+    found = measure_network(own(), "fake", chosen, say=lines.append)
+    assert found["attention_importance"].error == "a part" and not found["path"]
+    assert "ZeroDivisionError: none" in found["path"].error and len(found["input_jacobian"]) == 9
+    partial = {"x": {"value": 1.0, "stderr": None, "num_samples": 2, "converged": True}, "error": "a part"}
+    plain = as_plain(found)
+    assert plain["attention_importance"] == partial and set(plain["path"]) == {"error"}
+    assert len(plain["input_jacobian"]) == 9
+    assert lines[0] == "measuring 3 statistics on fake (cpu)"
+    assert [line.split(":")[0] for line in lines[1:]] == [f"{i}/3 {name}" for i, name in enumerate(chosen, 1)]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import statistics
 from typing import Any
 
 import pyarrow as pa
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, MUTED, looks, mark, message, panels
+from analysis.figures.style import INK, MUTED, Look, looks, mark, message
 from analysis.importance import layer_rows
 from analysis.tables import Inputs
 from search_spaces.spec import Spec
@@ -14,24 +16,23 @@ from study.registry import FIGURES
 
 _SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("dataset", "arm", "cell")),
+        *((name, pa.string()) for name in ("dataset", "attention", "attention_form", "cell")),
         *((name, pa.int64()) for name in ("depth", "layer", "replicate")),
         *((name, pa.float64()) for name in ("spearman", "ceiling", "activation")),
         ("converged", pa.bool_()),
     ]
 )
-_WIDTH = 0.6
+# of the distance of two layers; the rest keeps them apart
+_WIDTH = 0.7
+_ROW_HEIGHT, _LEAST_HEIGHT = 1.3, 2.9
+# inches: a layer's own, with one more for each form in it, and a panel's least and most
+_LAYER, _FORM, _LEAST_PANEL, _MOST_PANEL = 0.16, 0.12, 2.2, 9.0
 
 
 def importance_data(inputs: Inputs) -> pa.Table:
     """One row a network and layer, for ablation to zero."""
-    rows = [
-        {**row, "arm": f"{row['attention']}.{row['attention_form']}"}
-        for row in layer_rows(inputs)
-        if row["importance"] == "zero" and row["spearman"] is not None
-    ]
-    names = _SCHEMA.names
-    return pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], schema=_SCHEMA)
+    rows = [row for row in layer_rows(inputs) if row["importance"] == "zero" and row["spearman"] is not None]
+    return pa.Table.from_pylist([{name: row[name] for name in _SCHEMA.names} for row in rows], schema=_SCHEMA)
 
 
 @FIGURES.register(
@@ -46,52 +47,66 @@ def importance_data(inputs: Inputs) -> pa.Table:
     optional=True,
 )
 def draw_importance(data: pa.Table, spec: Spec) -> Figure:
-    """One panel a dataset and depth; within a layer one column of marks an attention and form."""
+    """One row of panels a type of attention, one column a dataset and depth; in a layer one column of marks a form."""
     rows = data.to_pylist()
     if not rows:
         return message("Attention has not been compared with importance.")
-    contexts = list(dict.fromkeys((row["dataset"], row["depth"]) for row in rows))
-    look = looks(row["arm"] for row in rows)
-    figure, axes = panels(len(contexts), 2, (1.2 + 0.35 * len(look) + 0.45 * max(row["layer"] for row in rows), 3.0))
-    for axis, (dataset, depth) in zip(axes, contexts, strict=True):
-        mine = [row for row in rows if (row["dataset"], row["depth"]) == (dataset, depth)]
-        layers = sorted({row["layer"] for row in mine})
-        axis.axhline(0, color=MUTED, linewidth=0.8)
-        for index, (name, arm) in enumerate(look.items()):
-            shift = _WIDTH * ((index + 0.5) / len(look) - 0.5)
-            for layer in layers:
-                points = [row for row in mine if row["layer"] == layer and row["arm"] == name]
-                if not points:
-                    continue
-                for row in points:
-                    axis.plot(
-                        layer + shift,
-                        row["spearman"],
-                        arm.marker,
-                        color=arm.colour,
-                        markerfacecolor=arm.colour if row["converged"] else "none",
-                        markersize=4,
-                        alpha=0.7,
-                    )
-                _means(axis, layer + shift, _WIDTH / len(look) / 2.2, points)
-        axis.set_xticks(layers)
-        axis.set_ylim(-1.05, 1.05)
-        several = len({context[0] for context in contexts}) > 1
-        axis.set_title(f"{dataset}, depth {depth}" if several else f"depth {depth}")
-        axis.set_xlabel("attention layer")
-    axes[0].set_ylabel("Spearman's rank correlation")
+    types = list(dict.fromkeys(row["attention"] for row in rows))
+    contexts = sorted({(row["dataset"], row["depth"]) for row in rows})
+    look = looks(row["attention_form"] for row in rows)
+    layers = {at: max(row["layer"] for row in rows if (row["dataset"], row["depth"]) == at) for at in contexts}
+    widths = [min(_MOST_PANEL, max(_LEAST_PANEL, layers[at] * (_LAYER + _FORM * len(look)))) for at in contexts]
+    height = max(_LEAST_HEIGHT, _ROW_HEIGHT * len(types) + 0.9)
+    figure = Figure(figsize=(max(sum(widths) + 0.8, 6.4), height), layout="constrained")
+    grid = figure.subplots(len(types), len(contexts), squeeze=False, sharex="col", sharey=True, width_ratios=widths)
+    several = len({dataset for dataset, _ in contexts}) > 1
+    for kind, line in zip(types, grid, strict=True):
+        for at, axis in zip(contexts, line, strict=True):
+            mine = [r for r in rows if (r["attention"], r["dataset"], r["depth"]) == (kind, *at)]
+            _panel(axis, mine, look, layers[at])
+        line[0].set_ylabel(kind)
+    for at, axis in zip(contexts, grid[0], strict=True):
+        axis.set_title(f"{at[0]}, depth {at[1]}" if several else f"depth {at[1]}")
+    figure.supylabel("Spearman's rank correlation, by attention", fontsize=9, color=INK)
+    figure.supxlabel("attention layer", fontsize=9, color=INK)
     handles = [mark(marker=a.marker, color=a.colour, linestyle="none", markersize=4, label=n) for n, a in look.items()]
     handles.append(mark(color=INK, linewidth=1.5, label="noise ceiling"))
     handles.append(mark(color=MUTED, marker="x", linestyle="none", markersize=5, label="activation"))
-    figure.legend(handles=handles, loc="outside right upper", labelcolor=INK)
+    figure.legend(handles=handles, loc="outside upper center", labelcolor=INK, ncols=min(len(handles), 6))
     return figure
 
 
-def _means(axis: Any, at: float, half: float, points: list[dict[str, Any]]) -> None:
+def _panel(axis: Axes, rows: list[dict[str, Any]], look: dict[str, Look], num_layers: int) -> None:
+    axis.grid(visible=True)
+    axis.axhline(0, color=MUTED, linewidth=0.8)
+    half = _WIDTH / len(look) / 2.2
+    for index, (form, arm) in enumerate(look.items()):
+        shift = _WIDTH * ((index + 0.5) / len(look) - 0.5)
+        mine = [row for row in rows if row["attention_form"] == form]
+        for converged in (True, False):
+            points = [row for row in mine if bool(row["converged"]) == converged]
+            axis.plot(
+                [row["layer"] + shift for row in points],
+                [row["spearman"] for row in points],
+                arm.marker,
+                color=arm.colour,
+                markerfacecolor=arm.colour if converged else "none",
+                markersize=3,
+                alpha=0.7,
+            )
+        for layer in sorted({row["layer"] for row in mine}):
+            _means(axis, layer + shift, half, [row for row in mine if row["layer"] == layer])
+    axis.set_xlim(0.5, num_layers + 0.5)
+    axis.set_ylim(-1.05, 1.05)
+    axis.set_yticks([-1, -0.5, 0, 0.5, 1])
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def _means(axis: Axes, at: float, half: float, points: list[dict[str, Any]]) -> None:
     """The mean ceiling as a bar, the mean control as a cross."""
     ceilings = [row["ceiling"] for row in points if row["ceiling"] is not None]
     controls = [row["activation"] for row in points if row["activation"] is not None]
     if ceilings:
         axis.plot([at - half, at + half], [statistics.fmean(ceilings)] * 2, color=INK, linewidth=1.5)
     if controls:
-        axis.plot(at, statistics.fmean(controls), "x", color=MUTED, markersize=5)
+        axis.plot(at, statistics.fmean(controls), "x", color=MUTED, markersize=4)

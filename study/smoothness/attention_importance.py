@@ -1,32 +1,35 @@
 """https://arxiv.org/abs/2106.15067 (claim C1): are attention weights consistent with the importance of what they weigh?
 
-By layer, over units (channels, or positions where the gate has one value a position), the rank correlation of a gate's mean
+By layer, over units (channels, or positions where the gate has one value a position), the agreement in rank of a gate's mean
 with the unit's importance: the loss that taking the unit out adds while all gates stand still (``clamped``). A correlation
 cannot exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is
-judged on spearman / ceiling. Beside it stand the same for units shuffled (the null), and for the unit's mean absolute
-activation in the place of the gate (a control that is known to say something of importance).
+judged on spearman / ceiling; the ceilings of the other measures follow from it (``ceiling``). Beside it stand the same for
+units shuffled (the null), and for the unit's mean absolute activation in the place of the gate (a control that is known to
+say something of importance). Within one image gate and importance are exact: there is no ceiling but 1.
 """
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from study.registry import STATISTICS
 from study.seeding import derive_seed
 from study.smoothness import estimate
-from study.smoothness.clamped import Layer, ablation, clamped, read_layers, taylor
+from study.smoothness.ceiling import ceilings
+from study.smoothness.clamped import GATES, Layer, ablation, clamped, read_layers, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.rank import Array, kendall, reliability, spearman, top_overlap
+from study.smoothness.rank import kendall, reliability, spearman, top_overlap
 
 KINDS = ("zero", "mean", "taylor")
 AGREEMENTS = {"spearman": spearman, "kendall": kendall, "top10": top_overlap}
 PREFIX = "attention_importance"
+_OVERALL = ("", "null", "ceiling", "activation", "per_image", "per_image_null", "per_image_activation")
+_BY_LAYER = ("", "null", "ceiling", "activation")
 # fewer units than this have no ranks to speak of
-_LEAST_UNITS = 4
+LEAST_UNITS = 4
 _BOOTSTRAPS = 200
 # Under a lower mean ceiling the correlation's error, divided by it, drowns the ratio.
 _LEAST_CEILING = 0.2
@@ -34,57 +37,82 @@ _LEAST_CEILING = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionImportanceSettings:
-    """``num_samples`` images of ``split``, ``num_halves`` random halvings for reliability, ``num_shuffles`` for the null."""
+    """``num_samples`` images of ``split``, ``num_halves`` random halvings for reliability, ``num_shuffles`` for the null.
+
+    ``gates``: the attributes that hold a gate, or whole names of gates, in a network of one's own (``gated_modules``).
+    """
 
     num_samples: int = 256
     num_halves: int = 20
     num_shuffles: int = 100
     split: str = "test"
+    gates: tuple[str, ...] = GATES
+
+
+def _label(measure: str, part: str) -> str:
+    """``kendall_ceiling``, ``kendall``; of Spearman's correlation, which C1 reads, the plain ``ceiling``, ``activation``."""
+    short = measure == "spearman" and part not in ("", "null")
+    return part if short else "_".join(filter(None, (measure, part)))
 
 
 def _names(settings: AttentionImportanceSettings) -> list[str]:
-    each = [*AGREEMENTS, *(f"{name}_null" for name in AGREEMENTS), "ceiling", "ratio", "activation", "per_image"]
-    return [f"{PREFIX}_{name}_{kind}" for kind in KINDS for name in each]
+    each = [_label(measure, part) for part in _OVERALL for measure in AGREEMENTS]
+    return [f"{PREFIX}_{name}_{kind}" for kind in KINDS for name in [*each, "ratio"]]
 
 
 @STATISTICS.register(
     "attention_importance",
-    formula="rank correlation over units of mean gate and loss added by taking the unit out, gates clamped; its ceiling",
+    formula="rank agreement over units of mean gate and loss added by taking the unit out, gates clamped; its ceiling",
     source="https://arxiv.org/abs/2106.15067",
     settings=AttentionImportanceSettings,
     names=_names,
     only="networks with attention",
+    revision=2,
 )
 def attention_importance(settings: AttentionImportanceSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Agreement of gate and importance for three importances: ablation to zero, to the mean, and Taylor.
 
-    For each the mean over layers of ``spearman``, ``kendall`` (tau-b), ``top10`` (share of the top tenth in common), their
-    ``_null`` (units shuffled), the noise ``ceiling`` of spearman, ``ratio`` = spearman / ceiling, ``activation`` (spearman
-    of mean absolute activation and importance) and ``per_image`` (spearman within an image, mean over images and layers);
-    then the first, the ceiling and the control for each layer, as ``attention_importance_layer3_spearman_zero``, layers
-    counted from the input. Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over
-    shuffles; the ceiling has none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling
-    is below 0.2; layers of fewer than four units are left out. A network without gates has no estimates at all. Cost: two
-    forward passes an image and unit, one backward an image. Raises ``UserError`` for non-finite outputs.
+    For each the mean over layers of ``spearman``, ``kendall`` (tau-b) and ``top10`` (share of the top tenth in common). Each
+    has a ``_null`` (units shuffled), a noise ``ceiling``, the ``activation`` control (mean absolute activation in the gate's
+    place) and ``per_image`` (within an image, mean over images and layers) with null and control of its own: named
+    ``kendall_ceiling``, ``top10_activation``, and of Spearman plainly ``ceiling``, ``activation``, ``per_image``. ``ratio`` is
+    spearman / ceiling. Then agreement, null, ceiling and control for each layer, as
+    ``attention_importance_layer3_spearman_zero``, layers counted from the input. Kept as a table ``by_image``: the agreement
+    within each image and layer.
+
+    Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
+    none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling is below 0.2; layers of
+    fewer than four units are left out. A network without gates has no estimates at all. Cost: two forward passes an image
+    and unit, one backward an image. Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
-    layers = [layer for layer in read_layers(context, x) if layer.num_units >= _LEAST_UNITS]
+    layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]
     if not layers:
         return {}
     seed = derive_seed(context.seed, "smoothness", PREFIX)
     estimates: dict[str, Estimate] = {}
     by_layer: dict[str, Estimate] = {}
+    by_image: dict[str, Tensor] = {}
     for kind, importances in _importances(context, layers, x, y).items():
-        found = [
-            _agreement(_numpy(layer.gate), _numpy(layer.activation), _numpy(importance), settings, seed)
-            for layer, importance in zip(layers, importances, strict=True)
-        ]
-        estimates |= {f"{PREFIX}_{name}_{kind}": _over_layers([each[name] for each in found]) for name in found[0]}
+        pairs = list(zip(layers, importances, strict=True))
+        found = [_over_images(layer, importance, settings, seed) for layer, importance in pairs]
+        within = [_within_images(layer, importance, seed) for layer, importance in pairs]
+        for name in found[0]:
+            estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([each[name] for each in found])
+        for name in within[0]:
+            estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([estimate.mean(each[name]) for each in within])
         ratio = _ratio(estimates[f"{PREFIX}_spearman_{kind}"], estimates[f"{PREFIX}_ceiling_{kind}"])
         estimates[f"{PREFIX}_ratio_{kind}"] = ratio
         for index, each in enumerate(found):
-            names = ("spearman", "ceiling", "activation")
-            by_layer |= {f"{PREFIX}_layer{index + 1}_{name}_{kind}": each[name] for name in names}
+            by_layer |= {f"{PREFIX}_layer{index + 1}_{name}_{kind}": value for name, value in each.items()}
+        for measure in AGREEMENTS:
+            values = torch.cat([each[_label(measure, "per_image")] for each in within])
+            by_image[f"{measure}_{kind}"] = values.float().cpu()
+    places = {
+        "image": torch.arange(len(x)).repeat(len(layers)),
+        "layer": torch.arange(len(layers)).repeat_interleave(len(x)),
+    }
+    context.keep("by_image", {"image": places["image"], "layer": places["layer"] + 1, **by_image})
     return {name: estimates[name] for name in _names(settings)} | by_layer
 
 
@@ -99,41 +127,67 @@ def _importances(context: MeasureContext, layers: list[Layer], x: Tensor, y: Ten
     return {**ablated, "taylor": first_order}
 
 
-def _agreement(
-    gate: Array, activation: Array, importance: Array, settings: AttentionImportanceSettings, seed: int
+def _over_images(
+    layer: Layer, importance: Tensor, settings: AttentionImportanceSettings, seed: int
 ) -> dict[str, Estimate]:
-    """One layer's estimates, from values (N, U)."""
-    generator = np.random.default_rng(seed)
-    num_images, num_units = gate.shape
-    # how often each image is drawn: a resampled mean is a product with these
-    drawn = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=_BOOTSTRAPS) / num_images
-    shuffles = np.stack([generator.permutation(num_units) for _ in range(settings.num_shuffles)])
-    means = {
-        name: values.mean(0, keepdims=True) for name, values in (("g", gate), ("a", activation), ("i", importance))
-    }
-    # a gate that does not differ by more than rounding ranks nothing
-    constant = float(np.ptp(means["g"])) <= 1e-6 * float(np.abs(means["g"]).max())
-    found = {}
-    for name, agree in AGREEMENTS.items():
-        spread = agree(drawn @ gate, drawn @ importance)
-        found[name] = _boot(float(agree(means["g"], means["i"])[0]), spread, num_images).provided(not constant)
-        null = agree(np.broadcast_to(means["g"], shuffles.shape), means["i"][0][shuffles])
-        found[f"{name}_null"] = estimate.mean(torch.from_numpy(null)).provided(not constant)
-    kept = [reliability(values, settings.num_halves, np.random.default_rng(seed)) for values in (gate, importance)]
-    ceiling = math.sqrt(kept[0] * kept[1])
-    found["ceiling"] = Estimate(ceiling, math.nan, num_images, not constant)
-    control = spearman(drawn @ activation, drawn @ importance)
-    found["activation"] = _boot(float(spearman(means["a"], means["i"])[0]), control, num_images)
-    found["per_image"] = estimate.mean(torch.from_numpy(spearman(gate, importance)))
+    """One layer's agreement of means over images, with null, ceiling and control."""
+    generator = torch.Generator().manual_seed(seed)
+    num_images, num_units = importance.shape
+    drawn = resamplings(num_images, generator).to(importance)
+    gate, activation, wanted = (drawn @ values for values in (layer.gate, layer.activation, importance))
+    mean_gate, mean_activation, mean_wanted = (
+        values.mean(0, keepdim=True) for values in (layer.gate, layer.activation, importance)
+    )
+    shuffles = _shuffles(settings.num_shuffles, num_units, generator).to(importance.device)
+    kept = [
+        reliability(values, settings.num_halves, torch.Generator().manual_seed(seed))
+        for values in (layer.gate, importance)
+    ]
+    ceiling = ceilings(math.sqrt(kept[0] * kept[1]), num_units, generator)
+    found: dict[str, Estimate] = {}
+    for measure, agree in AGREEMENTS.items():
+        null = agree(mean_gate.expand(len(shuffles), -1).contiguous(), mean_wanted[0][shuffles])
+        each = {
+            "": resampled(agree(mean_gate, mean_wanted), agree(gate, wanted), num_images).provided(layer.varied),
+            "null": estimate.mean(null).provided(layer.varied),
+            "ceiling": Estimate(ceiling[measure], math.nan, num_images, layer.varied),
+            "activation": resampled(agree(mean_activation, mean_wanted), agree(activation, wanted), num_images),
+        }
+        found |= {_label(measure, part): each[part] for part in _BY_LAYER}
     return found
 
 
-def _boot(value: float, spread: Array, num_images: int) -> Estimate:
-    known = math.isfinite(value) and bool(np.isfinite(spread).all())
-    return Estimate(value, float(spread.std(ddof=1)) if known else math.nan, num_images, known)
+def _within_images(layer: Layer, importance: Tensor, seed: int) -> dict[str, Tensor]:
+    """One layer's agreement within each image (N,), with null (a shuffle an image) and control."""
+    num_images, num_units = importance.shape
+    shuffles = _shuffles(num_images, num_units, torch.Generator().manual_seed(seed)).to(importance.device)
+    found = {}
+    for measure, agree in AGREEMENTS.items():
+        found[_label(measure, "per_image")] = agree(layer.gate, importance)
+        found[_label(measure, "per_image_null")] = agree(layer.gate, importance.gather(1, shuffles))
+        found[_label(measure, "per_image_activation")] = agree(layer.activation, importance)
+    return found
 
 
-def _over_layers(each: list[Estimate]) -> Estimate:
+def _shuffles(num: int, num_units: int, generator: torch.Generator) -> Tensor:
+    return torch.rand((num, num_units), generator=generator, dtype=torch.float64).argsort(1)
+
+
+def resamplings(num: int, generator: torch.Generator) -> Tensor:
+    """Weights (200, num) of a bootstrap: a resampled mean is a product with these."""
+    drawn = torch.randint(num, (_BOOTSTRAPS, num), generator=generator)
+    return torch.zeros((_BOOTSTRAPS, num), dtype=torch.float64).scatter_add_(
+        1, drawn, torch.full(drawn.shape, 1 / num).double()
+    )
+
+
+def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
+    """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as its standard error."""
+    known = bool(value.isfinite().all() and spread.isfinite().all())
+    return Estimate(float(value), float(spread.std(correction=1)) if known else math.nan, num_samples, known)
+
+
+def over_layers(each: list[Estimate]) -> Estimate:
     """The mean over layers, whose errors are taken as independent."""
     stderr = math.sqrt(sum(e.stderr**2 for e in each)) / len(each)
     value = sum(e.value for e in each) / len(each)
@@ -151,8 +205,3 @@ def _ratio(spearman_found: Estimate, ceiling: Estimate) -> Estimate:
     return Estimate(
         spearman_found.value / ceiling.value, spearman_found.stderr / ceiling.value, ceiling.num_samples, known
     )
-
-
-def _numpy(values: Tensor) -> Array:
-    found: Array = values.double().cpu().numpy()
-    return found

@@ -3,11 +3,12 @@
 With gates free, a unit taken out before the gate or behind it gives one number, so a gate and what it weighs cannot be told
 apart. Here every gate is clamped to its mean over the images, and then a unit of the map that a layer's attention sees is
 replaced, by zero or by its mean. A unit is a channel; where a gate has one value a position (a spatial gate, non-local
-attention, for which it is the attention received) a unit is a position.
+attention, for which it is the attention received) a unit is a position. Of a selective kernel it is a channel of the map that
+its convolutions see, which keep channels apart where there are no more than 32.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from study.errors import UserError, nearest
 from study.smoothness.context import MeasureContext
+
+GATES = ("gate",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One attention layer on N images: its module, and float64 values (N, U) of gate and activation by unit.
+    """One attention layer on N images: its module and gate, and float64 values (N, U) of gate and activation by unit.
 
     ``mean_gate`` (1, ...) is what its gate is clamped to, ``mean_map`` (1, C, H, W) what a mean ablation puts in.
     """
 
     name: str
     module: nn.Module
+    gate_module: nn.Module
     by_channel: bool
     gate: Tensor
     activation: Tensor
@@ -39,30 +44,54 @@ class Layer:
         """U."""
         return self.gate.shape[1]
 
+    @property
+    def varied(self) -> bool:
+        """Whether mean gates differ by more than rounding; else they rank nothing."""
+        mean = self.gate.mean(0)
+        return bool(mean.amax() - mean.amin() > 1e-6 * mean.abs().amax())
 
-def gated_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules of ``model`` that apply attention: those with a part called ``gate``, by name."""
-    return {
-        name: module for name, module in model.named_modules() if isinstance(getattr(module, "gate", None), nn.Module)
-    }
+
+def gated_modules(model: nn.Module, gates: Sequence[str] = GATES) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Modules of ``model`` that apply attention, by name, each with its gate.
+
+    ``gates`` are names of attributes that hold a gate (``scale_activation``) or whole names of gates
+    (``layer1.0.se.scale_activation``); what a gate weighs is the input of the module that holds it. Raises ``UserError``
+    for a name, other than the default, that no module has.
+    """
+    modules = dict(model.named_modules())
+    found, matched = {}, set(GATES)
+    for name, module in modules.items():
+        holder, _, attribute = name.rpartition(".")
+        if name and (named := {name, attribute}.intersection(gates)):
+            found[holder] = (modules[holder], module)
+            matched |= named
+    for name in gates:
+        if name not in matched:
+            raise UserError(f"gates: the network has no module {name!r}{nearest(name, modules)}")
+    return found
 
 
 @torch.no_grad()
-def read_layers(context: MeasureContext, x: Tensor) -> list[Layer]:
-    """What every gate of the network says on images ``x``, free. Layers whose gate is never asked are left out."""
-    modules = gated_modules(context.model)
-    gates: dict[str, list[Tensor]] = {name: [] for name in modules}
+def read_layers(context: MeasureContext, x: Tensor, gates: Sequence[str] = GATES) -> list[Layer]:
+    """What every gate of the network says on images ``x``, free.
+
+    Layers whose gate is never asked are left out, and modules of several inputs, as a merge operator with a gate of its own:
+    they weigh one map against another. Raises ``UserError`` for a gate that is asked twice in one forward pass, or whose
+    values are neither one a channel nor one a position of a map (N, C, H, W).
+    """
+    modules = gated_modules(context.model, gates)
+    said: dict[str, list[Tensor]] = {name: [] for name in modules}
     maps: dict[str, list[Tensor]] = {name: [] for name in modules}
     with contextlib.ExitStack() as stack:
-        for name, module in modules.items():
-            stack.enter_context(_hooked(_gate(module).register_forward_hook(_keep_output(gates[name]))))
+        for name, (module, gate) in modules.items():
+            stack.enter_context(_hooked(gate.register_forward_hook(_keep_output(said[name]))))
             stack.enter_context(_hooked(module.register_forward_pre_hook(_keep_input(maps[name]))))
         context.logits(x)
-    found = []
-    for name, module in modules.items():
-        if gates[name]:
-            found.append(_layer(name, module, torch.cat(gates[name]), torch.cat(maps[name])))
-    return found
+    return [
+        _layer(name, module, gate, torch.cat(said[name]), torch.cat(maps[name]), len(x))
+        for name, (module, gate) in modules.items()
+        if said[name] and maps[name]
+    ]
 
 
 @contextlib.contextmanager
@@ -70,7 +99,14 @@ def clamped(layers: list[Layer]) -> Iterator[None]:
     """Every gate at its mean for the while."""
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hooked(_gate(layer.module).register_forward_hook(_clamp(layer.mean_gate))))
+            stack.enter_context(_hooked(layer.gate_module.register_forward_hook(_clamp(layer.mean_gate))))
+        yield
+
+
+@contextlib.contextmanager
+def only_units(layer: Layer, present: Tensor) -> Iterator[None]:
+    """Units of ``layer`` times ``present`` (B, U), a row an image of the batch, for the while."""
+    with _hooked(layer.module.register_forward_pre_hook(_scale(layer, present))):
         yield
 
 
@@ -111,13 +147,16 @@ def taylor(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -
     return torch.cat(losses), [torch.cat(parts) for parts in found]
 
 
-def _layer(name: str, module: nn.Module, gate: Tensor, seen: Tensor) -> Layer:
-    pairwise = gate.dim() == 3
-    by_channel = not pairwise and gate.shape[1] > 1
-    values = gate.mean(1) if pairwise else _by_unit(gate, by_channel)
+def _layer(name: str, module: nn.Module, gate_module: nn.Module, gate: Tensor, seen: Tensor, num_images: int) -> Layer:
+    if not len(gate) == len(seen) == num_images:
+        raise UserError(
+            f"the gate of {name!r} is asked more than once in a forward pass: its layers cannot be told apart"
+        )
+    values, by_channel = _units(name, gate, seen)
     return Layer(
         name=name,
         module=module,
+        gate_module=gate_module,
         by_channel=by_channel,
         gate=values.double(),
         activation=_by_unit(seen.abs().double(), by_channel),
@@ -126,17 +165,27 @@ def _layer(name: str, module: nn.Module, gate: Tensor, seen: Tensor) -> Layer:
     )
 
 
+def _units(name: str, gate: Tensor, seen: Tensor) -> tuple[Tensor, bool]:
+    """Gate by unit (N, U), and whether a unit is a channel."""
+    if seen.dim() == 4:
+        channels, places = seen.shape[1], seen.shape[2] * seen.shape[3]
+        if gate.shape[1:] == (places, places):  # of pairs of positions: what is received
+            return gate.mean(1), False
+        if gate.shape[1:] == (1, *seen.shape[2:]):
+            return gate.flatten(1), False
+        if gate.dim() == 4 and gate.shape[1] == channels:
+            return _by_unit(gate, True), True
+        if gate[0].numel() in (channels, places):
+            return gate.flatten(1), gate[0].numel() == channels
+    shapes = f"{tuple(gate.shape)} for a map {tuple(seen.shape)}"
+    raise UserError(f"the gate of {name!r} gives {shapes}: expected one value a channel or a position of (N, C, H, W)")
+
+
 def _by_unit(maps: Tensor, by_channel: bool, *, sum_up: bool = False) -> Tensor:
     """(N, C, H, W) to (N, C), or to (N, H * W): mean, or sum, over the rest."""
     flat = maps.flatten(2)
     dimension = 2 if by_channel else 1
     return flat.sum(dimension) if sum_up else flat.mean(dimension)
-
-
-def _gate(module: nn.Module) -> nn.Module:
-    gate = module.gate
-    assert isinstance(gate, nn.Module)
-    return gate
 
 
 @contextlib.contextmanager
@@ -152,7 +201,7 @@ def _keep_output(into: list[Tensor]) -> Callable[..., None]:
 
 
 def _keep_input(into: list[Tensor]) -> Callable[..., None]:
-    return lambda module, given: into.append(given[0])
+    return lambda module, given: into.append(given[0]) if len(given) == 1 else None
 
 
 def _clamp(mean_gate: Tensor) -> Callable[..., Tensor]:
@@ -169,12 +218,20 @@ def _watch(into: list[Tensor]) -> Callable[..., Any]:
     return hook
 
 
+def _scale(layer: Layer, by: Tensor) -> Callable[..., tuple[Tensor]]:
+    return lambda module, given: (given[0] * _placed(layer, by, given[0]),)
+
+
 def _without(layer: Layer, unit: Tensor, *, mean: bool) -> Callable[..., tuple[Tensor]]:
     def hook(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         seen = given[0]
-        chosen = functional.one_hot(unit, layer.num_units).to(seen.dtype)
-        shape = (len(unit), -1, 1, 1) if layer.by_channel else (len(unit), 1, *seen.shape[2:])
-        taken = chosen.view(shape)
+        taken = _placed(layer, functional.one_hot(unit, layer.num_units), seen)
         return (seen * (1 - taken) + (taken * layer.mean_map if mean else 0.0),)
 
     return hook
+
+
+def _placed(layer: Layer, values: Tensor, seen: Tensor) -> Tensor:
+    """``values`` (B, U) where they broadcast against the map ``seen`` (B, C, H, W)."""
+    shape = (len(values), -1, 1, 1) if layer.by_channel else (len(values), 1, *seen.shape[2:])
+    return values.to(seen.dtype).view(shape)

@@ -1,0 +1,153 @@
+"""https://doi.org/10.1016/j.cor.2008.04.004 (Castro et al. 2009): importance as Shapley values, against attention weights.
+
+Ablation takes a unit out of the whole network, so of two units that stand in for each other neither seems to matter. The
+Shapley value of a unit is what it adds to the log-probability of the true class, averaged over all orders in which units are
+put in: phi_u = E over orders [v(those before u, and u) - v(those before u)], v(S) the log-probability where the units not in
+S are zero and all gates stand at their mean (``clamped``). Then sum over u of phi_u = v(all) - v(none). Orders are sampled;
+captum (https://captum.ai) walks through them.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from study.errors import UserError
+from study.registry import STATISTICS
+from study.seeding import derive_seed
+from study.smoothness.attention_importance import AGREEMENTS, LEAST_UNITS, over_layers, resampled, resamplings
+from study.smoothness.clamped import GATES, Layer, ablation, clamped, only_units, read_layers, taylor
+from study.smoothness.context import MeasureContext
+from study.smoothness.estimate import Estimate
+from study.smoothness.rank import reliability, spearman
+
+PREFIX = "attention_shapley"
+_HALVES = 20
+# Less reliable than this, the ranks are those of the sampled orders as much as of the units.
+_LEAST_RELIABILITY = 0.8
+_EACH = (*AGREEMENTS, "activation", "ablation", "reliability")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionShapleySettings:
+    """``num_samples`` images of ``split``, ``num_orders`` random orders of a layer's units; ``gates`` as elsewhere."""
+
+    num_samples: int = 32
+    num_orders: int = 32
+    split: str = "test"
+    gates: tuple[str, ...] = GATES
+
+
+def _names(settings: AttentionShapleySettings) -> list[str]:
+    return [f"{PREFIX}_{name}" for name in _EACH]
+
+
+@STATISTICS.register(
+    "attention_shapley",
+    formula="rank agreement over units of mean gate and Shapley value of the true class's log-probability, gates clamped",
+    source="https://doi.org/10.1016/j.cor.2008.04.004",
+    settings=AttentionShapleySettings,
+    names=_names,
+    only="networks with attention",
+)
+def attention_shapley(settings: AttentionShapleySettings, context: MeasureContext) -> dict[str, Estimate]:
+    """Agreement of gate and sampled Shapley value: means over layers, then each layer's Spearman correlation.
+
+    ``spearman``, ``kendall`` and ``top10`` of gate and value; Spearman of the value with mean absolute ``activation`` and with
+    ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
+    which has no standard error. Standard errors by 200 resamplings of images and of orders together. Not converged where the
+    reliability is below .8 (more ``num_orders`` are needed) or gates are all equal. Layers of fewer than four units are left
+    out, a network without gates has no estimates. Cost: ``num_samples * num_orders`` forward passes a unit. Raises
+    ``UserError`` without captum, for non-finite outputs, and as ``read_layers`` does.
+    """
+    x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
+    layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]
+    found = []
+    with clamped(layers):
+        baseline = taylor(context, layers, x, y)[0] if layers else x
+        for index, layer in enumerate(layers):
+            seed = derive_seed(context.seed, "smoothness", PREFIX, index)
+            orders = random_orders(layer.num_units, settings.num_orders, seed)
+            values = shapley(context, layer, x, y, orders)
+            ablated = ablation(context, layer, x, y, baseline, mean=False)
+            found.append(_agreement(layer, values, ablated, seed))
+    if not found:
+        return {}
+    overall = {f"{PREFIX}_{name}": over_layers([each[name] for each in found]) for name in _EACH}
+    return overall | {f"{PREFIX}_layer{i + 1}_spearman": each["spearman"] for i, each in enumerate(found)}
+
+
+def random_orders(num_units: int, num: int, seed: int) -> list[list[int]]:
+    """``num`` random orders of ``num_units`` units."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(num_units, generator=generator).tolist() for _ in range(num)]
+
+
+@torch.no_grad()
+def shapley(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
+    """What each unit of ``layer`` adds to the true class's log-probability, by order and image: (len(orders), N, U), nats.
+
+    Its mean over orders is the sampled Shapley value; over all U! orders it is the Shapley value. Each order's values sum to
+    v(all) - v(none) exactly. Call it with gates ``clamped``. Raises ``UserError`` without captum.
+    """
+    sampler = _captum()(lambda present, image: _log_probability(context, layer, x[image], y[image], present))
+    found = []
+    for order in orders:
+        sampler.permutation_generator = _given(order)
+        parts = []
+        for image in torch.split(torch.arange(len(x), device=x.device), context.chunk):
+            present = torch.ones((len(image), layer.num_units), device=x.device)
+            at_once = max(1, context.chunk // len(image))
+            parts.append(
+                sampler.attribute(
+                    present, additional_forward_args=image, n_samples=1, perturbations_per_eval=at_once
+                ).double()
+            )
+        found.append(torch.cat(parts))
+    return torch.stack(found)
+
+
+def _captum() -> Callable[..., Any]:
+    try:
+        from captum.attr import ShapleyValueSampling
+    except ImportError:
+        raise UserError("statistic 'attention_shapley' needs captum: pip install 'fmm-study[shapley]'") from None
+    made: Callable[..., Any] = ShapleyValueSampling
+    return made
+
+
+def _given(order: Sequence[int]) -> Callable[[int, int], Iterable[Sequence[int]]]:
+    """What captum asks for orders, in the place of its draws from the global generator."""
+    return lambda num_units, num_orders: [order]
+
+
+def _log_probability(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
+    with only_units(layer, present):
+        logits = context.checked(context.model(x))
+    return -functional.cross_entropy(logits.double(), y, reduction="none")
+
+
+def _agreement(layer: Layer, values: Tensor, ablated: Tensor, seed: int) -> dict[str, Estimate]:
+    """One layer's estimates, from Shapley values by order and image (R, N, U)."""
+    generator = torch.Generator().manual_seed(seed)
+    num_orders, num_images, _ = values.shape
+    images = resamplings(num_images, generator).to(values)
+    orders = resamplings(num_orders, generator).to(values)
+    kept = reliability(values.mean(1), _HALVES, generator)
+    drawn = torch.einsum("br,bn,rnu->bu", orders, images, values)
+    mean = values.mean((0, 1))[None]
+
+    def against(agree: Callable[[Tensor, Tensor], Tensor], other: Tensor) -> Estimate:
+        value = agree(other.mean(0, keepdim=True), mean)
+        return resampled(value, agree(images @ other, drawn), num_images).provided(kept >= _LEAST_RELIABILITY)
+
+    found = {name: against(agree, layer.gate).provided(layer.varied) for name, agree in AGREEMENTS.items()}
+    return found | {
+        "activation": against(spearman, layer.activation),
+        "ablation": against(spearman, ablated),
+        "reliability": Estimate(kept, math.nan, num_orders, kept >= _LEAST_RELIABILITY),
+    }
