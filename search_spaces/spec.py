@@ -57,11 +57,15 @@ Nuisance = FloatRange | Choice
 
 
 class Budget(_Strict):
-    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial."""
+    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial.
+
+    ``shortened``: each winner is trained at these shares of the epochs too, schedule and all, on the same seed.
+    """
 
     search_trials: int = Field(ge=0)
     startup_trials: int = Field(ge=0)
     search_epochs: int | None = Field(default=None, ge=1)
+    shortened: list[Annotated[float, Field(gt=0, lt=1)]] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "Budget":

@@ -1,9 +1,9 @@
 """Names shared by those who write results and those who read them: states, phases, ledger records, table columns."""
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
-Phase = Literal["search", "confirm"]
+Phase = Literal["search", "confirm", "short"]
 
 STATES: tuple[State, ...] = ("completed", "collapsed", "diverged", "pruned", "failed")
 SPLITS = ("train", "val", "test")
@@ -27,12 +27,22 @@ class EstimateRecord(TypedDict):
     converged: bool
 
 
+class TrajectoryPoint(TypedDict):
+    """What was measured after ``epoch`` epochs of a training, and how long that took."""
+
+    epoch: int
+    estimates: dict[str, EstimateRecord]
+    seconds: float
+
+
 class ReplicateRecord(TypedDict):
-    """One finished replicate, as the ledger holds it.
+    """One finished replicate, as the ledger holds it. Phase ``short``: a confirmed one trained for a share of the epochs.
 
     ``metrics`` holds ``split/name`` at the final epoch, with suffix ``_best`` at the best validation epoch and
     ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch. ``resumed_from`` is
-    the epoch from whose checkpoint a broken-off training went on (0: none), which changes no result.
+    the epoch from whose checkpoint a broken-off training went on (0: none), which changes no result. ``trajectory`` are
+    measurements in the middle of training. ``test_correct`` says of each of the ``num_test`` test images, in the split's
+    order, whether the final network names it rightly: packed bits (``numpy.packbits``) in base64.
     """
 
     kind: Literal["replicate"]
@@ -54,10 +64,13 @@ class ReplicateRecord(TypedDict):
     flops: int
     train_seconds: float
     resumed_from: int
+    trajectory: NotRequired[list[TrajectoryPoint]]
+    test_correct: NotRequired[str]
+    num_test: NotRequired[int]
 
 
 class MeasureRecord(TypedDict):
-    """One statistic on one replicate's weights; ``error`` says why there are no estimates."""
+    """One statistic on one replicate's weights; ``error`` says why there are no estimates. ``kept`` names its tables."""
 
     kind: Literal["measure"]
     trial_key: str
@@ -66,6 +79,7 @@ class MeasureRecord(TypedDict):
     estimates: dict[str, EstimateRecord]
     measure_seconds: float
     error: str
+    kept: NotRequired[list[str]]
 
 
 Record = ReplicateRecord | MeasureRecord
