@@ -100,7 +100,7 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
         raise ValueError("a cell has two confirmed rows of one block and replicate: build the table with trials_table")
     rows.reshape(-1)[taken] = np.arange(len(taken))
     searched: dict[tuple[int, int], int] = {}
-    search = ~confirm & (number < spec.budget.search_trials)
+    search = pc.equal(trials["phase"], "search").to_numpy().astype(np.bool_) & (number < spec.budget.search_trials)
     for key in zip(code[search].tolist(), block[search].tolist(), strict=True):
         searched[key] = searched.get(key, 0) + 1
     budgets = np.zeros_like(rows)

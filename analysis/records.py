@@ -7,26 +7,31 @@ from search_spaces.spec import Levels, Spec
 from study.ledger import Contents
 from study.schema import MeasureRecord, ReplicateRecord
 
-_PHASES = {"search": 0, "confirm": 1}
+_PHASES = {"search": 0, "confirm": 1, "short": 2}
 
 
 def current_records(spec: Spec, contents: Contents) -> list[ReplicateRecord]:
     """The replicates that count, by cell (order of the spec, unplanned ones last), phase, block, replicate, number.
 
-    A slot is a trial number in a cell's search, and a replicate in a cell's confirm phase; a later record supersedes an
-    earlier one in its slot, also where a longer search brought another winner.
+    A slot is a trial number in a cell's search, and a replicate (shortened: and its epochs) of a cell; a later record
+    supersedes an earlier one in its slot, also where a longer search brought another winner.
     """
     slots: dict[tuple[Any, ...], ReplicateRecord] = {}
     for record in contents.replicates.values():
-        number = record["number"] if record["phase"] == "search" else 0
-        slots[record["cell"], record["phase"], record["block"], record["replicate"], number] = record
+        slots[slot(record)] = record
     order = _cell_order(spec, slots.values())
 
     def position(record: ReplicateRecord) -> tuple[Any, ...]:
         where = order[record["cell"]], record["cell"], _PHASES[record["phase"]]
-        return (*where, record["block"], record["replicate"], record["number"], record["trial_key"])
+        return (*where, record["block"], record["replicate"], record["number"], record["epochs"], record["trial_key"])
 
     return sorted(slots.values(), key=position)
+
+
+def slot(record: ReplicateRecord) -> tuple[Any, ...]:
+    """What a later record supersedes an earlier one in."""
+    last = {"search": record["number"], "short": record["config"].get("epochs", 0), "confirm": 0}[record["phase"]]
+    return record["cell"], record["phase"], record["block"], record["replicate"], last
 
 
 def current_measures(contents: Contents) -> dict[str, dict[str, MeasureRecord]]:
