@@ -22,6 +22,7 @@ from analysis.paths import (
     budget_paths,
     eligible,
     last,
+    of_claims,
     of_sides,
     smoothness_outcomes,
     training_paths,
@@ -75,6 +76,7 @@ SCHEMA = pa.schema(
     title="Smoothness at matched accuracy",
     place=4,
     optional=True,
+    shown=of_claims,
     columns=(
         Column(heading="Along", name="along"),
         Column(heading="Matched on", name="matched_on", kind="outcome"),

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.budgets import FULL, short_shares
 from analysis.compare import COMPLETED
-from analysis.grid import ConfirmGrid, Flags, Floats
+from analysis.grid import ConfirmGrid, Flags, Floats, label
 from analysis.outcomes import ReadOutcome, other_scales, outcomes_of
 from analysis.readings import Reading
 from analysis.tables import Inputs
@@ -45,6 +46,19 @@ def smoothness_outcomes(inputs: Inputs) -> list[ReadOutcome]:
     wanted = {*claimed, *(other for name in claimed for other in other_scales(name))}
     found = [outcome for outcome in outcomes_of(spec, inputs.trials) if outcome.is_estimate]
     return [outcome for outcome in found if outcome.name in wanted] if claimed else found
+
+
+def of_claims(inputs: Inputs, table: pa.Table) -> pa.Table:
+    """The rows of a table whose contrast a claim on one of these statistics makes, or the A/A control; all if none does."""
+    spec = inputs.spec
+    asked = [
+        c for claim in spec.claims.values() if any("/" not in o.name for o in claim.outcomes) for c in claim.contrasts()
+    ]
+    if not asked:
+        return table
+    wanted = {(label(c.arm), label(c.reference)) for c in (*asked, *filter(None, [spec.control]))}
+    pairs = zip(table["arm"].to_pylist(), table["reference"].to_pylist(), strict=True)
+    return table.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
 
 
 def budget_paths(inputs: Inputs, grid: ConfirmGrid, outcomes: Sequence[ReadOutcome]) -> Paths | None:

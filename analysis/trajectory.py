@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis.compare import subtract
 from analysis.export import Column
 from analysis.grid import confirm_grid, label
-from analysis.paths import eligible, of_sides, smoothness_outcomes, training_paths
-from analysis.readings import readings
+from analysis.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
+from analysis.readings import POOLED, readings
 from analysis.spread import p_value, spread, spread_fields
 from analysis.tables import Inputs
 from study.registry import TABLES
@@ -37,6 +38,10 @@ SCHEMA = pa.schema(
     formula="smoothness during training: arm minus reference of the networks after each epoch measured, by replicate, beside "
     "the validation accuracy both had reached; not annealed, exploratory",
     source="",
+    title="Smoothness during training",
+    place=4.5,
+    optional=True,
+    shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(
         Column(heading="Dataset", name="dataset"),
         Column(heading="Arm", name="arm"),
