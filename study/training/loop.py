@@ -50,8 +50,7 @@ class Progress:
 class Trained:
     """A replicate's training so far. ``curves`` has one value an epoch; ``best`` the weights of least validation loss.
 
-    ``train/loss`` is the plain cross-entropy, whatever penalty is trained with. ``val/accuracy_half1`` and ``_half2`` are the
-    two halves of ``val/accuracy``.
+    ``train/loss`` is the plain cross-entropy, whatever penalty is trained with.
     """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
