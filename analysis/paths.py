@@ -18,6 +18,7 @@ from analysis.compare import COMPLETED
 from analysis.grid import ConfirmGrid, Flags, Floats, label
 from analysis.outcomes import ReadOutcome, other_scales, outcomes_of
 from analysis.readings import Reading
+from analysis.strata import contrast_key, shown_strata
 from analysis.tables import Inputs
 
 BUDGETS, TRAINING = "budgets, annealed", "training, not annealed"
@@ -49,8 +50,13 @@ def smoothness_outcomes(inputs: Inputs) -> list[ReadOutcome]:
 
 
 def of_claims(inputs: Inputs, table: pa.Table) -> pa.Table:
-    """The rows of a table whose contrast a claim on one of these statistics makes, or the A/A control; all if none does."""
+    """What a report shows: contrasts of claims on these statistics and the A/A control (all, if no claim names one), pooled
+    and in the strata worth showing.
+    """
     spec = inputs.spec
+    rows = table.to_pylist()
+    strata = shown_strata(rows)
+    table = table.filter(pa.array([row["stratum"] in strata[contrast_key(row)] for row in rows], pa.bool_()))
     asked = [
         c for claim in spec.claims.values() if any("/" not in o.name for o in claim.outcomes) for c in claim.contrasts()
     ]

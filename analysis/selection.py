@@ -25,6 +25,8 @@ SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
         ("depth", pa.int64()),
+        ("outcome", pa.string()),
+        ("scale", pa.string()),
         *((name, pa.int64()) for name in ("n", "n_failed", "n_unknown")),
         *spread_fields(_UNIT),
         *spread_fields(_UNIT, prefix="both_ways_"),
@@ -48,19 +50,19 @@ SCHEMA = pa.schema(
         Column(heading="Cell", name="cell"),
         Column(heading="Networks", name="n", kind="number"),
         Column(heading="Failed", name="n_failed", kind="number"),
-        Column(heading="Inflation", name="mean", kind="interval", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd", kind="number"),
+        Column(heading="Inflation", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="size"),
         Column(
             heading="Both ways",
             name="both_ways_mean",
-            kind="interval",
+            kind="effect",
             low="both_ways_ci_low",
             high="both_ways_ci_high",
         ),
         Column(
             heading="Best epoch minus last",
             name="max_minus_final_mean",
-            kind="interval",
+            kind="effect",
             low="max_minus_final_ci_low",
             high="max_minus_final_ci_high",
         ),
@@ -84,10 +86,11 @@ def selection_inflation_table(inputs: Inputs) -> pa.Table:
         if not found:
             continue
         one, both, gain = np.array(found).T
+        head = heads[cell] | {"outcome": "val/accuracy", "scale": "difference"}
         counts = {"n": len(found), "n_failed": sum(r["state"] in FAILURES for r in members)}
         spreads = spread(one, inputs.spec.alpha) | spread(both, inputs.spec.alpha, prefix="both_ways_")
         spreads |= spread(gain, inputs.spec.alpha, prefix="max_minus_final_")
-        rows.append(heads[cell] | counts | {"n_unknown": len(completed) - len(found)} | spreads)
+        rows.append(head | counts | {"n_unknown": len(completed) - len(found)} | spreads)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

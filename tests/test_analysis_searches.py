@@ -9,10 +9,11 @@ from scipy import stats
 from test_analysis_book import Book, find, synthetic_spec
 
 from analysis.best_of_n import expected_best
+from analysis.export import render
 from analysis.figures.build import figure_data
 from analysis.selection import inflation
 from analysis.spread import jackknife_ratio, spread
-from analysis.tables import Inputs, build_table
+from analysis.tables import Inputs, build_table, table_columns
 
 FACTORS = [{"merge": ["add", "mul"], "depth": [8]}]
 FIRST, SECOND, WHOLE = "val/accuracy_half1", "val/accuracy_half2", "val/accuracy"
@@ -159,6 +160,13 @@ def test_inflation_by_cell_with_its_interval():
     # the second half chooses the same epoch and loses what the first gains: half 1 was the easier one
     assert (add["both_ways_mean"], mul["mean"]) == pytest.approx((0.0, 0.0))
     assert add["max_minus_final_mean"] == 0.0
+    text = render(
+        build_table(inputs_of(book, blocks=8), "selection_inflation"), "md", table_columns("selection_inflation")
+    )
+    assert [" ".join(line.split()) for line in text.decode().splitlines()[2:]] == [
+        "| merge=add,depth=8 | 7 | 0 | 5.00 pp [3.00, 7.00] | 2.2 pp | 0.00 pp [0.00, 0.00] | 0.00 pp [0.00, 0.00] |",
+        "| merge=mul,depth=8 | 7 | 1 | 0.00 pp [0.00, 0.00] | 0 pp | 0.00 pp [0.00, 0.00] | 0.00 pp [0.00, 0.00] |",
+    ]
     assert build_table(inputs_of(Book()), "selection_inflation").num_rows == 0
 
 
