@@ -60,14 +60,8 @@ def test_every_figure_draws_whatever_there_is(make, name):
 
 def test_every_figure_is_described_and_their_order_is_fixed():
     assert figure_names() == [
-        "effects",
-        "smoothness",
-        "curves",
-        "hyperparameters",
-        "importance",
-        "best_of_n",
-        "matched",
-    ]
+        "effects", "smoothness", "matched", "curves", "hyperparameters", "importance", "best_of_n",
+    ]  # fmt: skip
     for entry in FIGURES:
         assert entry.formula and entry.traits["title"] and callable(entry.traits["data"])
     with pytest.raises(UserError, match="did you mean 'effects'"):
