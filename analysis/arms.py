@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,3 +40,16 @@ def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
 def has_datasets(trials: pa.Table) -> bool:
     """Whether a table of trials holds more than one dataset."""
     return len(pc.unique(trials["dataset"])) > 1
+
+
+def cell_heads(spec: Spec, trials: pa.Table) -> dict[str, dict[str, Any]]:
+    """Cell -> what names it in a table: study, cell, dataset, arm, depth; in the order of the table of trials."""
+    columns = list(dict.fromkeys(["cell", "dataset", "depth", *map(setting_column, spec.factor_names())]))
+    cells = trials["cell"].combine_chunks().dictionary_encode()
+    first = np.unique(cells.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
+    rows = trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()
+    shared = ("cell", "dataset", "depth")
+    return {
+        row["cell"]: {"study": spec.name, "arm": arm_name(spec, row), **{name: row[name] for name in shared}}
+        for row in rows
+    }

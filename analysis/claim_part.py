@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.compare import MAX_INELIGIBLE
+from analysis.image_variance import images_interval
 from analysis.outcomes import other_scales
-from analysis.power import pairs_needed, smallest_detectable
+from analysis.power import pairs_needed, smallest_detectable, smallest_detectable_t
 from analysis.signflip import sign_flip_interval
 from analysis.verdicts import Limits, comparison_verdict, oriented
 from analysis.wording import levels_text, outcome_text
@@ -19,6 +20,8 @@ FAILURES = ("collapsed", "diverged")
 class ClaimPart:
     """Numbers of one reference and one outcome of a claim on a dataset; ``None`` where there are no pairs.
 
+    Of the sign-flip interval and the one that counts test images too (if there is one) the wider decides: it is ``low`` to
+    ``high``; ``counts_images`` says that it is the latter.
     ``row`` is the effects table's. ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in
     the outcome's unit (logarithms where ``scale`` is log ratio) and in the claim's direction; ``low`` and ``high`` hold
     at ``level``, ``high_of_k`` at ``level_of_k``. ``obstacles`` say in words what forbids a verdict on the mean.
@@ -34,6 +37,9 @@ class ClaimPart:
     high_of_k: float | None
     at_chance: float | None
     smallest_detectable: float | None
+    sign_flip: tuple[float, float] | None
+    images: tuple[float, float] | None
+    counts_images: bool
     obstacles: tuple[str, ...]
 
     @property
@@ -54,9 +60,12 @@ class ClaimPart:
         return rank, (self.effect or 0.0) / self.outcome.margin
 
     def pairs_to(self, verdict: str) -> int | None:
-        """About how many pairs reach ``verdict`` four times in five if effect and spread stay; ``None`` if none would."""
+        """About how many pairs reach ``verdict`` four times in five if effect and spread stay; ``None`` if none would.
+
+        ``None`` too where test images count: more pairs do not make them more.
+        """
         spread, effect = self.row["sd_difference"], self.effect
-        if self.limits is None or spread is None or effect is None:
+        if self.limits is None or self.counts_images or spread is None or effect is None:
             return None
         distance = effect if verdict == "supported" else self.outcome.margin - effect
         if distance <= 0:
@@ -82,12 +91,19 @@ def claim_part(
     ``planned`` the number of pairs the study plans.
     """
     turn = 1.0 if outcome.better == "higher" else -1.0
-    numbers: dict[str, float | None] = dict.fromkeys(("effect", "low", "high", "high_of_k", "smallest_detectable"))
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("effect", "low", "high", "high_of_k", "smallest_detectable", "sign_flip", "images")
+    )
+    numbers["counts_images"] = False
     if len(differences):
         numbers["effect"] = turn * row["mean_difference"] + 0.0
-        numbers["low"], numbers["high"] = oriented(*sign_flip_interval(differences, level), outcome.better)
-        numbers["high_of_k"] = oriented(*sign_flip_interval(differences, level / num_parts), outcome.better)[1]
-        if row["sd_difference"] is not None:
+        flips, images = _intervals(row, outcome, differences, level)
+        numbers |= {"sign_flip": flips, "images": images, "counts_images": _wider(flips, images) == images}
+        numbers["low"], numbers["high"] = _wider(flips, images)
+        numbers["high_of_k"] = _wider(*_intervals(row, outcome, differences, level / num_parts))[1]
+        if numbers["counts_images"]:
+            numbers["smallest_detectable"] = smallest_detectable_t(row["images_se"], row["images_df"], level)
+        elif row["sd_difference"] is not None:
             numbers["smallest_detectable"] = smallest_detectable(len(differences), level, row["sd_difference"])
     chance = row["mean_difference_failures_at_chance"]
     return ClaimPart(
@@ -99,6 +115,19 @@ def claim_part(
         obstacles=tuple(_obstacles(row, scales, planned)),
         **numbers,
     )
+
+
+def _intervals(
+    row: Mapping[str, Any], outcome: Outcome, differences: Sequence[float], level: float
+) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """The sign-flip interval at ``level`` and the one that counts test images, in the claim's direction."""
+    images = images_interval(row, level)
+    flips = oriented(*sign_flip_interval(differences, level), outcome.better)
+    return flips, None if images is None else oriented(*images, outcome.better)
+
+
+def _wider(flips: tuple[float, float], images: tuple[float, float] | None) -> tuple[float, float]:
+    return flips if images is None or images[1] - images[0] <= flips[1] - flips[0] else images
 
 
 def _obstacles(row: Mapping[str, Any], scales: Mapping[str, float | None], planned: int) -> Iterator[str]:

@@ -115,6 +115,8 @@ def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
     details = (
         f"margin {_margin(parts[0])}, smallest detectable effect {detectable}, {num} pair{'s' if num != 1 else ''}"
     )
+    if any(part.counts_images for part in shown):
+        details += f", {shown[0].row['n_images']:,} test images counted"
     left = "where both networks survived, " if chance else ""
     return [*texts, f"{left}{name} differs by {effects} ({details})"]
 
@@ -169,6 +171,8 @@ def _more_blocks(judgement: Judgement) -> str:
     ways = [(min(refute), "refute")] if refute else []
     if all(n is not None for n in support):
         ways.append((max(n for n in support if n is not None), "support"))
+    if not ways and any(part.counts_images for part in parts):
+        return "more test images as well as more blocks: the interval counts both"
     if not ways:
         return "more blocks, or a smaller spread"
     num, way = min(ways)

@@ -16,9 +16,13 @@ from study.registry import TABLES
 _EFFECT_UNIT = {"unit": "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"}
 _TEXTS = ("study", "claim", "text", "dataset", "verdict", "qualifier", "reason", "sentence", "change")
 _WORDS = ("text", "dataset", "verdict", "reason", "sentence", "change")
+# The two intervals of which the wider one is ci_low to ci_high.
+_KINDS = ("sign_flip", "images")
 _PART = [
     *((name, pa.string()) for name in ("arm", "reference", "outcome", "scale", "better")),
     *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high")),
+    ("interval", pa.string()),
+    *(pa.field(f"{kind}_{end}", pa.float64(), metadata=_EFFECT_UNIT) for kind in _KINDS for end in ("low", "high")),
     *((name, pa.float64()) for name in ("level", "level_of_k")),
     *(
         pa.field(name, pa.float64(), metadata=_EFFECT_UNIT)
@@ -26,7 +30,7 @@ _PART = [
     ),
     *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting")),
     *((f"{side}_{name}", pa.int64()) for side in ("arm", "reference") for name in ("failures", "trainings")),
-    ("mcnemar_p", pa.float64()),
+    *((name, pa.float64()) for name in ("mcnemar_p", "pairing_gain")),
 ]
 SCHEMA = pa.schema(
     [
@@ -108,10 +112,12 @@ def claims_table(inputs: Inputs) -> pa.Table:
         Column(heading="Reference", name="reference"),
         Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Interval", name="interval"),
         Column(heading="Level", name="level", kind="number"),
         Column(heading="Margin", name="margin", kind="size"),
         Column(heading="Smallest detectable", name="smallest_detectable", kind="size"),
         Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Pairing gain", name="pairing_gain", kind="number"),
         Column(heading="Left out", name="n_excluded", kind="number"),
         Column(heading="Failures at chance", name="effect_failures_at_chance", kind="effect"),
         Column(heading="McNemar p", name="mcnemar_p", kind="p"),
@@ -121,7 +127,11 @@ def claims_table(inputs: Inputs) -> pa.Table:
     ),
 )
 def claim_parts_table(inputs: Inputs) -> pa.Table:
-    """One row a comparison of a claim, with the verdict it would have alone (at level / k where that refutes)."""
+    """One row a comparison of a claim, with the verdict it would have alone (at level / k where that refutes).
+
+    ``interval`` says which of the two decides, the wider one: ``sign-flip``, or ``test images``, which counts both
+    replicates and test images as drawn at random.
+    """
     rows = [
         _head(inputs, judgement)
         | _numbers(part)
@@ -139,8 +149,10 @@ def _head(inputs: Inputs, judgement: Judgement) -> dict[str, Any]:
 
 def _numbers(part: ClaimPart) -> dict[str, Any]:
     row = part.row
-    numbers = {name: row[name] for name in ("arm", "reference", "outcome", "scale", "sd_difference", "mcnemar_p")}
-    numbers |= {name: row[name] for name in ("n_pairs", "n_excluded", "n_waiting")}
+    numbers = {name: row[name] for name in ("arm", "reference", "outcome", "scale", "sd_difference")}
+    numbers |= {name: row[name] for name in ("n_pairs", "n_excluded", "n_waiting", "mcnemar_p", "pairing_gain")}
+    for kind in _KINDS:
+        numbers[f"{kind}_low"], numbers[f"{kind}_high"] = getattr(part, kind) or (None, None)
     for side in ("arm", "reference"):
         failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
         numbers |= {f"{side}_failures": failed, f"{side}_trainings": failed + row[f"n_{side}_completed"]}
@@ -149,6 +161,7 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         "effect": part.effect,
         "ci_low": part.low,
         "ci_high": part.high,
+        "interval": "" if part.low is None else "test images" if part.counts_images else "sign-flip",
         "ci_high_of_k": part.high_of_k,
         "level": part.level,
         "level_of_k": part.level_of_k,

@@ -53,7 +53,7 @@ class AAResult:
 
 def aa_results(spec: Spec, effects: pa.Table) -> list[AAResult]:
     """The control on each dataset, from an effects table; empty when the study has no control."""
-    margin = _margin(spec)
+    margin = accuracy_margin(spec)
     results = []
     for row in effects.select(_COLUMNS).to_pylist():
         if (row["role"], row["stratum"], row["outcome"]) != ("control", "all", _OUTCOME):
@@ -70,7 +70,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _margin(spec: Spec) -> float:
-    """The largest accuracy margin a claim declares."""
+def accuracy_margin(spec: Spec) -> float:
+    """The largest accuracy margin a claim declares, ``DEFAULT_MARGIN`` where none does (fraction of images)."""
     margins = [o.margin for claim in spec.claims.values() for o in claim.outcomes if "/accuracy" in o.name]
     return max(margins, default=DEFAULT_MARGIN)

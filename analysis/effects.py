@@ -9,6 +9,8 @@ from analysis.compare import COUNTED_STATES, compare
 from analysis.control import aa_results
 from analysis.grid import confirm_grid, label
 from analysis.holm import directed_p, holm
+from analysis.image_variance import COLUMNS as IMAGES
+from analysis.image_variance import OUTCOME, Correctness, deciding_p
 from analysis.levels import level_parts, level_readings
 from analysis.outcomes import outcomes_of
 from analysis.readings import POOLED, Reading, readings
@@ -20,14 +22,16 @@ _OUTCOME_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio
 def _schema() -> pa.Schema:
     texts = ("study", "claim", "role", "dataset", "arm", "reference", "stratum", "outcome", "scale")
     differences = ("mean_difference", "sd_difference", "ci_low", "ci_high", "t_low", "t_high")
+    images = IMAGES[:3]
     counts = [f"n_{side}_{state}" for side in ("arm", "reference") for state in COUNTED_STATES]
     return pa.schema(
         [
             *((name, pa.string()) for name in texts),
             *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_unequal")),
             *(pa.field(n, pa.float64(), metadata={"unit": "of the outcome"}) for n in ("mean_arm", "mean_reference")),
-            *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in differences),
-            *((name, pa.float64()) for name in ("p_sign_flip", "p_holm", "pairing_gain")),
+            *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in (*differences, *images)),
+            *((name, pa.float64()) for name in ("images_df", "p_images", "p_sign_flip", "p_holm", "pairing_gain")),
+            ("n_images", pa.int64()),
             *((name, pa.int64()) for name in counts),
             ("mcnemar_p", pa.float64()),
             pa.field("mean_difference_failures_at_chance", pa.float64(), metadata={"unit": "fraction of images"}),
@@ -42,16 +46,21 @@ def _schema() -> pa.Schema:
 SCHEMA = _schema()
 
 
-def effects_table(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> pa.Table:
+def effects_table(
+    spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None, correct: pa.Table | None = None
+) -> pa.Table:
     """One row a contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
 
     Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
     ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
-    dataset to the accuracy of guessing (1 / classes), at which failed networks are counted. ``mean_verdict`` says
-    whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that was left out.
+    dataset to the accuracy of guessing (1 / classes), at which failed networks are counted; ``correct`` says which test images
+    each network names rightly, for the interval of test accuracy that counts them (``images_low`` to ``n_images``).
+    ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
+    was left out.
     Raises ``ValueError`` for a table with two confirm rows of one replicate.
     """
     grid = confirm_grid(spec, trials)
+    images = Correctness(grid, correct)
     rows: list[dict[str, Any]] = []
     for reading in readings(spec, grid, spec.all_contrasts(), outcomes_of(spec, trials)):
         numbers = compare(
@@ -64,6 +73,7 @@ def effects_table(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
             chance=(chance or {}).get(reading.dataset),
         )
         numbers["mean_verdict"] &= spec.blocks > 1
+        numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
         named = {"dataset": reading.dataset, "stratum": reading.stratum}
         named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
         rows += [head | named | numbers for head in _heads(spec, reading)]
@@ -98,8 +108,8 @@ def claim_parts(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, list
     parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
     for row in rows:
         better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
-        testable = row["mean_verdict"] and row["p_sign_flip"] is not None
-        p = directed_p(row["p_sign_flip"], row["mean_difference"], better) if testable else None
+        p = deciding_p(row) if row["mean_verdict"] else None
+        p = None if p is None else directed_p(p, row["mean_difference"], better)
         parts[row["claim"]].append(p)
     for name, claim in spec.claims.items():
         parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))

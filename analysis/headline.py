@@ -1,6 +1,6 @@
 """What belongs on the first screen of a report beside the claims: what to trust, what failed, what it cost."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ def facts(inputs: Inputs) -> list[Fact]:
         _baseline(inputs),
         _failures(inputs, confirm),
         _boundary(inputs, confirm),
-        _cost(rows, confirm),
+        _cost(rows),
     ]
 
 
@@ -141,15 +141,19 @@ def _boundary(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
     return Fact(name="Boundary flags", text=text, warns=bool(worst))
 
 
-def _cost(rows: list[dict[str, Any]], confirm: list[dict[str, Any]]) -> Fact:
+def _cost(rows: list[dict[str, Any]]) -> Fact:
     """Time of workers, not of the clock on the wall."""
     measure = sum(row["measure_seconds"] for row in rows)
-    train = sum(row["train_seconds"] for row in confirm)
-    search = sum(row["train_seconds"] for row in rows) - train
+    train: dict[str, float] = defaultdict(float)
+    num = Counter(row["phase"] for row in rows)
+    for row in rows:
+        train[row["phase"]] += row["train_seconds"]
+    short = f"shortened {spent(train['short'])} ({num['short']:,} trainings), " if num["short"] else ""
     epochs = sum(row["epochs"] for row in rows)
     text = (
-        f"{spent(search + train + measure)} of worker time: search {spent(search)} ({len(rows) - len(confirm):,} trials), "
-        f"confirm {spent(train)} ({len(confirm):,} trainings), measuring {spent(measure)}; {epochs:,} epochs."
+        f"{spent(sum(train.values()) + measure)} of worker time: search {spent(train['search'])} "
+        f"({num['search']:,} trials), confirm {spent(train['confirm'])} ({num['confirm']:,} trainings), {short}"
+        f"measuring {spent(measure)}; {epochs:,} epochs."
     )
     return Fact(name="Cost", text=text)
 

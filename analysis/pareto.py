@@ -63,7 +63,7 @@ def pareto_table(inputs: Inputs) -> pa.Table:
     for record in inputs.contents.replicates.values():
         if record["phase"] == "confirm":
             confirmed[record["cell"], record["block"], record["number"]] = record
-        elif record["block"] in blocks and record["number"] < spec.budget.search_trials:
+        elif record["phase"] == "search" and record["block"] in blocks and record["number"] < spec.budget.search_trials:
             blocks[record["block"]].append(record)
     rows = [
         _row(inputs, record, confirmed.get((record["cell"], block, record["number"])))

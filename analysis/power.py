@@ -30,8 +30,20 @@ def smallest_detectable(num_pairs: int, alpha: float, sd: float, power: float = 
         raise ValueError(f"needs num_pairs >= 1 and a finite sd >= 0, got num_pairs={num_pairs}, sd={sd:g}")
     if smallest_p(num_pairs) > alpha:
         return math.inf
-    standard = _simulated if num_pairs <= _SIMULATED_PAIRS else _noncentral_t
-    return sd * standard(num_pairs, alpha, power)
+    if num_pairs <= _SIMULATED_PAIRS:
+        return sd * _simulated(num_pairs, alpha, power)
+    return sd * _noncentral_t(num_pairs - 1, alpha, power) / math.sqrt(num_pairs)
+
+
+def smallest_detectable_t(standard_error: float, degrees: float, alpha: float, power: float = 0.8) -> float:
+    """The same for a t interval of ``degrees`` of freedom, in the unit of ``standard_error``.
+
+    Raises ``ValueError`` for impossible arguments.
+    """
+    _check(alpha, power)
+    if not (degrees > 0 and math.isfinite(standard_error) and standard_error >= 0):
+        raise ValueError(f"needs degrees > 0 and a finite standard error >= 0, got {degrees:g} and {standard_error:g}")
+    return standard_error * _noncentral_t(degrees, alpha, power)
 
 
 def pairs_needed(effect: float, sd: float, alpha: float, power: float = 0.8) -> int:
@@ -88,11 +100,11 @@ def _simulated(num_pairs: int, alpha: float, power: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _noncentral_t(num_pairs: int, alpha: float, power: float) -> float:
-    degrees = num_pairs - 1
+def _noncentral_t(degrees: float, alpha: float, power: float) -> float:
+    """In standard errors."""
     critical = float(stats.t.ppf(1 - alpha / 2, degrees))
 
     def shortfall(noncentrality: float) -> float:
         return float(stats.nct.sf(critical, degrees, noncentrality)) - power
 
-    return float(optimize.brentq(shortfall, -10.0, 60.0)) / math.sqrt(num_pairs)
+    return float(optimize.brentq(shortfall, -10.0, 60.0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.compare import COMPLETED, Side
-from analysis.grid import ConfirmGrid, Flags, Stratum, strata_of
+from analysis.grid import ConfirmGrid, Flags, Integers, Stratum, strata_of
 from analysis.outcomes import ReadOutcome
 from search_spaces.spec import Contrast, Spec
 
@@ -17,7 +17,8 @@ POOLED = "all"
 class Reading:
     """Two sides to compare; their arrays have one row a stratum and one column a pair of the grid.
 
-    ``equal`` says where both sides spent the same budget.
+    ``equal`` says where both sides spent the same budget; ``arm_rows`` and ``reference_rows`` are rows of the grid's
+    confirmed replicates, or ``NO_RECORD``.
     """
 
     contrast: Contrast
@@ -27,6 +28,8 @@ class Reading:
     arm: Side
     reference: Side
     equal: Flags
+    arm_rows: Integers
+    reference_rows: Integers
 
 
 def readings(
@@ -38,9 +41,9 @@ def readings(
         for dataset, strata in strata_of(spec, grid, contrast).items():
             equal = _equal_budgets(grid, contrast, strata)
             parts = [(POOLED, slice(None)), *((stratum.label, slice(i, i + 1)) for i, stratum in enumerate(strata))]
+            arms, references = ([getattr(s, side) for s in strata] for side in ("arm", "reference"))
             for outcome in outcomes:
-                arm = _side(grid, outcome, [stratum.arm for stratum in strata])
-                reference = _side(grid, outcome, [stratum.reference for stratum in strata])
+                arm, reference = _side(grid, outcome, arms), _side(grid, outcome, references)
                 for stratum, where in parts:
                     yield Reading(
                         contrast=contrast,
@@ -50,6 +53,8 @@ def readings(
                         arm=arm.only(where),
                         reference=reference.only(where),
                         equal=equal[where],
+                        arm_rows=grid.rows[arms][where],
+                        reference_rows=grid.rows[references][where],
                     )
 
 

@@ -89,7 +89,9 @@ def _sections(inputs: Inputs) -> list[Section]:
         if "title" not in entry.traits:
             continue
         columns = table_columns(entry.name)
-        rows = text_rows(build_table(inputs, entry.name), columns)
+        table = build_table(inputs, entry.name)
+        shown = entry.traits["shown"](inputs, table) if "shown" in entry.traits else table
+        rows = text_rows(shown, columns)
         if not rows and entry.traits.get("optional"):
             continue
         # a column without a word in it says nothing

@@ -15,6 +15,8 @@ uniformly with replacement under a fixed seed, and the identity is counted once 
 Goeman, https://arxiv.org/abs/1411.7565): equal differences always give equal numbers.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -98,11 +100,20 @@ def _all_subsets(d: Floats) -> tuple[Floats, Floats]:
 
 
 def _sampled_subsets(d: Floats) -> tuple[Floats, Floats]:
+    chunks, sizes = _patterns(len(d))
+    return np.concatenate([np.zeros(1), *(members.astype(np.float64) @ d for members in chunks)]), sizes
+
+
+@lru_cache(maxsize=4)
+def _patterns(num_pairs: int) -> tuple[list[NDArray[np.int8]], Floats]:
+    """The subsets drawn, in chunks of rows of zeros and ones, and the sizes of the empty set and of each of them.
+
+    The same for every call of as many pairs: drawing them takes most of a test's time.
+    """
     generator = np.random.Generator(np.random.PCG64(_SEED))
-    sums, sizes = [np.zeros(1)], [np.zeros(1)]
     drawn = NUM_PATTERNS - 1
-    for start in range(0, drawn, _CHUNK):
-        members = generator.integers(0, 2, size=(min(_CHUNK, drawn - start), len(d)), dtype=np.int8).astype(np.float64)
-        sums.append(members @ d)
-        sizes.append(members.sum(axis=1))
-    return np.concatenate(sums), np.concatenate(sizes)
+    chunks = [
+        generator.integers(0, 2, size=(min(_CHUNK, drawn - start), num_pairs), dtype=np.int8)
+        for start in range(0, drawn, _CHUNK)
+    ]
+    return chunks, np.concatenate([np.zeros(1), *(members.sum(axis=1, dtype=np.float64) for members in chunks)])

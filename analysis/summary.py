@@ -5,6 +5,7 @@ Lines fit in 100 columns for names of ordinary length. Drawing is left to the ca
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -131,6 +132,11 @@ def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Seq
             where.setdefault(key, []).append(outcome_text(row["outcome"]))
     for (contrast, note), outcomes in where.items():
         notes.append(f"{contrast} ({', '.join(dict.fromkeys(outcomes))}): {note}.")
+    gains = [row["pairing_gain"] for row in rows if (row["outcome"], row["stratum"]) == (_ACCURACY, POOLED)]
+    if known := [gain for gain in gains if gain is not None]:
+        notes.append(
+            f"Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median {median(known):.0%}."
+        )
     notes.append(
         f"Differences are arm minus reference; intervals ({1 - spec.alpha:.0%}) invert the sign-flip test; p is two-sided. "
         "Claims: positive speaks for the claim, intervals at Holm's level over the claims."

@@ -2,7 +2,8 @@
 
 Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
 writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
-report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty.
+report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty; ``shown``, a
+function of inputs and table that gives the rows which the report shows (default: all).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from analysis.differences import differences_table
 from analysis.effects import effects_table
 from analysis.export import FORMATS, Column, write_table
 from analysis.findings import Finding, findings
+from analysis.image_variance import correct_table
 from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
 from analysis.trials import trials_table
@@ -46,7 +48,12 @@ class Inputs:
     @cached_property
     def effects(self) -> pa.Table:
         """One row a contrast, dataset, outcome and stratum."""
-        return effects_table(self.spec, self.trials, self.chance)
+        return effects_table(self.spec, self.trials, self.chance, self.correct)
+
+    @cached_property
+    def correct(self) -> pa.Table:
+        """Which test images each network names rightly, as packed bits."""
+        return correct_table(self.contents)
 
     @cached_property
     def differences(self) -> pa.Table:
@@ -153,7 +160,9 @@ def _trials(inputs: Inputs) -> pa.Table:
         Column(heading="Mean reference", name="mean_reference", kind="level"),
         Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
         Column(heading="p", name="p_sign_flip", kind="p"),
+        Column(heading="p, test images counted", name="p_images", kind="p"),
         Column(heading="p (Holm)", name="p_holm", kind="p"),
+        Column(heading="Pairing gain", name="pairing_gain", kind="number"),
         Column(heading="Label", name="label"),
         Column(heading="Note", name="note"),
     ),

@@ -168,6 +168,9 @@ def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
         "inside the margin of 2 pp.",
         "A demonstration: it shows the method at work and decides nothing.",
     ]
+    # of add_alias .92, of mul (.006 and .001 by block, the difference .005) 1 - 25 / 37
+    gain = "Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median 62%."
+    assert gain in result.notes
 
 
 def test_summary_counts_failures_in_the_heading_and_says_each_note_once():

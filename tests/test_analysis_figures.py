@@ -59,8 +59,8 @@ def test_every_figure_draws_whatever_there_is(make, name):
 
 
 def test_every_figure_is_described_and_their_order_is_fixed():
-    landscapes = ["slice_lines", "slice_squares", "paths", "planes"]
-    assert figure_names() == ["effects", "smoothness", "curves", "hyperparameters", "importance", *landscapes]
+    first = ["effects", "smoothness", "matched", "curves", "hyperparameters", "importance", "best_of_n"]
+    assert figure_names() == [*first, "slice_lines", "slice_squares", "paths", "planes"]
     for entry in FIGURES:
         assert entry.formula and entry.traits["title"] and callable(entry.traits["data"])
     with pytest.raises(UserError, match="did you mean 'effects'"):

@@ -141,7 +141,8 @@ def test_training_learns_and_tells():
     assert [event.epoch for event in told[:-1]] == [1, 2, 3, 4, 5] and all(e.epochs == 5 for e in told[:-1])
     assert isinstance(told[0], Progress) and isinstance(trained, Trained)
     assert [event.val_loss for event in told[:-1]] == trained.curves["val/loss"]
-    assert set(trained.curves) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
+    halves = {"val/accuracy_half1", "val/accuracy_half2"}
+    assert set(trained.curves) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", *halves}
     assert all(len(curve) == 5 for curve in trained.curves.values())
     assert trained.curves["val/accuracy"][-1] > 0.9 and trained.curves["val/loss"][-1] < trained.curves["val/loss"][0]
     assert trained.stopped == "" and trained.resumed_from == 0
@@ -161,10 +162,14 @@ def test_evaluation_by_hand_in_batches_of_any_size():
     logits = model.eval()(val.pixels()).detach().double()
     model.train()
     expected_loss = float(-logits.log_softmax(1)[torch.arange(16), val.labels].mean())
+    correct = (logits.argmax(1) == val.labels).double()
     for size in (1, 5, 16, 100):
-        found = evaluate(model, val.batches(size))
+        found = evaluate(model, val.batches(size), halves=True)
+        assert found["accuracy_half1"] == pytest.approx(float(correct[::2].mean()))
+        assert found["accuracy_half2"] == pytest.approx(float(correct[1::2].mean()))
         assert found["loss"] == pytest.approx(expected_loss, rel=1e-5)
-        assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == val.labels).double().mean()))
+        assert found["accuracy"] == pytest.approx(float(correct.mean()))
+    assert set(evaluate(model, val.batches(16))) == {"accuracy", "loss"}
     assert model.training
 
 

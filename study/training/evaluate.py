@@ -1,5 +1,6 @@
 """Accuracy and loss of a network on a split."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -20,19 +21,28 @@ def named_rightly(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, halves: bool = False) -> dict[str, float]:
     """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
 
-    A network that gives NaN gives a NaN loss. One host synchronisation in all.
+    ``halves`` adds ``accuracy_half1``, of the images in even places (from 0), and ``accuracy_half2``, of the others: what
+    choosing on one half reports of itself is seen on the other. A network that gives NaN gives a NaN loss. The host waits
+    for the device at the end alone.
     """
     training = model.training
     model.eval()
-    num_correct = loss = torch.zeros(())
-    num_images = 0
+    loss = torch.zeros(())
+    found = []
     for pixels, labels in batches:
         logits = model(pixels)
-        num_correct = num_correct.to(logits.device) + (logits.argmax(1) == labels).sum()
+        found.append(logits.argmax(1) == labels)
         loss = loss.to(logits.device) + functional.cross_entropy(logits, labels, reduction="sum")
-        num_images += len(labels)
     model.train(training)
-    return {"accuracy": float(num_correct) / num_images, "loss": float(loss) / num_images}
+    correct = torch.cat(found)
+    values = {"accuracy": _share(correct), "loss": float(loss) / len(correct)}
+    if halves:
+        values |= {"accuracy_half1": _share(correct[::2]), "accuracy_half2": _share(correct[1::2])}
+    return values
+
+
+def _share(correct: Tensor) -> float:
+    return int(correct.sum()) / len(correct) if len(correct) else math.nan

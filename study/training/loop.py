@@ -100,7 +100,8 @@ def train(
     while trained.epoch < config.epochs and not trained.done:
         started = time.perf_counter()
         metrics = _epoch(model, optimizer, train_split, config, trained.epoch)
-        metrics |= {f"val/{k}": v for k, v in evaluate(model, val_split.batches(EVALUATION_BATCH)).items()}
+        validated = evaluate(model, val_split.batches(EVALUATION_BATCH), halves=True)
+        metrics |= {f"val/{name}": value for name, value in validated.items()}
         for name, value in metrics.items():
             trained.curves.setdefault(name, []).append(value)
         val_loss, best = metrics["val/loss"], trained.curves["val/loss"][trained.best_epoch - 1]
