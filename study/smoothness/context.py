@@ -7,7 +7,7 @@ touched.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class MeasureContext:
     ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is
     already re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is
     the replicate's measuring seed, shared by all cells; ``chunk`` the largest number of images in one forward, which
-    changes no result beyond rounding.
+    changes no result beyond rounding. ``kept`` holds the tables that statistics keep beside their estimates.
     """
 
     model: nn.Module
@@ -58,6 +58,7 @@ class MeasureContext:
     temperature_converged: bool
     seed: int
     chunk: int = 512
+    kept: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def calibrated(
@@ -118,6 +119,10 @@ class MeasureContext:
             return x, y
         index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
         return x[index.to(x.device)], y[index.to(y.device)]
+
+    def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
+        """Keep ``columns``, of one length each (n,), as the table of this name; one kept before is replaced."""
+        self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     def generator(self, purpose: str) -> torch.Generator:
         """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""
