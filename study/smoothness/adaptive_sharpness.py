@@ -31,7 +31,7 @@ _FIRST_STEP = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSharpnessSettings:
-    """``num_samples`` images of ``split``; radii ``rhos`` of the worst case in ``norm`` (linf, l2), ``average_rhos`` of the other.
+    """``num_samples`` images of ``split``; ``rhos`` of the worst case in ``norm`` (linf, l2), ``average_rhos`` of the average.
 
     ``num_steps`` gradients of ascent, ``num_draws`` random perturbations; converged as ``tolerance`` says below.
     """

@@ -47,7 +47,7 @@ class MeasureContext:
     ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is
     already re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is
     the replicate's measuring seed, shared by all cells; ``chunk`` the largest number of images in one forward, which
-    changes no result beyond rounding. ``kept`` holds the tables that statistics keep beside their estimates.
+    changes no result beyond rounding. ``kept`` are tables that statistics keep beside their estimates.
     """
 
     model: nn.Module
@@ -85,6 +85,15 @@ class MeasureContext:
             temperature=temperature, temperature_converged=converged, seed=seed, chunk=chunk,
         )  # fmt: skip
 
+    def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
+        """Keep ``columns``, of one dimension and one length, under the name ``table``: pictures, or values an image.
+
+        Raises ``ValueError`` for columns that are no table.
+        """
+        if len({tuple(column.shape) for column in columns.values()}) != 1 or next(iter(columns.values())).ndim != 1:
+            raise ValueError(f"table {table!r}: columns differ in length, or are not of one dimension")
+        self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
+
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward.
@@ -119,10 +128,6 @@ class MeasureContext:
             return x, y
         index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
         return x[index.to(x.device)], y[index.to(y.device)]
-
-    def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
-        """Keep ``columns``, of one length each (n,), as the table of this name; one kept before is replaced."""
-        self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     def generator(self, purpose: str) -> torch.Generator:
         """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""

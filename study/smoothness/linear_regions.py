@@ -27,9 +27,9 @@ _KEPT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LinearRegionsSettings:
-    """``num_pairs`` pairs of each kind (the first of ``path``'s), and ellipses of ``sigmas`` / 255 around ``num_samples`` images.
+    """``num_pairs`` pairs of each kind, the first of ``path``'s; ellipses of ``sigmas`` / 255 around ``num_samples`` images.
 
-    Of ``split``, each in ``num_steps`` steps, an even number. Converged where half the steps miss at most ``tolerance``.
+    All of ``split``, in ``num_steps`` steps, an even number. Converged where half the steps miss at most ``tolerance``.
     """
 
     num_pairs: int = 128
@@ -88,19 +88,17 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
         around |= _estimates(settings, f"regions_noise_{sigma:g}", walks)
 
     def between(kind: str, pairs: Tensor) -> dict[str, Estimate]:
-        walks = [
-            _walk(context, _line(*(images[ends.to(images.device)] for ends in batch.unbind(1)), settings.num_steps))
-            for batch in _split(context, pairs)
-        ]
+        walks = []
+        for batch in _split(context, pairs.to(images.device)):
+            start, end = images[batch[:, 0]], images[batch[:, 1]]
+            walks.append(_walk(context, _line(start, end, settings.num_steps)))
         return _estimates(settings, f"regions_{kind}", walks)
 
     found = over_kinds(context, settings.split, settings.num_pairs, between, around)
     return {name: found[name] for name in _names(settings)}
 
 
-def _estimates(
-    settings: LinearRegionsSettings, prefix: str, walks: list[dict[str, Tensor]]
-) -> dict[str, Estimate]:
+def _estimates(settings: LinearRegionsSettings, prefix: str, walks: list[dict[str, Tensor]]) -> dict[str, Estimate]:
     values = {name: torch.cat([walk[name] for walk in walks]) for name in walks[0]}
     transitions = values["transitions"]
     resolved = estimate.ratio_of_means(values["coarse"], transitions)
@@ -132,7 +130,13 @@ def _walk(context: MeasureContext, points: Iterable[Tensor]) -> dict[str, Tensor
             even = signs
         before, start = signs, x
     units = torch.full_like(transitions, first.shape[1])
-    return {"transitions": transitions, "coarse": coarse, "net": _changes(first, before), "length": length, "units": units}
+    return {
+        "transitions": transitions,
+        "coarse": coarse,
+        "net": _changes(first, before),
+        "length": length,
+        "units": units,
+    }
 
 
 def _signs(context: MeasureContext, x: Tensor) -> Tensor:
@@ -141,7 +145,9 @@ def _signs(context: MeasureContext, x: Tensor) -> Tensor:
     with ReluSigns(len(x), seen.append):
         context.checked(context.model(x))
     if not seen:
-        raise UserError("the network has no ReLU (nor leaky or parametric ReLU, nor ReLU6): it has no linear regions to count")
+        raise UserError(
+            "the network has no ReLU (nor leaky or parametric ReLU, nor ReLU6): it has no linear regions to count"
+        )
     return torch.cat(seen, 1)
 
 

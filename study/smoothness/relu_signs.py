@@ -7,7 +7,6 @@ Signs are read where tensors are computed, below modules and functions, so that 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +17,7 @@ _KINKS = {f"aten::{name}" for name in ("relu", "relu_", "leaky_relu", "leaky_rel
 _CLAMPS = {"aten::hardtanh", "aten::hardtanh_"}
 
 
-class ReluSigns(TorchDispatchMode):
+class ReluSigns(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, ``receive`` is given (N, U) booleans for every ReLU of a forward pass of ``num_images`` images.
 
     Counted are ReLU, leaky and parametric ReLU (above 0), and ReLU6 (above 0, and above 6). Raises ``UserError`` for a ReLU
@@ -26,7 +25,7 @@ class ReluSigns(TorchDispatchMode):
     """
 
     def __init__(self, num_images: int, receive: Callable[[Tensor], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._num_images, self._receive = num_images, receive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
