@@ -67,16 +67,16 @@ def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
     names=_names,
 )
 def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Rise of the mean cross-entropy (nats), as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
+    """Rise of the mean cross-entropy, as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
 
-    With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image, sqrt(K) z~, as the paper
-    does: it does not change when logits are multiplied. All trained parameters move, one that is zero never does; batch
-    norm's statistics stand still. The weights themselves are not touched.
+    Units: nats. With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image,
+    sqrt(K) z~, as the paper does: it does not change when logits are multiplied. All trained parameters move, one that is
+    zero never does; batch norm's statistics stand still. The weights themselves are not touched.
 
     The worst case is found by projected gradient ascent in d / w from 0, the best point kept; every value is a lower bound of
     the maximum. Steps along the gradient's sign (linf) or its direction (l2) begin at 2 rho; after one that does not raise the
     loss the ascent goes on from the best point with half the step. Converged where the second half of the steps added
-    ``tolerance`` of the value or less. Its standard error is over images with d held; that of the average case over draws,
+    ``tolerance`` of the value or less. Its standard error is over images, d held; that of the average case over draws,
     images held. Cost a scale: ``num_steps`` forward and backward passes of the images a rho, and ``num_draws`` forward
     passes an average rho. Raises ``UserError`` for a network without trained parameters, and for outputs that are not finite,
     at moved weights too.

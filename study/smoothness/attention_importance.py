@@ -64,7 +64,8 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     then the first, the ceiling and the control for each layer, as ``attention_importance_layer3_spearman_zero``, layers
     counted from the input. Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over
     shuffles; the ceiling has none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling
-    is below 0.2; layers of fewer than four units are left out. A network without gates has no estimates at all. Cost: two
+    is below 0.2, and from a single image; layers of fewer than four units are left out. A network without gates has no
+    estimates at all. Units: none, all are correlations or shares. Cost: two
     forward passes an image and unit, one backward an image. Raises ``UserError`` for non-finite outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
@@ -121,7 +122,7 @@ def _agreement(
         found[f"{name}_null"] = estimate.mean(torch.from_numpy(null)).provided(not constant)
     kept = [reliability(values, settings.num_halves, np.random.default_rng(seed)) for values in (gate, importance)]
     ceiling = math.sqrt(kept[0] * kept[1])
-    found["ceiling"] = Estimate(ceiling, math.nan, num_images, not constant)
+    found["ceiling"] = Estimate(ceiling, math.nan, num_images, not constant and math.isfinite(ceiling))
     control = spearman(drawn @ activation, drawn @ importance)
     found["activation"] = _boot(float(spearman(means["a"], means["i"])[0]), control, num_images)
     found["per_image"] = estimate.mean(torch.from_numpy(spearman(gate, importance)))
@@ -129,7 +130,8 @@ def _agreement(
 
 
 def _boot(value: float, spread: Array, num_images: int) -> Estimate:
-    known = math.isfinite(value) and bool(np.isfinite(spread).all())
+    # one image, drawn again and again, has no spread to tell
+    known = num_images > 1 and math.isfinite(value) and bool(np.isfinite(spread).all())
     return Estimate(value, float(spread.std(ddof=1)) if known else math.nan, num_images, known)
 
 

@@ -66,15 +66,16 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
 
     - ``transitions``: mean over paths of the number of sign changes; ``_log`` the log of that mean (delta method).
     - ``share``: the same over the number of ReLUs D, which makes networks of different size comparable.
-    - ``per_length``: mean of transitions over the path's Euclidean length, pixels in [0, 1].
+    - ``per_length``: mean of transitions over the path's Euclidean length.
     - ``excess``: transitions less ||c(x_n) - c(x_0)||_1, those that are taken back; lines only.
     - ``resolved``: transitions seen at every second point over those at all points (ratio of means). Two changes of one
       ReLU within a step are not seen, so counts are lower bounds; under 1 - ``tolerance`` none of the kind is converged.
 
-    Counted are ReLU, leaky and parametric ReLU, and ReLU6 at both ends, every call of a module by itself; not maxima (max
-    pooling, merge ``max``). Standard errors are over paths (pairs share images, see ``path``). Cost a path: ``num_steps`` + 1
-    forward passes; memory for the signs of ``chunk`` images. Raises ``UserError`` for a network without ReLUs and for
-    non-finite outputs, ``IncompleteError`` with the rest where a kind has no pair.
+    Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6
+    at both ends, every call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors are over paths
+    (pairs share images, see ``path``). Cost a path: ``num_steps`` + 1 forward passes; memory for the signs of ``chunk``
+    images. Raises ``UserError`` for a network without ReLUs and for non-finite outputs, ``IncompleteError`` with the rest
+    where a kind has no pair.
     """
     images, _ = context.split(settings.split)
     around: dict[str, Estimate] = {}

@@ -74,6 +74,7 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     - ``path_different_length_ratio``: mean total variation over mean ||p_n - p_0||_1, of different-class pairs only.
       A ratio of means, because single pairs may have ends predicted alike.
 
+    Units: probability, of unit logits their length; second differences a squared path; losses in nats; flips are counted.
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in
     every cell. Standard errors are over pairs as if independent; pairs share images, so they are somewhat too small:
     the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards. Raises

@@ -4,6 +4,8 @@ All take float64 arrays (B, U), B pairs of rows of U units, and give (B,). Ties 
 different values has no ranks, and nan comes out.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,9 +45,11 @@ def reliability(values: Array, num_halves: int, generator: np.random.Generator) 
     """Rank reliability of the mean over samples of ``values`` (N, U): split halves, stepped up by Spearman and Brown.
 
     The mean over ``num_halves`` random halvings of the correlation r of the halves' means, then 2 r / (1 + r). Below zero
-    there is nothing reliable, and 0 comes out.
+    there is nothing reliable, and 0 comes out; one sample has no halves, and nan comes out.
     """
     num = len(values) // 2
+    if not num:
+        return math.nan
     orders = np.stack([generator.permutation(len(values)) for _ in range(num_halves)])
     halves = [np.stack([values[order].mean(0) for order in part]) for part in (orders[:, :num], orders[:, num:])]
     half = float(spearman(*halves).mean())
