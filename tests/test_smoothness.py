@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import SMALL, assert_same, conv_net, images, snapshot
+from toys import SMALL, assert_same, conv_net, gated_net, images, snapshot
 from toys import conv_context as context
 
 from study.config import measure_key
@@ -112,3 +112,16 @@ def test_exact_evaluation_restores_settings_after_an_error() -> None:
         raise KeyError
     assert torch.backends.cudnn.conv.fp32_precision != "ieee"
     assert_same(before, snapshot(net))
+
+
+@pytest.mark.parametrize("name", STATISTICS.names())
+def test_what_the_temperature_changes_is_what_an_unfitted_one_leaves_unconverged(name: str) -> None:
+    """A network's logits are scaled by the temperature in some estimates; those, and no others, depend on its fit."""
+    net, x, settings = gated_net(), images(), parse_settings(name, SMALL.get(name, {}))
+    fitted, hotter = (measure(name, settings, context(net, x, temperature=t)) for t in (1.5, 3.0))
+    unfitted = measure(name, settings, context(net, x, temperature_converged=False))
+    same = {key: value.value == pytest.approx(hotter[key].value, nan_ok=True) for key, value in fitted.items()}
+    for key, value in fitted.items():
+        if value.converged and value.value:  # zero stays zero on any scale
+            assert unfitted[key].converged == same[key], key
+        assert unfitted[key].value == pytest.approx(value.value, nan_ok=True), key
