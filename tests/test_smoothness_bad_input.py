@@ -10,7 +10,7 @@ from toys import conv_context as context
 
 from study.errors import UserError
 from study.registry import STATISTICS
-from study.smoothness import IncompleteError, estimate_names, measure, parse_settings
+from study.smoothness import IncompleteError, MeasureContext, estimate_names, measure, parse_settings
 
 ALL = STATISTICS.names()
 PAIRED = ("linear_regions", "path")
@@ -208,6 +208,16 @@ def test_memory_that_is_out_is_known_whoever_says_so(error):
     with pytest.raises(UserError, match="does not fit into memory") as caught:
         measure("input_jacobian", small("input_jacobian"), context(Watched(gated_net(), room=0, error=error), images()))
     assert "\n" not in str(caught.value)
+
+
+def test_the_temperature_is_fitted_in_smaller_chunks_too():
+    def fitted(net):
+        y = torch.arange(30) % 3
+        return MeasureContext.calibrated(model=net, images={"val": images()}, labels={"val": y}, num_classes=3, seed=1)
+
+    assert fitted(Watched(gated_net(), room=3)).temperature == pytest.approx(fitted(gated_net()).temperature)
+    with pytest.raises(UserError, match="the network does not fit into memory"):
+        fitted(Watched(gated_net(), room=0))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,7 +7,7 @@ touched.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
+from study.smoothness.memory import halving
 from study.smoothness.scales import fit_temperature
 
 
@@ -79,7 +80,8 @@ class MeasureContext:
         )  # fmt: skip
         x, y = context.split(split)
         with exact_evaluation(model):
-            temperature, converged = fit_temperature(context.logits(x), y)
+            logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network")
+            temperature, converged = fit_temperature(logits, y)
         return cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
             temperature=temperature, temperature_converged=converged, seed=seed, chunk=chunk,

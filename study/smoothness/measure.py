@@ -13,11 +13,10 @@ from study.registry import STATISTICS
 from study.schema import SPLITS
 from study.smoothness.context import MeasureContext, exact_evaluation
 from study.smoothness.estimate import Estimate
+from study.smoothness.memory import halving
 
 _CHECKED_IMAGES = 8
 _SAME = 1e-4  # relative difference of outputs that rounding explains
-# what torch, cuBLAS, cuSOLVER, cuDNN and Metal say where they do not raise the class of their own
-_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "not enough memory")
 
 
 def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
@@ -72,28 +71,14 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
         raise UserError(
             f"a network of {context.num_classes} class predicts one thing everywhere: smoothness needs two or more"
         )
+
+    def attempt(chunk: int) -> dict[str, Estimate]:
+        part = dataclasses.replace(context, chunk=chunk)
+        _refuse_batch_dependence(part)
+        return dict(entry.build(settings, part))
+
     with exact_evaluation(context.model):
-        while True:
-            try:
-                _refuse_batch_dependence(context)
-                return dict(entry.build(settings, context))
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                reason = str(error).strip().partition("\n")[0]
-            # outside the handler, so that the traceback no longer holds the tensors that filled the memory
-            if torch.accelerator.is_available():
-                torch.accelerator.empty_cache()
-            if context.chunk == 1:
-                raise UserError(
-                    f"statistic {name!r} does not fit into memory, not with one image at a time either: {reason}"
-                )
-            context = dataclasses.replace(context, chunk=context.chunk // 2)
-
-
-def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+        return halving(context.chunk, attempt, f"statistic {name!r}")
 
 
 def _refuse_batch_dependence(context: MeasureContext) -> None:
