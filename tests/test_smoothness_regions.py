@@ -48,13 +48,16 @@ def test_a_line_crosses_a_hyperplane_once_or_never(chunk):
         expected = {
             "transitions": crossed,
             "share": crossed / UNITS,
-            "per_length": crossed / lengths,
             "excess": 0 * crossed,
         }
         for name, values in expected.items():
             got = found[f"regions_{kind}_{name}"]
             assert got.value == pytest.approx(values.mean(), rel=1e-6) and got.converged and got.num_samples == 25
             assert got.stderr == pytest.approx(values.std(ddof=1) / 5, rel=1e-5, abs=1e-12)
+        per_length = found[f"regions_{kind}_per_length"]
+        assert per_length.value == pytest.approx(crossed.mean() / lengths.mean(), rel=1e-6)
+        residual = crossed - per_length.value * lengths
+        assert per_length.stderr == pytest.approx(residual.std(ddof=1) / 5 / lengths.mean(), rel=1e-5)
         assert found[f"regions_{kind}_transitions_log"].value == pytest.approx(math.log(crossed.mean()))
         assert found[f"regions_{kind}_resolved"].value == 1
 
@@ -76,7 +79,7 @@ def test_an_ellipse_crosses_a_hyperplane_twice_or_never():
     angle = np.linspace(0, 2 * math.pi, 801)[:, None, None]
     ring = 64 / 255 * (np.cos(angle) * axes[0].numpy() + np.sin(angle) * axes[1].numpy())
     lengths = np.linalg.norm(np.diff(ring, axis=0), axis=2).sum(0)
-    assert found["regions_noise_64_per_length"].value == pytest.approx((crossed / lengths).mean(), rel=1e-2)
+    assert found["regions_noise_64_per_length"].value == pytest.approx(crossed.mean() / lengths.mean(), rel=1e-2)
 
 
 class Sawtooth(nn.Module):

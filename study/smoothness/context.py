@@ -7,7 +7,7 @@ touched.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ class MeasureContext:
         )  # fmt: skip
         x, y = context.split(split)
         with exact_evaluation(model):
-            logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network")
+            logits = halving(chunk, lambda size: context.logits(x, size), "the network")
             temperature, converged = fit_temperature(logits, y)
         return cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
@@ -97,12 +97,12 @@ class MeasureContext:
         self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward.
+    def logits(self, x: Tensor, chunk: int | None = None) -> Tensor:
+        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward (the context's by default).
 
         Raises ``UserError`` when the network's output is not (N, K) or not finite.
         """
-        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, self.chunk)])
+        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, chunk or self.chunk)])
 
     def checked(self, logits: Tensor) -> Tensor:
         """``logits``, known to be (N, K) and finite; ``UserError`` otherwise."""

@@ -66,7 +66,7 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
 
     - ``transitions``: mean over paths of the number of sign changes; ``_log`` the log of that mean (delta method).
     - ``share``: the same over the number of ReLUs D, which makes networks of different size comparable.
-    - ``per_length``: mean of transitions over the path's Euclidean length.
+    - ``per_length``: mean of transitions over mean Euclidean length; a ratio of means, for two images may be the same.
     - ``excess``: transitions less ||c(x_n) - c(x_0)||_1, those that are taken back; lines only.
     - ``resolved``: transitions seen at every second point over those at all points (ratio of means). Two changes of one
       ReLU within a step are not seen, so counts are lower bounds; under 1 - ``tolerance`` none of the kind is converged.
@@ -109,7 +109,7 @@ def _estimates(settings: LinearRegionsSettings, prefix: str, walks: list[dict[st
         "transitions": estimate.mean(transitions),
         "transitions_log": estimate.log_of_mean(transitions),
         "share": estimate.mean(transitions / values["units"]),
-        "per_length": estimate.mean(transitions / values["length"]),
+        "per_length": estimate.ratio_of_means(transitions, values["length"]),
     }
     if not prefix.startswith("regions_noise"):
         found["excess"] = estimate.mean(transitions - values["net"])
@@ -120,16 +120,18 @@ def _estimates(settings: LinearRegionsSettings, prefix: str, walks: list[dict[st
 def _walk(context: MeasureContext, points: Iterable[Tensor]) -> dict[str, Tensor]:
     """Along P paths at once, each (P,): ``transitions``, ``coarse`` (at every second point), ``net`` (between the ends),
     ``length`` and ``units`` (the number of ReLUs)."""
-    first = before = even = _signs(context, start := next(points := iter(points)))
+    walk = iter(points)
+    here = next(walk)
+    first = before = even = _signs(context, here)
     transitions, coarse, length = (torch.zeros(len(first), dtype=torch.float64, device=first.device) for _ in range(3))
-    for index, x in enumerate(points, 1):
+    for index, x in enumerate(walk, 1):
         signs = _signs(context, x)
         transitions += _changes(before, signs)
-        length += (x - start).double().flatten(1).norm(dim=1)
+        length += (x - here).double().flatten(1).norm(dim=1)
         if index % 2 == 0:
             coarse += _changes(even, signs)
             even = signs
-        before, start = signs, x
+        before, here = signs, x
     units = torch.full_like(transitions, first.shape[1])
     return {
         "transitions": transitions,
