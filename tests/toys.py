@@ -13,13 +13,16 @@ SMALL = {
         "num_samples": 10, "split": "test", "rhos": [0.01], "num_steps": 3, "average_rhos": [0.1], "num_draws": 3,
     },
     "attention_importance": {"num_samples": 10, "num_halves": 5, "num_shuffles": 10},
+    "decision_regions": {"num_planes": 2, "num_points": 5},
     "hessian": {"num_samples": 10, "split": "test", "num_probes": 2, "num_steps": 3, "max_steps": 4},
     "input_curvature": {"num_samples": 10, "steps": [0.5]},
     "input_jacobian": {"num_samples": 20},
     "linear_regions": {"num_pairs": 6, "num_samples": 6, "num_steps": 4, "sigmas": [16]},
     "local_lipschitz": {"num_samples": 10, "max_iterations": 20},
+    "loss_slices": {"num_samples": 10, "split": "test", "num_directions": 2, "num_points": 3, "num_square": 3},
     "noise_stability": {"num_samples": 20, "sigmas": [4, 16], "num_draws": 2},
     "path": {"num_pairs": 20, "num_steps": 8},
+    "path_picture": {"num_pairs": 3, "num_steps": 4},
 }  # fmt: skip
 
 
