@@ -93,7 +93,7 @@ def test_images_that_are_not_finite_are_refused_too(name):
     x = images(20)
     x[8:] = math.nan
     settings = parse_settings(name, SMALL[name] | {k: 200 for k in ("num_samples", "num_pairs") if k in SMALL[name]})
-    with pytest.raises(UserError, match="not finite|span a plane"):
+    with pytest.raises(UserError, match=r"not finite|span a plane"):
         measure(name, settings, context(gated_net(), x))
 
 
