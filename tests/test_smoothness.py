@@ -1,46 +1,23 @@
 """Settings of smoothness statistics, and what every registered statistic must keep to."""
 
-import copy
+import inspect
 import json
 import math
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import SMALL, assert_same, conv_net, gated_net, images, snapshot
 from toys import conv_context as context
-from toys import conv_net, gen, images
 
 from study.config import measure_key
 from study.errors import UserError
 from study.registry import STATISTICS
-from study.smoothness import IncompleteError, estimate_names, measure, parse_settings, settings_in_key
+from study.smoothness import estimate_names, measure, parse_settings, settings_in_key
 from study.smoothness.context import exact_evaluation
-
-BUILT_IN = ("input_jacobian", "noise_stability", "path")
-SMALL = {
-    "decision_regions": {"num_planes": 2, "num_points": 5},
-    "hessian": {"num_samples": 20, "split": "test", "num_probes": 2, "num_steps": 4},
-    "input_jacobian": {"num_samples": 20},
-    "loss_slices": {"num_samples": 20, "split": "test", "num_directions": 2, "num_points": 3, "num_square": 3},
-    "noise_stability": {"num_samples": 20, "sigmas": [4, 16], "num_draws": 2},
-    "path": {"num_pairs": 20, "num_steps": 8},
-    "path_picture": {"num_pairs": 3, "num_steps": 4},
-}
-
-
-def snapshot(net: nn.Module) -> tuple:
-    grads = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
-    modes = [m.training for m in net.modules()]
-    momenta = [m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    return copy.deepcopy(net.state_dict()), grads, modes, momenta
-
-
-def assert_same(a: tuple, b: tuple) -> None:
-    assert all(torch.equal(a[0][k], b[0][k]) for k in a[0])
-    assert all((g is None and h is None) or torch.equal(g, h) for g, h in zip(a[1], b[1], strict=True))
-    assert a[2:] == b[2:]
 
 
 def trained_a_little() -> nn.Module:
@@ -121,75 +98,11 @@ def test_statistic_documents_itself(name: str) -> None:
     entry = STATISTICS[name]
     assert entry.formula
     assert entry.source.startswith("https://")
-    assert entry.build.__doc__
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_fewer_images_than_asked_are_told(name: str) -> None:
-    estimates = measure(name, parse_settings(name, {}), context(conv_net(), images(6)))  # three classes of two
-    counts = {n: e.num_samples for n, e in estimates.items()}
-    expected = {n: 6 if name != "path" else 3 if "same" in n else 12 for n in counts}
-    assert counts == expected
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_outputs_that_are_not_finite_are_refused(name: str) -> None:
-    net = conv_net()
-    with torch.no_grad():
-        net[-1].bias[0] = math.nan
-    with pytest.raises(UserError, match="not finite"):
-        measure(name, parse_settings(name, SMALL[name]), context(net, images()))
-    with pytest.raises(UserError, match=r"shape \(8, 3\), not \(N, 4\)"):
-        measure(name, parse_settings(name, SMALL[name]), context(conv_net(), images(), num_classes=4))
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_network_that_mixes_its_batch_is_refused(name: str) -> None:
-    class Mixed(nn.Module):
-        def __init__(self, mix):
-            super().__init__()
-            self.net, self.mix = conv_net(), mix
-
-        def forward(self, x):
-            z = self.net(x)
-            return z * torch.sigmoid(self.mix(z))
-
-    by_place = lambda z: torch.arange(len(z))[:, None].to(z)  # noqa: E731
-    for mix in (lambda z: z.roll(1, 0), lambda z: z.flip(0), by_place):
-        with pytest.raises(UserError, match="rest of its batch"):
-            measure(name, parse_settings(name, SMALL[name]), context(Mixed(mix), images()))
-    measure(name, parse_settings(name, SMALL[name]), context(Mixed(lambda z: z), images()))
-
-
-def test_one_class_only_gives_the_same_class_half_and_the_reason() -> None:
-    settings = parse_settings("path", SMALL["path"])
-    with pytest.raises(IncompleteError, match=r"split 'test' \(6 images\) has no different-class pair") as caught:
-        measure("path", settings, context(conv_net(), images(6), torch.zeros(6, dtype=torch.long)))
-    assert caught.value.estimates.keys() == {n for n in estimate_names("path", settings) if "same" in n}
-    with pytest.raises(UserError, match="no same-class and no different-class pair"):
-        measure("path", settings, context(conv_net(), images(1)))
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_out_of_memory_halves_the_chunk(name: str) -> None:
-    class Small(nn.Module):
-        def __init__(self, room):
-            super().__init__()
-            self.net, self.room = conv_net(), room
-
-        def forward(self, x):
-            if len(x) > self.room:
-                raise torch.OutOfMemoryError("no room")
-            return self.net(x)
-
-    settings = parse_settings(name, SMALL[name])
-    tight, plain = (measure(name, settings, context(n, images())) for n in (Small(3), conv_net()))
-    for key, value in plain.items():
-        assert tight[key].value == pytest.approx(value.value, rel=1e-3, abs=1e-5), key
-    with pytest.raises(torch.OutOfMemoryError):
-        measure(name, settings, context(Small(0), images()))
-    with pytest.raises(RuntimeError, match="size"):  # another error is not retried
-        measure(name, settings, context(conv_net(), torch.rand(9, 1, 2, 2, generator=gen())))
+    # formula and source in the module's docstring, the rest in the function's
+    module, own = inspect.getdoc(inspect.getmodule(entry.build)), inspect.getdoc(entry.build)
+    assert module.startswith("https://")
+    for word in ("Units|nats|number of|probability", "Cost", "[Ss]tandard error|over pairs", "Raises"):
+        assert re.search(word, own), word
 
 
 def test_exact_evaluation_restores_settings_after_an_error() -> None:
@@ -200,3 +113,16 @@ def test_exact_evaluation_restores_settings_after_an_error() -> None:
         raise KeyError
     assert torch.backends.cudnn.conv.fp32_precision != "ieee"
     assert_same(before, snapshot(net))
+
+
+@pytest.mark.parametrize("name", STATISTICS.names())
+def test_what_the_temperature_changes_is_what_an_unfitted_one_leaves_unconverged(name: str) -> None:
+    """A network's logits are scaled by the temperature in some estimates; those, and no others, depend on its fit."""
+    net, x, settings = gated_net(), images(), parse_settings(name, SMALL.get(name, {}))
+    fitted, hotter = (measure(name, settings, context(net, x, temperature=t)) for t in (1.5, 3.0))
+    unfitted = measure(name, settings, context(net, x, temperature_converged=False))
+    same = {key: value.value == pytest.approx(hotter[key].value, nan_ok=True) for key, value in fitted.items()}
+    for key, value in fitted.items():
+        if value.converged and value.value:  # zero stays zero on any scale
+            assert unfitted[key].converged == same[key], key
+        assert unfitted[key].value == pytest.approx(value.value, nan_ok=True), key

@@ -81,9 +81,10 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     within each image and layer.
 
     Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
-    none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling is below 0.2; layers of
-    fewer than four units are left out. A network without gates has no estimates at all. Cost: two forward passes an image
-    and unit, one backward an image. Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
+    none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling is below 0.2, and from a
+    single image; layers of fewer than four units are left out. A network without gates has no estimates at all. Units: none,
+    all are correlations or shares. Cost: two forward passes an image and unit, one backward an image. Raises ``UserError``
+    for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]
@@ -150,7 +151,9 @@ def _over_images(
         each = {
             "": resampled(agree(mean_gate, mean_wanted), agree(gate, wanted), num_images).provided(layer.varied),
             "null": estimate.mean(null).provided(layer.varied),
-            "ceiling": Estimate(ceiling[measure], math.nan, num_images, layer.varied),
+            "ceiling": Estimate(
+                ceiling[measure], math.nan, num_images, layer.varied and math.isfinite(ceiling[measure])
+            ),
             "activation": resampled(agree(mean_activation, mean_wanted), agree(activation, wanted), num_images),
         }
         found |= {_label(measure, part): each[part] for part in _BY_LAYER}
@@ -183,7 +186,8 @@ def resamplings(num: int, generator: torch.Generator) -> Tensor:
 
 def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
     """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as its standard error."""
-    known = bool(value.isfinite().all() and spread.isfinite().all())
+    # one image, drawn again and again, has no spread to tell
+    known = num_samples > 1 and bool(value.isfinite().all() and spread.isfinite().all())
     return Estimate(float(value), float(spread.std(correction=1)) if known else math.nan, num_samples, known)
 
 

@@ -61,8 +61,8 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
     ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
     which has no standard error. Standard errors by 200 resamplings of images and of orders together. Not converged where the
     reliability is below .8 (more ``num_orders`` are needed) or gates are all equal. Layers of fewer than four units are left
-    out, a network without gates has no estimates. Cost: ``num_samples * num_orders`` forward passes a unit. Raises
-    ``UserError`` without captum, for non-finite outputs, and as ``read_layers`` does.
+    out, a network without gates has no estimates. Units: none, all are correlations or shares. Cost: ``num_samples *
+    num_orders`` forward passes a unit. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
+from study.smoothness.memory import halving
 from study.smoothness.scales import fit_temperature
 
 
@@ -79,7 +80,8 @@ class MeasureContext:
         )  # fmt: skip
         x, y = context.split(split)
         with exact_evaluation(model):
-            temperature, converged = fit_temperature(context.logits(x), y)
+            logits = halving(chunk, lambda size: context.logits(x, size), "the network")
+            temperature, converged = fit_temperature(logits, y)
         return cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
             temperature=temperature, temperature_converged=converged, seed=seed, chunk=chunk,
@@ -95,12 +97,12 @@ class MeasureContext:
         self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward.
+    def logits(self, x: Tensor, chunk: int | None = None) -> Tensor:
+        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward (the context's by default).
 
         Raises ``UserError`` when the network's output is not (N, K) or not finite.
         """
-        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, self.chunk)])
+        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, chunk or self.chunk)])
 
     def checked(self, logits: Tensor) -> Tensor:
         """``logits``, known to be (N, K) and finite; ``UserError`` otherwise."""

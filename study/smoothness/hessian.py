@@ -16,9 +16,12 @@ from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.hessian_operator import LossHessian
-from study.smoothness.lanczos import Ritz, lanczos
+from study.smoothness.lanczos import lanczos
+from study.smoothness.spectral_density import curve, mass, moment
 
-_NAMES = ("hessian_top_eigenvalue", "hessian_bottom_ritz", "hessian_trace", "hessian_negative_share")
+_NAMES = (
+    "hessian_top_eigenvalue", "hessian_bottom_ritz", "hessian_trace", "hessian_negative_share", "hessian_zero_share",
+)  # fmt: skip
 # Ritz values nearer to zero than this share of the top one count as zero: most eigenvalues are.
 _ZERO = 1e-3
 
@@ -27,7 +30,7 @@ _ZERO = 1e-3
 class HessianSettings:
     """``num_samples`` images of ``split``; ``num_probes`` Rademacher vectors of ``num_steps`` products each.
 
-    The first goes on to ``max_steps`` until the top eigenvalue's residual is within ``tolerance`` of it.
+    The first goes on, to ``max_steps`` at most, until the top eigenvalue's residual is within ``tolerance`` of it.
     """
 
     num_samples: int = 256
@@ -40,20 +43,25 @@ class HessianSettings:
 
 @STATISTICS.register(
     "hessian",
-    formula="H = d^2 L / dw^2: top eigenvalue (Lanczos), trace (Hutchinson), share of negative eigenvalues (quadrature)",
+    formula="H = d^2 L / dw^2: top eigenvalue (Lanczos), trace (Hutchinson), density and shares of it (Lanczos quadrature)",
     source="https://arxiv.org/abs/1912.07145",
     settings=HessianSettings,
     names=lambda settings: list(_NAMES),
+    revision=2,
 )
 def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Top eigenvalue, smallest Ritz value, trace and share of negative eigenvalues of the Hessian of the mean loss.
+    """Top eigenvalue, smallest Ritz value, trace and spectral density of the Hessian of the mean loss.
 
     Units: nats per squared unit of weight. ``top_eigenvalue``'s stderr is the Ritz residual, within which an eigenvalue
     lies (an error of computing, not of sampling images); ``bottom_ritz`` bounds the smallest eigenvalue from above, with its
-    own residual, and is converged as the top one is. ``trace`` and ``negative_share`` (eigenvalues below -0.001 of the top
-    one, as a share of all) have standard errors over probes. Samples are images for the first two, probes for the others.
-    Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images. Raises
-    ``UserError`` for non-finite outputs.
+    own residual, and is converged as the top one is. ``trace`` and the masses of the density ``negative_share`` (eigenvalues
+    below -0.001 of the top one) and ``zero_share`` (those between plus and minus that) have standard errors over probes, of
+    which few are skewed: five understate it. Samples are images for the first two, probes for the others. Kept as the table
+    ``density``: ``eigenvalue``, ``density`` (its integral is 1) and its ``stderr`` over probes, smoothed as ``curve`` says.
+
+    Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
+    first run needs beyond; memory for max_steps vectors of the weights' size in float64. Raises ``UserError`` for
+    non-finite outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"hessian/{settings.split}")
     operator = LossHessian(context, x, y)
@@ -61,12 +69,12 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     for probe in range(settings.num_probes):
         start = _rademacher(operator, context, probe)
         steps = settings.max_steps if probe == 0 else settings.num_steps
-        runs.append(lanczos(operator, start, steps, settings.tolerance if probe == 0 else 0.0))
+        tolerance = settings.tolerance if probe == 0 else 0.0
+        runs.append(lanczos(operator, start, steps, tolerance, at_least=settings.num_steps))
     top, bottom = runs[0].values[-1], runs[0].values[0]
     top_residual, bottom_residual = float(runs[0].residuals[-1]), float(runs[0].residuals[0])
-    # the sum of weight times value is v . H v for the unit probe, and n times that for the probe itself
-    traces = torch.stack([operator.num_params * (run.weights * run.values).sum() for run in runs])
-    negative = torch.stack([_negative(run, float(top)) for run in runs])
+    limit = _ZERO * abs(float(top))
+    context.keep("density", curve(runs, settings.num_steps))
 
     def ritz(value: Tensor, residual: float) -> Estimate:
         known = math.isfinite(float(value)) and residual <= settings.tolerance * abs(float(value))
@@ -75,14 +83,11 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     return {
         "hessian_top_eigenvalue": ritz(top, top_residual),
         "hessian_bottom_ritz": ritz(bottom, bottom_residual),
-        "hessian_trace": estimate.mean(traces),
-        "hessian_negative_share": estimate.mean(negative),
+        # v . H v of the unit probe is the first moment, and of the probe itself n times that
+        "hessian_trace": estimate.mean(operator.num_params * moment(runs, 1)),
+        "hessian_negative_share": estimate.mean(mass(runs, -math.inf, -limit)),
+        "hessian_zero_share": estimate.mean(mass(runs, -limit, limit)),
     }
-
-
-def _negative(run: Ritz, top: float) -> Tensor:
-    """Weight of the Ritz values that are below zero by more than rounding."""
-    return run.weights[run.values < -_ZERO * abs(top)].sum()
 
 
 def _rademacher(operator: LossHessian, context: MeasureContext, probe: int) -> Tensor:

@@ -18,6 +18,8 @@ from study.smoothness.scales import probabilities, unit_logits
 
 _SCALES = ("probabilities", "logits", "unit_logits")
 _MOMENTS = ("mean", "mean_log", "rms")
+# Entries of Jacobians held at once on the CPU, where memory that is out is no error but the end of the process.
+_MOST_ON_CPU = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,14 @@ def input_jacobian(settings: InputJacobianSettings, context: MeasureContext) -> 
 
     Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples (independent images); a sample
     whose Jacobian is exactly zero leaves ``mean_log`` nan, not converged. Cost a sample: 1 forward and K backwards,
-    shared by the scales; memory for ``chunk * K * pixels`` float64 numbers, a few times. Raises ``UserError`` for
-    non-finite outputs.
+    shared by the scales; memory for ``chunk * K * pixels`` float64 numbers, a few times (2^27 at the most on the CPU).
+    Raises ``UserError`` for non-finite outputs.
     """
     x, _ = context.sample(settings.split, settings.num_samples, f"input_jacobian/{settings.split}")
-    parts = [_norms(context, part) for part in torch.split(x, context.chunk)]
+    size = context.chunk
+    if x.device.type == "cpu":
+        size = max(1, min(size, _MOST_ON_CPU // (context.num_classes * x[0].numel())))
+    parts = [_norms(context, part) for part in torch.split(x, size)]
     estimates = {}
     for scale in _SCALES:
         norms = torch.cat([part[scale] for part in parts])

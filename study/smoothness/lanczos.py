@@ -29,10 +29,11 @@ class Ritz:
     num_products: int
 
 
-def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float = 0.0) -> Ritz:
+def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float = 0.0, at_least: int = 1) -> Ritz:
     """At most ``num_steps`` products from ``start`` (n,), not zero; fewer once the largest Ritz value has converged.
 
-    It has when its residual is at most ``tolerance`` times its magnitude (never, at 0), or the Krylov space is used up.
+    It has when its residual is at most ``tolerance`` times its magnitude (never, at 0), after ``at_least`` products; or when
+    the Krylov space is used up. Memory: a float64 vector (n,) a product.
     """
     basis = [start.double() / start.double().norm()]
     diagonal: list[float] = []
@@ -42,15 +43,14 @@ def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float 
         product = operator(basis[-1].to(start.dtype)).double()
         diagonal.append(float(basis[-1] @ product))
         # twice: once leaves rounding of the size of what was taken away
-        for _ in range(2):
-            held = torch.stack(basis)
-            product = product - held.T @ (held @ product)
+        for direction in basis + basis:
+            product = product - (direction @ product) * direction
         length = float(product.norm())
         found = _ritz(diagonal, beside, length)
         size = float(found.values.abs().max())
         used_up = length <= _BREAKDOWN * max(size, 1e-30)
         converged = tolerance > 0 and float(found.residuals[-1]) <= tolerance * abs(float(found.values[-1]))
-        if used_up or converged or len(diagonal) == num_steps:
+        if used_up or (converged and len(diagonal) >= at_least) or len(diagonal) == num_steps:
             return found
         basis.append(product / length)
         beside.append(length)

@@ -14,6 +14,7 @@ from study.registry import STATISTICS
 from study.schema import SPLITS
 from study.smoothness.context import MeasureContext, exact_evaluation
 from study.smoothness.estimate import Estimate
+from study.smoothness.memory import halving
 
 _CHECKED_IMAGES = 8
 _SAME = 1e-4  # relative difference of outputs that rounding explains
@@ -83,29 +84,25 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
 
     The model is put in evaluation mode for the while; its parameters, gradients, buffers and modes and the global
     random state are left as found. Out of memory, the chunk is halved and the statistic begun again, down to single
-    images, which changes results by rounding only. Raises ``UserError`` when outputs are not finite or when the
-    network's output for an image depends on the rest of its batch; ``IncompleteError``, a ``UserError`` with
-    ``estimates``, when a part can be had.
+    images, which changes results by rounding only. Raises ``UserError`` when outputs are not finite, when there are fewer
+    than two classes, when the network's output for an image depends on the rest of its batch, or when single images do not
+    fit into memory either; ``IncompleteError``, a ``UserError`` with ``estimates``, when a part can be had.
     """
     entry = STATISTICS[name]
     if not isinstance(settings, entry.traits["settings"]):
         raise TypeError(f"settings of {name!r} must come from parse_settings, not {type(settings).__name__}")
+    if context.num_classes < 2:
+        raise UserError(
+            f"a network of {context.num_classes} class predicts one thing everywhere: smoothness needs two or more"
+        )
+
+    def attempt(chunk: int) -> dict[str, Estimate]:
+        part = dataclasses.replace(context, chunk=chunk)
+        _refuse_batch_dependence(part)
+        return dict(entry.build(settings, part))
+
     with exact_evaluation(context.model):
-        while True:
-            try:
-                _refuse_batch_dependence(context)
-                return dict(entry.build(settings, context))
-            except RuntimeError as error:
-                if context.chunk == 1 or not _out_of_memory(error):
-                    raise
-            # outside the handler, so that the traceback no longer holds the tensors that filled the memory
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            context = dataclasses.replace(context, chunk=context.chunk // 2)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        return halving(context.chunk, attempt, f"statistic {name!r}")
 
 
 def _refuse_batch_dependence(context: MeasureContext) -> None:

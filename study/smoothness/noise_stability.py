@@ -47,10 +47,10 @@ def _names(settings: NoiseStabilitySettings) -> list[str]:
 def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -> dict[str, Estimate]:
     """L1 distance (0 to 2) of noisy and clean predictions, the same temperature-scaled, and the label-flip rate.
 
-    Gaussian noise of ``sigma / 255`` is added to images in [0, 1] and not clipped. A draw is one standard normal
-    image a sample, from the measuring seed alone: the same in every cell, scaled for each sigma. Draws are averaged
-    within an image, standard errors are over images. Cost a sample: 1 + sigmas * draws forwards; the noise of one
-    draw is held for all samples at once. Raises ``UserError`` for non-finite outputs.
+    Units: probability, and share of images. Gaussian noise of ``sigma / 255`` is added to images in [0, 1] and not
+    clipped. A draw is one standard normal image a sample, from the measuring seed alone: the same in every cell, scaled
+    for each sigma. Draws are averaged within an image, standard errors are over images. Cost a sample: 1 + sigmas * draws
+    forwards; the noise of one draw is held for all samples at once. Raises ``UserError`` for non-finite outputs.
     """
     x, _ = context.sample(settings.split, settings.num_samples, f"noise_stability/{settings.split}")
     clean = context.logits(x)

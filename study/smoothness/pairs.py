@@ -1,9 +1,43 @@
 """Distinct pairs of samples, same-class or different-class, drawn uniformly without enumerating all of them."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
+from study.errors import UserError
+from study.smoothness.context import MeasureContext
+from study.smoothness.estimate import Estimate, IncompleteError
+
+KINDS = ("same", "different")
 _PERMUTE_BELOW = 1_000_000
+
+
+def over_kinds(
+    context: MeasureContext,
+    split: str,
+    num_pairs: int,
+    estimates_of: Callable[[str, Tensor], Mapping[str, Estimate]],
+    beside: Mapping[str, Estimate],
+) -> dict[str, Estimate]:
+    """``beside`` and what ``estimates_of(kind, pairs)`` gives for same-class and for different-class pairs of ``split``.
+
+    Pairs depend on the measuring seed and the split alone: the same for every statistic and in every cell. Raises
+    ``IncompleteError`` with what there is where a kind has no pair, ``UserError`` where there is nothing at all.
+    """
+    images, labels = context.split(split)
+    found = dict(beside)
+    missing = []
+    for kind in KINDS:
+        pairs = draw_pairs(labels, num_pairs, kind == "same", context.generator(f"path/{kind}/{split}"))
+        if len(pairs):
+            found |= estimates_of(kind, pairs)
+        else:
+            missing.append(f"{kind}-class")
+    if missing:
+        reason = f"split {split!r} ({len(images)} images) has no {' and no '.join(missing)} pair to draw a path"
+        raise IncompleteError(reason, found) if found else UserError(reason)
+    return found
 
 
 def draw_pairs(labels: Tensor, num_pairs: int, same_class: bool, generator: torch.Generator) -> Tensor:

@@ -15,11 +15,10 @@ from study.errors import UserError
 from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
-from study.smoothness.estimate import Estimate, IncompleteError
-from study.smoothness.pairs import draw_pairs
+from study.smoothness.estimate import Estimate
+from study.smoothness.pairs import KINDS, over_kinds
 from study.smoothness.scales import probabilities, tempered, unit_logits
 
-_KINDS = ("same", "different")
 # one value a pair, averaged over pairs; True where the temperature matters
 _MEANS = {
     "excess_variation": True,
@@ -47,7 +46,7 @@ class PathSettings:
 
 
 def _names(settings: PathSettings) -> list[str]:
-    names = [f"path_{kind}_{name}" for kind in _KINDS for name in (*_MEANS, "excess_variation_log")]
+    names = [f"path_{kind}_{name}" for kind in KINDS for name in (*_MEANS, "excess_variation_log")]
     return [*names, "path_different_length_ratio"]
 
 
@@ -75,33 +74,20 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     - ``path_different_length_ratio``: mean total variation over mean ||p_n - p_0||_1, of different-class pairs only.
       A ratio of means, because single pairs may have ends predicted alike.
 
+    Units: probability, of unit logits their length; second differences a squared path; losses in nats; flips are counted.
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in
     every cell. Standard errors are over pairs as if independent; pairs share images, so they are somewhat too small:
     the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards. Raises
     ``IncompleteError`` with the other kind's estimates when there is no pair of one kind, ``UserError`` when there is
     none of either or outputs are not finite.
     """
+    return over_kinds(
+        context, settings.split, settings.num_pairs, lambda kind, pairs: _estimates(settings, context, kind, pairs), {}
+    )
+
+
+def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs: Tensor) -> dict[str, Estimate]:
     images, labels = context.split(settings.split)
-    estimates: dict[str, Estimate] = {}
-    missing = []
-    for kind in _KINDS:
-        generator = context.generator(f"path/{kind}/{settings.split}")
-        pairs = draw_pairs(labels, settings.num_pairs, kind == "same", generator)
-        if len(pairs):
-            estimates |= _estimates(settings, context, kind, images, labels, pairs)
-        else:
-            missing.append(f"{kind}-class")
-    if missing:
-        reason = (
-            f"split {settings.split!r} ({len(images)} images) has no {' and no '.join(missing)} pair to draw a path"
-        )
-        raise IncompleteError(reason, estimates) if estimates else UserError(reason)
-    return estimates
-
-
-def _estimates(
-    settings: PathSettings, context: MeasureContext, kind: str, images: Tensor, labels: Tensor, pairs: Tensor
-) -> dict[str, Estimate]:
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for batch in torch.split(pairs, max(1, context.chunk // (settings.num_steps + 1))):
         start, end = batch.unbind(1)

@@ -51,9 +51,11 @@ def reliability(values: Tensor, num_halves: int, generator: torch.Generator) -> 
     """Rank reliability of the mean over samples of ``values`` (N, U): split halves, stepped up by Spearman and Brown.
 
     The mean over ``num_halves`` random halvings of the correlation r of the halves' means, then 2 r / (1 + r). Below zero
-    there is nothing reliable, and 0 comes out. ``generator`` is one of the CPU.
+    there is nothing reliable, and 0 comes out; one sample has no halves, and nan comes out. ``generator`` is one of the CPU.
     """
     num = len(values)
+    if num < 2:
+        return math.nan
     orders = torch.stack([torch.randperm(num, generator=generator) for _ in range(num_halves)]).to(values.device)
     halves = [
         torch.stack([values[order].mean(0) for order in part])
