@@ -157,6 +157,8 @@ def number_of_samples(name, key):
             return count
     if name == "hessian":
         return 6 if "eigenvalue" in key or "ritz" in key else 2
+    if name == "attention_shapley" and key.endswith("reliability"):
+        return 4  # orders
     return 3 if name == "adaptive_sharpness" and key.endswith("mean") else 6
 
 
