@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from analysis.assay import AssayResult, assay_results
+from analysis.crossed import interaction_rows
 from analysis.curves import curves_table
 from analysis.differences import differences_table
 from analysis.effects import effects_table
@@ -48,6 +50,11 @@ class Inputs:
     def differences(self) -> pa.Table:
         """One row an eligible pair."""
         return differences_table(self.spec, self.trials)
+
+    @cached_property
+    def interactions(self) -> list[dict[str, Any]]:
+        """Rows of the two tables of interactions."""
+        return interaction_rows(self.spec, self.trials)
 
     @cached_property
     def curves(self) -> pa.Table:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from search_spaces.dose import Dose, check_doses
 from search_spaces.joint import Joint, refuse_effects
 
 Level = bool | int | float | str
@@ -183,6 +184,7 @@ class Spec(_Strict):
     plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     checkpoints: Literal["final", "best", "none"] = "final"
     contrasts: list[Contrast] = []
+    doses: dict[str, Dose] = {}
     control: Contrast | None = None
     claims: dict[str, Claim] = {}
     level_claims: dict[str, LevelClaim] = {}
@@ -242,6 +244,7 @@ class Spec(_Strict):
                     raise ValueError(
                         f"a contrast names {factor!r}, which is no factor of this study ({', '.join(factors)})"
                     )
+        check_doses(self)
         return self
 
     def factor_names(self) -> list[str]:
