@@ -22,6 +22,7 @@ class ClaimPart:
     ``row`` is the effects table's. ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in
     the outcome's unit (logarithms where ``scale`` is log ratio) and in the claim's direction; ``low`` and ``high`` hold
     at ``level``, ``high_of_k`` at ``level_of_k``. ``obstacles`` say in words what forbids a verdict on the mean.
+    ``num_datasets`` counts what a part over datasets is a mean of; ``None`` on one dataset.
     """
 
     row: Mapping[str, Any]
@@ -35,6 +36,7 @@ class ClaimPart:
     at_chance: float | None
     smallest_detectable: float | None
     obstacles: tuple[str, ...]
+    num_datasets: int | None = None
 
     @property
     def limits(self) -> Limits | None:
@@ -56,7 +58,7 @@ class ClaimPart:
     def pairs_to(self, verdict: str) -> int | None:
         """About how many pairs reach ``verdict`` four times in five if effect and spread stay; ``None`` if none would."""
         spread, effect = self.row["sd_difference"], self.effect
-        if self.limits is None or spread is None or effect is None:
+        if self.limits is None or spread is None or effect is None or self.num_datasets:
             return None
         distance = effect if verdict == "supported" else self.outcome.margin - effect
         if distance <= 0:
@@ -97,7 +99,7 @@ def claim_part(
         level_of_k=level / num_parts,
         at_chance=None if chance is None else turn * chance,
         obstacles=tuple(_obstacles(row, scales, planned)),
-        **numbers,
+        **numbers,  # type: ignore[arg-type]  # of which none is num_datasets
     )
 
 

@@ -22,6 +22,7 @@ from analysis.export import FORMATS, Column, write_table
 from analysis.findings import Finding, findings
 from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
+from analysis.pooled_claims import pooled_judgements
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
@@ -68,8 +69,8 @@ class Inputs:
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """Every claim on a difference, on every dataset."""
-        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+        """Every claim on a difference, on every dataset, then over datasets where there are enough."""
+        return [*self._single, *self._over_datasets[0]]
 
     @cached_property
     def levels(self) -> list[LevelReading]:
@@ -78,8 +79,20 @@ class Inputs:
 
     @cached_property
     def level_judgements(self) -> list[LevelJudgement]:
-        """Every level claim on every dataset."""
+        """Every level claim on every dataset, then over datasets where there are enough."""
+        return [*self._single_levels, *self._over_datasets[1]]
+
+    @cached_property
+    def _single(self) -> list[Judgement]:
+        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+
+    @cached_property
+    def _single_levels(self) -> list[LevelJudgement]:
         return judge_levels(self.spec, self.effects, self.levels, self.assay)
+
+    @cached_property
+    def _over_datasets(self) -> tuple[list[Judgement], list[LevelJudgement]]:
+        return pooled_judgements(self.spec, self._single, self._single_levels)
 
     @cached_property
     def findings(self) -> list[Finding]:
