@@ -5,7 +5,7 @@ writes (default: all; a long table may leave the ones for reading out); ``title`
 report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,19 +23,25 @@ from analysis.findings import Finding, findings
 from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
 from analysis.pooled_claims import pooled_judgements
+from analysis.records import current_records
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
 from study.registry import TABLES, discover
+from study.schema import ReplicateRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes."""
+    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes.
+
+    ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
+    """
 
     spec: Spec
     contents: Contents
     chance: Mapping[str, float] = field(default_factory=dict)
+    importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
 
     @cached_property
     def trials(self) -> pa.Table:
@@ -51,6 +57,11 @@ class Inputs:
     def differences(self) -> pa.Table:
         """One row an eligible pair."""
         return differences_table(self.spec, self.trials)
+
+    @cached_property
+    def importances(self) -> list[dict[str, Any]]:
+        """One row a dataset, evaluator and hyperparameter or factor."""
+        return self.importance_of(self.spec, current_records(self.spec, self.contents)) if self.importance_of else []
 
     @cached_property
     def interactions(self) -> list[dict[str, Any]]:
