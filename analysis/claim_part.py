@@ -25,6 +25,7 @@ class ClaimPart:
     ``row`` is the effects table's. ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in
     the outcome's unit (logarithms where ``scale`` is log ratio) and in the claim's direction; ``low`` and ``high`` hold
     at ``level``, ``high_of_k`` at ``level_of_k``. ``obstacles`` say in words what forbids a verdict on the mean.
+    ``num_datasets`` counts what a part over datasets is a mean of; ``None`` on one dataset.
     """
 
     row: Mapping[str, Any]
@@ -41,6 +42,7 @@ class ClaimPart:
     images: tuple[float, float] | None
     counts_images: bool
     obstacles: tuple[str, ...]
+    num_datasets: int | None = None
 
     @property
     def limits(self) -> Limits | None:
@@ -65,7 +67,7 @@ class ClaimPart:
         ``None`` too where test images count: more pairs do not make them more.
         """
         spread, effect = self.row["sd_difference"], self.effect
-        if self.limits is None or self.counts_images or spread is None or effect is None:
+        if self.limits is None or self.counts_images or spread is None or effect is None or self.num_datasets:
             return None
         distance = effect if verdict == "supported" else self.outcome.margin - effect
         if distance <= 0:

@@ -43,7 +43,8 @@ def reason(judgement: Judgement, spec: Spec) -> str:
         return _sentence("; ".join(judgement.controls))
     if judgement.verdict == "supported":
         each = "in every comparison " if several else ""
-        return _sentence(f"{each}the interval lies above zero and reaches the margin")
+        nowhere = ", and on no dataset it lies below zero" if judgement.deciding.num_datasets else ""
+        return _sentence(f"{each}the interval lies above zero and reaches the margin{nowhere}")
     if judgement.verdict == "refuted":
         part = judgement.deciding
         limit = effect_text(part.outcome.name, part.row["scale"], part.high_of_k)
@@ -84,7 +85,8 @@ def change(judgement: Judgement, spec: Spec) -> str:
             "trainings that do not fail (other learning rates, warm-up, more epochs); more blocks alone do not"
         )
     if part.obstacles:
-        return _sentence("pairs without what stands in the way; more blocks alone do not")
+        more = "datasets" if part.num_datasets else "blocks"
+        return _sentence(f"pairs without what stands in the way; more {more} alone do not")
     return _sentence(_more_blocks(judgement))
 
 
@@ -117,6 +119,8 @@ def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
     )
     if any(part.counts_images for part in shown):
         details += f", {shown[0].row['n_images']:,} test images counted"
+    if parts[0].num_datasets:
+        details += f" on {min(part.num_datasets or 0 for part in shown)} datasets, t over their means"
     left = "where both networks survived, " if chance else ""
     return [*texts, f"{left}{name} differs by {effects} ({details})"]
 
@@ -174,7 +178,11 @@ def _more_blocks(judgement: Judgement) -> str:
     if not ways and any(part.counts_images for part in parts):
         return "more test images as well as more blocks: the interval counts both"
     if not ways:
-        return "more blocks, or a smaller spread"
+        return (
+            "more datasets, or less spread between them"
+            if parts[0].num_datasets
+            else "more blocks, or a smaller spread"
+        )
     num, way = min(ways)
     now = judgement.deciding.row["n_pairs"]
     return f"more blocks: about {max(num, now + 1)} in all would {way} it, if effect and spread stay as they are"

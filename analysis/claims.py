@@ -28,7 +28,7 @@ _PART = [
         pa.field(name, pa.float64(), metadata=_EFFECT_UNIT)
         for name in ("ci_high_of_k", "margin", "sd_difference", "smallest_detectable", "effect_failures_at_chance")
     ),
-    *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting")),
+    *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_datasets")),
     *((f"{side}_{name}", pa.int64()) for side in ("arm", "reference") for name in ("failures", "trainings")),
     *((name, pa.float64()) for name in ("mcnemar_p", "pairing_gain")),
 ]
@@ -157,6 +157,7 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
         numbers |= {f"{side}_failures": failed, f"{side}_trainings": failed + row[f"n_{side}_completed"]}
     return numbers | {
+        "n_datasets": part.num_datasets,
         "better": part.outcome.better,
         "effect": part.effect,
         "ci_low": part.low,
@@ -188,6 +189,7 @@ def _level_numbers(judgement: LevelJudgement) -> dict[str, Any]:
         "level_of_k": judgement.level,
         "sd_difference": float(values.std(ddof=1)) if len(values) > 1 else None,
         "n_pairs": len(values),
+        "n_datasets": len(values) if reading.unit == "dataset" else None,
         "n_excluded": reading.num_left_out,
         "n_waiting": reading.num_planned - len(values) - reading.num_left_out,
     }

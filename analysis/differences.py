@@ -33,7 +33,7 @@ def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
     """
     grid = confirm_grid(spec, trials)
     rows: list[dict[str, Any]] = []
-    for reading in readings(spec, grid, spec.all_contrasts(), _main_outcomes(spec, trials)):
+    for reading in readings(spec, grid, spec.all_contrasts(), main_outcomes(spec, trials)):
         head = {"study": spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
         head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
         head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
@@ -45,7 +45,8 @@ def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    """What a study is mainly read on: outcomes that claims name, the same on their other scales, and test accuracy."""
     claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
     wanted = claimed | {other for name in claimed for other in other_scales(name)} | {METRIC_OUTCOMES[0]}
     return [outcome for outcome in outcomes_of(spec, trials) if outcome.name in wanted]

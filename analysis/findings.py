@@ -62,7 +62,7 @@ def _sentence(judgement: LevelJudgement, spec: Spec) -> str:
     if not reading.values:
         return f"{head}: no network with {arm} gives {outcome_text(claim.outcome)} yet."
     num = len(reading.values)
-    networks = f"{num} network{'s' if num != 1 else ''}"
+    networks = f"{num} {reading.unit}{'s' if num != 1 else ''}"
     return (
         f"{head}: {outcome_text(claim.outcome)} is {_interval(judgement)} with {arm} (supported below {claim.below:g}, "
         f"refuted above {claim.above:g}; {networks})."
@@ -91,7 +91,7 @@ def _reason(judgement: LevelJudgement) -> str:
     if judgement.verdict == "refuted":
         return f"The interval lies above {claim.above:g}."
     if not all(map(math.isfinite, limits)):
-        return f"{len(reading.values)} networks cannot reach level {judgement.level:.2g}."
+        return f"{len(reading.values)} {reading.unit}s cannot reach level {judgement.level:.2g}."
     return f"The interval, {number_text(limits[0], 3)} to {number_text(limits[1], 3)}, lies on neither side."
 
 

@@ -121,7 +121,7 @@ def strata_of(spec: Spec, grid: ConfirmGrid, contrast: Contrast) -> dict[str, li
     for i, cell in enumerate(grid.cells):
         if agrees(cell.levels, contrast.arm) and context(cell) in references:
             levels = {name: cell.levels[name] for name in others if name in cell.levels}
-            stratum = Stratum(label=_context_label(levels), arm=i, reference=references[context(cell)])
+            stratum = Stratum(label=context_label(levels), arm=i, reference=references[context(cell)])
             found.setdefault(cell.dataset, []).append(stratum)
     return found or {str(spec.fixed.get("dataset", "")): []}
 
@@ -131,7 +131,7 @@ def label(levels: Levels) -> str:
     return " ".join(f"{name}={level}" for name, level in levels.items())
 
 
-def _context_label(levels: Levels) -> str:
+def context_label(levels: Levels) -> str:
     """Readable levels of the other factors; the dataset has a column of its own, no attention has no form."""
     hidden = {"dataset"} | ({"attention_form"} if levels.get("attention_form") == "none" else set())
     return label({name: level for name, level in levels.items() if name not in hidden}) or "-"

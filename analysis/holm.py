@@ -7,7 +7,7 @@ procedure then runs over the claims.
 
 from collections.abc import Mapping, Sequence
 
-from statsmodels.stats.multitest import multipletests
+import numpy as np
 
 
 def directed_p(p_two_sided: float, mean_difference: float, better: str) -> float:
@@ -27,8 +27,17 @@ def holm(parts: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]
     largest = {
         name: None if not ps or None in ps else max(p for p in ps if p is not None) for name, ps in parts.items()
     }
-    adjusted = multipletests([1.0 if p is None else p for p in largest.values()], method="holm")[1]
+    adjusted = _adjusted([1.0 if p is None else p for p in largest.values()])
     return {name: None if p is None else float(q) for (name, p), q in zip(largest.items(), adjusted, strict=True)}
+
+
+def _adjusted(ps: Sequence[float]) -> list[float]:
+    """Holm-adjusted p-values. statsmodels' ``multipletests`` collects garbage at each call: a second where much is held."""
+    order = np.argsort(ps, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(ps)[order] * np.arange(len(ps), 0, -1))
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(p) for p in adjusted]
 
 
 def holm_levels(parts: Mapping[str, Sequence[float | None]], alpha: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ sign-flip test as for differences (values symmetric about their centre). ``suppo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from search_spaces.spec import LevelClaim, Spec
 class LevelReading:
     """A level claim on a dataset: one value a network, in order of replicate, and how many had none to give."""
 
+    unit: ClassVar[str] = "network"
     name: str
     claim: LevelClaim
     dataset: str

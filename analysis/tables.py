@@ -6,14 +6,16 @@ report shows it whole (default: not); ``optional``, for one that the report leav
 function of inputs and table that gives the rows which the report shows (default: all).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from analysis.assay import AssayResult, assay_results
+from analysis.crossed import interaction_rows
 from analysis.curves import curves_table
 from analysis.differences import differences_table
 from analysis.effects import effects_table
@@ -22,10 +24,13 @@ from analysis.findings import Finding, findings
 from analysis.image_variance import correct_table
 from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
+from analysis.pooled_claims import pooled_judgements
+from analysis.records import current_records
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
 from study.registry import TABLES, discover
+from study.schema import ReplicateRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +38,14 @@ class Inputs:
     """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes.
 
     ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
+    ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
     """
 
     spec: Spec
     contents: Contents
     chance: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
 
     @cached_property
     def trials(self) -> pa.Table:
@@ -61,6 +68,16 @@ class Inputs:
         return differences_table(self.spec, self.trials)
 
     @cached_property
+    def importances(self) -> list[dict[str, Any]]:
+        """One row a dataset, evaluator and hyperparameter or factor."""
+        return self.importance_of(self.spec, current_records(self.spec, self.contents)) if self.importance_of else []
+
+    @cached_property
+    def interactions(self) -> list[dict[str, Any]]:
+        """Rows of the two tables of interactions."""
+        return interaction_rows(self.spec, self.trials)
+
+    @cached_property
     def curves(self) -> pa.Table:
         """One row a replicate, metric and epoch."""
         return curves_table(self.spec, self.contents)
@@ -72,8 +89,8 @@ class Inputs:
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """Every claim on a difference, on every dataset."""
-        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+        """Every claim on a difference, on every dataset, then over datasets where there are enough."""
+        return [*self._single, *self._over_datasets[0]]
 
     @cached_property
     def levels(self) -> list[LevelReading]:
@@ -82,8 +99,20 @@ class Inputs:
 
     @cached_property
     def level_judgements(self) -> list[LevelJudgement]:
-        """Every level claim on every dataset."""
+        """Every level claim on every dataset, then over datasets where there are enough."""
+        return [*self._single_levels, *self._over_datasets[1]]
+
+    @cached_property
+    def _single(self) -> list[Judgement]:
+        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+
+    @cached_property
+    def _single_levels(self) -> list[LevelJudgement]:
         return judge_levels(self.spec, self.effects, self.levels, self.assay)
+
+    @cached_property
+    def _over_datasets(self) -> tuple[list[Judgement], list[LevelJudgement]]:
+        return pooled_judgements(self.spec, self._single, self._single_levels)
 
     @cached_property
     def findings(self) -> list[Finding]:

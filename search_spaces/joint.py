@@ -52,7 +52,7 @@ def refuse_effects(spec: "Spec") -> None:
     """Raise ``ValueError`` naming what a joint search has no place for."""
     if spec.space:
         raise ValueError("space with joint: a joint search chooses from nuisance and factors; remove one")
-    for key in ("claims", "level_claims", "control", "contrasts"):
+    for key in ("claims", "level_claims", "control", "contrasts", "doses"):
         if getattr(spec, key):
             raise ValueError(
                 f"{key} with joint: a joint search looks for the best network, not for an effect; remove one"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from search_spaces.dose import Dose, check_doses
 from search_spaces.joint import Joint, refuse_effects
 from search_spaces.measure import Measure
 from search_spaces.strict import Strict
@@ -179,6 +180,7 @@ class Spec(Strict):
     plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     checkpoints: Literal["final", "best", "none"] = "final"
     contrasts: list[Contrast] = []
+    doses: dict[str, Dose] = {}
     control: Contrast | None = None
     claims: dict[str, Claim] = {}
     level_claims: dict[str, LevelClaim] = {}
@@ -238,6 +240,7 @@ class Spec(Strict):
                     raise ValueError(
                         f"a contrast names {factor!r}, which is no factor of this study ({', '.join(factors)})"
                     )
+        check_doses(self)
         return self
 
     def factor_names(self) -> list[str]:

@@ -18,6 +18,7 @@ from study.audit import audit
 from study.console import open_console, say
 from study.data import load_dataset
 from study.errors import UserError
+from study.importance import importances
 from study.ledger import Contents, Ledger, read_ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
@@ -171,7 +172,7 @@ def _datasets(plan: Plan) -> set[str]:
 
 def _inputs(plan: Plan, contents: Contents, workspace: Workspace) -> Inputs:
     chance = {name: 1 / load_dataset(name).num_classes for name in _datasets(plan)}
-    return Inputs(spec=plan.spec, contents=contents, chance=chance, folder=workspace.root)
+    return Inputs(spec=plan.spec, contents=contents, chance=chance, folder=workspace.root, importance_of=importances)
 
 
 def _warner(console: Console) -> Callable[[str], None]:

@@ -22,7 +22,7 @@ from study.errors import UserError
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept.
 _FREE = {
     "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "checkpoints",
-    "plugins",
+    "plugins", "doses",
 }  # fmt: skip
 _FREE_RESOURCES = {"cpus", "gpus"}
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")

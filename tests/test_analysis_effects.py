@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 from test_analysis_book import EXCESS, JACOBIAN, effects_of, mul, planted, synthetic_spec
 
 from analysis.control import aa_results
@@ -77,6 +79,9 @@ def test_holm_by_hand():
     untested = holm({"a": [0.01], "b": [0.001, None], "c": []})
     assert untested == {"a": pytest.approx(0.03), "b": None, "c": None}
     assert holm({}) == {}
+    ps = np.random.default_rng(0).uniform(0, 0.2, 12).round(2)  # with ties; one call, since each collects garbage
+    ours = holm({str(i): [p] for i, p in enumerate(ps)})
+    assert list(ours.values()) == pytest.approx(multipletests(ps, method="holm")[1])
     assert (directed_p(0.2, -1, "lower"), directed_p(0.2, -1, "higher"), directed_p(0.2, 0, "lower")) == (0.2, 1, 1)
 
 
