@@ -1,0 +1,60 @@
+"""Commands that show what a study has found."""
+
+from typing import Annotated
+
+import typer
+
+from study.cli.options import (
+    RESULTS,
+    SetOption,
+    SpecArgument,
+    StorageOption,
+    TrackingOption,
+    checked_spec,
+    workspace_of,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def report(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+    """Write tables, figures and one self-contained report.html."""
+    from study import driver
+
+    checked = checked_spec(spec, override)
+    typer.echo(driver.report(checked, workspace_of(checked, storage)))
+
+
+@commands.command()
+def ui(
+    spec: SpecArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    tracking_uri: TrackingOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 0,
+    browse: Annotated[bool, typer.Option(help="Open the comparison in a browser.")] = True,
+) -> None:
+    """Open MLflow's UI on this study, at a ready comparison."""
+    from study import driver
+
+    checked = checked_spec(spec, override)
+    driver.ui(checked, workspace_of(checked, storage), tracking=tracking_uri, host=host, port=port, browse=browse)
+
+
+@commands.command()
+def export(
+    spec: SpecArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],  # noqa: B006
+    formats: Annotated[list[str], typer.Option("--format", help="parquet, csv, md or tex; may be repeated.")] = [],  # noqa: B006
+) -> None:
+    """Write tables as Parquet, CSV, Markdown and LaTeX."""
+    from study import driver
+
+    checked = checked_spec(spec, override)
+    for paths in driver.export(checked, workspace_of(checked, storage), table, formats).values():
+        for path in paths:
+            typer.echo(path)
