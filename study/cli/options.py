@@ -20,6 +20,14 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="An MLflow store or server; SQLite under the results folder if left out."),
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-mlflow",
+        metavar="URI",
+        help="Read from this MLflow store or server instead of the folder; SPEC may then be the study's name there.",
+    ),
+]
 RESULTS = Path("results")
 
 

@@ -6,6 +6,7 @@ import typer
 
 from study.cli.options import (
     RESULTS,
+    FromOption,
     SetOption,
     SpecArgument,
     StorageOption,
@@ -18,12 +19,17 @@ commands = typer.Typer()
 
 
 @commands.command()
-def report(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+def report(
+    spec: SpecArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],  # noqa: B006
+    from_mlflow: FromOption = None,
+) -> None:
     """Write tables, figures and one self-contained report.html."""
     from study import driver
 
-    checked = checked_spec(spec, override)
-    typer.echo(driver.report(checked, workspace_of(checked, storage)))
+    held, workspace = driver.recorded(spec, override, storage, from_mlflow)
+    typer.echo(driver.report(held, workspace))
 
 
 @commands.command()
@@ -50,11 +56,12 @@ def export(
     override: SetOption = [],  # noqa: B006
     table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],  # noqa: B006
     formats: Annotated[list[str], typer.Option("--format", help="parquet, csv, md or tex; may be repeated.")] = [],  # noqa: B006
+    from_mlflow: FromOption = None,
 ) -> None:
     """Write tables as Parquet, CSV, Markdown and LaTeX."""
     from study import driver
 
-    checked = checked_spec(spec, override)
-    for paths in driver.export(checked, workspace_of(checked, storage), table, formats).values():
+    held, workspace = driver.recorded(spec, override, storage, from_mlflow)
+    for paths in driver.export(held, workspace, table, formats).values():
         for path in paths:
             typer.echo(path)
