@@ -13,7 +13,7 @@ from typing import Any
 from analysis.tables import Inputs
 from search_spaces import Spec
 from study.data import dataset_facts
-from study.errors import UserError
+from study.errors import UserError, nearest
 from study.ledger import Contents, read_ledger
 from study.provenance import read_sessions
 from study.tracking.reading import read_study
@@ -59,6 +59,21 @@ def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
             raise UserError(f"{frozen} is missing: the folder does not say what was run")
         spec = Spec.model_validate(json.loads(frozen.read_text()))
     return Recorded(spec=spec, contents=contents, sessions=read_sessions(workspace.root), where=str(workspace.root))
+
+
+def anywhere(place: str, storage: Path) -> Recorded:
+    """From a study's folder, the name of one under ``storage``, or ``URI#NAME`` in an MLflow store. Raises ``UserError``."""
+    uri, _, name = place.rpartition("#")
+    if "://" in uri:
+        return in_store(uri, name)
+    for root in (Path(place), storage / place):
+        if (root / "ledger").is_dir():
+            return in_folder(Workspace(root))
+    known = [path.parent.name for path in storage.glob("*/ledger")]
+    hint = nearest(place, known) if known else ""
+    raise UserError(
+        f"{place!r} is no folder of a study, nor one under {storage}, nor URI#NAME in an MLflow store{hint}"
+    )
 
 
 def in_store(uri: str, name: str) -> Recorded:

@@ -33,6 +33,27 @@ def report(
 
 
 @commands.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A study's folder, its name, or URI#NAME in an MLflow store.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The study to compare it with, likewise.")],
+    storage: StorageOption = RESULTS,
+    form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
+) -> None:
+    """Show what changed from one study to another: specification, provenance, outcomes, effects, verdicts."""
+    from analysis.two_studies import Side, compare_studies
+    from study.describe import open_console
+    from study.describe_comparison import check_format, print_comparison
+    from study.recorded import anywhere
+
+    check_format(form)
+    sides = [
+        Side(inputs=held.inputs(), session=held.session, where=held.where)
+        for held in (anywhere(a, storage), anywhere(b, storage))
+    ]
+    print_comparison(compare_studies(*sides), form, open_console())
+
+
+@commands.command()
 def ui(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
