@@ -1,6 +1,6 @@
 """How long a finished study's ledger takes to tables, claims and report, and how much memory, as the study grows.
 
-    python -m benchmarks.analysis_scale [--sizes 1000 10000 100000] [--repeats 3]
+    python -m benchmarks.analysis_scale [--sizes 1000 10000 100000] [--repeats 3] [--folder FOLDER]
 
 Each size and repeat is a process of its own, so that the memory is its own. Goal: 100,000 replicates within 60 s and 2 GB on
 two cores, cost no more than linear. ``ratio`` is 60 s over the seconds that the largest size takes.
@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="Keep the synthetic studies here, and use those that are there.")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
@@ -74,10 +75,12 @@ def main() -> None:
     from benchmarks.synthetic_study import make_study, write_study
 
     found: dict[int, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         for size in chosen.sizes:
-            root = Path(folder) / str(size)
-            rows = write_study(make_study(size), root)
+            root, spec = (chosen.folder or Path(temporary)) / str(size), make_study(size)
+            rows = len(list(spec.cells())) * spec.blocks * (spec.budget.search_trials + 1)
+            if not (root / "ledger").is_dir():
+                write_study(spec, root)
             command = [sys.executable, "-m", "benchmarks.analysis_scale", "--measure", str(root)]
             for _ in range(chosen.repeats):
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

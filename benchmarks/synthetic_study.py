@@ -4,7 +4,6 @@ Keys, seeds, suggestions and winners are the plan's, so that the audit finds not
 The ledger is written by its own encoder, without a wait for the disk after each record.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,24 +40,22 @@ def make_study(rows: int) -> Spec:
     return load_spec("digits", [f"blocks={blocks}", f"budget.startup_trials={trials}", "checkpoints=none"])
 
 
-def write_study(spec: Spec, root: Path) -> int:
-    """Write ``spec``'s folder with a ledger as a finished run leaves it; the number of replicates."""
+def write_study(spec: Spec, root: Path) -> None:
+    """Write ``spec``'s folder with a ledger as a finished run leaves it."""
     plan = make_plan(spec)
     root.mkdir(parents=True)
     (root / "study.json").write_text(spec.model_dump_json())
     ledger = root / "ledger"
     ledger.mkdir()
     lines: list[bytes] = []
-    count = segment = 0
+    segment = 0
     for record in _records(plan):
-        count += record["kind"] == "replicate"
-        lines.append(encode(json.loads(json.dumps(record))))
+        lines.append(encode(record))
         if len(lines) == SEGMENT_RECORDS:
             segment += 1
             (ledger / f"{segment:06d}.jsonl").write_bytes(b"".join(lines))
             lines = []
     (ledger / f"{segment + 1:06d}.jsonl").write_bytes(b"".join(lines))
-    return count
 
 
 def _records(plan: Plan) -> Iterator[Record]:
