@@ -31,6 +31,11 @@ def arm_name(spec: Spec, values: Mapping[str, Any]) -> str:
     return "/".join(texts) or str(values["cell"])
 
 
+def arm_columns(spec: Spec) -> list[str]:
+    """Columns of the trials table that ``arm_name`` and ``context_name`` read."""
+    return ["cell", *_CONTEXT, *map(setting_column, spec.factor_names())]
+
+
 def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
     """``depth 8``, with ``dataset`` first where a study has several; empty where the network has no depth."""
     parts = [str(values["dataset"])] if dataset else []

@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.arms import arm_name
+from analysis.arms import arm_columns, arm_name
 from analysis.export import Column
 from analysis.tables import Inputs
+from analysis.trials import rows_of
 from study.registry import TABLES
 from study.schema import STATES
 
 _FRACTION = {"unit": "fraction of images"}
+_READ = (
+    "cell", "phase", "state", "test/accuracy", "dataset", "depth", "params", "flops", "boundary", "defaulted", "epochs",
+    "train_seconds", "measure_seconds",
+)  # fmt: skip
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
@@ -61,7 +66,7 @@ def cells_table(inputs: Inputs) -> pa.Table:
     winners whose value lies in the outer tenth of a log range.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in inputs.trials.to_pylist():
+    for row in rows_of(inputs.trials, (*_READ, *arm_columns(inputs.spec))):
         groups.setdefault(row["cell"], []).append(row)
     rows = [_row(inputs, cell, rows) for cell, rows in groups.items()]
     return pa.Table.from_pylist(rows, schema=SCHEMA)

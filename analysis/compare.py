@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.grid import NO_RECORD, Flags, Floats, Integers
 from analysis.outcomes import ReadOutcome
-from analysis.signflip import sign_flip_interval, sign_flip_p, smallest_p
+from analysis.signflip import sign_flip_test, smallest_p
 from study.schema import STATES
 
 COMPLETED, COLLAPSED, DIVERGED = (STATES.index(state) for state in ("completed", "collapsed", "diverged"))
@@ -139,8 +139,7 @@ def _moments(a: Floats, b: Floats, outcome: ReadOutcome, alpha: float) -> dict[s
     back = np.exp if outcome.scale == "log ratio" else np.asarray
     row["mean_arm"], row["mean_reference"] = float(back(a.mean())), float(back(b.mean()))
     row["mean_difference"] = mean = float(d.mean())
-    row["ci_low"], row["ci_high"] = sign_flip_interval(d, alpha)
-    row["p_sign_flip"] = sign_flip_p(d)
+    row["p_sign_flip"], (row["ci_low"], row["ci_high"]) = sign_flip_test(d, alpha)
     if n > 1:
         row["sd_difference"] = sd = float(d.std(ddof=1))
         half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * sd / np.sqrt(n)

@@ -32,17 +32,18 @@ def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
     table with two confirm rows of one replicate.
     """
     grid = confirm_grid(spec, trials)
-    rows: list[dict[str, Any]] = []
+    parts: list[pa.Table] = [SCHEMA.empty_table()]
     for reading in readings(spec, grid, spec.all_contrasts(), main_outcomes(spec, trials)):
         head = {"study": spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
         head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
         head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
         a, b = pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)
-        for i in np.flatnonzero(np.isfinite(a)).tolist():
-            block, replicate = grid.pairs[i].tolist()
-            values = {"arm_value": a[i], "reference_value": b[i], "difference": subtract(a[i : i + 1], b[i : i + 1])[0]}
-            rows.append({**head, "block": block, "replicate": replicate, **values})
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        used = np.flatnonzero(np.isfinite(a))
+        values = {"arm_value": a[used], "reference_value": b[used], "difference": subtract(a[used], b[used])}
+        columns: dict[str, Any] = {name: pa.repeat(text, len(used)) for name, text in head.items()}
+        columns |= {"block": grid.pairs[used, 0], "replicate": grid.pairs[used, 1], **values}
+        parts.append(pa.Table.from_arrays([pa.array(columns[name]) for name in SCHEMA.names], schema=SCHEMA))
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:

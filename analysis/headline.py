@@ -11,6 +11,7 @@ from analysis.control import aa_results
 from analysis.readings import POOLED
 from analysis.strata import shown_strata
 from analysis.tables import Inputs
+from analysis.trials import rows_of
 from analysis.wording import level_text, levels_text
 
 _ACCURACY = "test/accuracy"
@@ -29,8 +30,8 @@ class Fact:
 
 def facts(inputs: Inputs) -> list[Fact]:
     """Progress, A/A control, assay sensitivity, baseline, failures, boundary flags and cost of a study as it stands."""
-    rows = inputs.trials.to_pylist()
-    confirm = [row for row in rows if row["phase"] == "confirm"]
+    rows = rows_of(inputs.trials, ("phase", "state", "epochs", "train_seconds", "measure_seconds"))
+    confirm = rows_of(inputs.trials, phase="confirm")
     return [
         *_progress(inputs, rows, confirm),
         *_control(inputs),
@@ -54,7 +55,8 @@ def control_word(inputs: Inputs) -> str:
 
 def total_spent(inputs: Inputs) -> str:
     """All workers' time, ``2.3 h of worker time``."""
-    seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in inputs.trials.to_pylist())
+    rows = rows_of(inputs.trials, ("train_seconds", "measure_seconds"))
+    seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in rows)
     return f"{spent(seconds)} of worker time"
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from analysis.export import Column
 from analysis.tables import Inputs
+from analysis.trials import rows_of
 from study.registry import TABLES
 
 KINDS = ("zero", "mean", "taylor")
@@ -42,8 +43,8 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
             columns.setdefault((int(layer), kind), {})[measure] = name
     shared = ("cell", "dataset", "attention", "attention_form", "depth", "replicate")
     rows = []
-    for row in inputs.trials.to_pylist() if columns else []:
-        if row["phase"] != "confirm" or row["state"] != "completed":
+    for row in rows_of(inputs.trials, phase="confirm") if columns else []:
+        if row["state"] != "completed":
             continue
         for (layer, kind), names in sorted(columns.items()):
             if row[names["spearman"]] is not None or row[f"{names['spearman']}_converged"] is not None:

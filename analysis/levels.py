@@ -15,7 +15,7 @@ import pyarrow as pa
 from analysis.compare import MAX_INELIGIBLE
 from analysis.holm import directed_p
 from analysis.signflip import sign_flip_interval, sign_flip_p
-from analysis.trials import setting_column
+from analysis.trials import rows_of, setting_column
 from analysis.verdicts import Verdict
 from search_spaces.spec import LevelClaim, Spec
 
@@ -70,7 +70,7 @@ def level_readings(spec: Spec, trials: pa.Table) -> list[LevelReading]:
 
     A network counts if each of its cells is completed and gave a converged value; the others are left out and counted.
     """
-    rows = [row for row in trials.to_pylist() if row["phase"] == "confirm"] if spec.level_claims else []
+    rows = rows_of(trials, phase="confirm") if spec.level_claims else []
     found = []
     for name, claim in spec.level_claims.items():
         arm = [row for row in rows if _holds(row, claim.arm)]

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from analysis.export import Column
 from analysis.tables import Inputs
+from analysis.trials import rows_of
 from search_spaces.spec import Published
 from study.registry import TABLES
 
@@ -43,8 +44,7 @@ SCHEMA = pa.schema(
 )
 def published_table(inputs: Inputs) -> pa.Table:
     """One row a published result and cell that holds it, in the order of the spec; none where nothing is published."""
-    rows = inputs.trials.to_pylist() if inputs.spec.published else []
-    confirmed = [row for row in rows if row["phase"] == "confirm"]
+    confirmed = rows_of(inputs.trials, phase="confirm") if inputs.spec.published else []
     found = [row for known in inputs.spec.published for row in _rows(inputs, known, confirmed)]
     return pa.Table.from_pylist(found, schema=SCHEMA)
 

@@ -15,22 +15,20 @@ uniformly with replacement under a fixed seed, and the identity is counted once 
 Goeman, https://arxiv.org/abs/1411.7565): equal differences always give equal numbers.
 """
 
-from functools import lru_cache
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from analysis.sign_patterns import NUM_PATTERNS, Floats, all_subsets, sampled_subsets
 
 EXACT_PAIRS = 16
-NUM_PATTERNS = 2**16
-_SEED = 1969
-_CHUNK = 4096
 # Sums nearer to zero than this share of the largest difference are ties: differences of accuracies lie on a lattice,
 # and rounding must not break what is equal there.
 _TIE = 1e-9
 # Limits nearer to zero than this share of the largest difference are zero: what is left of sums that cancel.
 _ROUNDING = 1e-12
 
-Floats = NDArray[np.float64]
+# Sums and sizes of the nonempty subsets used, and how often the empty one (the identity) counts.
+_Subsets = tuple[Floats, Floats, int]
 
 
 def smallest_p(num_pairs: int) -> float:
@@ -44,11 +42,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     Raises ``ValueError`` when ``differences`` is empty, not one-dimensional or not finite.
     """
     d = _checked(differences)
-    sums, _, identities = _subsets(d)
-    tie = _TIE * float(np.max(np.abs(d)))
-    greater = identities + int(np.count_nonzero(sums <= tie))
-    less = identities + int(np.count_nonzero(sums >= -tie))
-    return min(1.0, 2.0 * min(greater, less) / _num_patterns(len(d)))
+    return _p(d, _subsets(d))
 
 
 def sign_flip_interval(differences: ArrayLike, alpha: float) -> tuple[float, float]:
@@ -58,9 +52,28 @@ def sign_flip_interval(differences: ArrayLike, alpha: float) -> tuple[float, flo
     for ``alpha`` outside (0, 1).
     """
     d = _checked(differences)
+    return _interval(d, alpha, _subsets(d))
+
+
+def sign_flip_test(differences: ArrayLike, alpha: float) -> tuple[float, tuple[float, float]]:
+    """``sign_flip_p`` and ``sign_flip_interval`` at the cost of one."""
+    d = _checked(differences)
+    subsets = _subsets(d)
+    return _p(d, subsets), _interval(d, alpha, subsets)
+
+
+def _p(d: Floats, subsets: _Subsets) -> float:
+    sums, _, identities = subsets
+    tie = _TIE * float(np.max(np.abs(d)))
+    greater = identities + int(np.count_nonzero(sums <= tie))
+    less = identities + int(np.count_nonzero(sums >= -tie))
+    return min(1.0, 2.0 * min(greater, less) / _num_patterns(len(d)))
+
+
+def _interval(d: Floats, alpha: float, subsets: _Subsets) -> tuple[float, float]:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha:g} lies outside (0, 1)")
-    sums, sizes, identities = _subsets(d)
+    sums, sizes, identities = subsets
     rank = int(alpha / 2 * _num_patterns(len(d))) - identities + 1
     if rank <= 0:
         return -np.inf, np.inf
@@ -84,36 +97,8 @@ def _checked(differences: ArrayLike) -> Floats:
     return d
 
 
-def _subsets(d: Floats) -> tuple[Floats, Floats, int]:
-    """Sums and sizes of the nonempty subsets used, and how often the empty one (the identity) counts."""
-    sums, sizes = _all_subsets(d) if len(d) <= EXACT_PAIRS else _sampled_subsets(d)
+def _subsets(d: Floats) -> _Subsets:
+    sums, sizes = all_subsets(d) if len(d) <= EXACT_PAIRS else sampled_subsets(d)
     nonempty = sizes > 0
     identities = int(np.count_nonzero(~nonempty))
     return sums[nonempty], sizes[nonempty], identities
-
-
-def _all_subsets(d: Floats) -> tuple[Floats, Floats]:
-    sums, sizes = np.zeros(1), np.zeros(1)
-    for value in d:
-        sums, sizes = np.concatenate((sums, sums + value)), np.concatenate((sizes, sizes + 1.0))
-    return sums, sizes
-
-
-def _sampled_subsets(d: Floats) -> tuple[Floats, Floats]:
-    chunks, sizes = _patterns(len(d))
-    return np.concatenate([np.zeros(1), *(members.astype(np.float64) @ d for members in chunks)]), sizes
-
-
-@lru_cache(maxsize=4)
-def _patterns(num_pairs: int) -> tuple[list[NDArray[np.int8]], Floats]:
-    """The subsets drawn, in chunks of rows of zeros and ones, and the sizes of the empty set and of each of them.
-
-    The same for every call of as many pairs: drawing them takes most of a test's time.
-    """
-    generator = np.random.Generator(np.random.PCG64(_SEED))
-    drawn = NUM_PATTERNS - 1
-    chunks = [
-        generator.integers(0, 2, size=(min(_CHUNK, drawn - start), num_pairs), dtype=np.int8)
-        for start in range(0, drawn, _CHUNK)
-    ]
-    return chunks, np.concatenate([np.zeros(1), *(members.sum(axis=1, dtype=np.float64) for members in chunks)])

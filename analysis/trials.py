@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis.records import current_measures, current_records
 from search_spaces.spec import Choice, Level, Spec
 from study.ledger import Contents
-from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, SPLITS, MeasureRecord, ReplicateRecord
+from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, SPLITS, EstimateRecord, MeasureRecord, ReplicateRecord
 
 METRIC_COLUMNS = tuple(
     f"{split}/{name}{suffix}"
@@ -53,6 +55,14 @@ def estimate_names(trials: pa.Table) -> list[str]:
     """Names of the estimates in a table of trials, in order."""
     names = set(trials.column_names)
     return [name for name in trials.column_names if {f"{name}_stderr", f"{name}_converged"} <= names]
+
+
+def rows_of(trials: pa.Table, columns: Iterable[str] = (), *, phase: str = "") -> list[dict[str, Any]]:
+    """Rows as mappings, of ``phase`` alone if one is named, and of only ``columns``: all of them take long and much memory."""
+    table = trials.filter(pc.equal(trials["phase"], phase)) if phase else trials
+    names = list(dict.fromkeys(columns))
+    rows: list[dict[str, Any]] = (table.select(names) if names else table).to_pylist()
+    return rows
 
 
 def finite_or_null(value: float | None) -> float | None:
@@ -122,7 +132,8 @@ def _cost(records: list[ReplicateRecord], contents: Contents) -> dict[str, pa.Ar
 def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     seen = {name for record in records for name in record["metrics"]}
     names = [*METRIC_COLUMNS, *sorted(seen.difference(METRIC_COLUMNS))]
-    return {name: pa.array([finite_or_null(r["metrics"].get(name)) for r in records], pa.float64()) for name in names}
+    # from_pandas: NaN, a number that does not exist, becomes null
+    return {name: pa.array([r["metrics"].get(name) for r in records], pa.float64(), from_pandas=True) for name in names}
 
 
 def _estimates(
@@ -130,8 +141,10 @@ def _estimates(
 ) -> dict[str, pa.Array]:
     """Three columns an estimate; statistics in the order of the spec, estimates in the order they are reported."""
     owners: dict[str, str] = {}
-    for record in records:
+    held: dict[str, list[tuple[int, dict[str, EstimateRecord]]]] = {}
+    for i, record in enumerate(records):
         for statistic, measure in measures.get(record["trial_key"], {}).items():
+            held.setdefault(statistic, []).append((i, measure["estimates"]))
             for name in measure["estimates"]:
                 if owners.setdefault(name, statistic) != statistic:
                     raise ValueError(f"statistics {owners[name]!r} and {statistic!r} both give an estimate {name!r}")
@@ -139,11 +152,15 @@ def _estimates(
     rank = {statistic: i for i, statistic in enumerate([*planned, *sorted(set(owners.values()).difference(planned))])}
     columns = {}
     for name in sorted(owners, key=lambda name: rank[owners[name]]):
-        held = [measures.get(r["trial_key"], {}).get(owners[name]) for r in records]
-        found = [measure["estimates"].get(name) if measure else None for measure in held]
-        columns[name] = pa.array([finite_or_null(e["value"]) if e else None for e in found], pa.float64())
-        columns[f"{name}_stderr"] = pa.array([finite_or_null(e["stderr"]) if e else None for e in found], pa.float64())
-        columns[f"{name}_converged"] = pa.array([e["converged"] if e else None for e in found], pa.bool_())
+        found = [(i, estimates[name]) for i, estimates in held[owners[name]] if name in estimates]
+        places = np.array([i for i, _ in found], dtype=np.int64)
+        for part in ("value", "stderr"):
+            values = np.full(len(records), np.nan)
+            values[places] = [e[part] for _, e in found]
+            columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64(), from_pandas=True)
+        absent, converged = np.ones(len(records), dtype=np.bool_), np.zeros(len(records), dtype=np.bool_)
+        absent[places], converged[places] = False, [e["converged"] for _, e in found]
+        columns[f"{name}_converged"] = pa.array(converged, pa.bool_(), mask=absent)
     return columns
 
 

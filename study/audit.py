@@ -165,7 +165,8 @@ def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
     if not path.exists():
         return
     try:
-        rows = {row["trial_key"]: row for row in pq.read_table(path).to_pylist()}
+        metrics = [name for name in pq.read_schema(path).names if "/" in name]
+        rows = {row["trial_key"]: row for row in pq.read_table(path, columns=["trial_key", *metrics]).to_pylist()}
         count = pq.read_metadata(path).num_rows
     except (pa.ArrowException, OSError) as error:
         yield f"tables: trials.parquet cannot be read: {error}"

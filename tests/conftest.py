@@ -80,3 +80,11 @@ def record_of() -> Callable[..., ReplicateRecord]:
 def measured_of() -> Callable[..., MeasureRecord]:
     """The record of a measurement."""
     return _measured
+
+
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for the studies of all tests that name them apart: making its schema takes seconds."""
+    from study.tracking.store import tracking_uri
+
+    return tracking_uri(None, tmp_path_factory.mktemp("results"))

@@ -13,6 +13,7 @@ COMMANDS = (
     "status",
     "report",
     "export",
+    "compare",
     "ui",
     "audit",
     "retry",

@@ -8,13 +8,9 @@ from mlflow import MlflowClient
 
 from study.ledger import Contents
 from study.tracking.audit import audit_view
+from study.tracking.packing import pack
 from study.tracking.store import HeldRun, read_runs, tracking_uri
 from study.tracking.view import replay
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tracking_uri(None, tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture
@@ -70,6 +66,19 @@ def test_another_value(uri: str, study: Any) -> None:
     MlflowClient(uri).log_metric(held(uri, spec.name)[key].run_id, "val/loss", 0.125)
     (fault,) = audit_view(spec, contents, uri)
     assert fault == f"mlflow: {key} val/loss is 0.125, in the ledger 1.0"
+
+
+def test_other_lines_than_the_ledgers(uri: str, study: Any) -> None:
+    spec, contents = study
+    key, other = contents.replicates
+    runs, client = held(uri, spec.name), MlflowClient(uri)
+    for name in pack(b""):
+        client.set_tag(runs[key].run_id, name, runs[other].tags[name])
+    found = list(audit_view(spec.model_copy(update={"alpha": 0.1}), contents, uri))
+    assert found == [
+        f"mlflow: the specification there is not this one (written by: fmm-study ui {spec.name})",
+        f"mlflow: {key} does not hold the ledger's lines (written by: fmm-study ui {spec.name})",
+    ]
 
 
 def test_nothing_there(tmp_path: Path, spec_of: Any) -> None:

@@ -15,13 +15,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow import MlflowClient
+from test_tracking_reading import texts, written
 
+from study import driver
 from study.errors import UserError
-from study.ledger import Contents
+from study.ledger import Contents, read_ledger
+from study.recorded import in_folder, in_store
 from study.tracking.pages import addresses
 from study.tracking.server import serving
 from study.tracking.store import tracking_uri
 from study.tracking.view import MlflowView, replay
+from study.workspace import Workspace
 
 Records = Callable[[int], list[Any]]
 
@@ -121,6 +125,21 @@ def test_server_killed_for_a_part_of_the_study(
     named = states(server.uri, "small")
     assert set(named) == {"small"} | {f"d8/add b{seed} confirm" for seed in range(12)}
     assert set(named.values()) == {"FINISHED"}
+    read_back_through(server, tmp_path)
+
+
+def read_back_through(server: Server, tmp_path: Path) -> None:
+    """What a server on another machine gives is the ledger, and its tables are the ledger's, byte for byte."""
+    spec, workspace = written(tmp_path, "read-back")
+    contents = read_ledger(workspace.ledger)
+    replay(spec, workspace.root, contents, server.uri, {}, done=True)
+    found = in_store(server.uri, spec.name)
+    assert found.spec == spec and texts(found.contents) == texts(contents)
+    made = []
+    for held in (found, in_folder(workspace)):
+        files = driver.export(held, Workspace(tmp_path / f"tables{len(made)}"))
+        made.append({path.name: path.read_bytes() for paths in files.values() for path in paths})
+    assert made[0] == made[1] and "claims.tex" in made[0]
 
 
 def server_holds(server: Server, num: int) -> bool:

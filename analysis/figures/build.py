@@ -37,10 +37,13 @@ def figure_data(inputs: Inputs, name: str) -> pa.Table:
 
 def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[str, bytes]:
     """One figure as bytes, by format. Raises ``UserError`` for an unknown name or format."""
-    discover("analysis.figures")
+    return _draw(name, figure_data(inputs, name), inputs, formats)
+
+
+def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> dict[str, bytes]:
     files = {}
     with mpl.rc_context(RC):
-        figure = FIGURES[name].build(figure_data(inputs, name), inputs.spec)
+        figure = FIGURES[name].build(data, inputs.spec)
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")
@@ -60,8 +63,9 @@ def build_figures(
     """
     written = {}
     for name in list(names) or _shown(inputs):
-        files = draw(inputs, name, formats)
-        files["csv"] = render(figure_data(inputs, name), "csv")
+        data = figure_data(inputs, name)
+        files = _draw(name, data, inputs, formats)
+        files["csv"] = render(data, "csv")
         written[name] = [write_bytes(folder / f"{name}.{form}", data) for form, data in files.items()]
     return written
 

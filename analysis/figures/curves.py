@@ -8,13 +8,15 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.arms import arm_name, context_name, has_datasets
-from analysis.figures.style import COLOURS, LINES, mark, message, panels
+from analysis.arms import arm_columns, arm_name, context_name, has_datasets
+from analysis.figures.style import COLOURS, LINES, mark, message, panels, thinned
 from analysis.tables import Inputs
+from analysis.trials import rows_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
 _METRIC = "val/accuracy"
+_MOST_LINES = 60
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("trial_key", "arm", "context")),
@@ -28,7 +30,8 @@ _SCHEMA = pa.schema(
 
 def curves_data(inputs: Inputs) -> pa.Table:
     """One row a confirmed replicate and epoch."""
-    trials = {row["trial_key"]: row for row in inputs.trials.to_pylist() if row["phase"] == "confirm"}
+    columns = ("trial_key", "search_block", "replicate", "state", *arm_columns(inputs.spec))
+    trials = {row["trial_key"]: row for row in rows_of(inputs.trials, columns, phase="confirm")}
     wanted = pc.and_(pc.equal(inputs.curves["phase"], "confirm"), pc.equal(inputs.curves["metric"], _METRIC))
     several = has_datasets(inputs.trials)
     rows = []
@@ -48,7 +51,8 @@ def curves_data(inputs: Inputs) -> pa.Table:
     "curves",
     title="Learning curves",
     place=3,
-    formula="Validation accuracy over epochs, one panel an arm. Thin: replicates; thick: their median.",
+    formula="Validation accuracy over epochs, one panel an arm. Thin: replicates; thick: their median. "
+    "Of more than 60 replicates to a median every k-th is drawn.",
     source="",
     data=curves_data,
 )
@@ -59,11 +63,18 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
         return message("No confirmed network has been trained yet.")
     arms, contexts = (list(dict.fromkeys(row[name] for row in rows)) for name in ("arm", "context"))
     figure, axes = panels(len(arms), 4, (2.45, 2.1))
+    drawn = num_lines = 0
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["arm"], row["context"]), []).append(row)
     for axis, arm in zip(axes, arms, strict=True):
         for i, context in enumerate(contexts):
-            mine = [row for row in rows if row["arm"] == arm and row["context"] == context]
+            mine = groups.get((arm, context), [])
             style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
-            for replicate in _by(mine, "trial_key").values():
+            replicates = list(_by(mine, "trial_key").values())
+            shown = thinned(replicates, _MOST_LINES)
+            drawn, num_lines = drawn + len(shown), num_lines + len(replicates)
+            for replicate in shown:
                 points = [(row["epoch"], _percent(row["val_accuracy"])) for row in replicate]
                 axis.plot(*zip(*points, strict=True), linewidth=0.6, alpha=0.45, **style)
             middle = {
@@ -81,7 +92,8 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
         axis.annotate(text, (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=8, bbox=box)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.set_ylim(0, 102)
-    figure.supxlabel("epoch", fontsize=9)
+    of_all = f"      {drawn:,} of {num_lines:,} replicates drawn; medians are of all" if drawn < num_lines else ""
+    figure.supxlabel(f"epoch{of_all}", fontsize=9)
     figure.supylabel("validation accuracy (%)", fontsize=9)
     if any(contexts):
         handles = [

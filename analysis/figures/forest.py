@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.claim_part import FAILURES
-from analysis.figures.style import COLOURS, INK, MUTED, mark, message
+from analysis.figures.style import COLOURS, INK, MUTED, mark, message, say_thinned, thinned
 from analysis.readings import POOLED
 from analysis.strata import contrast_key, shown_strata
 from analysis.tables import Inputs
@@ -18,6 +18,8 @@ from search_spaces.spec import Spec
 from study.registry import FIGURES
 
 _ACCURACY = "test/accuracy"
+# a line of more is a blot, and the picture too large for a page
+_MOST_DOTS = 150
 _BLANK: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 _SCHEMA = pa.schema(
     [
@@ -69,7 +71,8 @@ def effects_data(inputs: Inputs) -> pa.Table:
     title="Effects",
     place=1,
     formula="Arm minus reference. Dots: replicates (averaged over depths in the row 'all'). Bars: mean and interval by "
-    "inverting the sign-flip test. Dashes: the margin of a claim, on the side the claim says.",
+    "inverting the sign-flip test. Dashes: the margin of a claim, on the side the claim says. "
+    "Of more than 150 replicates a line draws every k-th.",
     source="https://doi.org/10.1080/01621459.1969.10501057",
     data=effects_data,
 )
@@ -83,9 +86,10 @@ def draw_effects(data: pa.Table, spec: Spec) -> Figure:
     height = 0.235 * len(labels) + 1.3
     figure = Figure(figsize=(2.2 + 2.75 * len(outcomes), height), layout="constrained")
     grid = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
+    drawn = 0
     for axis, outcome in zip(grid, outcomes, strict=True):
         mine = [row for row in rows if row["outcome"] == outcome]
-        _panel(axis, mine, lines)
+        drawn += _panel(axis, mine, lines)
     axis = grid[0]
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.set_yticks(range(len(labels)), [text for text, _ in labels])
@@ -98,23 +102,21 @@ def draw_effects(data: pa.Table, spec: Spec) -> Figure:
         mark(**dash, label="margin of a claim"),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=3)
+    say_thinned(figure, drawn, sum(row["kind"] == "replicate" for row in rows), "replicates")
     return figure
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], lines: dict[tuple[str, ...], int]) -> None:
+def _panel(axis: Axes, rows: list[dict[str, Any]], lines: dict[tuple[str, ...], int]) -> int:
+    """One outcome; how many replicates it draws."""
     unit = unit_of(rows[0]["outcome"], rows[0]["scale"])
     factor = unit.factor
     axis.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
     axis.grid(visible=True, axis="x")
-    seen: Counter[tuple[int, float]] = Counter()
+    dots: dict[int, list[float]] = {}
     for row in rows:
         y = lines[row["dataset"], row["contrast"], row["stratum"]]
         if row["kind"] == "replicate":
-            # equal differences, common among accuracies, stand below one another
-            same = seen[y, round(row["value"], 9)]
-            seen[y, round(row["value"], 9)] += 1
-            lower = y + 0.16 + 0.09 * min(same, 3)
-            axis.plot(factor * row["value"], lower, "o", color=COLOURS[0], markersize=3.4, alpha=0.6, mew=0, zorder=2)
+            dots.setdefault(y, []).append(row["value"])
             continue
         note = f"n = {row['n_pairs']}"
         axis.annotate(note, (1.0, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=MUTED)
@@ -135,11 +137,33 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], lines: dict[tuple[str, ...], 
                 solid_capstyle="butt",
             )
         axis.plot(factor * row["value"], y - 0.12, "D" if row["stratum"] == POOLED else "|", color=INK, markersize=5)
+    places = [place for y, values in dots.items() for place in _stacked(y, thinned(values, _MOST_DOTS))]
+    axis.plot(
+        [factor * value for value, _ in places],
+        [lower for _, lower in places],
+        "o",
+        color=COLOURS[0],
+        markersize=3.4,
+        alpha=0.6,
+        mew=0,
+        zorder=2,
+    )
     axis.set_title(outcome_text(rows[0]["outcome"]))
     units = {"pp": "percentage points", "log": "natural logarithm"}
     axis.set_xlabel(f"difference ({units.get(unit.difference, unit.difference or 'own unit')})")
     axis.margins(x=0.08)
     axis.tick_params(axis="y", length=0)
+    return len(places)
+
+
+def _stacked(y: int, values: list[float]) -> list[tuple[float, float]]:
+    """Places below line ``y``; equal differences, common among accuracies, stand below one another."""
+    seen: Counter[float] = Counter()
+    places = []
+    for value in values:
+        places.append((value, y + 0.16 + 0.09 * min(seen[round(value, 9)], 3)))
+        seen[round(value, 9)] += 1
+    return places
 
 
 def _lines(rows: list[dict[str, Any]]) -> tuple[dict[tuple[str, ...], int], list[tuple[str, bool]]]:

@@ -3,15 +3,14 @@
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import arm_name, context_name, has_datasets
-from analysis.figures.style import INK, Look, looks, mark, message
+from analysis.figures.style import INK, Look, looks, mark, message, say_thinned, thinned
 from analysis.tables import Inputs
-from analysis.trials import estimate_names
+from analysis.trials import estimate_names, rows_of
 from analysis.wording import outcome_text
 from search_spaces.spec import Spec
 from study.registry import FIGURES
@@ -26,6 +25,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _MOST_STATISTICS = 3
+_MOST_MARKS = 150
 # An accuracy of one has no place on a scale of the logarithm of the error; it is drawn at half an image of a thousand.
 _LEAST_ERROR = 0.0005
 _TICKS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -38,7 +38,7 @@ def smoothness_data(inputs: Inputs) -> pa.Table:
     statistics = [name for name in dict.fromkeys(claimed) if name in measured] or measured
     several = has_datasets(inputs.trials)
     rows = []
-    for row in inputs.trials.filter(pc.equal(inputs.trials["phase"], "confirm")).to_pylist():
+    for row in rows_of(inputs.trials, phase="confirm"):
         shared = {
             "arm": arm_name(inputs.spec, row),
             "context": context_name(row, dataset=several),
@@ -56,7 +56,8 @@ def smoothness_data(inputs: Inputs) -> pa.Table:
     title="Accuracy against smoothness",
     place=2,
     formula="Each mark is one confirmed network; further left is smoother. Hollow: collapsed, or an estimate that did not "
-    "converge; neither enters an effect, and on the border they lie beyond it. The accuracy axis is log error.",
+    "converge; neither enters an effect, and on the border they lie beyond it. The accuracy axis is log error. Of more "
+    "than 150 networks of an arm in a panel every k-th is drawn.",
     source="",
     data=smoothness_data,
 )
@@ -72,19 +73,21 @@ def draw_smoothness(data: pa.Table, spec: Spec) -> Figure:
     # collapsed networks lie far outside (no output, no slope): they are drawn at the border, not given the scale
     counted = [row for row in rows if row["state"] == "completed" and row["converged"]] or rows
     accuracies = _limits([_error(row) for row in counted], log=True)
+    drawn = 0
     for line, context in zip(grid, contexts, strict=True):
         for axis, statistic in zip(line, statistics, strict=True):
             limits = _limits([row["value"] for row in counted if row["statistic"] == statistic])
             mine = [row for row in rows if row["context"] == context and row["statistic"] == statistic]
-            for row in mine:
-                full = row["state"] == "completed" and row["converged"]
-                arm = look[row["arm"]]
+            # one call a kind of mark, in the order of the rows
+            for (name, full), same in _kinds(mine).items():
+                shown = thinned(same, _MOST_MARKS)
+                drawn += len(shown)
                 axis.plot(
-                    _clipped(row["value"], limits),
-                    _clipped(_error(row), accuracies),
-                    arm.marker,
-                    color=arm.colour,
-                    markerfacecolor=arm.colour if full else "none",
+                    [_clipped(row["value"], limits) for row in shown],
+                    [_clipped(_error(row), accuracies) for row in shown],
+                    look[name].marker,
+                    color=look[name].colour,
+                    markerfacecolor=look[name].colour if full else "none",
                     markersize=5,
                     alpha=0.8,
                     linestyle="none",
@@ -98,7 +101,16 @@ def draw_smoothness(data: pa.Table, spec: Spec) -> Figure:
     for axis, statistic in zip(grid[-1], statistics, strict=True):
         axis.set_xlabel(f"{outcome_text(statistic)}{', natural log' if statistic.endswith('_log') else ''}")
     figure.legend(handles=_handles(rows, look), loc="outside right upper", labelcolor=INK)
+    say_thinned(figure, drawn, len(rows), "networks")
     return figure
+
+
+def _kinds(rows: list[dict[str, Any]]) -> dict[tuple[str, bool], list[dict[str, Any]]]:
+    """Arm, and whether the network counts in an effect -> its rows."""
+    kinds: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault((row["arm"], row["state"] == "completed" and row["converged"]), []).append(row)
+    return kinds
 
 
 def _error(row: dict[str, Any]) -> float:

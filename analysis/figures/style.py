@@ -4,9 +4,9 @@ Colours are told apart by people with any colour vision; markers and line styles
 read in grey.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p")
 LINES = ("-", "--", ":", "-.")
 _LEAST_WIDTH = 4.2
+_Mark = TypeVar("_Mark")
 INK, MUTED, FAINT = "#1a1a1a", "#5f6670", "#e4e7eb"
 
 RC: dict[Any, Any] = {
@@ -74,6 +75,18 @@ def panels(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
         # panels above an empty place keep their numbers
         axis.tick_params(labelbottom=True)
     return figure, axes[:num]
+
+
+def thinned(marks: Sequence[_Mark], most: int) -> list[_Mark]:
+    """``marks``, or every k-th of them where there are more than ``most``, in their order."""
+    return list(marks[:: max(1, -(-len(marks) // most))])
+
+
+def say_thinned(figure: Figure, drawn: int, of: int, what: str) -> None:
+    """Say under a figure that it draws ``drawn`` of ``of`` marks; nothing where it draws all."""
+    if drawn < of:
+        text = f"{drawn:,} of {of:,} {what} drawn, evenly chosen; numbers, means and intervals are of all"
+        figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=MUTED)
 
 
 def mark(**style: Any) -> Line2D:

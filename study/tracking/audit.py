@@ -1,10 +1,12 @@
 """Does the MLflow view hold what the ledger holds: every replicate once, whole, and nothing left running?"""
 
+import json
 import math
 from collections.abc import Iterator
 
 from search_spaces import Spec
 from study.ledger import Contents
+from study.tracking.packing import unpack
 from study.tracking.runs import STUDY_PHASE, Wanted
 from study.tracking.store import HeldRun, masked, read_runs
 
@@ -28,6 +30,8 @@ def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
     parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
     if len(parents) != 1:
         yield f"mlflow: {len(parents)} runs stand for the study itself"
+    elif json.loads(unpack(parents[0].tags) or b"{}").get("spec") != spec.model_dump(mode="json"):
+        yield f"mlflow: the specification there is not this one (written by: fmm-study ui {spec.name})"
     for key in wanted.trial_keys():
         runs = children.pop(key, [])
         if len(runs) != 1:
@@ -43,6 +47,8 @@ def _differences(wanted: Wanted, key: str, run: HeldRun) -> Iterator[str]:
         yield f"mlflow: {key} is {run.status}, in the ledger {expected.status}"
     if missing := sorted(expected.params.keys() - run.params):
         yield f"mlflow: {key} lacks parameter {missing[0]!r}"
+    if unpack(run.tags) != wanted.lines(key):
+        yield f"mlflow: {key} does not hold the ledger's lines (written by: fmm-study ui {wanted.spec.name})"
     for name, value in expected.latest.items():
         if not math.isclose(run.metrics.get(name, math.nan), value, rel_tol=_RELATIVE):
             yield f"mlflow: {key} {name} is {run.metrics.get(name)}, in the ledger {value}"

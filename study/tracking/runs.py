@@ -3,20 +3,23 @@ https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
 
 Nothing here knows MLflow: a run is plain names and values, so that the view can be compared, replayed and tested.
 Metrics have the names of ``trials.parquet``; curves are ``epoch/<split>_<name>``, one value an epoch, first epoch 1, and
-``during/<estimate>``, at the epochs after which it was measured.
+``during/<estimate>``, at the epochs after which it was measured. They are for people: what is not finite has no place there.
+Each run holds the ledger's own lines too, packed into tags, so that a study can be read back from a server bit for bit.
 """
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.records import slot
 from search_spaces import Spec
-from study.ledger import Contents
+from study.ledger import Contents, encode
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
+from study.tracking.packing import pack
 
 STUDY_PHASE = "study"
 _TAGGED = ("cell", "phase", "block", "replicate", "number", "trial_key", "state")
@@ -65,7 +68,7 @@ class Wanted:
         if not self._contents.add(record) or key not in self._contents.replicates:
             return []
         if record["kind"] == "measure":
-            self._measures.setdefault(key, {})[record["statistic"]] = record
+            self._measures.setdefault(key, {})[record["measure_key"]] = record
             return [key]
         before = self._current.get(slot(record), key)
         self._current[slot(record)] = key
@@ -78,11 +81,13 @@ class Wanted:
     def replicate(self, trial_key: str) -> WantedRun:
         """The child run of one replicate."""
         record = self._contents.replicates[trial_key]
-        measures = list(self._measures.get(trial_key, {}).values())
+        written = list(self._measures.get(trial_key, {}).values())
+        # the last of each statistic, which may have been taken with other settings before
+        measures = list({measure["statistic"]: measure for measure in written}.values())
         metrics = {**record["metrics"], "epochs": record["epochs"], "params": record["params"]}
         metrics |= {"flops": record["flops"], "train_seconds": record["train_seconds"]}
-        if measures:
-            metrics["measure_seconds"] = sum(measure["measure_seconds"] for measure in measures)
+        if written:
+            metrics["measure_seconds"] = sum(measure["measure_seconds"] for measure in written)
         for measure in measures:
             for name, estimate in measure["estimates"].items():
                 metrics |= {name: estimate["value"], f"{name}_stderr": estimate["stderr"]}
@@ -90,12 +95,17 @@ class Wanted:
             name=self.name(record),
             status="FAILED" if record["state"] == "failed" else "FINISHED",
             params=_params({"cell": record["cell"], **record["config"]}),
-            tags=self._tags(record, measures),
+            tags=self._tags(record, measures) | pack(self.lines(trial_key)),
             # what claims are about first: the compare page opens on the first metric
             metrics=_finite({name: metrics[name] for name in _first(self.spec, metrics)}),
             curves=_curves(record["curves"]) | _trajectory(record),
             seconds=record["train_seconds"],
         )
+
+    def lines(self, trial_key: str) -> bytes:
+        """The ledger's lines of one replicate and its measurements, as the ledger writes them."""
+        records: list[Record] = [self._contents.replicates[trial_key], *self._measures.get(trial_key, {}).values()]
+        return b"".join(map(encode, records))
 
     def labels(self) -> list[str]:
         """Short names of all cells, in order of first appearance."""
@@ -124,8 +134,13 @@ class Wanted:
         fullest = max(sorted(blocks), key=lambda block: len(blocks[block]), default=None)
         return [] if fullest is None else list(blocks[fullest].values())
 
-    def study(self, headlines: Mapping[str, float], provenance: Mapping[str, str]) -> WantedRun:
-        """The parent run. Params are what a study freezes; what may grow (blocks, cells, trials) are tags."""
+    def study(
+        self, headlines: Mapping[str, float], provenance: Mapping[str, str], sessions: Sequence[Mapping[str, Any]] = ()
+    ) -> WantedRun:
+        """The parent run. Params are what a study freezes; what may grow (blocks, cells, trials) are tags.
+
+        ``provenance``: tags of the last of ``sessions``, which are packed whole beside the specification.
+        """
         spec, records = self.spec, self._contents.replicates.values()
         states = Counter(record["state"] for record in records)
         frozen = {"seed": spec.seed, **spec.fixed, "sampler": spec.sampler.name, "scheduler": spec.scheduler.name}
@@ -150,6 +165,7 @@ class Wanted:
                 "mlflow.note.content": spec.title,
                 **provenance,
                 **{name: str(value) for name, value in growing.items()},
+                **pack(study_text(spec, sessions)),
             },
             metrics=_finite(
                 {
@@ -175,6 +191,11 @@ class Wanted:
         }
         # an empty one says that an earlier attempt's words no longer hold
         return tags | optional
+
+
+def study_text(spec: Spec, sessions: Sequence[Mapping[str, Any]]) -> bytes:
+    """What the parent run packs: JSON of the specification and of what the study was run with."""
+    return json.dumps({"spec": spec.model_dump(mode="json"), "sessions": list(sessions)}).encode()
 
 
 def headlines(effects: Iterable[Mapping[str, Any]]) -> dict[str, float]:

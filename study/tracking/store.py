@@ -53,12 +53,13 @@ def masked(text: str) -> str:
 
 @dataclass(kw_only=True)
 class HeldRun:
-    """A run as the store holds it; ``start`` in milliseconds of Unix time."""
+    """A run as the store holds it; ``start`` and ``end`` in milliseconds of Unix time, 0 for one that has not ended."""
 
     run_id: str
     name: str
     status: str
     start: int
+    end: int = 0
     tags: dict[str, str] = field(default_factory=dict)
     params: set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -211,6 +212,14 @@ def read_runs(uri: str, study: str) -> list[HeldRun]:
     return [] if experiment is None else list(_pages(client, experiment.experiment_id))
 
 
+def study_names(uri: str) -> list[str]:
+    """Names of the experiments that a store holds, changing nothing. Raises what MLflow raises."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        return []
+    return [experiment.name for experiment in _client(uri).search_experiments()]
+
+
 def _client(uri: str) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -231,6 +240,7 @@ def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
                 name=run.info.run_name,
                 status=run.info.status,
                 start=run.info.start_time,
+                end=run.info.end_time or 0,
                 tags=dict(run.data.tags),
                 params=set(run.data.params),
                 metrics=dict(run.data.metrics),

@@ -217,8 +217,9 @@ class _Replay:
         return Store(self._uri, self._spec.name, artifacts, experiment_tags(self._spec, self._wanted.labels()))
 
     def _write_study(self, store: Store, headlines: Mapping[str, float], status: str) -> None:
-        session = (read_sessions(self._root) or [{}])[-1]
-        store.write_study(self._wanted.study(headlines, session_tags(session)), status, session)
+        sessions = read_sessions(self._root)
+        session = (sessions or [{}])[-1]
+        store.write_study(self._wanted.study(headlines, session_tags(session), sessions), status, session)
 
 
 def _status(done: bool) -> str:

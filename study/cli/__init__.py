@@ -1,0 +1,38 @@
+"""The command line. Thin: it parses, calls, and prints; heavy imports stay inside commands so that --help is quick.
+
+A command is a function under ``@commands.command()`` in one of this package's files.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from study.cli import parts, results, studies
+
+app = typer.Typer(
+    name="fmm-study",
+    help="Is feature map multiplication what makes attention help CNNs? Plan, run and analyse ablation studies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# in the order in which --help lists them
+for group in (studies, parts, results):
+    app.add_typer(group.commands)
+
+
+def main() -> None:
+    """Entry point: a fault that the user can mend is one line on stderr and exit status 2."""
+    command: Callable[..., Any] = app
+    try:
+        command()
+    except ValueError as error:
+        from search_spaces import SpecError
+        from study.errors import UserError
+
+        if not isinstance(error, (UserError, SpecError)):
+            raise
+        sys.stderr.write(f"fmm-study: {error}\n")
+        sys.exit(2)

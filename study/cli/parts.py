@@ -1,0 +1,99 @@
+"""Commands that need no study: one network, registered parts, this machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.cli.options import RESULTS, AddressOption, StorageOption, TrackingOption
+
+commands = typer.Typer()
+
+
+@commands.command()
+def measure(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A replicate's final.pt or best.pt, or with --model a state dict.")
+    ],
+    statistic: Annotated[list[str], typer.Option(help="One statistic; may be repeated. All if left out.")] = [],  # noqa: B006
+    setting: Annotated[
+        list[str], typer.Option("--set", metavar="STATISTIC.KEY=VALUE", help="A setting, e.g. path.num_pairs=500.")
+    ] = [],  # noqa: B006
+    model: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="What makes a network of one's own.")] = "",
+    dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
+    from study.console import open_console
+    from study.describe_measured import print_measured
+    from study.measuring import as_plain, measure_file, parse_statistics
+    from study.plugins import load_plugins
+
+    load_plugins(plugin, folder=str(Path.cwd()))
+    chosen = parse_statistics(statistic, setting)
+    found = measure_file(
+        checkpoint, chosen, model=model, dataset=dataset, device=device, say=lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        typer.echo(json.dumps(as_plain(found), indent=2))
+    else:
+        print_measured(found, open_console())
+
+
+@commands.command()
+def levels(
+    kind: Annotated[
+        str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
+) -> None:
+    """List what a specification may name: kind, name, formula, extra parameters, source."""
+    from study.console import open_console
+    from study.describe import print_levels
+    from study.levels import levels
+
+    rows = list(levels(kind, plugin))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_levels(rows, open_console())
+
+
+@commands.command()
+def behaviour(
+    merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],  # noqa: B006
+    depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],  # noqa: B006
+    width: Annotated[int, typer.Option(help="Of the first stage.", min=1)] = 16,
+    blocks: Annotated[bool, typer.Option("--blocks", help="A line a block instead of a line a network.")] = False,
+) -> None:
+    """Show merge operators at initialisation: scales and gradients by depth, half precision, which will hardly train."""
+    from study.models.initial_behaviour import format_blocks, format_overview, initial_behaviours
+    from study.registry import MERGES
+
+    merges = merge or [entry.name for entry in MERGES if "matches" not in entry.traits]
+    found = initial_behaviours(merges=merges, depths=depth or [8, 20, 56, 110], width=width)
+    typer.echo("\n\n".join(map(format_blocks, found)) if blocks else format_overview(found))
+
+
+@commands.command()
+def doctor(
+    storage: StorageOption = RESULTS,
+    address: AddressOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
+    from study.doctor import examine
+
+    well = True
+    for finding in examine(storage, address, tracking_uri):
+        absent = not finding.well and finding.name.startswith("dataset ")  # no fault: no study needs them all
+        typer.echo(f"{'ok  ' if finding.well else 'none' if absent else 'FAIL'}  {finding.name}: {finding.found}")
+        if not finding.well:
+            typer.echo(f"      -> {finding.advice}")
+            well = well and absent
+    if not well:
+        raise typer.Exit(1)

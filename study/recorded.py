@@ -1,0 +1,96 @@
+"""What a study has found, wherever that is held: in its folder, or in an MLflow store, perhaps on another machine.
+
+Neither needs the images nor the user's own plug-ins: what tables ask of a dataset is its number of classes, which the
+study noted when it ran.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.tables import Inputs
+from search_spaces import Spec
+from study.data import dataset_facts
+from study.errors import UserError, nearest
+from study.importance import importances
+from study.ledger import Contents, read_ledger
+from study.provenance import read_sessions
+from study.tracking.reading import read_study
+from study.tracking.store import masked, tracking_uri
+from study.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A study's specification, records and ``sessions`` (what it was run with); ``where`` it was read, without credentials.
+
+    ``folder`` is the study's own, ``None`` where a store alone was read.
+    """
+
+    spec: Spec
+    contents: Contents
+    sessions: list[dict[str, Any]]
+    where: str
+    folder: Path | None = None
+
+    @property
+    def session(self) -> Mapping[str, Any]:
+        """What it was run with last; empty if that is not known."""
+        return (self.sessions or [{}])[-1]
+
+    def inputs(self) -> Inputs:
+        """What its tables are made from. Raises ``UserError`` for a dataset of which nothing is known."""
+        noted = {name: facts for session in self.sessions for name, facts in session.get("datasets", {}).items()}
+        chance = {}
+        for levels in self.spec.cells():
+            name = str(levels.get("dataset", self.spec.fixed.get("dataset")))
+            if name not in chance:
+                classes = noted[name]["num_classes"] if name in noted else dataset_facts(name).num_classes
+                chance[name] = 1 / classes
+        return Inputs(
+            spec=self.spec, contents=self.contents, chance=chance, folder=self.folder, importance_of=importances
+        )
+
+
+def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
+    """From a study's folder; ``spec`` instead of the one it was run with. Raises ``UserError`` when nothing has been run."""
+    contents = read_ledger(workspace.ledger)
+    if not contents.replicates:
+        name = workspace.root.name if spec is None else spec.name
+        raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {name}")
+    frozen = workspace.root / "study.json"
+    if spec is None:
+        if not frozen.exists():
+            raise UserError(f"{frozen} is missing: the folder does not say what was run")
+        spec = Spec.model_validate(json.loads(frozen.read_text()))
+    root = workspace.root
+    return Recorded(spec=spec, contents=contents, sessions=read_sessions(root), where=str(root), folder=root)
+
+
+def anywhere(place: str, storage: Path) -> Recorded:
+    """From a study's folder, the name of one under ``storage``, or ``URI#NAME`` in an MLflow store. Raises ``UserError``."""
+    uri, _, name = place.rpartition("#")
+    if "://" in uri:
+        return in_store(uri, name)
+    for root in (Path(place), storage / place):
+        if (root / "ledger").is_dir():
+            return in_folder(Workspace(root))
+    known = [path.parent.name for path in storage.glob("*/ledger")]
+    hint = nearest(place, known) if known else ""
+    raise UserError(
+        f"{place!r} is no folder of a study, nor one under {storage}, nor URI#NAME in an MLflow store{hint}"
+    )
+
+
+def in_store(uri: str, name: str) -> Recorded:
+    """From an MLflow store, as ``study.tracking.reading`` does it, with the specification noted there."""
+    uri = tracking_uri(uri, Path())
+    found = read_study(uri, name)
+    if not found.contents.replicates:
+        raise UserError(f"MLflow at {masked(uri)} holds no finished replicate of {name!r}")
+    where = f"{masked(uri)}#{name}"
+    if found.num_unwritten:
+        where += f" ({found.num_unwritten} being written left out)"
+    return Recorded(spec=found.spec, contents=found.contents, sessions=found.sessions, where=where)

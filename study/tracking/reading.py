@@ -1,0 +1,86 @@
+"""A study read back from an MLflow store, local or a server: the specification and the ledger's own lines, bit for bit.
+
+The tables made from it are those made from the ledger. Reads only; a view that is behind is read as far as it goes.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from search_spaces import Spec, parse_spec
+from study.errors import UserError, nearest
+from study.ledger import Contents, decode
+from study.tracking.packing import unpack
+from study.tracking.runs import STUDY_PHASE
+from study.tracking.store import HeldRun, masked, read_runs, study_names
+from study.tracking.view import as_user_error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadStudy:
+    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/provenance.py`` notes them.
+
+    ``num_unwritten``: runs that a driver is writing just now, or was when it was killed; they are not in ``contents``.
+    """
+
+    spec: Spec
+    contents: Contents
+    sessions: list[dict[str, Any]]
+    num_unwritten: int
+
+
+def read_study(uri: str, name: str) -> ReadStudy:
+    """The study ``name`` in the store at ``uri``.
+
+    Raises ``UserError`` when the store does not answer, has no such study, or holds a view without the ledger's lines
+    (made by an older version, or changed by hand).
+    """
+    with as_user_error(uri):
+        held = read_runs(uri, name)
+        names = [] if held else study_names(uri)
+    if not held:
+        raise UserError(f"MLflow at {masked(uri)} holds no study {name!r}{nearest(name, names) if names else ''}")
+    parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
+    text = unpack(parents[0].tags) if len(parents) == 1 else None
+    if text is None:
+        raise _behind(uri, name, "the run of the study itself does not hold its specification")
+    study = json.loads(text)
+    contents, unwritten = Contents(), 0
+    for run in sorted((run for run in held if "trial_key" in run.tags), key=_order):
+        lines = unpack(run.tags)
+        if lines is None and run.status == "RUNNING":
+            unwritten += 1
+            continue
+        for record in map(decode, (lines or b"").splitlines() or [b""]):
+            if record is None:
+                raise _behind(uri, name, f"run {run.name!r} does not hold the ledger's lines")
+            contents.add(record)
+    return ReadStudy(
+        spec=_spec(study["spec"], f"{masked(uri)}#{name}"),
+        contents=contents,
+        sessions=study["sessions"],
+        num_unwritten=unwritten,
+    )
+
+
+def with_changes(spec: Spec, overrides: list[str], origin: str) -> Spec:
+    """``spec`` with ``dotted.key=value`` overrides. Raises ``SpecError``, which names ``origin``."""
+    return _spec(spec.model_dump(mode="json"), origin, overrides) if overrides else spec
+
+
+def _spec(values: dict[str, Any], origin: str, overrides: list[str] | None = None) -> Spec:
+    return parse_spec(yaml.safe_dump(values, sort_keys=False), origin, overrides or [])
+
+
+def _order(run: HeldRun) -> tuple[bool, int, int, str]:
+    """As the ledger was written: what is superseded comes before what supersedes it, which is all that tables ask."""
+    return run.tags.get("superseded") != "yes", run.end or run.start, run.start, run.tags["trial_key"]
+
+
+def _behind(uri: str, name: str, what: str) -> UserError:
+    return UserError(
+        f"MLflow at {masked(uri)}: {what}; bring the view up to date where the ledger is: "
+        f"fmm-study ui {name} --tracking-uri {masked(uri)}"
+    )
