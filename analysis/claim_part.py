@@ -1,13 +1,13 @@
 """One comparison of a claim, its effect and limits turned so that positive is what the claim says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.compare import MAX_INELIGIBLE
 from analysis.outcomes import other_scales
 from analysis.power import pairs_needed, smallest_detectable
-from analysis.signflip import sign_flip_interval
+from analysis.rule import Rule
 from analysis.verdicts import Limits, comparison_verdict, oriented
 from analysis.wording import levels_text, outcome_text
 from search_spaces.spec import Outcome
@@ -70,25 +70,30 @@ class ClaimPart:
 def claim_part(
     row: Mapping[str, Any],
     outcome: Outcome,
-    differences: Sequence[float],
+    differences: Mapping[int, float],
     scales: Mapping[str, float | None],
     level: float,
     num_parts: int,
     planned: int,
+    rule: Rule,
 ) -> ClaimPart:
-    """From a primary row of the effects table and the differences behind it.
+    """From a primary row of the effects table and the differences behind it, one a block or replicate.
 
     ``scales`` maps other outcomes of the same contrast to their mean differences; ``level`` is the claim's,
-    ``planned`` the number of pairs the study plans.
+    ``planned`` the number of pairs the study plans, ``rule`` gives the intervals.
     """
     turn = 1.0 if outcome.better == "higher" else -1.0
     numbers: dict[str, float | None] = dict.fromkeys(("effect", "low", "high", "high_of_k", "smallest_detectable"))
-    if len(differences):
+    if differences:
+        values, pairs = list(differences.values()), list(differences)
         numbers["effect"] = turn * row["mean_difference"] + 0.0
-        numbers["low"], numbers["high"] = oriented(*sign_flip_interval(differences, level), outcome.better)
-        numbers["high_of_k"] = oriented(*sign_flip_interval(differences, level / num_parts), outcome.better)[1]
+        numbers["low"], numbers["high"] = limits = oriented(*rule.interval(values, pairs, level), outcome.better)
+        numbers["high_of_k"] = limits[1]
+        if num_parts > 1:
+            numbers["high_of_k"] = oriented(*rule.interval(values, pairs, level / num_parts), outcome.better)[1]
         if row["sd_difference"] is not None:
-            numbers["smallest_detectable"] = smallest_detectable(len(differences), level, row["sd_difference"])
+            by_now = rule.level_by_now(level)
+            numbers["smallest_detectable"] = smallest_detectable(len(values), by_now, row["sd_difference"])
     chance = row["mean_difference_failures_at_chance"]
     return ClaimPart(
         row=row,

@@ -62,7 +62,9 @@ def _progress(inputs: Inputs, rows: list[dict[str, Any]], confirm: list[dict[str
     spec = inputs.spec
     if spec.joint:  # how many it confirms depends on what it finds
         return
-    planned = len(list(spec.cells())) * spec.blocks * spec.replicates
+    planned = len(list(spec.cells())) * spec.looks[0] * spec.replicates
+    # a sequential study plans more only for the cells that a look has left needed
+    planned += sum(num - spec.looks[0] for num in (inputs.course.further if inputs.course else {}).values())
     if len(confirm) < planned:
         text = f"{len(confirm):,} of {planned:,} confirmed replicates are done; the numbers below will change."
         yield Fact(name="Not finished", text=text, warns=True)

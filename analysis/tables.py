@@ -9,17 +9,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from analysis.amendments import Amendment, amendment_of
 from analysis.assay import AssayResult, assay_results
 from analysis.curves import curves_table
 from analysis.differences import differences_table
 from analysis.effects import effects_table
 from analysis.export import FORMATS, Column, write_table
 from analysis.findings import Finding, findings
-from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
+from analysis.judgement import Judgement, LevelJudgement, amend, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
+from analysis.looks import Course, course_of
 from analysis.trials import trials_table
 from search_spaces.spec import Spec
 from study.ledger import Contents
@@ -28,11 +31,16 @@ from study.registry import TABLES, discover
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes."""
+    """What a table is made from. ``chance`` maps a dataset to the accuracy of guessing, 1 / number of classes.
+
+    ``registration`` is what the study claimed before it knew results (``study.registration``); without one nothing is known
+    to have been changed.
+    """
 
     spec: Spec
     contents: Contents
     chance: Mapping[str, float] = field(default_factory=dict)
+    registration: Mapping[str, Any] | None = None
 
     @cached_property
     def trials(self) -> pa.Table:
@@ -42,7 +50,7 @@ class Inputs:
     @cached_property
     def effects(self) -> pa.Table:
         """One row a contrast, dataset, outcome and stratum."""
-        return effects_table(self.spec, self.trials, self.chance)
+        return effects_table(self.spec, self.trials, self.chance, self.amendment.words)
 
     @cached_property
     def differences(self) -> pa.Table:
@@ -60,9 +68,21 @@ class Inputs:
         return assay_results(self.spec, self.trials, self.chance)
 
     @cached_property
+    def amendment(self) -> Amendment:
+        """How the claims were changed after results were there."""
+        return amendment_of(self.spec, self.registration, self.contents)
+
+    @cached_property
+    def course(self) -> Course | None:
+        """Of a sequential study: its claims look by look."""
+        return course_of(self.spec, self.trials, self.chance) if self.spec.sequential else None
+
+    @cached_property
     def judgements(self) -> list[Judgement]:
         """Every claim on a difference, on every dataset."""
-        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+        if self.course:
+            return amend(self.course.judgements, self.amendment)
+        return amend(judge(self.spec, self.effects, self.differences, self.assay, self.levels), self.amendment)
 
     @cached_property
     def levels(self) -> list[LevelReading]:
@@ -72,7 +92,9 @@ class Inputs:
     @cached_property
     def level_judgements(self) -> list[LevelJudgement]:
         """Every level claim on every dataset."""
-        return judge_levels(self.spec, self.effects, self.levels, self.assay)
+        if self.course:
+            return amend(self.course.level_judgements, self.amendment)
+        return amend(judge_levels(self.spec, self.effects, self.levels, self.assay), self.amendment)
 
     @cached_property
     def findings(self) -> list[Finding]:

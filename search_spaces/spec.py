@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search_spaces.joint import Joint, refuse_effects
+from search_spaces.sequential import Sequential, check_looks
 
 Level = bool | int | float | str
 Levels = dict[str, Level]
@@ -180,6 +181,7 @@ class Spec(_Strict):
     measure: Measure = Measure()
     space: str = Field(default="", pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     joint: Joint | None = None
+    sequential: Sequential | None = None
     plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     checkpoints: Literal["final", "best", "none"] = "final"
     contrasts: list[Contrast] = []
@@ -224,6 +226,7 @@ class Spec(_Strict):
             )
         if self.joint:
             refuse_effects(self)
+        check_looks(self)
         factors = self.factor_names()
         named = [("published", known.levels) for known in self.published]
         named += [(f"level_claims.{name}", claim.arm) for name, claim in self.level_claims.items()]
@@ -258,6 +261,15 @@ class Spec(_Strict):
                 if identity not in seen:
                     seen.add(identity)
                     yield cell
+
+    @property
+    def looks(self) -> list[int]:
+        """Numbers of blocks after which the claims are judged: the last alone, unless the study is sequential."""
+        return self.sequential.looks if self.sequential else [self.blocks]
+
+    def at_look(self, num_blocks: int) -> "Spec":
+        """The study as its look after ``num_blocks`` sees it: one of so many blocks."""
+        return self.model_copy(update={"blocks": num_blocks, "sequential": None})
 
     def all_contrasts(self) -> list[Contrast]:
         """The control, the claims' contrasts and the exploratory ones, each once."""

@@ -22,6 +22,7 @@ from study.live import LiveView
 from study.plan import Plan, make_plan
 from study.plugins import plugin_sources
 from study.provenance import note_session, read_sessions, session_tags
+from study.registration import note_confirm, read_registration, register
 from study.schema import Record
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
@@ -48,12 +49,13 @@ def run(
     plan = make_plan(spec)
     uri = tracking_uri(tracking, workspace.root.parent)
     with workspace.locked():
-        workspace.freeze(spec)
+        before = workspace.freeze(spec)
         with Ledger(workspace.ledger) as ledger:
             contents = ledger.contents
             _collect(ledger, workspace.root)
+            register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            agenda = Agenda(plan, contents, retry_failed=retry_failed)
+            agenda = _agenda(plan, contents, retry_failed=retry_failed)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
                 note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
@@ -63,11 +65,11 @@ def run(
                     from study.tune import run_agenda
 
                     with LiveView(plan, contents, console) as live:
-                        listen = _both(live, view)
+                        listen = _all(live.tell, _finished(view.tell), _finished(_noting(workspace.root)))
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
-                inputs = _inputs(plan, contents)
+                inputs = _inputs(plan, contents, workspace)
                 _write(inputs, workspace)
                 if agenda.done:
                     describe.print_results(inputs, console)
@@ -79,7 +81,7 @@ def run(
 def report(spec: Spec, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` from the ledger as it stands; its path. Raises ``UserError`` as ``export``."""
     plan = make_plan(spec)
-    return _write(_inputs(plan, _held(workspace, spec)), workspace)
+    return _write(_inputs(plan, _held(workspace, spec), workspace), workspace)
 
 
 def export(
@@ -87,7 +89,7 @@ def export(
 ) -> dict[str, list[Path]]:
     """Write tables from the ledger as it stands. Raises ``UserError`` when nothing has been run."""
     contents = _held(workspace, spec)
-    return build_tables(_inputs(make_plan(spec), contents), workspace.tables, names, formats)
+    return build_tables(_inputs(make_plan(spec), contents, workspace), workspace.tables, names, formats)
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
@@ -146,8 +148,8 @@ def _shown(plan: Plan, workspace: Workspace, contents: Contents, uri: str) -> Sh
         # the driver at work keeps the view itself
         return look(spec, root, contents, uri)
     with workspace.locked():
-        effects = headlines(_inputs(plan, contents).effects.to_pylist())
-        return replay(spec, root, contents, uri, effects, done=Agenda(plan, contents).done)
+        effects = headlines(_inputs(plan, contents, workspace).effects.to_pylist())
+        return replay(spec, root, contents, uri, effects, done=_agenda(plan, contents).done)
 
 
 def _held(workspace: Workspace, spec: Spec) -> Contents:
@@ -168,19 +170,50 @@ def _datasets(plan: Plan) -> set[str]:
     return {cell.settings["dataset"] for cell in plan.cells}
 
 
-def _inputs(plan: Plan, contents: Contents) -> Inputs:
-    chance = {name: 1 / load_dataset(name).num_classes for name in _datasets(plan)}
-    return Inputs(spec=plan.spec, contents=contents, chance=chance)
+def _inputs(plan: Plan, contents: Contents, workspace: Workspace) -> Inputs:
+    registration = read_registration(workspace.root)
+    return Inputs(spec=plan.spec, contents=contents, chance=_chance(plan), registration=registration)
+
+
+def _chance(plan: Plan) -> dict[str, float]:
+    return {name: 1 / load_dataset(name).num_classes for name in _datasets(plan)}
+
+
+def _agenda(plan: Plan, contents: Contents, *, retry_failed: bool = False) -> Agenda:
+    """What is left to run; in a sequential study as the looks at what is there say."""
+
+    def go_on(held: Contents, num_blocks: int) -> list[str]:
+        course = Inputs(spec=plan.spec, contents=held, chance=_chance(plan)).course
+        return [name for name, num in course.further.items() if num > num_blocks] if course else []
+
+    return Agenda(plan, contents, retry_failed=retry_failed, go_on=go_on if plan.spec.sequential else None)
 
 
 def _warner(console: Console) -> Callable[[str], None]:
     return lambda line: describe.say(console, f"warning: {line}")
 
 
-def _both(live: LiveView, view: MlflowView) -> Callable[[Record | Progress], None]:
+def _all(*listeners: Callable[[Record | Progress], None]) -> Callable[[Record | Progress], None]:
     def listen(event: Record | Progress) -> None:
-        live.tell(event)
-        if not isinstance(event, Progress):
-            view.tell(event)
+        for tell in listeners:
+            tell(event)
 
     return listen
+
+
+def _finished(tell: Callable[[Record], None]) -> Callable[[Record | Progress], None]:
+    """A listener that hears of records alone."""
+    return lambda event: None if isinstance(event, Progress) else tell(event)
+
+
+def _noting(root: Path) -> Callable[[Record], None]:
+    """Notes when the confirm phase began: claims are fixed from then on."""
+    began = False
+
+    def note(record: Record) -> None:
+        nonlocal began
+        if not began and record["kind"] == "replicate" and record["phase"] == "confirm":
+            began = True
+            note_confirm(root)
+
+    return note
