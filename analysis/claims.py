@@ -125,7 +125,8 @@ def claim_parts_table(inputs: Inputs) -> pa.Table:
     rows = [
         _head(inputs, judgement)
         | _numbers(part)
-        | {"verdict": part.verdict, "obstacles": "; ".join((*judgement.controls, *part.obstacles))}
+        | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
+        | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
         for judgement in inputs.judgements
         for part in judgement.parts
     ]

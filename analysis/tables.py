@@ -121,7 +121,8 @@ def build_tables(
     for name in list(names) or TABLES.names():
         traits = TABLES[name].traits
         chosen = list(formats) or traits.get("formats", FORMATS)
-        written[name] = write_table(build_table(inputs, name), folder, name, table_columns(name), chosen)
+        table, note = build_table(inputs, name), inputs.amendment.words
+        written[name] = write_table(table, folder, name, table_columns(name), chosen, note)
     return written
 
 

@@ -173,7 +173,7 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
             *(str(counts[state] or "-") for state in STATES),
         )
     left = plan.num_search + plan.num_confirm - totals["search"] - totals["confirm"]
-    waiting = f"at most {left}" if spec.joint else left
+    waiting = f"at most {left}" if spec.joint or spec.sequential else left
     console.print(table)
     console.print(
         f"{totals['search'] + totals['confirm']} done, {waiting} waiting; {_driver(workspace)}",
@@ -194,7 +194,7 @@ def print_results(inputs: Inputs, console: Console) -> None:
         for line in result_lines(inputs):
             say(console, line)
         return
-    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay)
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
     for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
         if lines:
             console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)

@@ -109,7 +109,9 @@ def test_equal_differences_and_ties():
     tenths = [0.1 * x for x in (3, 1, 2, 2, 3, 3, 1, 2, 3, 3, 1, 1, 2, 2, 3, 1)]
     integers = [round(10 * x) for x in tenths]
     args = ([10, 16], [10 / 24, 16 / 24], 0.05)
-    assert repeated_interval(tenths, *args) == pytest.approx([x / 10 for x in repeated_interval(integers, *args)], rel=1e-5)
+    assert repeated_interval(tenths, *args) == pytest.approx(
+        [x / 10 for x in repeated_interval(integers, *args)], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
