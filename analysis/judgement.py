@@ -81,7 +81,7 @@ def judge_levels(
     for reading in levels:
         asked = [row for row in primary if row["dataset"] == reading.dataset]
         level = rule.levels(claim_parts(spec, asked) | level_parts(levels, reading.dataset))[reading.name]
-        held_back, waiting = _controls(control, assay, reading.dataset, rule)
+        held_back, waiting = _controls(control, assay, reading.dataset, bool(rule.looks) and not reading.num_waiting)
         limits = reading.limits(level, rule)
         judgements.append(
             LevelJudgement(
@@ -141,7 +141,8 @@ def judge(
                 continue
             own_control = next((result for result in control if result.dataset == dataset), None)
             own_assay = next((result for result in assay if result.dataset == dataset), None)
-            held_back, waiting = _controls(control, assay, dataset, rule)
+            pairs_waiting = any(part.row["n_waiting"] for part in parts)
+            held_back, waiting = _controls(control, assay, dataset, bool(rule.looks) and not pairs_waiting)
             limits = [part.limits for part in parts] + [None] * (num_parts - len(parts))
             judgements.append(
                 Judgement(
@@ -154,7 +155,7 @@ def judge(
                     assay=own_assay,
                     controls=held_back,
                     verdict=claim_verdict(limits, num_blocks=spec.blocks, held_back=bool(held_back)),
-                    waiting=waiting or any(part.row["n_waiting"] for part in parts),
+                    waiting=waiting or pairs_waiting,
                 )
             )
     order = {name: i for i, name in enumerate(spec.claims)}
@@ -162,16 +163,18 @@ def judge(
 
 
 def _controls(
-    control: Sequence[AAResult], assay: Sequence[AssayResult], dataset: str, rule: Rule
+    control: Sequence[AAResult], assay: Sequence[AssayResult], dataset: str, is_look: bool
 ) -> tuple[tuple[str, ...], bool]:
-    """What holds every verdict back on a dataset, in words, and whether controls planned there are still to run."""
+    """What holds every verdict back on a dataset, in words, and whether controls planned there are still to run.
+
+    ``is_look``: a verdict would end the claim's blocks, so that the control that it rests on must be as far.
+    """
     own_control = next((result for result in control if result.dataset == dataset), None)
     own_assay = next((result for result in assay if result.dataset == dataset), None)
     reasons = list(_held_back(control, own_control, own_assay))
     unfinished = own_control is not None and own_control.inside is not None and own_control.n_waiting > 0
-    if rule.looks and unfinished and not reasons:
-        # a verdict ends a claim's blocks: the control that it rests on must be as far
-        reasons.append(f"{own_control.n_waiting if own_control else 0} pairs of the A/A control have not run yet")
+    if is_look and own_control and unfinished and not reasons:
+        reasons.append(f"the A/A control waits for {own_control.n_waiting} of its pairs")
     not_run = own_control is not None and own_control.inside is None
     return tuple(reasons), not_run or unfinished or (own_assay is not None and own_assay.seen is None)
 
