@@ -28,7 +28,7 @@ class Fact:
 
 
 def facts(inputs: Inputs) -> list[Fact]:
-    """Progress, claims, A/A control, assay sensitivity, baseline, failures, boundary flags and cost of a study as it stands."""
+    """Progress, claims, A/A control, assay sensitivity, baseline, failures, boundaries and cost of a study as it stands."""
     rows = inputs.trials.to_pylist()
     confirm = [row for row in rows if row["phase"] == "confirm"]
     return [

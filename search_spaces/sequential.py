@@ -35,3 +35,7 @@ def check_looks(spec: "Spec") -> None:
         raise ValueError("sequential with joint: a joint search decides no claim; remove one")
     if not (spec.claims or spec.level_claims):
         raise ValueError("sequential without claims: looks are there to decide claims; add one or remove sequential")
+    if spec.control is None:
+        raise ValueError(
+            "sequential without control: no number of blocks gives a verdict without an A/A control; add one"
+        )

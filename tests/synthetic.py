@@ -1,4 +1,4 @@
-"""Synthetic studies with planted effects, shared by tests of the analysis: three arms, several depths, any number of blocks."""
+"""Synthetic studies with planted effects, shared by tests of the analysis: arms, depths and blocks as a test needs them."""
 
 from collections.abc import Collection, Mapping
 

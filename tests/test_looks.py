@@ -84,7 +84,9 @@ def test_intervals_are_repeated_ones_at_bonferroni_levels():
     )
     # the third look has begun, and has no more pairs yet than the second
     assert (row["look"], row["n_pairs"], row["reason"]) == (3, 12, "4 of 16 pairs have not run yet.")
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx(repeated_interval(d, [8, 12, 12], [0.5, 0.75, 1.0], 0.05 / 3))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(
+        repeated_interval(d, [8, 12, 12], [0.5, 0.75, 1.0], 0.05 / 3)
+    )
 
 
 def test_unequal_numbers_of_blocks_are_neither_waiting_nor_left_out():

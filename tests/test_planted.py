@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 from synthetic import MERGES, accuracy_claim, claims_of, inputs_of, planted_study, smoothness_claim
-from test_analysis_book import find
+from test_analysis_book import mul
 
 from analysis.export import render
 from analysis.tables import build_table, table_columns
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
 )
 def test_one_effect_and_none(effect, spread, verdict):
     inputs = inputs_of(planted_study({("mul", 8): effect}, spread=spread))
-    row = find(inputs.effects, arm="merge=mul", outcome="test/accuracy", stratum="all")
+    row = mul(inputs.effects)
     assert row["mean_difference"] == pytest.approx(effect, abs=1.5 * spread)
     assert (row["ci_low"] > 0, row["ci_high"] < 0) == (effect > 0.01, effect < -0.01)
     (judgement,) = inputs.judgements
@@ -30,7 +30,7 @@ def test_an_interaction_is_seen_by_depth_and_hidden_in_the_pool():
     two = {"factors": [{"merge": list(MERGES), "depth": [8, 14]}]}
     book = planted_study({("mul", 8): 0.03, ("mul", 14): -0.03}, depths=(8, 14))
     inputs = inputs_of(book, **two)
-    by = {row["stratum"]: row for row in inputs.effects.to_pylist() if (row["arm"], row["outcome"]) == ("merge=mul", "test/accuracy")}
+    by = {stratum: mul(inputs.effects, stratum) for stratum in ("depth=8", "depth=14", "all")}
     assert by["depth=8"]["ci_low"] > 0.02 and by["depth=14"]["ci_high"] < -0.02
     assert by["all"]["ci_low"] < 0 < by["all"]["ci_high"]
     assert inputs.judgements[0].verdict == "refuted"
@@ -39,10 +39,7 @@ def test_an_interaction_is_seen_by_depth_and_hidden_in_the_pool():
 @pytest.mark.parametrize("noisy", ["add", "mul"])
 def test_unequal_variance_keeps_the_sign_and_widens_the_interval(noisy):
     effect = {("mul", 8): 0.05}
-    wide, narrow = (
-        find(inputs_of(planted_study(effect, spreads=spreads)).effects, arm="merge=mul", outcome="test/accuracy", stratum="all")
-        for spreads in ({noisy: 0.03}, {})
-    )
+    wide, narrow = (mul(inputs_of(planted_study(effect, spreads=spreads)).effects) for spreads in ({noisy: 0.03}, {}))
     assert wide["ci_low"] > 0 and narrow["ci_low"] > 0
     assert wide["ci_high"] - wide["ci_low"] > 3 * (narrow["ci_high"] - narrow["ci_low"])
 

