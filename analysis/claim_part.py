@@ -44,6 +44,11 @@ class ClaimPart:
         return Limits(low=self.low, high=self.high, high_of_k=self.high_of_k, margin=self.outcome.margin)
 
     @property
+    def lost(self) -> bool:
+        """Whether no further pair can bring a verdict: a failure or an unequal budget stays in the comparison."""
+        return bool(self.row["n_unequal"] or ("/" in self.row["outcome"] and failures_text(self.row)))
+
+    @property
     def verdict(self) -> str:
         """The verdict of this comparison alone."""
         return comparison_verdict(self.limits) if self.limits else "undecided"

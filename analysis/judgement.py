@@ -43,6 +43,11 @@ class Judgement:
     post_hoc: bool = False
 
     @property
+    def lost(self) -> bool:
+        """Whether no further block can decide the claim on this dataset."""
+        return all(part.lost for part in self.parts)
+
+    @property
     def deciding(self) -> ClaimPart:
         """The part that holds the claim back most: the one its verdict hangs on."""
         return min(self.parts, key=ClaimPart.support)
@@ -172,11 +177,10 @@ def _controls(
     own_control = next((result for result in control if result.dataset == dataset), None)
     own_assay = next((result for result in assay if result.dataset == dataset), None)
     reasons = list(_held_back(control, own_control, own_assay))
-    unfinished = own_control is not None and own_control.inside is not None and own_control.n_waiting > 0
+    unfinished = own_control is not None and own_control.n_waiting > 0
     if is_look and own_control and unfinished and not reasons:
         reasons.append(f"the A/A control waits for {own_control.n_waiting} of its pairs")
-    not_run = own_control is not None and own_control.inside is None
-    return tuple(reasons), not_run or unfinished or (own_assay is not None and own_assay.seen is None)
+    return tuple(reasons), unfinished or (own_assay is not None and own_assay.seen is None)
 
 
 def _held_back(control: Sequence[AAResult], own: AAResult | None, assay: AssayResult | None) -> list[str]:
@@ -188,7 +192,7 @@ def _held_back(control: Sequence[AAResult], own: AAResult | None, assay: AssayRe
     elif own is None:
         reasons.append("this study has no A/A control, which every verdict needs")
     elif own.inside is None:
-        reasons.append("the A/A control has not run yet")
+        reasons.append(f"the A/A control has {'not run yet' if own.n_waiting else 'no pair that ran to its end'}")
     if assay and assay.seen is None:
         reasons.append("the check of assay sensitivity has not run yet")
     elif assay and not assay.seen:

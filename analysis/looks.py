@@ -33,7 +33,8 @@ class Course:
 def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> Course:
     """Take the looks of a sequential study in turn, for as long as a look is complete and leaves a claim undecided.
 
-    An undecided claim on a dataset needs the cells of its comparisons there, of the A/A control and of assay sensitivity.
+    An undecided claim on a dataset needs the cells of its comparisons there, of the A/A control and of assay sensitivity. One
+    that no further block can decide (a failure stays in its mean) asks for none.
     """
     held: dict[tuple[str, str], Judgement] = {}
     held_levels: dict[tuple[str, str], LevelJudgement] = {}
@@ -49,7 +50,7 @@ def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None =
         everything: list[Judgement | LevelJudgement] = [*active, *active_levels]
         if any(j.waiting for j in everything) or num_blocks == spec.looks[-1]:
             break
-        undecided = [j for j in everything if j.verdict == "undecided"]
+        undecided = [j for j in everything if _open(j)]
         if not undecided:
             break
         further |= dict.fromkeys(_needed(spec, confirm_grid(spec, first), undecided), spec.looks[number])
@@ -74,7 +75,9 @@ def _judge_at(
 
 
 def _open(judgement: Judgement | LevelJudgement | None) -> bool:
-    return judgement is None or judgement.verdict == "undecided"
+    """Whether more blocks could decide it."""
+    lost = isinstance(judgement, Judgement) and judgement.lost
+    return judgement is None or (judgement.verdict == "undecided" and not lost)
 
 
 def _needed(spec: Spec, grid: ConfirmGrid, undecided: Sequence[Judgement | LevelJudgement]) -> Iterator[str]:

@@ -115,8 +115,8 @@ def main() -> None:
     print(
         f"Made by `python benchmarks/coverage.py`: {NUM_STUDIES:,} simulated studies a number, so that its standard error is "
         ".002 near .95 and near .05, .005 at most. Coverage is that of .95 intervals of the mean (of the centre, where "
-        f"there is no mean). False support: of {NUM_CLAIMS} independent claims, all with a mean of zero, any has its lower limit above "
-        f"zero, at a total level of {ALPHA:g}, in the direction that has more of it.\n\n"
+        f"there is no mean). False support: of {NUM_CLAIMS} independent claims, all with a mean of zero, any has its lower "
+        f"limit above zero, at a total level of {ALPHA:g}, in the direction that has more of it.\n\n"
         "Two arms of one distribution have symmetric differences, however skewed each is by itself: where a merge operator "
         "changes nothing, the level holds. The skewed rows are arms that differ in shape and not in mean; there neither test "
         "keeps its level. That is why every pair is a dot in the figures, and why collapses, which skew accuracies most, take "

@@ -120,6 +120,21 @@ def test_a_claim_on_a_level_is_looked_at_too():
     assert wide.further == {CELL.format(merge): 12 for merge in ("mul", "add", "add_alias")}
 
 
+def test_a_claim_that_no_block_can_decide_asks_for_none():
+    lost = course(made(8, diverged=[("sig_bn", 8, 3)]))
+    (c5,) = [j for j in lost.judgements if j.name == "C5"]
+    assert (c5.verdict, c5.look, c5.lost, lost.further) == ("undecided", 1, True, {})
+    # a smoothness claim leaves the pair out and goes on
+    rough = PLAN | {"claims": {"C3": smoothness_claim("sig_bn")}}
+    wide = course(made(8, diverged=[("tanh_gate", 8, 3)]), **rough)
+    assert {j.lost for j in wide.judgements} == {False}
+
+
+def test_a_control_whose_networks_all_fail_is_no_longer_waited_for():
+    failed = course(made(8, diverged=[("add_alias", 8, block) for block in range(8)]))
+    assert {j.look for j in failed.judgements} == {2} and set(failed.further.values()) == {12}
+
+
 def test_the_last_look_says_that_it_was_the_last():
     row = claims_of(made(16), **PLAN)["C5"]
     assert row["verdict"] == "undecided" and row["look"] == 3
