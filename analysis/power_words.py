@@ -77,8 +77,9 @@ def _looks(spec: Spec, num_claims: int) -> list[str]:
     level, looks = spec.alpha / num_claims, spec.looks
     by_then = ", ".join(f"{spent(n / looks[-1], level):.2g}" for n in looks)
     lines = [
-        f"looks at {', '.join(map(str, looks))} blocks; level of a claim {level:.3g} (Bonferroni over {num_claims}), spent by "
-        f"then: {by_then} (Lan-DeMets)"
+        f"looks at {', '.join(map(str, looks))} blocks, each only for cells that an undecided claim needs (trainings and time "
+        f"above: all of them); level of a claim {level:.3g} (Bonferroni over {num_claims}), spent by then: {by_then} "
+        "(Lan-DeMets)"
     ]
     for name, spread in _SPREADS.items():
         null, margin = (expected_blocks(looks, level, effect, spread) for effect in (0.0, 1.0))

@@ -43,8 +43,8 @@ def test_pairs_needed_stand_in_the_plan():
 def test_looks_and_expected_blocks_stand_in_the_plan():
     lines = power_lines(load_spec("digits", SEQUENTIAL))
     assert (
-        "looks at 10, 16, 24 blocks; level of a claim 0.0125 (Bonferroni over 4), spent by then: 0.0067, 0.0095, 0.013 "
-        "(Lan-DeMets)"
+        "looks at 10, 16, 24 blocks, each only for cells that an undecided claim needs (trainings and time above: all of "
+        "them); level of a claim 0.0125 (Bonferroni over 4), spent by then: 0.0067, 0.0095, 0.013 (Lan-DeMets)"
     ) in lines
     expected = [line for line in lines if "expected by simulation" in line]
     assert len(expected) == 3 and not any("looks at" in line for line in power_lines(load_spec("digits")))
