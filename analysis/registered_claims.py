@@ -48,7 +48,7 @@ def registered_table(inputs: Inputs) -> pa.Table:
     spec, rows = inputs.spec, []
     fixed = registered(spec)["claims"]
     for name, claim in spec.claims.items():
-        averaged = f"mean difference over replicates, averaged over {len(fixed[name]['cells'])} cells"
+        averaged = f"mean over replicates of arm minus reference, in {len(fixed[name]['cells'])} cells"
         parts = len(claim.references) * len(claim.outcomes)
         for reference in claim.references:
             for outcome in claim.outcomes:
@@ -56,7 +56,7 @@ def registered_table(inputs: Inputs) -> pa.Table:
                 row |= {"arm": label(claim.arm), "reference": label(reference)}
                 rows.append(row | {"outcome": outcome.name, "better": outcome.better, "margin": outcome.margin})
     for name, level in spec.level_claims.items():
-        averaged = f"mean over networks, averaged over {len(fixed[name]['cells'])} cells"
+        averaged = f"mean over networks, in {len(fixed[name]['cells'])} cells"
         row = _row(
             inputs, name, level.text, averaged, "sign-flip interval of the mean below margin, or above the other limit"
         )
@@ -85,7 +85,8 @@ def _paired(num_parts: int) -> str:
 def family_text(spec: Spec) -> str:
     """What the claims share: ``Holm over 4 claims at 0.05``."""
     num = len(spec.claims) + len(spec.level_claims)
+    claims = f"{num} claim{'s' if num != 1 else ''} at {spec.alpha:g}"
     if spec.sequential is None:
-        return f"Holm over {num} claims at {spec.alpha:g}"
+        return f"Holm over {claims}"
     looks = ", ".join(map(str, spec.looks))
-    return f"Bonferroni over {num} claims at {spec.alpha:g}, spent over looks at {looks} blocks"
+    return f"Bonferroni over {claims}, spent over looks at {looks} blocks"

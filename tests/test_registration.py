@@ -9,8 +9,10 @@ from analysis.report import render_report
 from analysis.summary import summary
 from analysis.tables import build_table, build_tables
 from search_spaces.registered import changes, digest, registered
+from study.audit import _claims
 from study.ledger import Contents
 from study.registration import note_confirm, read_registration, register
+from study.workspace import Workspace
 
 BASE = {"factors": [{"merge": list(MERGES), "depth": [8]}], "blocks": 10, "claims": {"C4": accuracy_claim()}}
 MORE = {"C4": accuracy_claim(), "C3": smoothness_claim()}
@@ -97,6 +99,15 @@ def test_a_study_begun_without_registration_is_held_to_its_last_specification(tm
     register(tmp_path, spec(alpha=0.1), spec(), 12)
     held = read_registration(tmp_path)
     assert held["registered"]["alpha"] == 0.05 and held["later"][0]["num_confirmed"] == 12
+
+
+def test_an_edited_registration_is_a_fault(tmp_path):
+    register(tmp_path, spec(), None, 0)
+    assert list(_claims(Workspace(tmp_path))) == []
+    path = tmp_path / "claims.json"
+    path.write_text(path.read_text().replace('"margin": 0.02', '"margin": 0.01'))
+    (fault,) = _claims(Workspace(tmp_path))
+    assert fault.startswith("claims: claims.json: what is registered has another digest")
 
 
 def registration(tmp_path, **given):
