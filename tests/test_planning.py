@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from analysis.expected_blocks import expected_blocks
-from analysis.power import pairs_needed
+from analysis.power import pairs_needed, smallest_detectable
 from analysis.power_words import power_lines, verdict_warning
 from analysis.rule import rule_of
 from analysis.sequential import repeated_interval
+from analysis.signflip import sign_flip_interval
 from search_spaces import SpecError, load_spec
 from search_spaces.load import parse_spec
 
@@ -38,6 +39,13 @@ def test_pairs_needed_stand_in_the_plan():
     needed = [pairs_needed(1.0, spread, 0.05 / 4) for spread in (0.5, 1.0, 2.0)]
     assert [int(part.split(" at a spread")[0].rsplit(" ", 1)[-1]) for part in line.split(", ")] == needed
     assert needed[0] < needed[1] < needed[2]
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(8, 0.0125), (10, 0.05)])
+def test_power_rests_on_the_intervals_in_use(n, alpha):
+    draws = np.random.Generator(np.random.PCG64(n)).standard_normal((4000, n))
+    lower = np.array([sign_flip_interval(z, alpha)[0] for z in draws])
+    assert smallest_detectable(n, alpha, 1.0) == pytest.approx(np.quantile(-lower, 0.8), rel=1e-12)
 
 
 def test_looks_and_expected_blocks_stand_in_the_plan():
