@@ -72,8 +72,10 @@ class Plan:
         return self._config(cell, block, derive_seed(self.spec.seed, "confirm", replicate), values)
 
     def short_epochs(self, cell: Cell) -> list[int]:
-        """Epochs of the shortened trainings of each winner, in the order of the specification."""
-        return [max(1, round(share * cell.settings["epochs"])) for share in self.spec.budget.shortened]
+        """Epochs of the shortened trainings of each winner; of few epochs two shares may be as many, and then are one."""
+        whole = cell.settings["epochs"]
+        lengths = dict.fromkeys(max(1, round(share * whole)) for share in self.spec.budget.shortened)
+        return [epochs for epochs in lengths if epochs < whole]
 
     def replicates(self, block: int) -> range:
         """Indices of the replicates that train the winner of ``block``: replicate r is block r, unless there is one block."""
@@ -103,7 +105,8 @@ class Plan:
     @property
     def num_short(self) -> int:
         """Shortened trainings of the whole study."""
-        return self.num_confirm * len(self.spec.budget.shortened)
+        each = self.spec.blocks * self.spec.replicates
+        return each * sum(len(self.short_epochs(cell)) for cell in self.cells)
 
     @property
     def num_trainings(self) -> int:
@@ -146,12 +149,6 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
             )
         networks[identity] = cell.name
         check_space(spec, cell.settings)
-        lengths = [*plan.short_epochs(cell), cell.settings["epochs"]]
-        if len(set(lengths)) < len(lengths):
-            raise UserError(
-                f"budget.shortened = {spec.budget.shortened}: of {cell.settings['epochs']} epochs these are "
-                f"{lengths[:-1]} epochs in {cell.name!r}; they must differ, and be fewer"
-            )
     if needs_data:
         for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
             load_dataset(name)

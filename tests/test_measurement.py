@@ -216,13 +216,17 @@ def test_what_cannot_be_measured_is_refused_by_key(given, told):
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(("shares", "epochs"), [("0.5, 0.55", [2]), ("0.95, 0.25", [1]), ("0.99", [])])
+def test_shares_of_few_epochs_that_are_as_many_are_one(shares, epochs):
+    plan = make_plan(parse_spec(text(budget=f"{{search_trials: 0, startup_trials: 0, shortened: [{shares}]}}"), "s.yaml"))
+    assert plan.short_epochs(plan.cells[0]) == epochs and plan.num_short == 2 * len(epochs)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"measure": "{during: {every: 1, statistics: {path: {split: test}}}}"}, "split 'test' is not read while"),
         ({"measure": "{landscapes: {paht: {}}}"}, "unknown statistic 'paht' (did you mean 'path'?)"),
-        ({"budget": "{search_trials: 0, startup_trials: 0, shortened: [0.5, 0.55]}"}, "these are [2, 2] epochs"),
-        ({"budget": "{search_trials: 0, startup_trials: 0, shortened: [0.95]}"}, "these are [4] epochs"),
     ],
 )
 def test_what_no_plan_can_hold_is_refused(given, told):
