@@ -10,7 +10,10 @@ from study.schema import Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights."""
+    """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
+
+    ``together``: how many members of its group may train as one network.
+    """
 
     config: TrialConfig
     cell: str
@@ -22,6 +25,7 @@ class Task:
     boundary: tuple[str, ...] = ()
     defaulted: bool = False
     checkpoints: str = "none"
+    together: int = 1
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""

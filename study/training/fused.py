@@ -62,6 +62,12 @@ class Member:
         """Whether nothing is left to train."""
         return self.trained.done or self.trained.epoch >= self.config.epochs
 
+    def save(self) -> None:
+        """Write the checkpoint, if there is a place for it."""
+        if self.checkpoint:
+            held = state(self.model, self.optimizer, self.trained)
+            save_checkpoint(held | ({"resumed_from": self.trained.resumed_from} if self.ended else {}), self.checkpoint)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -85,7 +91,7 @@ def train_together(
     if len({fused_with(member.config) for member in members}) != 1:
         raise ValueError("replicates that train together may not differ in network, data or batch")
     active, at_once = dict(enumerate(members)), at_once or len(members)
-    lane: _Lane | None = None
+    lane: Lane | None = None
     while active:
         for index in [index for index, member in active.items() if member.ended]:
             yield Ended(index, active.pop(index).trained)
@@ -98,7 +104,7 @@ def train_together(
             try:
                 if lane is None or lane.members != cohort:
                     lane = None  # lets go of its memory first
-                    lane = _Lane(cohort, abreast) if len(cohort) > 1 else None
+                    lane = Lane(cohort, abreast) if len(cohort) > 1 else None
                 metrics = lane.epoch(behind) if lane else [_alone(cohort[0], behind)]
             except Exception as error:  # noqa: BLE001  whose fault it is, the smaller groups show
                 fault = error.with_traceback(None)  # which would hold on to the memory
@@ -116,8 +122,7 @@ def train_together(
                 note_epoch(member.trained, found, member.model, member.train_split, member.config)
                 member.trained.train_seconds += seconds
             for member in cohort:
-                if member.checkpoint:
-                    save_checkpoint(state(member.model, member.optimizer, member.trained), member.checkpoint)
+                member.save()
             for member in cohort:
                 told = member.trained
                 yield Progress(told.epoch, member.config.epochs, told.curves["val/loss"][-1])
@@ -146,8 +151,11 @@ def _alone(member: Member, epoch: int) -> dict[str, float]:
     return metrics | {f"val/{name}": value for name, value in found.items()}
 
 
-class _Lane:
-    """Some members, stacked. They are changed at the end of an epoch alone, so that a broken-off epoch can be begun again."""
+class Lane:
+    """Some members, stacked, and what trains them for an epoch.
+
+    They themselves are changed at its end alone, so that an epoch that is broken off can be begun again.
+    """
 
     def __init__(self, members: Sequence[Member], abreast: Abreast) -> None:
         self.members = list(members)
@@ -159,13 +167,14 @@ class _Lane:
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train and evaluate for an epoch; the metrics of each member, as ``train`` has them."""
-        found = self._pass(epoch) | {f"val/{name}": value for name, value in self._evaluate().items()}
+        found = self.train(epoch) | {f"val/{name}": value for name, value in self.evaluate().items()}
         rows = torch.stack(list(found.values())).tolist()  # the one wait for the device
         self._stack.hand_back()
         self._sgd.hand_back()
         return [dict(zip(found, values, strict=True)) for values in zip(*rows, strict=True)]
 
-    def _pass(self, epoch: int) -> dict[str, Tensor]:
+    def train(self, epoch: int) -> dict[str, Tensor]:
+        """One pass, as ``train_epoch`` makes it; loss and accuracy of each member, (R,), on the device."""
         config, num = self._configs[0], len(self._train)
         batch = min(config.batch_size, num)
         steps = num // batch
@@ -213,7 +222,7 @@ class _Lane:
         return strengths / 2 * num_classes * gradient.square().flatten(1).sum(1) / batch
 
     @torch.no_grad()
-    def _evaluate(self) -> dict[str, Tensor]:
+    def evaluate(self) -> dict[str, Tensor]:
         """``accuracy`` and ``loss`` of each replicate on its own part, in the batches that ``evaluate`` has."""
         num_correct = loss = torch.zeros(len(self.members), device=self._stack.flat.device)
         for pixels, labels in self._val.batches(EVALUATION_BATCH):

@@ -179,4 +179,5 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path)
         return Trained()
     model.load_state_dict(held.pop("model"))
     optimizer.load_state_dict(held.pop("optimizer"))
-    return Trained(**held, resumed_from=held["epoch"])
+    # a training that ended together with others, and is taken up to be measured, was not broken off here
+    return Trained(**{"resumed_from": held["epoch"], **held})
