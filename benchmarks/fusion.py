@@ -4,9 +4,9 @@
     python benchmarks/fusion.py --device cuda --processes 4
 
 Every network at 8x8, batch 32 and 128, and at 32x32, batch 128, on random pixels: whole steps of the code that studies run
-(gathering, forward, backward, SGD). Serial and every group size are timed in turn; a ratio is serial time over fused time,
-the median over rounds with its least and greatest. The last line is the goal's case at its best group size: cifar_resnet,
-8x8, width 8, batch 32 (on a GPU: ResNet-20, width 16, 32x32, batch 128).
+(gathering, forward, backward, SGD), in processor time on a CPU. Serial and every group size are timed in turn; a ratio is
+serial time over fused time, the median over rounds with its least and greatest. The last line is the goal's case at its best
+group size: cifar_resnet, 8x8, width 8, batch 32 (on a GPU: ResNet-20, width 16, 32x32, batch 128).
 """
 
 import argparse
