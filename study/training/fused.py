@@ -197,7 +197,7 @@ class Lane:
             self._sgd.step(gradients, rates[step])
             loss_sum += losses.detach()
             num_correct += (logits.detach().argmax(2) == labels).sum(1)
-        return {"train/loss": loss_sum / steps, "train/accuracy": num_correct / (steps * batch)}
+        return {"train/loss": loss_sum.double() / steps, "train/accuracy": num_correct.double() / (steps * batch)}
 
     def _rates(self, epoch: int, steps: int) -> Tensor:
         """Learning rates (steps, R) of an epoch, on the device."""
@@ -224,12 +224,18 @@ class Lane:
     @torch.no_grad()
     def evaluate(self) -> dict[str, Tensor]:
         """``accuracy`` and ``loss`` of each replicate on its own part, in the batches that ``evaluate`` has."""
-        num_correct = loss = torch.zeros(len(self.members), device=self._stack.flat.device)
+        loss, found = torch.zeros(len(self.members), device=self._stack.flat.device), []
         for pixels, labels in self._val.batches(EVALUATION_BATCH):
             logits = self._stack(pixels, training=False)
-            num_correct = num_correct + (logits.argmax(2) == labels).sum(1)
+            found.append(logits.argmax(2) == labels)
             loss = loss + cross_entropies(logits, labels) * labels.shape[1]
-        return {"accuracy": num_correct / len(self._val), "loss": loss / len(self._val)}
+        correct = torch.cat(found, 1)
+        return {"accuracy": _share(correct), "loss": loss.double() / correct.shape[1]}
+
+
+def _share(correct: Tensor) -> Tensor:
+    """Of each replicate, from (R, N): (R,), with as many digits as ``evaluate`` gives."""
+    return correct.sum(1).double() / correct.shape[1]
 
 
 def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
