@@ -81,12 +81,16 @@ class Named(Strict):
 
 
 class Resources(Strict):
-    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor."""
+    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor.
+
+    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result.
+    """
 
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
     group: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
+    fuse: Literal["auto", "never", "always"] = "auto"
 
     @field_validator("gpus")
     @classmethod

@@ -7,7 +7,7 @@ search, which chooses the cell too, a block is one thread.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from search_spaces import Levels
 from study import pareto, search
@@ -25,10 +25,21 @@ ALL_CELLS = "*"
 
 
 class Agenda:
-    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead."""
+    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead.
 
-    def __init__(self, plan: Plan, contents: Contents, *, retry_failed: bool = False) -> None:
+    ``together``: by cell, how many of its replicates train as one network (one, if not given).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        contents: Contents,
+        *,
+        retry_failed: bool = False,
+        together: Mapping[str, int] | None = None,
+    ) -> None:
         self.plan = plan
+        self._together = together or {}
         self.contents = contents
         # each failed replicate and measurement gets one more chance in this agenda's life
         failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
@@ -63,7 +74,7 @@ class Agenda:
             if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
-        return group
+        return [dataclasses.replace(task, together=self._together.get(task.cell, 1)) for task in group]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

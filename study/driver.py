@@ -18,6 +18,7 @@ from study.audit import audit
 from study.console import open_console, say
 from study.data import load_dataset
 from study.errors import UserError
+from study.execution import frozen_groups
 from study.importance import importances
 from study.ledger import Contents, Ledger, read_ledger
 from study.live import LiveView
@@ -55,7 +56,8 @@ def run(
             contents = ledger.contents
             _collect(ledger, workspace.root)
             describe.print_start(plan, contents, workspace, console)
-            agenda = Agenda(plan, contents, retry_failed=retry_failed)
+            together = frozen_groups(plan, workspace.root, started=bool(contents.replicates))
+            agenda = Agenda(plan, contents, retry_failed=retry_failed, together=together)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
                 note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)

@@ -20,7 +20,7 @@ def write_spec(path: Path, **changes: object) -> Path:
         "nuisance": "{lr: {low: 0.03, high: 1.0, log: true, default: 0.2}}",
         "blocks": "2",
         "budget": "{search_trials: 2, startup_trials: 1}",
-        "resources": "{cpus: 1, group: 2}",
+        "resources": "{cpus: 1, group: 2, fuse: never}",
         "measure": "{statistics: {input_jacobian: {num_samples: 32}}}",
         "contrasts": "[{arm: {merge: mul}, reference: {merge: add}}]",
     } | {key: str(value) for key, value in changes.items()}
