@@ -82,12 +82,17 @@ class Named(Strict):
 
 
 class Resources(Strict):
-    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor."""
+    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor.
+
+    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result. Not
+    by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
+    """
 
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
     group: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
+    fuse: Literal["auto", "never", "always"] = "never"
 
     @field_validator("gpus")
     @classmethod

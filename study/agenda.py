@@ -8,7 +8,7 @@ a look has left a claim undecided.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from search_spaces import Levels
 from study import pareto, search
@@ -28,13 +28,23 @@ ALL_CELLS = "*"
 
 
 class Agenda:
-    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead."""
+    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead.
+
+    ``together``: by cell, how many of its replicates train as one network (one, if not given). ``go_on`` says which cells a
+    sequential study needs after a look; without it there is nothing after the first.
+    """
 
     def __init__(
-        self, plan: Plan, contents: Contents, *, retry_failed: bool = False, go_on: GoOn | None = None
+        self,
+        plan: Plan,
+        contents: Contents,
+        *,
+        retry_failed: bool = False,
+        together: Mapping[str, int] | None = None,
+        go_on: GoOn | None = None,
     ) -> None:
-        """``go_on`` says which cells a sequential study needs after a look; without it there is nothing after the first."""
         self.plan = plan
+        self._together = together or {}
         self.contents = contents
         self._go_on = go_on
         self._num_looks = 1
@@ -73,7 +83,7 @@ class Agenda:
             if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
-        return group
+        return [dataclasses.replace(task, together=self._together.get(task.cell, 1)) for task in group]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

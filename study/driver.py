@@ -18,6 +18,7 @@ from study import describe
 from study.agenda import Agenda
 from study.audit import audit
 from study.console import open_console, say
+from study.execution import frozen_groups
 from study.ledger import Contents, Ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
@@ -58,7 +59,8 @@ def run(
             _collect(ledger, workspace.root)
             register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed)
+            together = frozen_groups(plan, workspace.root, started=bool(contents.replicates))
+            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, together=together)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
                 note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
@@ -185,14 +187,22 @@ def _datasets(plan: Plan) -> set[str]:
     return {cell.settings["dataset"] for cell in plan.cells}
 
 
-def _agenda(plan: Plan, contents: Contents, workspace: Workspace, *, retry_failed: bool = False) -> Agenda:
+def _agenda(
+    plan: Plan,
+    contents: Contents,
+    workspace: Workspace,
+    *,
+    retry_failed: bool = False,
+    together: Mapping[str, int] | None = None,
+) -> Agenda:
     """What is left to run; in a sequential study as the looks at what is there say."""
 
     def go_on(held: Contents, num_blocks: int) -> list[str]:
         course = held_by(workspace, plan.spec, held).inputs().course
         return [name for name, num in course.further.items() if num > num_blocks] if course else []
 
-    return Agenda(plan, contents, retry_failed=retry_failed, go_on=go_on if plan.spec.sequential else None)
+    looking = go_on if plan.spec.sequential else None
+    return Agenda(plan, contents, retry_failed=retry_failed, together=together, go_on=looking)
 
 
 def _warner(console: Console) -> Callable[[str], None]:

@@ -1,8 +1,9 @@
 """Train and measure one group of replicates: the only place where model, data, training and smoothness meet.
 
-No ray, no mlflow: a group reports through the records it yields. Members run one after another; one that fails, diverges
-or is pruned leaves the others alone. A member's folder ``checkpoints/<trial_key>`` holds ``state.pt`` while it trains,
-``outcome.json`` once it is finished until the driver has its records, and ``final.pt`` or ``best.pt`` where kept.
+No ray, no mlflow: a group reports through the records it yields. Members run one after another, or train together first
+(``study.ahead``); one that fails, diverges or is pruned leaves the others alone. A member's folder
+``checkpoints/<trial_key>`` holds ``state.pt`` while it trains, ``outcome.json`` once it is finished until the driver has its
+records, and ``final.pt`` or ``best.pt`` where kept.
 """
 
 import base64
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.ahead import train_ahead
 from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
 from study.errors import UserError
@@ -41,6 +43,7 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    yield from train_ahead(tasks, storage, torch.device(device), _splits)
     for task in tasks:
         folder = storage / "checkpoints" / task.config.trial_key
         try:

@@ -213,7 +213,7 @@ def epoch_images(config, epoch):
         pass
     shown = torch.cat(batches)[epoch * 48 :]
     by_image = torch.empty_like(shown)
-    by_image[loop._order(48, config.seed, epoch)] = shown
+    by_image[loop.epoch_order(48, config.seed, epoch)] = shown
     return by_image
 
 

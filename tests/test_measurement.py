@@ -218,7 +218,9 @@ def test_what_cannot_be_measured_is_refused_by_key(given, told):
 
 @pytest.mark.parametrize(("shares", "epochs"), [("0.5, 0.55", [2]), ("0.95, 0.25", [1]), ("0.99", [])])
 def test_shares_of_few_epochs_that_are_as_many_are_one(shares, epochs):
-    plan = make_plan(parse_spec(text(budget=f"{{search_trials: 0, startup_trials: 0, shortened: [{shares}]}}"), "s.yaml"))
+    plan = make_plan(
+        parse_spec(text(budget=f"{{search_trials: 0, startup_trials: 0, shortened: [{shares}]}}"), "s.yaml")
+    )
     assert plan.short_epochs(plan.cells[0]) == epochs and plan.num_short == 2 * len(epochs)
 
 

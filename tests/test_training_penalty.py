@@ -122,7 +122,7 @@ def test_a_training_step_follows_finite_differences_of_the_penalised_loss():
     )
     before = [p.detach().numpy().copy() for p in model.parameters()]
     *_, trained = train(model, data, data, config, None)
-    order = loop._order(6, config.seed, 0).numpy()
+    order = loop.epoch_order(6, config.seed, 0).numpy()
     given = (data.x.numpy()[order], data.labels.numpy()[order], unit_directions(6, 3, config.seed, 0, 0).numpy(), 0.7)
     # the curve holds the plain cross-entropy
     assert trained.curves["train/loss"][0] == pytest.approx(penalised(before, *given)[0], rel=1e-6)

@@ -31,7 +31,11 @@ EXPLOSION = 1000.0
 
 @runtime_checkable
 class DrawsEachStep(Protocol):
-    """A module that draws anew for every training step (dropout masks), from the seed that it is told before the step."""
+    """A module that draws anew for every training step (dropout masks), from the seed that it is told before the step.
+
+    What is drawn is kept in buffers of the module itself that are not persistent: replicates that train together
+    (``fused.py``) are given it there, and one by one where it is kept elsewhere.
+    """
 
     def start_step(self, seed: int) -> None:
         """Draw what the next forward pass in training uses, from ``seed`` alone."""
@@ -93,52 +97,64 @@ def train(
     from it and writes it after every epoch. ``stopped`` is ``diverged`` (NaN, Inf or an exploding loss in training) or
     ``pruned`` (worse than the stop curve).
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    trained = _resume(model, optimizer, checkpoint) if checkpoint else Trained()
+    optimizer = sgd(model, config)
+    trained = resume(model, optimizer, checkpoint) if checkpoint else Trained()
     while trained.epoch < config.epochs and not trained.done:
         started = time.perf_counter()
-        metrics = _epoch(model, optimizer, train_split, config, trained.epoch)
+        metrics = train_epoch(model, optimizer, train_split, config, trained.epoch)
         validated = evaluate(model, val_split.batches(EVALUATION_BATCH), halves=True)
         metrics |= {f"val/{name}": value for name, value in validated.items()}
-        for name, value in metrics.items():
-            trained.curves.setdefault(name, []).append(value)
-        val_loss, best = metrics["val/loss"], trained.curves["val/loss"][trained.best_epoch - 1]
-        if math.isfinite(val_loss) and (not trained.best or val_loss < best):
-            trained.best_epoch = trained.epoch + 1
-            trained.best = copy.deepcopy(model.state_dict())
-        trained.stopped = _stop(metrics, trained.epoch, config, train_split)
-        trained.epoch += 1
+        note_epoch(trained, metrics, model, train_split, config)
         trained.train_seconds += time.perf_counter() - started
-        if (
-            look
-            and trained.stopped != "diverged"
-            and (trained.epoch % look.every == 0 or trained.epoch == config.epochs)
-        ):
-            started = time.perf_counter()
-            estimates = look.take()
-            seconds = time.perf_counter() - started
-            trained.trajectory.append({"epoch": trained.epoch, "estimates": estimates, "seconds": seconds})
+        note_look(trained, look, config)
         if checkpoint:
-            save_checkpoint(_state(model, optimizer, trained), checkpoint)
-        yield Progress(trained.epoch, config.epochs, val_loss)
+            save_checkpoint(state(model, optimizer, trained), checkpoint)
+        yield Progress(trained.epoch, config.epochs, metrics["val/loss"])
     yield trained
 
 
-def _order(num_images: int, seed: int, epoch: int) -> Tensor:
+def sgd(model: nn.Module, config: TrialConfig) -> torch.optim.SGD:
+    """The optimiser of one replicate."""
+    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def note_epoch(
+    trained: Trained, metrics: dict[str, float], model: nn.Module, train_split: Any, config: TrialConfig
+) -> None:
+    """Add an epoch's ``metrics`` to ``trained``, with the weights where they are the best so far, and whether it goes on."""
+    for name, value in metrics.items():
+        trained.curves.setdefault(name, []).append(value)
+    val_loss, best = metrics["val/loss"], trained.curves["val/loss"][trained.best_epoch - 1]
+    if math.isfinite(val_loss) and (not trained.best or val_loss < best):
+        trained.best_epoch = trained.epoch + 1
+        trained.best = copy.deepcopy(model.state_dict())
+    trained.stopped = _stop(metrics, trained.epoch, config, train_split)
+    trained.epoch += 1
+
+
+def note_look(trained: Trained, look: Look | None, config: TrialConfig) -> None:
+    """Measure in the middle of training, where it is time to."""
+    if look and trained.stopped != "diverged" and (trained.epoch % look.every == 0 or trained.epoch == config.epochs):
+        started = time.perf_counter()
+        estimates = look.take()
+        seconds = time.perf_counter() - started
+        trained.trajectory.append({"epoch": trained.epoch, "estimates": estimates, "seconds": seconds})
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    """Indices (num_images,) of the images in the order of ``epoch``, on the CPU."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(num_images, generator=generator)
 
 
-def _epoch(
+def train_epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
 ) -> dict[str, float]:
     """One pass in batches of equal size (a short last one is left out; the next epoch's order differs)."""
     model.train()
     batch = min(config.batch_size, len(split))
     steps = len(split) // batch
-    order, seed = _order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
+    order, seed = epoch_order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
     drawing = [module for module in model.modules() if isinstance(module, DrawsEachStep)]
     loss_sum = torch.zeros((), device=next(model.parameters()).device)
     num_correct = torch.zeros_like(loss_sum)
@@ -177,15 +193,18 @@ def _stop(metrics: dict[str, float], epoch: int, config: TrialConfig, split: Any
     return ""
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, trained: Trained) -> dict[str, Any]:
+def state(model: nn.Module, optimizer: torch.optim.Optimizer, trained: Trained) -> dict[str, Any]:
+    """What a checkpoint holds."""
     fields = {k: v for k, v in vars(trained).items() if k != "resumed_from"}
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **fields}
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> Trained:
-    state = load_checkpoint(checkpoint)
-    if state is None:
+def resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> Trained:
+    """Bring model and optimiser to where the checkpoint was written, if there is one; the training so far."""
+    held = load_checkpoint(checkpoint)
+    if held is None:
         return Trained()
-    model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
-    return Trained(**state, resumed_from=state["epoch"])
+    model.load_state_dict(held.pop("model"))
+    optimizer.load_state_dict(held.pop("optimizer"))
+    # a training that ended together with others, and is taken up to be measured, was not broken off here
+    return Trained(**{"resumed_from": held["epoch"], **held})

@@ -1,0 +1,65 @@
+"""https://arxiv.org/abs/2102.02344 (HFTA): the members of a group, trained together ahead of everything else.
+
+Each member's training lies in its own ``state.pt``, as if it had been trained alone; ``study.trial`` then finds it at its
+end, evaluates, keeps and measures. So a kill in between, or a worker that does not fuse, changes nothing but last digits.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from study.data import Splits, load_dataset
+from study.data.together import Together
+from study.measurement import measure_during
+from study.models import build_network
+from study.task import Task
+from study.training import Look, Progress
+from study.training.fused import Member, fused_with, train_together
+
+# A dataset, the seed of a split and a device, to the splits there.
+Source = Callable[[str, int, str], Splits]
+
+
+def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, splits: Source) -> Iterator[Progress]:
+    """Train those of ``tasks`` that are to train together and can, ``Task.together`` as one network; yields progress.
+
+    Raises nothing: what a member cannot do, it says when it is run for itself.
+    """
+    groups: dict[tuple[object, ...], list[Task]] = {}
+    for task in tasks:
+        folder = _folder(task, storage)
+        if task.together > 1 and not any((folder / name).exists() for name in ("outcome.json", "final.pt")):
+            groups.setdefault((task.together, *fused_with(task.config)), []).append(task)
+    for group in groups.values():
+        members = []
+        for task in group if len(group) > 1 else ():
+            with contextlib.suppress(Exception):
+                members.append(_member(task, _folder(task, storage), device, splits))
+        if len(members) > 1:
+            for event in train_together(members, Together, at_once=group[0].together):
+                if isinstance(event, Progress):
+                    yield event
+
+
+def _folder(task: Task, storage: Path) -> Path:
+    return storage / "checkpoints" / task.config.trial_key
+
+
+def _member(task: Task, folder: Path, device: torch.device, splits: Source) -> Member:
+    config, dataset = task.config, load_dataset(task.config.dataset)
+    parts = splits(config.dataset, config.split_seed, str(device))
+    model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
+    model = model.to(device)
+    look = None
+    if task.during:
+        look = Look(every=task.every, take=lambda: measure_during(task, parts, dataset.num_classes, model))
+    return Member(
+        model=model,
+        train_split=parts.train,
+        val_split=parts.val,
+        config=config,
+        checkpoint=folder / "state.pt",
+        look=look,
+    )

@@ -1,0 +1,100 @@
+"""https://arxiv.org/abs/2102.02344 (Wang et al. 2021, HFTA): R networks of one structure as one, by ``vmap`` over replicates.
+
+``torch.func.stack_module_state`` puts parameters and buffers (batch norm's running statistics among them) of all replicates
+side by side, ``functional_call`` runs one network on a replicate's, ``vmap`` on all. A convolution becomes one with R groups,
+a linear layer a batched product; nothing of one replicate enters another, so NaN in one stays there.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from study.training.loop import DrawsEachStep
+
+
+class Stack:
+    """The state of R networks of one structure and mode, copied at the start and handed back by ``hand_back``.
+
+    ``flat`` holds all trained parameters in one vector, each parameter's R replicates in a row; ``params`` (R, ...) are
+    views of it, leaves of autograd. ``owner`` says which replicate each value of ``flat`` belongs to. Raises ``ValueError``
+    for a network that cannot be stacked (see ``obstacle``).
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        if reason := obstacle(models[0]):
+            raise ValueError(reason)
+        self.models = list(models)
+        stacked, self.buffers = stack_module_state(self.models)
+        trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+        self._fixed = {name: value for name, value in stacked.items() if name not in trained}
+        chosen = {name: value.detach() for name, value in stacked.items() if name in trained}
+        self.flat = torch.cat([value.flatten() for value in chosen.values()])
+        sizes = [value.numel() for value in chosen.values()]
+        pieces = torch.split(self.flat, sizes)
+        shapes = zip(chosen.items(), pieces, strict=True)
+        self.params = {name: piece.view_as(value).detach().requires_grad_() for (name, value), piece in shapes}
+        rows = torch.arange(len(models), device=self.flat.device)
+        self.owner = torch.cat([rows.repeat_interleave(size // len(models)) for size in sizes])
+        # without values of its own: those of the replicates are put in its place
+        self._structure = copy.deepcopy(models[0]).to("meta")
+        self._drawing = {name: copy.deepcopy(module).cpu() for name, module in _drawing(models[0])}
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __call__(self, pixels: Tensor, *, training: bool) -> Tensor:
+        """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers move on."""
+        self._structure.train(training)
+
+        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self._structure, (params, buffers), (x,))
+            return logits
+
+        logits: Tensor = vmap(one)({**self.params, **self._fixed}, self.buffers, pixels)
+        return logits
+
+    def start_step(self, seeds: Sequence[int]) -> None:
+        """Tell modules that draw each step (``DrawsEachStep``) to do so, for every replicate from its own seed."""
+        for prefix, module in self._drawing.items():
+            drawn: dict[str, list[Tensor]] = {name: [] for name in _passing(module)}
+            for seed in seeds:
+                cast(DrawsEachStep, module).start_step(seed)
+                for name, values in drawn.items():
+                    values.append(module.get_buffer(name).clone())
+            for name, values in drawn.items():
+                self.buffers[f"{prefix}.{name}"].copy_(torch.stack(values), non_blocking=True)
+
+    @torch.no_grad()
+    def hand_back(self) -> None:
+        """Copy parameters and buffers to the networks that they came from."""
+        for name, stacked in {**self.params, **self.buffers}.items():
+            for model, value in zip(self.models, stacked.unbind(), strict=True):
+                _tensor(model, name).copy_(value)
+
+
+def obstacle(model: nn.Module) -> str:
+    """Why replicates of ``model`` cannot train together; empty where they can."""
+    for name, module in _drawing(model):
+        if not _passing(module):
+            return f"module {name!r} draws each step and keeps it in no buffer (persistent=False)"
+    return ""
+
+
+def _drawing(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    named = list(model.named_modules())
+    return [named[at] for at, (_, module) in enumerate(named) if isinstance(module, DrawsEachStep)]
+
+
+def _passing(module: nn.Module) -> list[str]:
+    """Names of the buffers of a module itself that no checkpoint holds."""
+    return [name for name, _ in module.named_buffers(recurse=False) if name in module._non_persistent_buffers_set]
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    prefix, _, leaf = name.rpartition(".")
+    found: Tensor = getattr(model.get_submodule(prefix), leaf)
+    return found
