@@ -84,8 +84,8 @@ class Named(Strict):
 class Resources(Strict):
     """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor.
 
-    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result. Not
-    by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
+    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result.
+    Not by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
     """
 
     cpus: float = Field(default=1, gt=0)
