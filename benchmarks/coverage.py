@@ -1,6 +1,6 @@
 """https://doi.org/10.1080/01621459.1969.10501057 (Hartigan 1969): how often the intervals hold, also where they need not.
 
-    python benchmarks/coverage.py > benchmarks/results/coverage.md
+    python -m benchmarks.coverage > benchmarks/results/coverage.md
 
 Sign-flip intervals assume differences symmetric about their centre. Here they are drawn from symmetric, heavy-tailed and
 skewed families, each centred at a mean of zero, and it is counted how often the interval holds that mean: the sign-flip
@@ -113,7 +113,7 @@ def main() -> None:
         print(name, file=sys.stderr)
     print("# How often intervals hold\n")
     print(
-        f"Made by `python benchmarks/coverage.py`: {NUM_STUDIES:,} simulated studies a number, so that its standard error is "
+        f"Made by `python -m benchmarks.coverage`: {NUM_STUDIES:,} simulated studies a number, so that its standard error is "
         ".002 near .95 and near .05, .005 at most. Coverage is that of .95 intervals of the mean (of the centre, where "
         f"there is no mean). False support: of {NUM_CLAIMS} independent claims, all with a mean of zero, any has its lower "
         f"limit above zero, at a total level of {ALPHA:g}, in the direction that has more of it.\n\n"

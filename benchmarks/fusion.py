@@ -1,7 +1,7 @@
 """https://arxiv.org/abs/2102.02344 (HFTA): a replicate's step in groups of 1 to 16, beside serial and several processes.
 
-    python benchmarks/fusion.py                     # the CPU, one thread a process
-    python benchmarks/fusion.py --device cuda --processes 4
+    python -m benchmarks.fusion                     # the CPU, one thread a process
+    python -m benchmarks.fusion --device cuda --processes 4
 
 Every network at 8x8, batch 32 and 128, and at 32x32, batch 128, on random pixels: whole steps of the code that studies run
 (gathering, forward, backward, SGD), in processor time on a CPU. Serial and every group size are timed in turn; a ratio is
@@ -11,18 +11,15 @@ group size: cifar_resnet, 8x8, width 8, batch 32 (on a GPU: ResNet-20, width 16,
 
 import argparse
 import dataclasses
-import importlib.metadata
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
+from benchmarks.common import hardware, result, spread, versions
 from study.config import TrialConfig
 from study.data.facts import Facts
 from study.execution import timer
@@ -109,20 +106,6 @@ def in_processes(case: Case, device: str, processes: int, seconds: float) -> flo
     return 1000 / sum(steps / taken for steps, taken in done)
 
 
-def spread(values: Sequence[float]) -> str:
-    """``1.23 (1.20-1.31)``."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
-def hardware(device: str) -> str:
-    """The processor's or the card's name."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {torch.get_num_threads()} thread"
-
-
 def main() -> None:
     """Print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,15 +115,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    versions = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
+    gpu = given.device == "cuda"
     print(
-        f"# {hardware(given.device)}; {versions}; n = {given.rounds} rounds; median (least-greatest)"
+        f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; median (least to greatest); one thread"
         f"; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
     print("| case | serial ms | " + " | ".join(f"x{size}" for size in SIZES[1:]) + " | processes |")
     print("|---|---|" + "---|" * len(SIZES))
     goal_case, goal = GOALS[given.device]
-    last = {}
+    last = ""
     for case in (Case(*network, *images) for network in NETWORKS for images in IMAGES):
         if given.only not in str(case):
             continue
@@ -156,11 +139,8 @@ def main() -> None:
         print(f"| {case} | {spread(serial)} | {' | '.join(cells)} | {several} |", flush=True)
         if str(case) == goal_case:
             best = max(ratios, key=lambda size: statistics.median(ratios[size]))
-            last = {
-                "name": "fusion", "ratio": round(statistics.median(ratios[best]), 3), "goal": goal, "n": given.rounds,
-                "low": round(min(ratios[best]), 3), "high": round(max(ratios[best]), 3), "group": best, "case": goal_case,
-            }  # fmt: skip
-    print(json.dumps(last | {"hardware": hardware(given.device), "versions": versions}))
+            last = result("fusion", ratios[best], goal, gpu=gpu, packages=("torch",), group=best, case=goal_case)
+    print(last)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """https://arxiv.org/abs/2102.02344 (HFTA): do replicates that train together end where those trained alone end?
 
-    python benchmarks/fusion_agreement.py
+    python -m benchmarks.fusion_agreement
 
 The same replicates of digits (depth 8, width 8, batch 128, 6 epochs), once in groups of eight and once one by one. They start
 equal and part by rounding, which training amplifies; so the ends are compared as pairs: mean difference, its standard
@@ -9,13 +9,11 @@ differences, the smaller of two operators: how far fusing moves a replicate besi
 """
 
 import argparse
-import importlib.metadata
-import json
-import platform
 import statistics
 
 import torch
 
+from benchmarks.common import result
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.together import Together
@@ -79,19 +77,7 @@ def main() -> None:
             print(f"| {merge} | {name} | {row} | {first:.1e} |", flush=True)
             if name == "val/accuracy":
                 ratios.append(round(statistics.stdev(ends) / max(deviation, 1e-9), 2))
-    versions = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
-    found = {"name": "fusion_agreement", "ratio": min(ratios), "goal": 1.0, "n": given.replicates}
-    print(
-        json.dumps(
-            found
-            | {
-                "low": min(ratios),
-                "high": max(ratios),
-                "hardware": platform.processor() or platform.machine(),
-                "versions": versions,
-            }
-        )
-    )
+    print(result("fusion_agreement", ratios, 1.0, packages=("torch",), replicates=given.replicates))
 
 
 if __name__ == "__main__":

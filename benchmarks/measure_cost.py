@@ -1,0 +1,162 @@
+"""What measuring costs: each statistic beside training, and beside the same written straightforwardly.
+
+    python -m benchmarks.measure_cost [--device cuda] [--spec cifar10] [--rounds 3] [--shrink 16]
+
+A ResNet-20 with squeeze-and-excitation on random 32x32 images, weights as drawn (no cost depends on them but how soon a
+Lanczos run or a power iteration converges). Statistics are timed at the settings of ``--spec`` with the number of samples
+divided by ``--shrink``, and scaled back: what they cost grows with the number of samples. The straightforward side
+(``straightforward.py``) gets as few samples as it can do in reasonable time. The budget: a tenth of a replicate's training.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks import straightforward
+from benchmarks.common import print_table, result, spread
+from search_spaces import load_spec
+from study.config import TrialConfig
+from study.data.facts import dataset_facts
+from study.models import build_network
+from study.registry import STATISTICS
+from study.smoothness import MeasureContext, measure, parse_settings
+
+BUDGET = 0.1
+SIZES = ("num_samples", "num_pairs")
+# Samples of the straightforward side, and the estimate of ours that it gives too (to a relative 1e-3).
+PEERS: dict[str, tuple[Callable[[MeasureContext, int], float], int, str]] = {
+    "input_jacobian": (straightforward.input_jacobian, 4, "jacobian_unit_logits_mean_log"),
+    "noise_stability": (straightforward.noise_stability, 16, "noise_64_l1"),
+    "path": (straightforward.path, 4, "path_same_label_flips"),
+    "input_curvature": (straightforward.input_curvature, 8, "curvature_1_mean"),
+    "local_lipschitz": (straightforward.local_lipschitz, 4, "lipschitz_logits_mean"),
+    "attention_importance": (straightforward.attention_importance, 2, ""),
+    "hessian": (straightforward.hessian, 32, "hessian_top_eigenvalue"),
+}
+
+
+def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds, and what came out."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, found
+
+
+def context_of(device: str) -> MeasureContext:
+    """A network with every part that a statistic asks for, and random images."""
+    config = TrialConfig.from_mapping(
+        {"dataset": "cifar10", "depth": 20, "seed": 1, "split_seed": 1, "attention": "se", "attention_form": "mul"}
+    )
+    model = build_network(config, num_classes=10, mean=(0.5,) * 3, deviation=(0.25,) * 3).to(device).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(1024, 3, 32, 32, generator=generator).to(device) for name in ("train", "val", "test")}
+    labels = {name: (torch.arange(1024) % 10).to(device) for name in images}
+    found = MeasureContext.calibrated(model=model, images=images, labels=labels, num_classes=10, seed=1)
+    return dataclasses.replace(found, temperature=1.0, temperature_converged=True)
+
+
+def training_seconds(context: MeasureContext, epochs: int, batch: int, device: str) -> float:
+    """A replicate's training: one step timed (after another), times its steps."""
+    x, y = context.images["train"][:batch], context.labels["train"][:batch]
+    optimizer = torch.optim.SGD(context.model.parameters(), lr=0.0, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        functional.cross_entropy(context.model(x), y).backward()
+        optimizer.step()
+
+    context.model.train()
+    step()
+    seconds, _ = timed(step, device)
+    context.model.eval()
+    optimizer.zero_grad(set_to_none=True)
+    return seconds * epochs * (dataset_facts("cifar10").num_train // batch)
+
+
+def shrunk(name: str, given: dict[str, Any], num: int | None, shrink: int) -> tuple[dict[str, Any], float]:
+    """Settings with fewer samples (``num`` of them, or a share), and how many times as many the whole has."""
+    settings = parse_settings(name, given)
+    fewer, times = dict(given), 1.0
+    for key in SIZES:
+        if hasattr(settings, key):
+            fewer[key] = num or max(2, getattr(settings, key) // shrink)
+            times = max(times, getattr(settings, key) / fewer[key])
+    return fewer, times
+
+
+def main() -> None:
+    """Time both sides in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--spec", default="cifar10")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shrink", type=int, default=16)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    spec, device = load_spec(options.spec), options.device
+    in_preset = spec.measure.statistics
+    context = context_of(device)
+    epochs, batch = int(spec.fixed["epochs"]), int(spec.fixed["batch_size"])
+    training = [training_seconds(context, epochs, batch, device) for _ in range(options.rounds)]
+
+    rows, suite = [], [0.0] * options.rounds
+    for name in sorted(STATISTICS.names(), key=lambda name: name not in in_preset):
+        given = in_preset.get(name, {})
+        settings, times = shrunk(name, given, None, options.shrink)
+        peer, num, same = PEERS.get(name, (None, 0, ""))
+        ours, ratios = [], []
+        for number in range(options.rounds):
+            run = parse_settings(name, settings)
+            seconds, _ = timed(lambda n=name, s=run: measure(n, s, dataclasses.replace(context, kept={})), device)
+            ours.append(seconds * times)
+            if peer is not None:
+                few = parse_settings(name, shrunk(name, given, num, 1)[0])
+                mine, found = timed(lambda n=name, s=few: measure(n, s, context), device)
+                theirs, value = timed(lambda p=peer, n=num: p(context, n), device)
+                if same and abs(found[same].value - value) > 1e-2 * abs(value) + 1e-6:
+                    raise SystemExit(f"{name}: {same} is {found[same].value:.6g} here, {value:.6g} straightforwardly")
+                ratios.append(theirs / mine)
+            if name in in_preset:
+                suite[number] += ours[-1]
+        share = [100 * mine / whole for mine, whole in zip(ours, training, strict=True)]
+        rows.append(
+            [
+                name + ("" if name in in_preset else " *"),
+                str(next((getattr(parse_settings(name, given), key) for key in SIZES if key in settings), "-")),
+                spread(ours),
+                spread(share),
+                spread(ratios) if ratios else "-",
+            ]
+        )
+    print_table(
+        f"{options.spec} on ResNet-20 + SE, 32x32, {device}: training {spread(training)} s; n = {options.rounds}, median "
+        "(least to greatest); * not in the preset, at its defaults",
+        ["statistic", "samples", "seconds a network", "% of training", "straightforward / ours"],
+        rows,
+    )
+    share = [mine / whole for mine, whole in zip(suite, training, strict=True)]
+    print(f"the preset's suite: {spread([100 * s for s in share])} % of a replicate's training")
+    print(
+        result(
+            "measure_cost",
+            [BUDGET / s for s in share],
+            1.0,
+            gpu=device == "cuda",
+            packages=("torch", "hessian-eigenthings"),
+            share=round(statistics.median(share), 4),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
