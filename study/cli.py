@@ -30,16 +30,17 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="An MLflow store or server; SQLite under the results folder if left out."),
 ]
+PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
 RESULTS = Path("results")
 
 
 @app.command()
-def plan(spec: SpecArgument, override: SetOption = []) -> None:  # noqa: B006
+def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:  # noqa: B006
     """Show cells, trials, cost and power of a study; runs nothing."""
     from study.describe import open_console, print_plan
     from study.plan import make_plan
 
-    print_plan(make_plan(_spec(spec, override), needs_data=False), open_console())
+    print_plan(make_plan(_spec(spec, override), needs_data=False), open_console(), price)
 
 
 @app.command()
