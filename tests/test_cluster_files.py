@@ -267,3 +267,32 @@ def test_a_typo_in_kuberays_file_is_found(path: str) -> None:
     assert list(unknown_fields(cluster, RAY_CLUSTER)) == [
         f"no field {re.sub('/[0-9]+', '', path).replace('/', '.')}.imag"
     ]
+
+
+def test_the_pages_commands_exist() -> None:
+    """Every ``ray`` and ``fmm-study`` command of docs/cluster.md and SECURITY.md, and each of its long options."""
+    import typer
+    from ray.dashboard.modules.job.cli import job_cli_group
+    from ray.scripts.scripts import cli
+
+    from study.cli import app
+
+    known = {"ray": dict(cli.commands), "ray job": dict(job_cli_group.commands)}
+    known["fmm-study"] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    text = "".join((ROOT / name).read_text() for name in ("docs/cluster.md", "SECURITY.md")).replace("\\\n", "")
+    # what stands in code: indented, or in backquotes on one line
+    code = re.findall(r"^ {4,}(.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
+    seen = 0
+    for line in code:
+        for program, name, options in re.findall(
+            r"(?<![\w/-])(ray job|ray|fmm-study) ([a-z][a-z_-]*)([^|;&`']*)", line
+        ):
+            if name == "job" or f"{program} {name}" == "ray symmetric-run":
+                continue
+            assert name in known[program], f"{program} {name}"
+            there = {option for parameter in known[program][name].params for option in parameter.opts}
+            entry = options.split(" -- ")[0]
+            unknown = set(re.findall(r"(?<= )--[a-z][\w-]*", entry)) - there
+            assert not unknown, f"{program} {name}: {unknown}"
+            seen += 1
+    assert seen > 25
