@@ -93,7 +93,7 @@ def attention_importance(context: MeasureContext, num: int) -> float:
 
     x, y = context.sample("test", num, "attention_importance/test")
     total = 0.0
-    for module in gated_modules(context.model).values():
+    for module, _ in gated_modules(context.model).values():
         held: list[int] = []
         probe = module.register_forward_pre_hook(lambda module, given, into=held: into.append(given[0].shape[1]))
         with torch.no_grad():

@@ -20,8 +20,11 @@ from study.schema import STATES
 from study.workspace import Workspace
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing."""
+def print_plan(plan: Plan, console: Console, price: float | None = None) -> None:
+    """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing.
+
+    ``price``: of a GPU hour, or of a core's hour where the study trains on the CPU.
+    """
     spec, device = plan.spec, forecast_device(plan)
     cells = forecast(plan, device)
     table = Table("cell", *_right("parameters", "MFLOPs", "s a search trial", "s a confirm", "s measuring"), box=None)
@@ -46,6 +49,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     ]
     if spec.joint:
         lines = plan_lines(plan, cells)
+    if price is not None:
+        lines.append(money(total_seconds(plan, cells), spec.resources.cpus, spec.resources.gpus, price, device))
     if spec.demonstration:
         lines.append(DEMONSTRATION)
     for line in lines:
@@ -82,6 +87,15 @@ def gpu_hours(seconds: float, gpus: float) -> str:
     hours = seconds / 3600
     shared = f", up to {hours:,.1f} where trials that share one slow each other down" if gpus < 1 else ""
     return f"{hours * gpus:,.1f} GPU hours{shared}"
+
+
+def money(seconds: float, cpus: float, gpus: float, price: float, device: str) -> str:
+    """What ``seconds`` of trials cost at ``price`` an hour of one GPU (a core where ``gpus`` is 0), timed on ``device``."""
+    if gpus and device != "cuda":
+        return "money: there is no GPU here to time steps on; plan on a host with one"
+    unit, most = ("GPU" if gpus else "core"), price * seconds / 3600
+    shared = f", up to {most:,.2f} where trials that share one slow each other down" if 0 < gpus < 1 else ""
+    return f"money: {most * (gpus or cpus):,.2f} at {price:g} a {unit} hour{shared}; idle hours come on top"
 
 
 def _warnings(plan: Plan) -> list[str]:

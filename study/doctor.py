@@ -150,14 +150,18 @@ def _storage(storage: Path) -> str:
 def _tracking(uri: str | None) -> str:
     if uri is None:
         return "embedded (SQLite under the results folder)"
+    from study.tracking.store import masked, without_credentials
+
     if not uri.startswith(("http://", "https://")):
-        return uri
+        return masked(uri)
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS) as answer:
-            return f"{uri}: {answer.status}"
+        with urllib.request.urlopen(
+            f"{without_credentials(uri).rstrip('/')}/health", timeout=_SERVER_SECONDS
+        ) as answer:
+            return f"{masked(uri)}: {answer.status}"
     except (urllib.error.URLError, OSError) as error:
         advice = "start it (mlflow server --host 127.0.0.1); a study runs without it and its view is replayed later"
-        raise Ailment(f"{uri} does not answer: {error}", advice) from None
+        raise Ailment(f"{masked(uri)} does not answer: {masked(str(error))}", advice) from None
 
 
 def _dataset(name: str) -> str:

@@ -82,8 +82,15 @@ def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
 
 
 def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
-    """Seconds of training and measuring of the whole study, in one worker."""
+    """Seconds of training and measuring of the whole study, in one worker.
+
+    In a joint search, whose cells have no budget of their own, each trial is one of a cell of mean cost.
+    """
     blocks, spec = plan.spec.blocks, plan.spec
+    if spec.joint:
+        search = sum(cell.search_seconds for cell in cells) / len(cells)
+        confirm = sum(cell.confirm_seconds + cell.measure_seconds for cell in cells) / len(cells)
+        return plan.num_search * search + plan.num_confirm * confirm
     each = (
         spec.budget.search_trials * cell.search_seconds
         + spec.replicates * (cell.confirm_seconds + cell.measure_seconds + cell.during_seconds + cell.short_seconds)

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 
 from analysis.pareto import pareto_table
 from analysis.tables import Inputs
-from study.forecast import CellForecast
+from study.forecast import CellForecast, total_seconds
 from study.plan import Plan
 
 
 def plan_lines(plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
-    """Trials, objectives and expected time, a cell of mean cost taken for each trial."""
+    """Trials, objectives and expected time."""
     spec = plan.spec
     assert spec.joint is not None
     wanted = ", ".join(f"{objective.direction} {objective.name}" for objective in spec.joint.objectives)
-    search = sum(cell.search_seconds for cell in cells) / len(cells)
-    confirm = sum(cell.confirm_seconds + cell.measure_seconds for cell in cells) / len(cells)
-    seconds = plan.num_search * search + plan.num_confirm * confirm
+    seconds = total_seconds(plan, list(cells))
     budget = spec.budget
     guided = spec.blocks * (budget.search_trials - budget.startup_trials)
     return [

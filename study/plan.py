@@ -15,7 +15,7 @@ from study import models
 from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset
 from study.errors import UserError, nearest
-from study.plugins import load_plugins
+from study.plugins import load_plugins, refuse_foreign
 from study.registry import (
     ATTENTION_FORMS,
     ATTENTIONS,
@@ -123,6 +123,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
 
     With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts.
     """
+    refuse_foreign([*spec.plugins, *filter(None, [spec.space.partition(":")[0]])])
     load_plugins(spec.plugins, str(Path.cwd()) if spec.plugins else "")
     for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
         for name in names:

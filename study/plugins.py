@@ -2,17 +2,19 @@
 
 A plug-in is a module whose import registers parts (``from study.registry import MERGES`` and a decorator). It is found
 through the entry-point group ``fmm_study.plugins`` of an installed distribution, or named in a specification
-(``plugins: [module]``). Importing a module runs its code: only a user's own, or trusted, modules belong there. The list
-enters no trial key; the names of levels do.
+(``plugins: [module]``). Importing a module runs its code, and a specification may come from someone else: what it names and
+is not installed as a plug-in runs only where ``FMM_STUDY_PLUGINS`` says so. The list enters no trial key; the names of
+levels do.
 """
 
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +29,7 @@ from study.models.initialise import initialise
 from study.registry import ATTENTION_FORMS, MERGES
 
 GROUP = "fmm_study.plugins"
+ALLOWED = "FMM_STUDY_PLUGINS"
 _CHANNELS = 8
 
 
@@ -42,6 +45,20 @@ def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
         import_plugin(point.module)
     for name in modules:
         import_plugin(name)
+
+
+def refuse_foreign(modules: Iterable[str]) -> None:
+    """Raise ``UserError`` for modules of a specification that its user neither installed as plug-ins nor named in ``ALLOWED``.
+
+    For the driver: what it lets through, workers import.
+    """
+    allowed = {point.module for point in importlib.metadata.entry_points(group=GROUP)}
+    allowed |= {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
+    if foreign := sorted(set(modules) - allowed):
+        raise UserError(
+            f"plugins, space: the specification would run the code of {', '.join(foreign)}; if you have read it or it is "
+            f"yours: export {ALLOWED}={','.join(foreign)}"
+        )
 
 
 def import_plugin(name: str) -> ModuleType:

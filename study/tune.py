@@ -285,7 +285,11 @@ def _nothing() -> None:
 
 
 def _slots(cpus: float, gpus: float) -> int:
-    """How many groups the cluster runs at once. Raises ``UserError`` when it cannot hold one."""
+    """How many groups the cluster runs at once; ``FMM_STUDY_SLOTS`` of one that grows by what waits. Raises ``UserError``."""
+    if slots := os.environ.get("FMM_STUDY_SLOTS"):
+        if not slots.isdecimal() or slots == "0":
+            raise UserError(f"FMM_STUDY_SLOTS = {slots!r}: a whole number from 1 is expected")
+        return int(slots)
     held = ray.cluster_resources()
     for name, asked, there in (("cpus", cpus, held.get("CPU", 0.0)), ("gpus", gpus, held.get("GPU", 0.0))):
         if asked > there:

@@ -7,6 +7,7 @@ levels, blocks, trials or statistics, and is refused, naming the value, when it 
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -31,9 +32,16 @@ _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one study."""
+    """Paths of one study. Raises ``UserError`` for an address, such as ``s3://bucket``."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        # as a path, s3://bucket would be a folder called "s3:"
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.root)):
+            raise UserError(
+                f"--storage {self.root.parent}: a folder is needed, on a filesystem that all hosts share (NFS)"
+            )
 
     @property
     def ledger(self) -> Path:

@@ -11,9 +11,9 @@ from search_spaces import load_spec
 from search_spaces.load import parse_spec
 from study import forecast as forecasting
 from study.data import dataset_facts, load_dataset
-from study.describe import gpu_hours
+from study.describe import gpu_hours, money
 from study.errors import UserError
-from study.forecast import forecast, total_seconds
+from study.forecast import CellForecast, forecast, total_seconds
 from study.plan import make_plan
 from study.registry import DATASETS
 from study.training.penalty import jacobian_penalty
@@ -91,3 +91,21 @@ def test_too_few_pairs_are_said_to_see_nothing() -> None:
 def test_gpu_hours_of_fractions_and_of_several() -> None:
     assert gpu_hours(7200, 2) == "4.0 GPU hours"
     assert gpu_hours(7200, 0.25) == "0.5 GPU hours, up to 2.0 where trials that share one slow each other down"
+
+
+def test_money_by_what_a_trial_occupies() -> None:
+    assert money(7200, 1, 2, 2.5, "cuda") == "money: 10.00 at 2.5 a GPU hour; idle hours come on top"
+    assert money(7200, 3, 0, 0.1, "cpu") == "money: 0.60 at 0.1 a core hour; idle hours come on top"
+    assert "0.50 at 1 a GPU hour, up to 2.00 where trials" in money(7200, 1, 0.25, 1, "cuda")
+    assert "no GPU here" in money(7200, 1, 1, 2.5, "cpu")
+
+
+def test_a_joint_search_costs_its_trials_at_the_mean_cell() -> None:
+    plan = make_plan(load_spec("joint"), needs_data=False)
+    rest = dict.fromkeys(
+        ("params", "flops", "short_seconds", "landscape_seconds", "during_seconds", "training_flops"), 0
+    )
+    cells = [
+        CellForecast(cell="", search_seconds=s, confirm_seconds=10 * s, measure_seconds=1, **rest) for s in (1.0, 3.0)
+    ]
+    assert total_seconds(plan, cells) == plan.num_search * 2 + plan.num_confirm * 21

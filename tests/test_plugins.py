@@ -1,5 +1,6 @@
 """Plug-ins: the code of ``docs/plugins.md`` is run as it stands there; faults are one line; the contract can be failed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def test_the_pages_study_runs_with_the_pages_levels(tmp_path):
     import json
 
     written(tmp_path)
-    done = subprocess.run([sys.executable, "-c", STUDY], cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = os.environ | {"FMM_STUDY_PLUGINS": "my_levels,my_space"}
+    command = [sys.executable, "-c", STUDY]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["cells"] == ["stripes/d8/add", "stripes/d8/geometric", "stripes/d8/add/peak.mul"]
@@ -138,8 +141,10 @@ def test_an_installed_distribution_is_found_by_its_entry_point(module, tmp_path,
     assert plugin_sources([])["entered_one"]["digest"] != source["digest"]
 
 
-def test_plugins_rename_no_trial(spec_of):
+def test_plugins_rename_no_trial(spec_of, monkeypatch):
     from study.plan import make_plan
+
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "study.plugins")
 
     plain, named = (make_plan(spec_of(plugins=plugins)) for plugins in ([], ["study.plugins"]))
     keys = [plan.confirm_config(plan.cells[0], 0, 0, {"lr": 0.1}).trial_key for plan in (plain, named)]

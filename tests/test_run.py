@@ -97,3 +97,46 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
     log = log_of(tmp_path / "results").read_text()
     assert "resources.gpus = 64 but" in log and "Traceback" not in log
     assert json.loads((tmp_path / "results/kill/study.json").read_text())["resources"]["gpus"] == 64
+
+
+@pytest.mark.slow
+def test_a_cluster_that_grows_from_no_gpu(tmp_path: Path) -> None:
+    """A head without a GPU, a study that needs one, and a host that comes once groups wait: refused, or waited for."""
+    factors = "{merge: [add, mul], attention: [none], attention_form: [none], depth: [8]}"
+    spec = fake_spec(tmp_path, resources="{cpus: 0.5, gpus: 1, group: 2}", factors=factors, blocks=1)
+    script = f"""
+import os, threading, time
+os.environ["FMM_STUDY_DEVICE"] = "cpu"
+import ray
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "num_gpus": 0}})
+ray.init(cluster.address, log_to_driver=False)
+from pathlib import Path
+from search_spaces import load_spec
+from study import driver
+from study.errors import UserError
+from study.workspace import Workspace
+spec, workspace = load_spec({str(spec)!r}), Workspace(Path({str(tmp_path)!r}) / "results/kill")
+for slots, said in (("", "resources.gpus = 1 but 0 are there"), ("many", "FMM_STUDY_SLOTS = 'many'")):
+    os.environ["FMM_STUDY_SLOTS"] = slots
+    try:
+        driver.run(spec, workspace)
+    except UserError as error:
+        assert said in str(error), error
+    else:
+        raise AssertionError(slots)
+os.environ["FMM_STUDY_SLOTS"] = "2"
+done = []
+running = threading.Thread(target=lambda: done.append(driver.run(spec, workspace)))
+running.start()
+while not ray.util.placement_group_table():  # what an autoscaler sees: groups that wait for a GPU
+    time.sleep(0.2)
+cluster.add_node(num_cpus=1, num_gpus=1)
+running.join()
+assert done == [True]
+ray.shutdown()
+cluster.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(results(tmp_path / "results")) == 6

@@ -42,6 +42,7 @@ def spec(monkeypatch):
     """A specification whose space is the function given (``chosen`` at first)."""
     module = types.ModuleType("own_space")
     monkeypatch.setitem(sys.modules, "own_space", module)
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "own_space,nowhere_space")
 
     def make(function=chosen, text=TEXT):
         load_space.cache_clear()

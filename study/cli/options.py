@@ -28,6 +28,7 @@ FromOption = Annotated[
         help="Read from this MLflow store or server instead of the folder; SPEC may then be the study's name there.",
     ),
 ]
+PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
 RESULTS = Path("results")
 
 

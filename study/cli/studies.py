@@ -9,6 +9,7 @@ from study.cli.options import (
     RESULTS,
     AddressOption,
     CpusOption,
+    PriceOption,
     SetOption,
     SpecArgument,
     StorageOption,
@@ -21,13 +22,13 @@ commands = typer.Typer()
 
 
 @commands.command()
-def plan(spec: SpecArgument, override: SetOption = []) -> None:  # noqa: B006
+def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:  # noqa: B006
     """Show cells, trials, cost and power of a study; runs nothing."""
     from study.console import open_console
     from study.describe import print_plan
     from study.plan import make_plan
 
-    print_plan(make_plan(checked_spec(spec, override), needs_data=False), open_console())
+    print_plan(make_plan(checked_spec(spec, override), needs_data=False), open_console(), price)
 
 
 @commands.command()

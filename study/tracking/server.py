@@ -4,7 +4,6 @@ https://mlflow.org/docs/latest/self-hosting/architecture/tracking-server/
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from study.errors import UserError
+from study.tracking.store import without_credentials
 
 START_SECONDS = 90.0
 
@@ -26,15 +26,16 @@ def serving(uri: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken or the server does not come up.
     """
     if uri.startswith(("http://", "https://")):
-        yield re.sub(r"://[^\s@]*@", "://", uri)
+        yield without_credentials(uri)
         return
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--workers", "1"]
+    # the store by a variable: arguments, with whatever password the address holds, are for all users of a machine to see;
     # a process group of its own: uvicorn's workers outlive a server that is merely killed
     process = subprocess.Popen(
         [*command, "--port", str(port)],
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

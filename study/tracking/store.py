@@ -46,9 +46,16 @@ def tracking_uri(uri: str | None, results: Path) -> str:
 
 
 def masked(text: str) -> str:
-    """``text`` without user names and passwords of addresses in it."""
-    text = re.sub(r"://[^\s@]*@", "://***@", text)
-    return re.sub(r"([?&](?:password|token|sslpassword)=)[^&\s'\"]*", r"\1***", text, flags=re.IGNORECASE)
+    """``text`` without user names, passwords and tokens of addresses in it; rather more is hidden than less."""
+    text = re.sub(r"://\S*@", "://***@", text)
+    text = re.sub(r"[^\s'\"/]+:[^\s'\"/]+@", "***@", text)  # an address whose scheme was forgotten
+    secret = r"([?&][\w-]*(?:password|token|secret|key|signature)=)[^&\s'\"]*"
+    return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)
+
+
+def without_credentials(uri: str) -> str:
+    """``uri`` as a browser needs it: no user name, no password."""
+    return re.sub(r"://\S*@", "://", uri)
 
 
 @dataclass(kw_only=True)
