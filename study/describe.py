@@ -19,6 +19,9 @@ from study.plan import Plan
 from study.schema import STATES
 from study.workspace import Workspace
 
+# Measuring in mid-training that takes a larger share of training than this is warned of.
+MOST_DURING = 0.1
+
 
 def print_plan(plan: Plan, console: Console, price: float | None = None) -> None:
     """Cells with their cost, trials, model-guided suggestions, forecast, power. Times a few steps, trains nothing.
@@ -44,6 +47,7 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
         "shared by all cells",
         _size(cells),
         _expected(plan, cells, device),
+        *_measuring(plan, cells),
         *power_lines(spec),
         *_warnings(plan),
     ]
@@ -55,6 +59,25 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
         lines.append(DEMONSTRATION)
     for line in lines:
         say(console, line)
+
+
+def _measuring(plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
+    """What measuring costs beside training; a warning where measuring in mid-training takes more than a tenth of it."""
+    training = sum(cell.confirm_seconds for cell in cells)
+    if not any(True for _ in plan.spec.measure.all()) or not training:
+        return []
+    after, during = sum(cell.measure_seconds for cell in cells), sum(cell.during_seconds for cell in cells)
+    line = f"measuring a confirmed replicate: {after / training:.0%} of its training"
+    if plan.spec.measure.during:
+        line += f", and {during / training:.0%} in mid-training"
+    lines = [line + ", timed here on a small network"]
+    if during > MOST_DURING * training:
+        every = plan.spec.measure.during.every if plan.spec.measure.during else 0
+        lines.append(
+            f"warning: measuring in mid-training takes more than {MOST_DURING:.0%} of it: measure.during.every = {every} "
+            "could be larger, or the number of samples smaller"
+        )
+    return lines
 
 
 def _shortened(plan: Plan) -> str:

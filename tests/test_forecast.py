@@ -1,5 +1,6 @@
 """The plan's forecast: facts agree with the data, costs with the networks, and words with the numbers."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from search_spaces import load_spec
 from search_spaces.load import parse_spec
 from study import forecast as forecasting
 from study.data import dataset_facts, load_dataset
-from study.describe import gpu_hours, money
+from study.describe import _measuring, gpu_hours, money
 from study.errors import UserError
 from study.forecast import CellForecast, forecast, total_seconds
 from study.plan import make_plan
@@ -57,6 +58,29 @@ def test_costs_add_up() -> None:
         assert cell.training_flops == images * 3 * cell.flops
     expected = 3 * sum(2 * c.search_seconds + c.confirm_seconds + c.measure_seconds for c in cells)
     assert total_seconds(plan, cells) == pytest.approx(expected)
+
+
+def test_shortened_trainings_pictures_and_looks_cost_too() -> None:
+    text = TINY.replace("search_epochs: 2}", "search_epochs: 2, shortened: [0.25, 0.5]}").replace(
+        "num_samples: 8}}}",
+        "num_samples: 8}}, landscapes: {path: {num_pairs: 4}}, during: {every: 3, statistics: {path: {}}}}",
+    )
+    plan = make_plan(parse_spec(text, "test"))
+    cells = forecast(plan)
+    for cell in cells:
+        # one epoch and two, each measured
+        assert cell.short_seconds == pytest.approx(3 / 4 * cell.confirm_seconds + 2 * cell.measure_seconds)
+        # two looks, after epochs 3 and 4, at a path of 1,000 pairs; pictures of 4 pairs are cheaper
+        assert cell.during_seconds > 2 * cell.landscape_seconds > 0
+    each = (
+        2 * c.search_seconds + c.confirm_seconds + c.measure_seconds + c.during_seconds + c.short_seconds for c in cells
+    )
+    pictures = sum(c.landscape_seconds for c in cells)  # of one block alone
+    assert total_seconds(plan, cells) == pytest.approx(3 * sum(each) + pictures)
+    told = " ".join(_measuring(plan, cells))
+    assert "in mid-training" in told and "warning: measuring in mid-training takes more than 10%" in told
+    cheap = [dataclasses.replace(c, during_seconds=0.01 * c.confirm_seconds) for c in cells]
+    assert "warning" not in " ".join(_measuring(plan, cheap))
 
 
 def test_a_penalty_is_part_of_the_step_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
