@@ -27,6 +27,7 @@ from analysis.levels import LevelReading, level_readings
 from analysis.pooled_claims import pooled_judgements
 from analysis.records import current_records
 from analysis.trials import trials_table
+from analysis.units import with_units
 from search_spaces.spec import Spec
 from study.ledger import Contents
 from study.registry import TABLES, discover
@@ -121,10 +122,9 @@ class Inputs:
 
 
 def build_table(inputs: Inputs, name: str) -> pa.Table:
-    """One registered table. Raises ``UserError`` for an unknown name."""
+    """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
     discover("analysis")
-    table: pa.Table = TABLES[name].build(inputs)
-    return table
+    return with_units(TABLES[name].build(inputs))
 
 
 def build_tables(
