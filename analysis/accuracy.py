@@ -70,7 +70,7 @@ def accuracy_table(inputs: Inputs) -> pa.Table:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for head in planned_cells(spec, inputs.trials):
         groups.setdefault((head["dataset"], head["depth"]), []).append(head)
-    planned = None if spec.joint else spec.blocks * spec.replicates
+    further = inputs.course.further if inputs.course else {}
     rows = []
     for heads in groups.values():
         values = [_values(confirmed.get(head["cell"], [])) for head in heads]
@@ -80,7 +80,7 @@ def accuracy_table(inputs: Inputs) -> pa.Table:
             rows.append(
                 {
                     **head,
-                    "n_planned": planned,
+                    "n_planned": None if spec.joint else further.get(head["cell"], spec.looks[0]) * spec.replicates,
                     **_numbers(list(reached.values())),
                     **_states(confirmed.get(head["cell"], [])),
                     "p_others": p_others if i == first else None,

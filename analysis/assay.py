@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from analysis.compare import compare
-from analysis.grid import confirm_grid, strata_of
+from analysis.grid import ConfirmGrid, Stratum, confirm_grid, strata_of
 from analysis.outcomes import ReadOutcome
 from analysis.readings import readings
 from analysis.wording import effect_text
@@ -44,16 +44,10 @@ def assay_results(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
     The difference is seen if its interval at ``spec.alpha`` lies above zero, or if networks without skips fail more often
     (exact McNemar).
     """
-    if "merge" not in spec.factor_names():
-        return []
     grid = confirm_grid(spec, trials)
-    deepest = {}
-    for dataset, strata in strata_of(spec, grid, _KNOWN).items():
-        if strata:
-            depths = [(_depth(spec, grid.cells[s.arm].levels.get("depth")), s.label) for s in strata]
-            deepest[dataset] = max(depths)[1]
+    deepest = {dataset: stratum.label for dataset, stratum in deepest_strata(spec, grid).items()}
     results = []
-    for reading in readings(spec, grid, [_KNOWN], [_OUTCOME]):
+    for reading in readings(spec, grid, [_KNOWN] if deepest else [], [_OUTCOME]):
         if deepest.get(reading.dataset) != reading.stratum:
             continue
         row = compare(
@@ -62,7 +56,7 @@ def assay_results(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
             outcome=_OUTCOME,
             alpha=spec.alpha,
             equal=reading.equal,
-            planned=spec.blocks * spec.replicates,
+            planned=reading.planned,
             chance=(chance or {}).get(reading.dataset),
         )
         low, p = row["ci_low"], row["mcnemar_p"]
@@ -77,6 +71,18 @@ def assay_results(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
         where = reading.stratum.replace("=", " ")
         results.append(AssayResult(dataset=reading.dataset, where=where, seen=seen, found=found or "no pairs"))
     return results
+
+
+def deepest_strata(spec: Spec, grid: ConfirmGrid) -> dict[str, Stratum]:
+    """Dataset -> where the known difference is looked for: the cells without skips at the greatest depth, and their twins."""
+    if "merge" not in spec.factor_names():
+        return {}
+    found = strata_of(spec, grid, _KNOWN)
+    return {
+        dataset: max(strata, key=lambda s: (_depth(spec, grid.cells[s.arm].levels.get("depth")), s.label))
+        for dataset, strata in found.items()
+        if strata
+    }
 
 
 def _depth(spec: Spec, depth: object) -> float:

@@ -1,6 +1,6 @@
 """One comparison of a claim, its effect and limits turned so that positive is what the claim says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from analysis.compare import MAX_INELIGIBLE
 from analysis.image_variance import images_interval
 from analysis.outcomes import other_scales
 from analysis.power import pairs_needed, smallest_detectable, smallest_detectable_t
-from analysis.signflip import sign_flip_interval
+from analysis.rule import Rule
 from analysis.verdicts import Limits, comparison_verdict, oriented
 from analysis.wording import levels_text, outcome_text
 from search_spaces.spec import Outcome
@@ -52,6 +52,11 @@ class ClaimPart:
         return Limits(low=self.low, high=self.high, high_of_k=self.high_of_k, margin=self.outcome.margin)
 
     @property
+    def lost(self) -> bool:
+        """Whether no further pair can bring a verdict: a failure or an unequal budget stays in the comparison."""
+        return bool(self.row["n_unequal"] or ("/" in self.row["outcome"] and failures_text(self.row)))
+
+    @property
     def verdict(self) -> str:
         """The verdict of this comparison alone."""
         return comparison_verdict(self.limits) if self.limits else "undecided"
@@ -81,32 +86,36 @@ class ClaimPart:
 def claim_part(
     row: Mapping[str, Any],
     outcome: Outcome,
-    differences: Sequence[float],
+    differences: Mapping[int, float],
     scales: Mapping[str, float | None],
     level: float,
     num_parts: int,
     planned: int,
+    rule: Rule,
 ) -> ClaimPart:
-    """From a primary row of the effects table and the differences behind it.
+    """From a primary row of the effects table and the differences behind it, one a block or replicate.
 
     ``scales`` maps other outcomes of the same contrast to their mean differences; ``level`` is the claim's,
-    ``planned`` the number of pairs the study plans.
+    ``planned`` the number of pairs the study plans, ``rule`` gives the intervals.
     """
     turn = 1.0 if outcome.better == "higher" else -1.0
     numbers: dict[str, Any] = dict.fromkeys(
         ("effect", "low", "high", "high_of_k", "smallest_detectable", "sign_flip", "images")
     )
     numbers["counts_images"] = False
-    if len(differences):
+    if differences:
+        by_now = rule.level_by_now(level)
         numbers["effect"] = turn * row["mean_difference"] + 0.0
-        flips, images = _intervals(row, outcome, differences, level)
+        flips, images = _intervals(row, outcome, differences, level, rule)
         numbers |= {"sign_flip": flips, "images": images, "counts_images": _wider(flips, images) == images}
         numbers["low"], numbers["high"] = _wider(flips, images)
-        numbers["high_of_k"] = _wider(*_intervals(row, outcome, differences, level / num_parts))[1]
+        numbers["high_of_k"] = numbers["high"]
+        if num_parts > 1:
+            numbers["high_of_k"] = _wider(*_intervals(row, outcome, differences, level / num_parts, rule))[1]
         if numbers["counts_images"]:
-            numbers["smallest_detectable"] = smallest_detectable_t(row["images_se"], row["images_df"], level)
+            numbers["smallest_detectable"] = smallest_detectable_t(row["images_se"], row["images_df"], by_now)
         elif row["sd_difference"] is not None:
-            numbers["smallest_detectable"] = smallest_detectable(len(differences), level, row["sd_difference"])
+            numbers["smallest_detectable"] = smallest_detectable(len(differences), by_now, row["sd_difference"])
     chance = row["mean_difference_failures_at_chance"]
     return ClaimPart(
         row=row,
@@ -120,11 +129,14 @@ def claim_part(
 
 
 def _intervals(
-    row: Mapping[str, Any], outcome: Outcome, differences: Sequence[float], level: float
+    row: Mapping[str, Any], outcome: Outcome, differences: Mapping[int, float], level: float, rule: Rule
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
-    """The sign-flip interval at ``level`` and the one that counts test images, in the claim's direction."""
-    images = images_interval(row, level)
-    flips = oriented(*sign_flip_interval(differences, level), outcome.better)
+    """The sign-flip interval at ``level`` and the one that counts test images, in the claim's direction.
+
+    The latter, of one look, holds at what of the level is spent by now.
+    """
+    images = images_interval(row, rule.level_by_now(level))
+    flips = oriented(*rule.interval(list(differences.values()), list(differences), level), outcome.better)
     return flips, None if images is None else oriented(*images, outcome.better)
 
 

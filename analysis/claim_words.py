@@ -7,7 +7,7 @@ speaks for the claim.
 import math
 
 from analysis.claim_part import ClaimPart, failures_text
-from analysis.judgement import Judgement
+from analysis.judgement import Judgement, LevelJudgement
 from analysis.numbers import p_text
 from analysis.wording import effect_text, minus_text, outcome_text, size_text, unit_of
 from search_spaces.spec import Spec
@@ -15,15 +15,29 @@ from search_spaces.spec import Spec
 _MORE_BLOCKS = "independent search blocks (blocks: 10 or more)"
 
 
-def qualifier(spec: Spec) -> str:
-    """What stands beside every verdict of a study."""
+def qualifier(spec: Spec, judged: Judgement | LevelJudgement | None = None) -> str:
+    """What stands beside every verdict of a study, or beside that of one claim: its look, and changes of the claims."""
     labels = ["at these hyperparameters"] if spec.blocks == 1 else []
-    return "; ".join(labels + (["demonstration"] if spec.demonstration else []))
+    labels += ["demonstration"] if spec.demonstration else []
+    if judged and judged.look:
+        labels.append(f"look {judged.look} of {len(spec.looks)}, {spec.looks[judged.look - 1]} blocks")
+    if judged and judged.amended:
+        labels.append(f"post hoc, {judged.amended}" if judged.post_hoc else judged.amended)
+    return "; ".join(labels)
+
+
+def no_verdict(judged: Judgement | LevelJudgement) -> tuple[str, str]:
+    """Why a claim has no verdict, and what would give it one."""
+    if judged.post_hoc:
+        why = "It was made, or made anew, after results were known: it is exploratory"
+        return f"{why}.", "A new study with these claims, under another name and seed."
+    why = "One search block: the effect holds at the hyperparameters found, which may be the search's luck"
+    return f"{why}.", f"{_MORE_BLOCKS[:1].upper()}{_MORE_BLOCKS[1:]}."
 
 
 def sentence(judgement: Judgement, spec: Spec) -> str:
     """What was found, how big, against which margin, and what could have been seen, in one sentence."""
-    label = f" ({qualifier(spec)})" if qualifier(spec) else ""
+    label = f" ({labels})" if (labels := qualifier(spec, judgement)) else ""
     verdict = "has no verdict" if judgement.verdict == "no verdict" else f"is {judgement.verdict}"
     where = f" on {judgement.dataset}" if judgement.dataset else ""
     texts = list(dict.fromkeys(filter(None, map(_failures, judgement.parts))))
@@ -38,7 +52,7 @@ def reason(judgement: Judgement, spec: Spec) -> str:
     """Why the verdict is what it is."""
     several = len(judgement.parts) > 1
     if judgement.verdict == "no verdict":
-        return "One search block: the effect holds at the hyperparameters found, which may be the search's luck."
+        return no_verdict(judgement)[0]
     if judgement.controls:
         return _sentence("; ".join(judgement.controls))
     if judgement.verdict == "supported":
@@ -66,7 +80,7 @@ def reason(judgement: Judgement, spec: Spec) -> str:
 def change(judgement: Judgement, spec: Spec) -> str:
     """What would change the verdict."""
     if judgement.verdict == "no verdict":
-        return _sentence(_MORE_BLOCKS)
+        return no_verdict(judgement)[1]
     if judgement.controls:
         return _sentence("a control that runs and passes; without it no number of blocks does")
     part = judgement.deciding
@@ -87,6 +101,8 @@ def change(judgement: Judgement, spec: Spec) -> str:
     if part.obstacles:
         more = "datasets" if part.num_datasets else "blocks"
         return _sentence(f"pairs without what stands in the way; more {more} alone do not")
+    if judgement.look and judgement.look == len(spec.looks):
+        return _sentence(f"a new study with more blocks: this one has spent its last look, {spec.looks[-1]} blocks")
     return _sentence(_more_blocks(judgement))
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.claim_part import FAILURES, ClaimPart
-from analysis.claim_words import qualifier
 from analysis.export import Column
 from analysis.grid import label
 from analysis.judgement import Judgement, LevelJudgement
@@ -35,7 +34,7 @@ _PART = [
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in _TEXTS),
-        ("n_parts", pa.int64()),
+        *((name, pa.int64()) for name in ("look", "n_parts")),
         *_PART,
         ("aa_inside", pa.bool_()),
         ("assay", pa.string()),
@@ -78,6 +77,7 @@ def claims_table(inputs: Inputs) -> pa.Table:
     """
     numbers = {
         (judgement.name, judgement.dataset): {
+            "look": judgement.look or None,
             "n_parts": len(judgement.parts),
             "aa_inside": judgement.control.inside if judgement.control else None,
             "assay": _assay(judgement),
@@ -91,7 +91,7 @@ def claims_table(inputs: Inputs) -> pa.Table:
             "study": inputs.spec.name,
             "claim": finding.name,
             **{name: getattr(finding, name) for name in _WORDS},
-            "qualifier": qualifier(inputs.spec),
+            "qualifier": finding.label,
             **numbers[finding.name, finding.dataset],
         }
         for finding in inputs.findings
@@ -135,7 +135,8 @@ def claim_parts_table(inputs: Inputs) -> pa.Table:
     rows = [
         _head(inputs, judgement)
         | _numbers(part)
-        | {"verdict": part.verdict, "obstacles": "; ".join((*judgement.controls, *part.obstacles))}
+        | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
+        | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
         for judgement in inputs.judgements
         for part in judgement.parts
     ]
@@ -176,6 +177,7 @@ def _level_numbers(judgement: LevelJudgement) -> dict[str, Any]:
     reading, claim = judgement.reading, judgement.reading.claim
     values, limits = np.array(reading.values), judgement.limits or (None, None)
     return {
+        "look": judgement.look or None,
         "n_parts": 1,
         "arm": label(claim.arm),
         "reference": f"below {claim.below:g}, above {claim.above:g}",
@@ -191,7 +193,7 @@ def _level_numbers(judgement: LevelJudgement) -> dict[str, Any]:
         "n_pairs": len(values),
         "n_datasets": len(values) if reading.unit == "dataset" else None,
         "n_excluded": reading.num_left_out,
-        "n_waiting": reading.num_planned - len(values) - reading.num_left_out,
+        "n_waiting": reading.num_waiting,
     }
 
 

@@ -23,6 +23,7 @@ class AAResult:
     arm: str
     reference: str
     n_pairs: int
+    n_waiting: int
     mean_difference: float | None
     ci_low: float | None
     ci_high: float | None
@@ -60,13 +61,14 @@ def aa_results(spec: Spec, effects: pa.Table) -> list[AAResult]:
             continue
         mean, low, high = row["mean_difference"], row["ci_low"], row["ci_high"]
         inside = None if mean is None else (low <= 0 <= high) or abs(mean) < margin
-        kept = {name: row[name] for name in ("dataset", "arm", "reference", "n_pairs", "mean_difference")}
+        kept = {name: row[name] for name in ("dataset", "arm", "reference", "n_pairs", "n_waiting", "mean_difference")}
         results.append(AAResult(**kept, ci_low=low, ci_high=high, margin=margin, inside=inside))
     return results
 
 
 _COLUMNS = [
-    "role", "stratum", "outcome", "dataset", "arm", "reference", "n_pairs", "mean_difference", "ci_low", "ci_high",
+    "role", "stratum", "outcome", "dataset", "arm", "reference", "n_pairs", "n_waiting", "mean_difference",
+    "ci_low", "ci_high",
 ]  # fmt: skip
 
 

@@ -47,14 +47,19 @@ SCHEMA = _schema()
 
 
 def effects_table(
-    spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None, correct: pa.Table | None = None
+    spec: Spec,
+    trials: pa.Table,
+    chance: Mapping[str, float] | None = None,
+    correct: pa.Table | None = None,
+    amended: str = "",
 ) -> pa.Table:
     """One row a contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
 
     Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
     ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
     dataset to the accuracy of guessing (1 / classes), at which failed networks are counted; ``correct`` says which test images
-    each network names rightly, for the interval of test accuracy that counts them (``images_low`` to ``n_images``).
+    each network names rightly, for the interval of test accuracy that counts them (``images_low`` to ``n_images``);
+    ``amended`` says in words how claims were changed after results were there, and joins every label.
     ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
     was left out.
     Raises ``ValueError`` for a table with two confirm rows of one replicate.
@@ -69,24 +74,27 @@ def effects_table(
             outcome=reading.outcome,
             alpha=spec.alpha,
             equal=reading.equal,
-            planned=spec.blocks * spec.replicates,
+            planned=reading.planned,
             chance=(chance or {}).get(reading.dataset),
         )
         numbers["mean_verdict"] &= spec.blocks > 1
         numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
         named = {"dataset": reading.dataset, "stratum": reading.stratum}
         named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
-        rows += [head | named | numbers for head in _heads(spec, reading)]
-    _add_holm(spec, rows, trials)
+        rows += [head | named | numbers for head in _heads(spec, reading, amended)]
+    if not spec.sequential:  # Holm's procedure needs all claims at one time
+        _add_holm(spec, rows, trials)
     _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _heads(spec: Spec, reading: Reading) -> list[dict[str, str]]:
+def _heads(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
     """Who asks: a row for each claim that names this contrast and outcome, else one row."""
     contrast = reading.contrast
     labels = ["at these hyperparameters, no verdict"] if spec.blocks == 1 else []
     labels += ["demonstration"] if spec.demonstration else []
+    labels += ["the interval counts one look"] if spec.sequential else []
+    labels += [amended] if amended else []
     head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
     head["label"] = "; ".join(labels)
     claims = [

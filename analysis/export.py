@@ -22,7 +22,7 @@ from study.errors import UserError, nearest
 
 FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
-DASH = "–"  # what is planned and not there
+DASH = "\u2013"  # what is planned and not there
 # around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
 _BOLD = ("\x02", "\x03")
 _BY_OUTCOME = ("effect", "size", "level")
@@ -48,13 +48,20 @@ class Column:
 
 
 def write_table(
-    table: pa.Table, folder: Path, name: str, columns: Sequence[Column] = (), formats: Sequence[str] = FORMATS
+    table: pa.Table,
+    folder: Path,
+    name: str,
+    columns: Sequence[Column] = (),
+    formats: Sequence[str] = FORMATS,
+    note: str = "",
 ) -> list[Path]:
     """Write ``folder/name.FORMAT`` for each format, each through a temporary file and a rename; return the paths.
 
+    ``note`` is what a reader of any of the formats but csv must know: a last line, in parquet the schema's ``note``.
+
     Raises ``UserError`` for an unknown format or when the folder cannot be written.
     """
-    return [write_bytes(folder / f"{name}.{form}", render(table, form, columns)) for form in formats]
+    return [write_bytes(folder / f"{name}.{form}", render(table, form, columns, note)) for form in formats]
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -75,12 +82,14 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return path
 
 
-def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
-    """The bytes of a file in one of ``FORMATS``. Without ``columns``, every column is a main column."""
+def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str = "") -> bytes:
+    """The bytes of a file in one of ``FORMATS``. Without ``columns``, every column is a main column; ``note`` comes last."""
     if form not in FORMATS:
         raise UserError(f"unknown table format {form!r}{nearest(form, FORMATS)}")
     if form == "parquet":
         sink = io.BytesIO()
+        if note:
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"note": note.encode()})
         pyarrow.parquet.write_table(table, sink, compression="zstd")
         return sink.getvalue()
     if form == "csv":
@@ -101,9 +110,18 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = ()) -> bytes:
     text = tabulate(body, headings, tablefmt=style, disable_numparse=True, colalign=align)
     if more := table.num_rows - len(rows):
         text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
+    if note:
+        text = f"{text.rstrip()}\n\n{note if form == 'md' else _latex(note)}"
     for mark, written in zip(_BOLD, ("**", "**") if form == "md" else (r"\textbf{", "}"), strict=True):
         text = text.replace(mark, written)
     return f"{text.rstrip()}\n".encode()
+
+
+def _latex(text: str) -> str:
+    """``text`` with LaTeX's special characters escaped, as ``tabulate`` does it in cells."""
+    return (
+        str(tabulate([[text]], tablefmt="latex_booktabs", disable_numparse=True)).splitlines()[2].removesuffix(r" \\")
+    )
 
 
 def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:

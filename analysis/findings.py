@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.claim_words import change, qualifier, reason, sentence
+from analysis.claim_words import change, no_verdict, qualifier, reason, sentence
 from analysis.judgement import Judgement, LevelJudgement
 from analysis.numbers import interval_text, number_text
 from analysis.wording import levels_text, outcome_text
@@ -19,6 +19,7 @@ class Finding:
     text: str
     dataset: str
     verdict: str
+    label: str
     sentence: str
     reason: str
     change: str
@@ -32,6 +33,7 @@ def findings(spec: Spec, judgements: Sequence[Judgement], levels: Sequence[Level
             text=judgement.claim.text,
             dataset=judgement.dataset,
             verdict=judgement.verdict,
+            label=qualifier(spec, judgement),
             sentence=sentence(judgement, spec),
             reason=reason(judgement, spec),
             change=change(judgement, spec),
@@ -44,6 +46,7 @@ def findings(spec: Spec, judgements: Sequence[Judgement], levels: Sequence[Level
             text=judgement.reading.claim.text,
             dataset=judgement.reading.dataset,
             verdict=judgement.verdict,
+            label=qualifier(spec, judgement),
             sentence=_sentence(judgement, spec),
             reason=_reason(judgement),
             change=_change(judgement),
@@ -55,7 +58,7 @@ def findings(spec: Spec, judgements: Sequence[Judgement], levels: Sequence[Level
 
 def _sentence(judgement: LevelJudgement, spec: Spec) -> str:
     reading, claim = judgement.reading, judgement.reading.claim
-    label = f" ({qualifier(spec)})" if qualifier(spec) else ""
+    label = f" ({labels})" if (labels := qualifier(spec, judgement)) else ""
     verdict = "has no verdict" if judgement.verdict == "no verdict" else f"is {judgement.verdict}"
     arm = levels_text(" ".join(f"{name}={level}" for name, level in claim.arm.items()))
     head = f"{reading.name} {verdict} on {reading.dataset}{label}"
@@ -80,7 +83,7 @@ def _interval(judgement: LevelJudgement) -> str:
 def _reason(judgement: LevelJudgement) -> str:
     reading, claim, limits = judgement.reading, judgement.reading.claim, judgement.limits
     if judgement.verdict == "no verdict":
-        return "One search block: the level holds at the hyperparameters found."
+        return no_verdict(judgement)[0].replace("the effect holds", "the level holds")
     if judgement.controls or reading.obstacles:
         text = "; ".join((*judgement.controls, *reading.obstacles))
         return f"{text[:1].upper()}{text[1:]}."
@@ -98,7 +101,7 @@ def _reason(judgement: LevelJudgement) -> str:
 def _change(judgement: LevelJudgement) -> str:
     claim = judgement.reading.claim
     if judgement.verdict == "no verdict":
-        return "Independent search blocks (blocks: 10 or more)."
+        return no_verdict(judgement)[1]
     if judgement.controls:
         return "A control that runs and passes; without it no number of blocks does."
     if judgement.verdict == "supported":

@@ -22,10 +22,11 @@ NO_RECORD = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A combination of factor levels on a dataset."""
+    """A combination of factor levels on a dataset; ``name`` as in the table of trials, empty where nothing has been run."""
 
     levels: Levels
     dataset: str
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
     names = pc.dictionary_encode(trials["cell"].combine_chunks())
     code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     confirm = pc.equal(trials["phase"], "confirm").to_numpy().astype(np.bool_)
-    known = _cells(spec, trials, code)
+    known = _cells(spec, trials, code, names.dictionary.to_pylist())
     block, replicate, number = (trials[name].to_numpy() for name in ("search_block", "replicate", "number"))
     # replicate r is block r, unless one block's winner is trained on several seeds
     asked = replicate < spec.replicates if spec.blocks == 1 else replicate == block
@@ -142,7 +143,7 @@ def _planned(spec: Spec) -> list[Cell]:
     return [Cell(levels=levels, dataset=str(levels.get("dataset", fixed))) for levels in spec.cells()]
 
 
-def _cells(spec: Spec, trials: pa.Table, code: Integers) -> dict[int, Cell]:
+def _cells(spec: Spec, trials: pa.Table, code: Integers, names: list[str]) -> dict[int, Cell]:
     """Code of each cell in the table -> the cell, for those the spec asks for, in order of the table."""
     first = np.unique(code, return_index=True)[1]
     factors = spec.factor_names()
@@ -150,7 +151,8 @@ def _cells(spec: Spec, trials: pa.Table, code: Integers) -> dict[int, Cell]:
     planned = list(spec.cells())
     cells = {}
     for i, row in enumerate(trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()):
-        cell = Cell(levels={name: row[setting_column(name)] for name in factors}, dataset=row["dataset"])
+        levels_of_row = {name: row[setting_column(name)] for name in factors}
+        cell = Cell(levels=levels_of_row, dataset=row["dataset"], name=names[i])
         if any(agrees(cell.levels, levels) for levels in planned):
             cells[i] = cell
     return cells

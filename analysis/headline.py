@@ -34,6 +34,7 @@ def facts(inputs: Inputs) -> list[Fact]:
     confirm = rows_of(inputs.trials, phase="confirm")
     return [
         *_progress(inputs, rows, confirm),
+        *_claims(inputs),
         *_control(inputs),
         _assay(inputs),
         _baseline(inputs),
@@ -64,10 +65,32 @@ def _progress(inputs: Inputs, rows: list[dict[str, Any]], confirm: list[dict[str
     spec = inputs.spec
     if spec.joint:  # how many it confirms depends on what it finds
         return
-    planned = len(list(spec.cells())) * spec.blocks * spec.replicates
+    planned = len(list(spec.cells())) * spec.looks[0] * spec.replicates
+    # a sequential study plans more only for the cells that a look has left needed
+    planned += sum(num - spec.looks[0] for num in (inputs.course.further if inputs.course else {}).values())
     if len(confirm) < planned:
         text = f"{len(confirm):,} of {planned:,} confirmed replicates are done; the numbers below will change."
         yield Fact(name="Not finished", text=text, warns=True)
+
+
+def _claims(inputs: Inputs) -> Iterable[Fact]:
+    """Since when the claims stand, whether they were changed since, and at which looks they were decided."""
+    held, words = inputs.registration, inputs.amendment.words
+    if held and inputs.findings:
+        began = f", results since {held['confirm_began']}" if held["confirm_began"] else ""
+        text = (
+            f"{words[:1].upper()}{words[1:]}." if words else f"As fixed on {held['since']} ({held['digest']}){began}."
+        )
+        yield Fact(name="Claims", text=text, warns=bool(words))
+    if inputs.spec.sequential:
+        looks: dict[int, list[str]] = {}
+        judged = [(j.look, j.name, j.verdict) for j in inputs.judgements]
+        judged += [(j.look, j.reading.name, j.verdict) for j in inputs.level_judgements]
+        for look, name, verdict in judged:
+            looks.setdefault(look, []).append(f"{name} {verdict}")
+        texts = [f"after {inputs.spec.looks[look - 1]} blocks {', '.join(looks[look])}" for look in sorted(looks)]
+        planned = ", ".join(map(str, inputs.spec.looks))
+        yield Fact(name="Looks", text=f"Planned at {planned} blocks; {'; '.join(texts) or 'none taken yet'}.")
 
 
 def _control(inputs: Inputs) -> Iterable[Fact]:

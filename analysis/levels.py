@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from analysis.compare import MAX_INELIGIBLE
 from analysis.holm import directed_p
-from analysis.signflip import sign_flip_interval, sign_flip_p
+from analysis.rule import Rule
+from analysis.signflip import sign_flip_p
 from analysis.trials import rows_of, setting_column
 from analysis.verdicts import Verdict
 from search_spaces.spec import LevelClaim, Spec
@@ -22,13 +23,14 @@ from search_spaces.spec import LevelClaim, Spec
 
 @dataclass(frozen=True, kw_only=True)
 class LevelReading:
-    """A level claim on a dataset: one value a network, in order of replicate, and how many had none to give."""
+    """A level claim on a dataset: one value a network, in order of ``replicates``, and how many had none to give."""
 
     unit: ClassVar[str] = "network"
     name: str
     claim: LevelClaim
     dataset: str
     values: tuple[float, ...]
+    replicates: tuple[int, ...]
     num_left_out: int
     num_planned: int
 
@@ -41,23 +43,27 @@ class LevelReading:
         return directed_p(sign_flip_p(shifted), float(shifted.mean()), "lower")
 
     @property
+    def num_waiting(self) -> int:
+        """Networks planned and not run yet."""
+        return max(self.num_planned - len(self.values) - self.num_left_out, 0)
+
+    @property
     def obstacles(self) -> tuple[str, ...]:
         """What forbids a verdict, in words."""
-        num = len(self.values) + self.num_left_out
-        found = [f"{self.num_planned - num} of {self.num_planned} networks have not run yet"] * (num < self.num_planned)
-        if num == self.num_planned and self.num_left_out > MAX_INELIGIBLE * num:
+        num, waiting = len(self.values) + self.num_left_out, self.num_waiting
+        found = [f"{waiting} of {self.num_planned} networks have not run yet"] * bool(waiting)
+        if not waiting and self.num_left_out > MAX_INELIGIBLE * num:
             found.append(f"{self.num_left_out} of {num} networks are ineligible, more than {MAX_INELIGIBLE:.0%}")
         return tuple(found)
 
-    def limits(self, level: float) -> tuple[float, float] | None:
+    def limits(self, level: float, rule: Rule) -> tuple[float, float] | None:
         """The interval of the mean at ``level``; ``None`` without values."""
-        return sign_flip_interval(np.array(self.values), level) if self.values else None
+        return rule.interval(self.values, self.replicates, level) if self.values else None
 
-    def verdict(self, level: float, *, num_blocks: int, held_back: bool) -> Verdict:
-        """The verdict at ``level``; ``held_back`` says that the study cannot be believed."""
+    def verdict(self, limits: tuple[float, float] | None, *, num_blocks: int, held_back: bool) -> Verdict:
+        """The verdict from the interval's limits; ``held_back`` says that the study cannot be believed."""
         if num_blocks == 1:
             return "no verdict"
-        limits = self.limits(level)
         if held_back or self.obstacles or limits is None:
             return "undecided"
         if limits[1] < self.claim.below:
@@ -101,12 +107,15 @@ def _reading(spec: Spec, name: str, claim: LevelClaim, dataset: str, rows: list[
         usable = row["state"] == "completed" and bool(row.get(f"{claim.outcome}_converged"))
         replicates.setdefault(row["replicate"], []).append(row.get(claim.outcome) if usable else None)
     whole = {r: values for r, values in sorted(replicates.items()) if len(values) == num_cells}
-    means = [float(np.mean([v for v in values if v is not None])) for values in whole.values() if None not in values]
+    means = {
+        r: float(np.mean([v for v in values if v is not None])) for r, values in whole.items() if None not in values
+    }
     return LevelReading(
         name=name,
         claim=claim,
         dataset=dataset,
-        values=tuple(means),
+        values=tuple(means.values()),
+        replicates=tuple(means),
         num_left_out=len(whole) - len(means),
         num_planned=spec.blocks * spec.replicates,
     )

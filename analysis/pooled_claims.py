@@ -15,6 +15,7 @@ from analysis.holm import directed_p, holm_levels
 from analysis.judgement import Judgement, LevelJudgement
 from analysis.levels import LevelReading
 from analysis.pooling import ALL_DATASETS, MIN_DATASETS, Pooled, pool
+from analysis.rule import Rule, rule_of
 from analysis.verdicts import Verdict, claim_verdict
 from search_spaces.spec import Spec
 
@@ -41,20 +42,25 @@ class PooledLevel(LevelReading):
         """What forbids a verdict on one of the datasets, in words."""
         return self.barred
 
-    def limits(self, level: float) -> tuple[float, float] | None:
-        """The t interval of the mean of datasets at ``level``."""
+    def limits(self, level: float, rule: Rule) -> tuple[float, float] | None:
+        """The t interval of the mean of datasets at ``level``; there is one look alone."""
         return pool(self.values).interval(level)
 
-    def verdict(self, level: float, *, num_blocks: int, held_back: bool) -> Verdict:
+    def verdict(self, limits: tuple[float, float] | None, *, num_blocks: int, held_back: bool) -> Verdict:
         """As on one dataset, but never ``supported`` against a dataset."""
-        found = super().verdict(level, num_blocks=num_blocks, held_back=held_back)
+        found = super().verdict(limits, num_blocks=num_blocks, held_back=held_back)
         return "undecided" if found == "supported" and self.against else found
 
 
 def pooled_judgements(
     spec: Spec, judgements: Sequence[Judgement], levels: Sequence[LevelJudgement]
 ) -> tuple[list[Judgement], list[LevelJudgement]]:
-    """Claims on differences, and on levels, that have five datasets or more; both lists empty where there are fewer."""
+    """Claims on differences, and on levels, that have five datasets or more; both lists empty where there are fewer.
+
+    Empty for a sequential study too: its datasets stop at looks of their own, which a t interval over them knows nothing of.
+    """
+    if spec.sequential:
+        return [], []
     parts = {name: _located([j for j in judgements if j.name == name]) for name in spec.claims}
     readings = {name: _pooled_level([j for j in levels if j.reading.name == name]) for name in spec.level_claims}
     family: dict[str, list[float | None]] = {}
@@ -118,6 +124,7 @@ def _judgement(
         control=next((result for result in control if not result.inside), control[0] if control else None),
         assay=next((result for result in assay if not result.seen), assay[0] if assay else None),
         controls=controls,
+        waiting=any(judgement.waiting for judgement in judgements),
         verdict=claim_verdict(limits, num_blocks=spec.blocks, held_back=bool(controls)),
     )
 
@@ -178,6 +185,7 @@ def _pooled_level(judgements: Sequence[LevelJudgement]) -> PooledLevel | None:
         claim=claim,
         dataset=ALL_DATASETS,
         values=tuple(means),
+        replicates=tuple(range(len(means))),
         num_left_out=0,
         num_planned=len(means),
         barred=_gathered({reading.dataset: reading.obstacles for reading in readings}),
@@ -189,10 +197,12 @@ def _level_judgement(
     spec: Spec, judgements: Sequence[LevelJudgement], reading: PooledLevel, level: float
 ) -> LevelJudgement:
     controls = tuple(dict.fromkeys(reason for judgement in judgements for reason in judgement.controls))
+    limits = reading.limits(level, rule_of(spec))
     return LevelJudgement(
         reading=reading,
         level=level,
-        limits=reading.limits(level),
+        limits=limits,
         controls=controls,
-        verdict=reading.verdict(level, num_blocks=spec.blocks, held_back=bool(controls)),
+        waiting=any(judgement.waiting for judgement in judgements),
+        verdict=reading.verdict(limits, num_blocks=spec.blocks, held_back=bool(controls)),
     )

@@ -67,7 +67,7 @@ def render_report(inputs: Inputs, pictures: Mapping[str, bytes], provenance: Map
     return template.render(
         spec=spec,
         title=spec.title or spec.name,
-        qualifier=qualifier(spec),
+        qualifier="; ".join(filter(None, [qualifier(spec), inputs.amendment.words])),
         claims=inputs.findings,
         facts=facts(inputs),
         control=control_word(inputs),
@@ -110,7 +110,7 @@ def _sections(inputs: Inputs) -> list[Section]:
 
 
 def _effects(inputs: Inputs) -> Section:
-    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay)
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
     return Section(
         title="Main effects",
         caption="arm minus reference: accuracy for every contrast, claimed outcomes for the claims' own; all outcomes are in "

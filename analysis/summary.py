@@ -60,11 +60,16 @@ class Summary:
 
 
 def summary(
-    spec: Spec, effects: pa.Table, claims: Sequence[Finding] = (), assay: Sequence[AssayResult] = ()
+    spec: Spec,
+    effects: pa.Table,
+    claims: Sequence[Finding] = (),
+    assay: Sequence[AssayResult] = (),
+    amended: str = "",
 ) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
-    Strata are shown where a contrast has two to four of them; the effects table has all.
+    Strata are shown where a contrast has two to four of them; the effects table has all. ``amended`` says how the claims were
+    changed after results were there.
     """
     claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
     rows = effects.to_pylist()
@@ -80,7 +85,8 @@ def summary(
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
         blocks=_blocks(table.to_pylist(), strata, several),
         effects=table,
-        notes=_notes(spec, effects, table.to_pylist(), assay),
+        notes=[f"{amended[:1].upper()}{amended[1:]}."] * bool(amended)
+        + _notes(spec, effects, table.to_pylist(), assay),
     )
 
 
@@ -137,8 +143,12 @@ def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Seq
         notes.append(
             f"Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median {median(known):.0%}."
         )
+    level = "at Holm's level over the claims"
+    if spec.sequential:
+        looks = ", ".join(map(str, spec.looks))
+        level = f"repeated ones over looks at {looks} blocks, at alpha over the number of claims; those above count one look"
     notes.append(
         f"Differences are arm minus reference; intervals ({1 - spec.alpha:.0%}) invert the sign-flip test; p is two-sided. "
-        "Claims: positive speaks for the claim, intervals at Holm's level over the claims."
+        f"Claims: positive speaks for the claim, intervals {level}."
     )
     return notes

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.amendments import Amendment, amendment_of
 from analysis.assay import AssayResult, assay_results
 from analysis.crossed import interaction_rows
 from analysis.curves import curves_table
@@ -22,8 +23,9 @@ from analysis.effects import effects_table
 from analysis.export import FORMATS, Column, write_table
 from analysis.findings import Finding, findings
 from analysis.image_variance import correct_table
-from analysis.judgement import Judgement, LevelJudgement, judge, judge_levels
+from analysis.judgement import Judgement, LevelJudgement, amend, judge, judge_levels
 from analysis.levels import LevelReading, level_readings
+from analysis.looks import Course, course_of
 from analysis.pooled_claims import pooled_judgements
 from analysis.records import current_records
 from analysis.trials import trials_table
@@ -40,6 +42,8 @@ class Inputs:
 
     ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
     ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
+    ``registration`` is what the study claimed before it knew results (``study.registration``); without one nothing is known
+    to have been changed.
     """
 
     spec: Spec
@@ -47,6 +51,7 @@ class Inputs:
     chance: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
     importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
+    registration: Mapping[str, Any] | None = None
 
     @cached_property
     def trials(self) -> pa.Table:
@@ -56,7 +61,7 @@ class Inputs:
     @cached_property
     def effects(self) -> pa.Table:
         """One row a contrast, dataset, outcome and stratum."""
-        return effects_table(self.spec, self.trials, self.chance, self.correct)
+        return effects_table(self.spec, self.trials, self.chance, self.correct, self.amendment.words)
 
     @cached_property
     def correct(self) -> pa.Table:
@@ -89,6 +94,16 @@ class Inputs:
         return assay_results(self.spec, self.trials, self.chance)
 
     @cached_property
+    def amendment(self) -> Amendment:
+        """How the claims were changed after results were there."""
+        return amendment_of(self.spec, self.registration, self.contents)
+
+    @cached_property
+    def course(self) -> Course | None:
+        """Of a sequential study: its claims look by look."""
+        return course_of(self.spec, self.trials, self.chance) if self.spec.sequential else None
+
+    @cached_property
     def judgements(self) -> list[Judgement]:
         """Every claim on a difference, on every dataset, then over datasets where there are enough."""
         return [*self._single, *self._over_datasets[0]]
@@ -105,11 +120,15 @@ class Inputs:
 
     @cached_property
     def _single(self) -> list[Judgement]:
-        return judge(self.spec, self.effects, self.differences, self.assay, self.levels)
+        if self.course:
+            return amend(self.course.judgements, self.amendment)
+        return amend(judge(self.spec, self.effects, self.differences, self.assay, self.levels), self.amendment)
 
     @cached_property
     def _single_levels(self) -> list[LevelJudgement]:
-        return judge_levels(self.spec, self.effects, self.levels, self.assay)
+        if self.course:
+            return amend(self.course.level_judgements, self.amendment)
+        return amend(judge_levels(self.spec, self.effects, self.levels, self.assay), self.amendment)
 
     @cached_property
     def _over_datasets(self) -> tuple[list[Judgement], list[LevelJudgement]]:
@@ -139,7 +158,8 @@ def build_tables(
     for name in list(names) or TABLES.names():
         traits = TABLES[name].traits
         chosen = list(formats) or traits.get("formats", FORMATS)
-        written[name] = write_table(build_table(inputs, name), folder, name, table_columns(name), chosen)
+        table, note = build_table(inputs, name), inputs.amendment.words
+        written[name] = write_table(table, folder, name, table_columns(name), chosen, note)
     return written
 
 

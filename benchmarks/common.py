@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,13 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
 
 
 def result(
-    name: str, ratios: Sequence[float], goal: float, *, gpu: bool = False, packages: Sequence[str] = (), **more: Any
+    name: str,
+    ratios: Sequence[float],
+    goal: float,
+    *,
+    gpu: bool = False,
+    packages: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """The last line: JSON of one benchmark. ``more``: what else it measured."""
     fields = {
@@ -77,4 +83,4 @@ def result(
         "hardware": hardware(gpu=gpu),
         "versions": versions(*packages),
     }
-    return json.dumps(fields | more)
+    return json.dumps(fields | dict(more or {}))

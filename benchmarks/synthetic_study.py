@@ -16,7 +16,7 @@ from study import search
 from study.config import measure_key
 from study.ledger import SEGMENT_RECORDS, encode
 from study.plan import Plan, make_plan
-from study.schema import EstimateRecord, MeasureRecord, Record, ReplicateRecord
+from study.schema import EstimateRecord, MeasureRecord, Record, ReplicateRecord, State
 from study.smoothness import settings_in_key
 
 _ESTIMATES = {
@@ -94,7 +94,7 @@ def _replicate(
         for name, value in final.items()
         for suffix in ("", "_best")
     }
-    state = "completed" if phase == "search" or draw.random() > 0.001 else "collapsed"
+    state: State = "completed" if phase == "search" or draw.random() > 0.001 else "collapsed"
     return {
         "kind": "replicate", "trial_key": config.trial_key, "cell": cell, "phase": phase, "block": block, "replicate": block,
         "number": number, "config": config.as_dict(), "state": state, "reason": "", "boundary": [], "defaulted": False,

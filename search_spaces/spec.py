@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from search_spaces.dose import Dose, check_doses
 from search_spaces.joint import Joint, refuse_effects
 from search_spaces.measure import Measure
+from search_spaces.sequential import Sequential, check_looks
 from search_spaces.strict import Strict
 
 Level = bool | int | float | str
@@ -177,6 +178,7 @@ class Spec(Strict):
     measure: Measure = Measure()
     space: str = Field(default="", pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     joint: Joint | None = None
+    sequential: Sequential | None = None
     plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     checkpoints: Literal["final", "best", "none"] = "final"
     contrasts: list[Contrast] = []
@@ -222,6 +224,7 @@ class Spec(Strict):
             )
         if self.joint:
             refuse_effects(self)
+        check_looks(self)
         factors = self.factor_names()
         named = [("published", known.levels) for known in self.published]
         named += [(f"level_claims.{name}", claim.arm) for name, claim in self.level_claims.items()]
@@ -257,6 +260,15 @@ class Spec(Strict):
                 if identity not in seen:
                     seen.add(identity)
                     yield cell
+
+    @property
+    def looks(self) -> list[int]:
+        """Numbers of blocks after which the claims are judged: the last alone, unless the study is sequential."""
+        return self.sequential.looks if self.sequential else [self.blocks]
+
+    def at_look(self, num_blocks: int) -> "Spec":
+        """The study as its look after ``num_blocks`` sees it: one of so many blocks."""
+        return self.model_copy(update={"blocks": num_blocks, "sequential": None})
 
     def all_contrasts(self) -> list[Contrast]:
         """The control, the claims' contrasts and the exploratory ones, each once."""

@@ -3,11 +3,12 @@
 Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
 in full and then shortened, then any measurement still missing. A thread has one group in flight at most, so every
 suggestion sees exactly the trials before it. Groups are handed out round-robin over cells, least advanced first. In a joint
-search, which chooses the cell too, a block is one thread.
+search, which chooses the cell too, a block is one thread. In a sequential study the threads of later blocks exist only once
+a look has left a claim undecided.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from search_spaces import Levels
 from study import pareto, search
@@ -18,6 +19,8 @@ from study.schema import Phase, ReplicateRecord
 from study.smoothness import on_validation
 from study.task import Task
 
+# From what the ledger holds after so many blocks: names of the cells that go on.
+GoOn = Callable[[Contents, int], Iterable[str]]
 # A cell (in a joint search: all of them) and a block.
 Thread = tuple[str, int]
 Slot = tuple[str, str, int, int]
@@ -27,9 +30,15 @@ ALL_CELLS = "*"
 class Agenda:
     """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead."""
 
-    def __init__(self, plan: Plan, contents: Contents, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, contents: Contents, *, retry_failed: bool = False, go_on: GoOn | None = None
+    ) -> None:
+        """``go_on`` says which cells a sequential study needs after a look; without it there is nothing after the first."""
         self.plan = plan
         self.contents = contents
+        self._go_on = go_on
+        self._num_looks = 1
+        self._blocks = {self._name(cell.name): plan.spec.looks[0] for cell in plan.cells}
         # each failed replicate and measurement gets one more chance in this agenda's life
         failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
         failed |= {key for key, record in contents.measures.items() if record["error"]}
@@ -41,11 +50,12 @@ class Agenda:
         by_slot: dict[Slot, ReplicateRecord] = {
             (self._name(r["cell"]), r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
         }
-        for thread in self._threads():
+        for thread in ((name, block) for name in self._blocks for block in range(plan.spec.blocks)):
             history: list[ReplicateRecord] = []
             while (record := by_slot.get((thread[0], "search", thread[1], len(history)))) is not None:
                 history.append(record)
             self._history[thread] = history[: plan.spec.budget.search_trials]
+        self._look()
 
     def next_group(self) -> list[Task] | None:
         """The next group to run, or ``None`` when every thread is busy or done."""
@@ -77,15 +87,30 @@ class Agenda:
             if task.phase == "search" and record is not None:
                 # a retried trial takes its own place; a new one the next
                 self._history[thread][task.number : task.number + 1] = [record]
+        self._look()
 
     @property
     def done(self) -> bool:
         """Whether nothing is in flight and nothing lies ahead."""
         return not self._in_flight and not any(map(self._ahead, self._threads()))
 
+    def _look(self) -> None:
+        """Once all blocks of a look are complete, the cells that undecided claims need go on to the next one.
+
+        Which look has been reached follows from the ledger: the looks are taken anew from the first one in each agenda.
+        """
+        looks = self.plan.spec.looks
+        while self._go_on and self._num_looks < len(looks) and self.done:
+            before = looks[self._num_looks - 1]
+            wanted = set(self._go_on(self.contents, before))
+            further = [name for name, num in self._blocks.items() if num == before and name in wanted]
+            if not further:
+                return
+            self._blocks |= dict.fromkeys(further, looks[self._num_looks])
+            self._num_looks += 1
+
     def _threads(self) -> Iterator[Thread]:
-        names = dict.fromkeys(self._name(cell.name) for cell in self.plan.cells)
-        return ((name, block) for name in names for block in range(self.plan.spec.blocks))
+        return ((name, block) for name, num in self._blocks.items() for block in range(num))
 
     def _name(self, cell: str) -> str:
         """Of the thread that ``cell`` belongs to."""

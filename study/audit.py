@@ -12,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.records import current_records
+from search_spaces.registered import digest
 from study import search
 from study.config import TrialConfig
 from study.kept import kept_path
 from study.ledger import Contents, decode, segments
 from study.pareto import chosen
 from study.plan import Plan
+from study.registration import NAME as REGISTRATION
+from study.registration import read_registration
 from study.schema import ReplicateRecord
 from study.workspace import Workspace
 
@@ -31,6 +34,7 @@ def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]
     yield from _measures(plan, contents)
     yield from _folder(plan, contents, workspace)
     yield from _tables(plan, contents, workspace)
+    yield from _claims(workspace)
 
 
 def _lines(workspace: Workspace) -> Iterator[str]:
@@ -180,6 +184,13 @@ def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
         for name, value in current[key]["metrics"].items():
             if name in rows[key] and not _same(rows[key][name], value):
                 yield f"tables: {key} {name} is {rows[key][name]}, in the ledger {value}"
+
+
+def _claims(workspace: Workspace) -> Iterator[str]:
+    """What was claimed before any result is as it was written then."""
+    held = read_registration(workspace.root)
+    if held is not None and digest(held["registered"]) != held["digest"]:
+        yield f"claims: {REGISTRATION}: what is registered has another digest than {held['digest']}: it was edited"
 
 
 def _same(a: Any, b: float) -> bool:

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from analysis.power import pairs_for_verdict
-from analysis.power_words import power_lines
+from analysis.power_words import power_lines, verdict_warning
 from analysis.summary import DEMONSTRATION, summary
 from analysis.tables import Inputs
 from study.console import say
@@ -35,7 +34,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     guided = len(plan.cells) * spec.blocks * (budget.search_trials - budget.startup_trials)
     lines = [
         f"{len(plan.cells)} cells x {spec.blocks} blocks x ({budget.search_trials} search trials + {spec.replicates} "
-        f"confirmed{_shortened(plan)}) = {plan.num_search} + {plan.num_confirm}"
+        f"confirmed{_shortened(plan)}) = {'at most ' if spec.sequential else ''}{plan.num_search} + {plan.num_confirm}"
         + (f" + {plan.num_short}" if plan.num_short else "")
         + " trainings",
         f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block, "
@@ -85,25 +84,16 @@ def gpu_hours(seconds: float, gpus: float) -> str:
     return f"{hours * gpus:,.1f} GPU hours{shared}"
 
 
-def _pairs(plan: Plan) -> int:
-    return plan.spec.blocks if plan.spec.blocks > 1 else plan.spec.replicates
-
-
 def _warnings(plan: Plan) -> list[str]:
     """What stands in the way of a verdict, and how much would be enough."""
-    spec, pairs = plan.spec, _pairs(plan)
+    spec = plan.spec
     if spec.joint:
         return []
-    claims = max(len(spec.claims) + len(spec.level_claims), 1)
-    wanted = pairs_for_verdict(spec.alpha, claims)
     lines = []
     if spec.blocks == 1:
         lines.append("warning: one block: effects hold at the hyperparameters found, and carry no verdict")
-    elif spec.claims and pairs < wanted:
-        lines.append(
-            f"warning: too few blocks for a sure verdict: with {claims} claims (Holm) {pairs} pairs give one only when "
-            f"almost every pair agrees; blocks: {wanted} would do"
-        )
+    elif warning := verdict_warning(spec):
+        lines.append(f"warning: {warning}")
     if spec.control is None:
         lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
     return lines
@@ -157,7 +147,7 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
         )
     done = totals["search"] + totals["confirm"] + totals["short"]
     left = plan.num_trainings - done
-    waiting = f"at most {left}" if spec.joint else left
+    waiting = f"at most {left}" if spec.joint or spec.sequential else left
     console.print(table)
     console.print(
         f"{done} done, {waiting} waiting; {_driver(workspace)}",
@@ -178,7 +168,7 @@ def print_results(inputs: Inputs, console: Console) -> None:
         for line in result_lines(inputs):
             say(console, line)
         return
-    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay)
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
     for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
         if lines:
             console.print(f"[bold]{escape(inputs.spec.name)}: {heading}[/bold]", highlight=False)

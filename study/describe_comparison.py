@@ -60,7 +60,12 @@ def _lines(found: TwoStudies) -> Iterator[str]:
         )
     else:
         yield "no replicate is in both: effects are compared as independent samples"
-    yield "the specification is the same" if not found.specification else f"{len(found.specification)} changes of it"
+    num = len(found.specification)
+    yield (
+        f"the specification differs in {num} {'values' if num > 1 else 'value'}"
+        if num
+        else "the specification is the same"
+    )
     reasons: dict[str, list[str]] = {}
     for name, why in found.refused.items():
         reasons.setdefault(why, []).append(name)
@@ -98,5 +103,5 @@ def _effect(row: dict[str, Any]) -> tuple[str, ...]:
         text(row["b"]),
         row["note"] or text(row["difference"], row["low"], row["high"]),
         f"{row['n_a']}, {row['n_b']}",
-        row["how"],
+        f"paired, {row['n']} in both" if row["how"] == "paired" else row["how"],
     )

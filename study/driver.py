@@ -18,12 +18,13 @@ from study import describe
 from study.agenda import Agenda
 from study.audit import audit
 from study.console import open_console, say
-from study.ledger import Ledger
+from study.ledger import Contents, Ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
 from study.plugins import plugin_sources
-from study.provenance import note_session, read_sessions, session_tags
-from study.recorded import Recorded, in_folder, in_store
+from study.provenance import note_session, session_tags
+from study.recorded import Recorded, held_by, in_folder, in_store
+from study.registration import note_confirm, register
 from study.schema import Record
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
@@ -51,12 +52,13 @@ def run(
     plan = make_plan(spec)
     uri = tracking_uri(tracking, workspace.root.parent)
     with workspace.locked():
-        workspace.freeze(spec)
+        before = workspace.freeze(spec)
         with Ledger(workspace.ledger) as ledger:
             contents = ledger.contents
             _collect(ledger, workspace.root)
+            register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            agenda = Agenda(plan, contents, retry_failed=retry_failed)
+            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
                 note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
@@ -66,17 +68,11 @@ def run(
                     from study.tune import run_agenda
 
                     with LiveView(plan, contents, console) as live:
-                        listen = _both(live, view)
+                        listen = _all(live.tell, _finished(view.tell), _finished(_noting(workspace.root)))
                         run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
-                held = Recorded(
-                    spec=spec,
-                    contents=contents,
-                    sessions=read_sessions(workspace.root),
-                    where="",
-                    folder=workspace.root,
-                )
+                held = held_by(workspace, spec, contents)
                 inputs = held.inputs()
                 _write(inputs, workspace, held.session)
                 if agenda.done:
@@ -176,7 +172,7 @@ def _shown(plan: Plan, workspace: Workspace, held: Recorded, uri: str) -> Shown:
         return look(spec, root, contents, uri)
     with workspace.locked():
         effects = headlines(held.inputs().effects.to_pylist())
-        return replay(spec, root, contents, uri, effects, done=Agenda(plan, contents).done)
+        return replay(spec, root, contents, uri, effects, done=_agenda(plan, contents, workspace).done)
 
 
 def _write(inputs: Inputs, workspace: Workspace, session: Mapping[str, Any]) -> Path:
@@ -189,14 +185,41 @@ def _datasets(plan: Plan) -> set[str]:
     return {cell.settings["dataset"] for cell in plan.cells}
 
 
+def _agenda(plan: Plan, contents: Contents, workspace: Workspace, *, retry_failed: bool = False) -> Agenda:
+    """What is left to run; in a sequential study as the looks at what is there say."""
+
+    def go_on(held: Contents, num_blocks: int) -> list[str]:
+        course = held_by(workspace, plan.spec, held).inputs().course
+        return [name for name, num in course.further.items() if num > num_blocks] if course else []
+
+    return Agenda(plan, contents, retry_failed=retry_failed, go_on=go_on if plan.spec.sequential else None)
+
+
 def _warner(console: Console) -> Callable[[str], None]:
     return lambda line: say(console, f"warning: {line}")
 
 
-def _both(live: LiveView, view: MlflowView) -> Callable[[Record | Progress], None]:
+def _all(*listeners: Callable[[Record | Progress], None]) -> Callable[[Record | Progress], None]:
     def listen(event: Record | Progress) -> None:
-        live.tell(event)
-        if not isinstance(event, Progress):
-            view.tell(event)
+        for tell in listeners:
+            tell(event)
 
     return listen
+
+
+def _finished(tell: Callable[[Record], None]) -> Callable[[Record | Progress], None]:
+    """A listener that hears of records alone."""
+    return lambda event: None if isinstance(event, Progress) else tell(event)
+
+
+def _noting(root: Path) -> Callable[[Record], None]:
+    """Notes when the confirm phase began: claims are fixed from then on."""
+    began = False
+
+    def note(record: Record) -> None:
+        nonlocal began
+        if not began and record["kind"] == "replicate" and record["phase"] == "confirm":
+            began = True
+            note_confirm(root)
+
+    return note

@@ -28,6 +28,11 @@ class Contents:
     measures: dict[str, MeasureRecord] = field(default_factory=dict)
     num_damaged: int = 0
 
+    @property
+    def num_confirmed(self) -> int:
+        """Confirmed replicates held: results that a claim rests on."""
+        return sum(record["phase"] == "confirm" for record in self.replicates.values())
+
     def add(self, record: Record) -> bool:
         """Take a record in; ``False`` if its key is already held. A failed outcome gives way to a later one."""
         if record["kind"] == "replicate":

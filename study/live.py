@@ -82,7 +82,7 @@ class LiveView:
     @property
     def _counts(self) -> str:
         spec = self._plan.spec
-        if spec.joint:
+        if spec.joint or spec.sequential:
             return (
                 f"search {self._phases['search']}/{self._plan.num_search}, "
                 f"confirmed {self._phases['confirm']} of at most {self._plan.num_confirm}"

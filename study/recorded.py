@@ -17,6 +17,7 @@ from study.errors import UserError, nearest
 from study.importance import importances
 from study.ledger import Contents, read_ledger
 from study.provenance import read_sessions
+from study.registration import read_registration
 from study.tracking.reading import read_study
 from study.tracking.store import masked, tracking_uri
 from study.workspace import Workspace
@@ -26,13 +27,14 @@ from study.workspace import Workspace
 class Recorded:
     """A study's specification, records and ``sessions`` (what it was run with); ``where`` it was read, without credentials.
 
-    ``folder`` is the study's own, ``None`` where a store alone was read.
+    ``folder`` is the study's own, ``None`` where a store alone was read; ``registration`` is what it claimed beforehand.
     """
 
     spec: Spec
     contents: Contents
     sessions: list[dict[str, Any]]
     where: str
+    registration: Mapping[str, Any] | None = None
     folder: Path | None = None
 
     @property
@@ -50,7 +52,12 @@ class Recorded:
                 classes = noted[name]["num_classes"] if name in noted else dataset_facts(name).num_classes
                 chance[name] = 1 / classes
         return Inputs(
-            spec=self.spec, contents=self.contents, chance=chance, folder=self.folder, importance_of=importances
+            spec=self.spec,
+            contents=self.contents,
+            chance=chance,
+            folder=self.folder,
+            importance_of=importances,
+            registration=self.registration,
         )
 
 
@@ -65,8 +72,20 @@ def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
         if not frozen.exists():
             raise UserError(f"{frozen} is missing: the folder does not say what was run")
         spec = Spec.model_validate(json.loads(frozen.read_text()))
+    return held_by(workspace, spec, contents)
+
+
+def held_by(workspace: Workspace, spec: Spec, contents: Contents) -> Recorded:
+    """A study's ``contents``, and what its folder notes beside them."""
     root = workspace.root
-    return Recorded(spec=spec, contents=contents, sessions=read_sessions(root), where=str(root), folder=root)
+    return Recorded(
+        spec=spec,
+        contents=contents,
+        sessions=read_sessions(root),
+        where=str(root),
+        registration=read_registration(root),
+        folder=root,
+    )
 
 
 def anywhere(place: str, storage: Path) -> Recorded:
@@ -93,4 +112,10 @@ def in_store(uri: str, name: str) -> Recorded:
     where = f"{masked(uri)}#{name}"
     if found.num_unwritten:
         where += f" ({found.num_unwritten} being written left out)"
-    return Recorded(spec=found.spec, contents=found.contents, sessions=found.sessions, where=where)
+    return Recorded(
+        spec=found.spec,
+        contents=found.contents,
+        sessions=found.sessions,
+        where=where,
+        registration=found.registration,
+    )

@@ -19,10 +19,11 @@ from filelock import FileLock, Timeout
 from search_spaces import Spec
 from study.errors import UserError
 
-# Changing these changes no finished result: placement, wording, what is measured, compared or kept.
+# Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of what is
+# claimed is let through and told for ever after (``study.registration``).
 _FREE = {
-    "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "checkpoints",
-    "plugins", "doses",
+    "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
+    "checkpoints", "plugins", "doses",
 }  # fmt: skip
 _FREE_RESOURCES = {"cpus", "gpus"}
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
@@ -80,17 +81,21 @@ class Workspace:
             finally:
                 holder.unlink(missing_ok=True)
 
-    def freeze(self, spec: Spec) -> None:
-        """Record ``spec`` on the first run; later check that it only extends what was recorded. Raises ``UserError``."""
+    def freeze(self, spec: Spec) -> Spec | None:
+        """Record ``spec`` on the first run; later check that it only extends what was recorded. Raises ``UserError``.
+
+        Returns what was recorded before.
+        """
         path = self.root / "study.json"
         now = json.loads(spec.model_dump_json())
-        if path.exists():
-            # through the model: a key that is new since then has its default
-            before = json.loads(Spec.model_validate_json(path.read_text()).model_dump_json())
+        # through the model: a key that is new since then has its default
+        before = json.loads(Spec.model_validate_json(path.read_text()).model_dump_json()) if path.exists() else None
+        if before:
             refuse_change(before, now, where=str(self.root))
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(now, indent=2) + "\n")
         partial.replace(path)
+        return Spec.model_validate(before) if before else None
 
 
 def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_analysis_book import planted, synthetic_spec
 
-from analysis.export import render
+from analysis.export import DASH, render
 from analysis.signflip import sign_flip_p
 from analysis.tables import Inputs, build_table, table_columns
 
@@ -56,7 +56,7 @@ def test_arms_that_fail_or_are_missing_leave_the_question_open_and_stay_in_sight
     }  # fmt: skip
     assert not rows["mul", 8]["best"]
     line = next(line for line in written(absent, "md").splitlines() if "| add " in line)
-    assert "–" in line
+    assert DASH in line
     failing = planted(skip=[("add", 8, 0)])
     failing.confirm("add", 8, 0, 0.1, state="collapsed")
     row = rows_of(failing)["add", 8]

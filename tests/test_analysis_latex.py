@@ -14,7 +14,7 @@ from study.registry import TABLES, discover
 
 discover("analysis")
 COMPILERS = [name for name in ("pdflatex", "tectonic") if shutil.which(name)]
-HOSTILE = r"50% of $x_1$ & #2 ~ ^{a} \textbf{b} <c> | é – ±"
+HOSTILE = r"50% of $x_1$ & #2 ~ ^{a} \textbf{b} <c> | é ±"
 PREAMBLE = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[paperwidth=300cm,paperheight=300cm,margin=1cm]{geometry}

@@ -20,7 +20,8 @@ from study.tracking.view import as_user_error
 
 @dataclass(frozen=True, kw_only=True)
 class ReadStudy:
-    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/provenance.py`` notes them.
+    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/provenance.py`` notes them, and
+    ``registration`` as ``study/registration.py`` does.
 
     ``num_unwritten``: runs that a driver is writing just now, or was when it was killed; they are not in ``contents``.
     """
@@ -28,6 +29,7 @@ class ReadStudy:
     spec: Spec
     contents: Contents
     sessions: list[dict[str, Any]]
+    registration: dict[str, Any] | None
     num_unwritten: int
 
 
@@ -61,6 +63,7 @@ def read_study(uri: str, name: str) -> ReadStudy:
         spec=_spec(study["spec"], f"{masked(uri)}#{name}"),
         contents=contents,
         sessions=study["sessions"],
+        registration=study["registration"],
         num_unwritten=unwritten,
     )
 

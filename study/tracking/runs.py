@@ -135,11 +135,16 @@ class Wanted:
         return [] if fullest is None else list(blocks[fullest].values())
 
     def study(
-        self, headlines: Mapping[str, float], provenance: Mapping[str, str], sessions: Sequence[Mapping[str, Any]] = ()
+        self,
+        headlines: Mapping[str, float],
+        provenance: Mapping[str, str],
+        sessions: Sequence[Mapping[str, Any]] = (),
+        registration: Mapping[str, Any] | None = None,
     ) -> WantedRun:
         """The parent run. Params are what a study freezes; what may grow (blocks, cells, trials) are tags.
 
-        ``provenance``: tags of the last of ``sessions``, which are packed whole beside the specification.
+        ``provenance``: tags of the last of ``sessions``, which are packed whole beside the specification, as is the
+        ``registration`` of its claims.
         """
         spec, records = self.spec, self._contents.replicates.values()
         states = Counter(record["state"] for record in records)
@@ -165,7 +170,7 @@ class Wanted:
                 "mlflow.note.content": spec.title,
                 **provenance,
                 **{name: str(value) for name, value in growing.items()},
-                **pack(study_text(spec, sessions)),
+                **pack(_study_text(spec, sessions, registration)),
             },
             metrics=_finite(
                 {
@@ -193,9 +198,10 @@ class Wanted:
         return tags | optional
 
 
-def study_text(spec: Spec, sessions: Sequence[Mapping[str, Any]]) -> bytes:
-    """What the parent run packs: JSON of the specification and of what the study was run with."""
-    return json.dumps({"spec": spec.model_dump(mode="json"), "sessions": list(sessions)}).encode()
+def _study_text(spec: Spec, sessions: Sequence[Mapping[str, Any]], registration: Mapping[str, Any] | None) -> bytes:
+    """What the parent run packs: JSON of the specification, of what the study was run with, and of what it claimed."""
+    held = {"spec": spec.model_dump(mode="json"), "sessions": list(sessions), "registration": registration}
+    return json.dumps(held).encode()
 
 
 def headlines(effects: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from search_spaces import Spec
 from study.errors import UserError
 from study.ledger import Contents
 from study.provenance import read_sessions, session_tags
+from study.registration import read_registration
 from study.schema import Record
 from study.tracking.pages import experiment_tags
 from study.tracking.runs import Wanted
@@ -219,7 +220,8 @@ class _Replay:
     def _write_study(self, store: Store, headlines: Mapping[str, float], status: str) -> None:
         sessions = read_sessions(self._root)
         session = (sessions or [{}])[-1]
-        store.write_study(self._wanted.study(headlines, session_tags(session), sessions), status, session)
+        wanted = self._wanted.study(headlines, session_tags(session), sessions, read_registration(self._root))
+        store.write_study(wanted, status, session)
 
 
 def _status(done: bool) -> str:

@@ -1,0 +1,111 @@
+"""https://doi.org/10.1073/pnas.1708274114 -- Nosek et al. (2018), The Preregistration Revolution.
+
+What a study fixes before its first confirmed replicate: each claim with its estimand (the cells that it is averaged over),
+contrast, comparators, margins and test, and what all claims share (level, family, looks, control). ``changes`` says, value by
+value, how a later specification departs from it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.spec import Claim, LevelClaim, Levels, Spec
+
+Registered = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One departure: what it is, and the claims that can no longer be confirmed by replicates there before it."""
+
+    text: str
+    claims: tuple[str, ...]
+
+
+def registered(spec: Spec) -> dict[str, Any]:
+    """The part of ``spec`` that is fixed before its confirm phase, as plain JSON. Wording is no part of it."""
+    claims: dict[str, Any] = {name: _difference(spec, claim) for name, claim in spec.claims.items()}
+    claims |= {name: _level(spec, claim) for name, claim in spec.level_claims.items()}
+    return {
+        "alpha": spec.alpha,
+        "looks": list(spec.sequential.looks) if spec.sequential else None,
+        "control": spec.control.model_dump(mode="json") if spec.control else None,
+        "claims": claims,
+        "blocks": spec.blocks * spec.replicates,
+        "statistics": spec.model_dump(mode="json")["measure"]["statistics"],
+    }
+
+
+def digest(content: Registered) -> str:
+    """The first 12 hexadecimal digits of a SHA-256 over what is fixed."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changes(before: Registered, now: Registered) -> list[Change]:
+    """Every way in which ``now`` departs from ``before``.
+
+    A changed level, family, control or series of looks touches all claims, and so does a claim left out, which would make
+    the others' levels easier. More blocks alone touch none: the interval stays one of its own number of pairs, but they were
+    added knowing the first ones, which is why it is said. A new statistic is no change.
+    """
+    everyone = tuple(now["claims"])
+    found = [Change(text=_was(key, before, now), claims=everyone) for key in _SHARED if before[key] != now[key]]
+    if before["blocks"] != now["blocks"] and before["looks"] == now["looks"]:
+        found.append(Change(text=_was("blocks", before, now), claims=()))
+    for name, claim in before["claims"].items():
+        if name not in now["claims"]:
+            found.append(Change(text=f"{name} was left out", claims=everyone))
+        else:
+            found += [Change(text=f"{name}: {text}", claims=(name,)) for text in _differs(claim, now["claims"][name])]
+    found += [Change(text=f"{name} was added", claims=(name,)) for name in everyone if name not in before["claims"]]
+    for name, settings in before["statistics"].items():
+        if settings != now["statistics"].get(name, settings):
+            reads = tuple(claim for claim in everyone if any("/" not in o for o in _outcomes(now["claims"][claim])))
+            text = f"settings of {name} were {settings}, now {now['statistics'][name]}"
+            found.append(Change(text=text, claims=reads))
+    return found
+
+
+_SHARED = ("alpha", "looks", "control")
+
+
+def _difference(spec: Spec, claim: Claim) -> dict[str, Any]:
+    fixed = claim.model_dump(mode="json", exclude={"text"})
+    return {"test": "paired difference", **fixed, "cells": _cells(spec, [claim.arm, *claim.references])}
+
+
+def _level(spec: Spec, claim: LevelClaim) -> dict[str, Any]:
+    return {"test": "level", **claim.model_dump(mode="json", exclude={"text"}), "cells": _cells(spec, [claim.arm])}
+
+
+def _cells(spec: Spec, sides: list[Levels]) -> list[str]:
+    """The cells on either side of a claim, in an order that does not hang on how the factors are written down."""
+    return sorted(
+        " ".join(f"{name}={level}" for name, level in sorted(cell.items()))
+        for cell in spec.cells()
+        if any(all(cell.get(name) == level for name, level in side.items()) for side in sides)
+    )
+
+
+def _outcomes(claim: Registered) -> list[str]:
+    return [claim["outcome"]] if claim["test"] == "level" else [outcome["name"] for outcome in claim["outcomes"]]
+
+
+def _differs(before: Registered, now: Registered) -> Iterator[str]:
+    if before["test"] != now["test"]:
+        yield _was("test", before, now)
+        return
+    for key in before:
+        if key == "outcomes" and _outcomes(before) == _outcomes(now):
+            for old, new in zip(before[key], now[key], strict=True):
+                yield from (f"{_was(name, old, new)} ({old['name']})" for name in old if old[name] != new[name])
+        elif key == "cells" and before[key] != now[key]:
+            yield f"read in {len(before[key])} cells, now in {len(now[key])}"
+        elif key != "cells" and before[key] != now[key]:
+            yield _was(key, before, now)
+
+
+def _was(key: str, before: Registered, now: Registered) -> str:
+    return f"{key} was {before[key]}, now {now[key]}"

@@ -1,0 +1,41 @@
+"""https://doi.org/10.1093/biomet/70.3.659 (Lan and DeMets 1983): looks at a study before its last block."""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from search_spaces.spec import Spec
+
+
+class Sequential(BaseModel):
+    """Numbers of blocks after which the claims are looked at. Cells that no undecided claim needs stop there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    looks: list[int] = Field(min_length=2)
+
+    @field_validator("looks")
+    @classmethod
+    def _rising(cls, looks: list[int]) -> list[int]:
+        if looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
+            raise ValueError(f"needs two or more rising numbers of blocks, the first at least 2, got {looks}")
+        return looks
+
+
+def check_looks(spec: "Spec") -> None:
+    """Raise ``ValueError`` naming what does not go with looks."""
+    if spec.sequential is None:
+        return
+    last = spec.sequential.looks[-1]
+    if spec.blocks != last:
+        raise ValueError(f"blocks={spec.blocks} with sequential.looks up to {last}: blocks is the last look, {last}")
+    if spec.joint:
+        raise ValueError("sequential with joint: a joint search decides no claim; remove one")
+    if not (spec.claims or spec.level_claims):
+        raise ValueError("sequential without claims: looks are there to decide claims; add one or remove sequential")
+    if spec.control is None:
+        raise ValueError(
+            "sequential without control: no number of blocks gives a verdict without an A/A control; add one"
+        )
