@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
     "over the other arms, at the study's alpha); exploratory",
     source="https://arxiv.org/abs/1811.12808",
     title="Test accuracy by arm",
-    place=2.05,
+    place=1.4,
     columns=(
         Column(heading="Dataset", name="dataset"),
         Column(heading="Depth", name="depth", kind="number", missing=DASH),

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     formula="one row a planned cell: networks by how they ended, accuracy of the completed ones, cost",
     source="",
     title="Cells",
-    place=3,
+    place=4.1,
     columns=(
         Column(heading="Cell", name="cell"),
         Column(heading="Parameters", name="params", kind="number", missing=DASH),

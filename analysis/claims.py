@@ -104,7 +104,7 @@ def claims_table(inputs: Inputs) -> pa.Table:
     formula="one row a claim's comparison and dataset, in the claim's direction, at the claim's level",
     source="https://doi.org/10.1080/00401706.1982.10487790",
     title="Each comparison of the claims",
-    place=1,
+    place=1.1,
     columns=(
         Column(heading="Claim", name="claim"),
         Column(heading="Alone", name="verdict"),

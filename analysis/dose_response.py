@@ -89,7 +89,7 @@ class Ladder:
     formula="mean outcome by declared dose, over the replicates eligible at every dose",
     source="https://www.jstor.org/stable/2282901",
     title="Outcome by dose",
-    place=2.4,
+    place=2.6,
     optional=True,
     columns=(
         Column(heading="Dose of", name="name"),
@@ -123,7 +123,7 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
     "it; exploratory",
     source="https://www.jstor.org/stable/2282901",
     title="Dose-response: trends",
-    place=2.3,
+    place=2.5,
     optional=True,
     columns=(
         Column(heading="Dose of", name="name"),

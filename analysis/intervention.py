@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
     "other; alike: no smoothness outcome of the claim differs by its margin; exploratory",
     source="https://arxiv.org/abs/1908.02729",
     title="Smoothness by intervention",
-    place=2.6,
+    place=2.7,
     optional=True,
     columns=(
         Column(heading="Claim", name="claim"),

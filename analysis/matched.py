@@ -74,7 +74,7 @@ SCHEMA = pa.schema(
     "epochs, and, not annealed, along the confirmed training itself. Associational: what is matched was found, not set",
     source="",
     title="Smoothness at matched accuracy",
-    place=4,
+    place=2.2,
     optional=True,
     shown=of_claims,
     columns=(

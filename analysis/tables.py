@@ -2,7 +2,7 @@
 
 Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
 writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
-report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty; ``shown``, a
+report shows it whole (default: not; the whole part of ``place`` is the chapter, see ``analysis.report``); ``optional``, for one that the report leaves out while it is empty; ``shown``, a
 function of inputs and table that gives the rows which the report shows (default: all).
 """
 
@@ -208,6 +208,12 @@ def _trials(inputs: Inputs) -> pa.Table:
         Column(heading="Mean arm", name="mean_arm", kind="level"),
         Column(heading="Mean reference", name="mean_reference", kind="level"),
         Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
+        *(
+            Column(heading=f"{side.capitalize()} {state}", name=f"n_{side}_{state}", kind="number")
+            for side in ("arm", "reference")
+            for state in ("collapsed", "diverged")
+        ),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="p, test images counted", name="p_images", kind="p"),
         Column(heading="p (Holm)", name="p_holm", kind="p"),

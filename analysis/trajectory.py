@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
     "the validation accuracy both had reached; not annealed, exploratory",
     source="",
     title="Smoothness during training",
-    place=4.5,
+    place=2.3,
     optional=True,
     shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(

@@ -13,7 +13,7 @@ _SHARED = tuple(
     (re.compile(pattern), unit)
     for pattern, unit in (
         (r"n|n_\w+|\w+_failures|\w+_trainings", "count"),
-        (r"block|search_block|replicate|number|seed|layer", "identifier"),
+        (r"block|look|search_block|replicate|number|seed|layer", "identifier"),
         (r"p_\w+|\w+_p|level|level_of_k", "probability"),
         (r"depth", "layers"),
         (r"width", "channels"),

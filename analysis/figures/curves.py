@@ -50,7 +50,7 @@ def curves_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "curves",
     title="Learning curves",
-    place=3,
+    place=4.2,
     formula="Validation accuracy over epochs, one panel an arm. Thin: replicates; thick: their median. "
     "Of more than 60 replicates to a median every k-th is drawn.",
     source="",
