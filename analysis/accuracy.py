@@ -127,8 +127,9 @@ def _against_the_others(arms: list[_Values], rivals: list[int]) -> tuple[int | N
 
 def _p(first: _Values, other: _Values) -> float | None:
     """Two-sided, one where ``first`` is not the better of the two; ``None`` where too few pairs are eligible."""
-    shared = first.keys() & other.keys()
-    differences = [a - b for pair in sorted(shared) if None not in (a := first[pair], b := other[pair])]
+    shared = sorted(first.keys() & other.keys())
+    pairs = [(first[pair], other[pair]) for pair in shared]
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
     if not differences or len(differences) < (1 - MAX_INELIGIBLE) * len(shared):
         return None
     return directed_p(sign_flip_p(differences), float(np.mean(differences)), "higher")

@@ -128,13 +128,16 @@ def _packaged(name: str) -> str:
 def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[Chapter]:
     """Chapters that have something in them: the effects as ``run`` prints them, titled tables, ``pictures``."""
     found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
-    items = [_effects(found), *_tables(inputs), *map(_picture, pictures, pictures.values())]
+    items: list[Table | Picture] = [_effects(found), *_tables(inputs)]
+    items += [_picture(name, svg) for name, svg in pictures.items()]
     chapters = []
     for number, title in _CHAPTERS.items():
         mine = [item for item in items if _chapter(item) == number]
         notes = found.notes if number == _CONTROLS else []
         if mine or notes:
-            chapters.append(Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=sorted(mine, key=_place)))
+            chapters.append(
+                Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=sorted(mine, key=_place))
+            )
     return chapters
 
 
@@ -176,7 +179,9 @@ def _tables(inputs: Inputs) -> Iterator[Table]:
             source=entry.source,
             place=entry.traits["place"],
             headings=[(columns[i].heading, columns[i].kind in _NUMBERS) for i in kept],
-            groups=[("", [[Cell(text=row[i], bold=i in bold and bold[i][n]) for i in kept] for n, row in enumerate(rows)])],
+            groups=[
+                ("", [[Cell(text=row[i], bold=i in bold and bold[i][n]) for i in kept] for n, row in enumerate(rows)])
+            ],
         )
 
 

@@ -40,12 +40,12 @@ def with_units(table: pa.Table) -> pa.Table:
 
 def unit_in(field: pa.Field) -> str:
     """The unit in a field's metadata; empty where there is none."""
-    return (field.metadata or {}).get(b"unit", b"").decode()
+    return bytes((field.metadata or {}).get(b"unit", b"")).decode()
 
 
 def is_number(field: pa.Field) -> bool:
     """Whether a field holds integers or floating point numbers."""
-    return pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    return bool(pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
 
 
 def _field(field: pa.Field) -> pa.Field:

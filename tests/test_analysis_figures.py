@@ -59,8 +59,11 @@ def test_every_figure_draws_whatever_there_is(make, name):
 
 
 def test_every_figure_is_described_and_their_order_is_fixed():
-    first = ["effects", "smoothness", "matched", "curves", "hyperparameters", "importance", "best_of_n"]
-    assert figure_names() == [*first, "slice_lines", "slice_squares", "paths", "planes"]
+    assert figure_names() == [
+        *("effects", "interactions", "smoothness", "matched", "dose", "importance"),
+        *("slice_lines", "slice_squares", "paths", "planes"),
+        *("outcomes", "curves", "hyperparameters", "best_of_n"),
+    ]
     for entry in FIGURES:
         assert entry.formula and entry.traits["title"] and callable(entry.traits["data"])
     with pytest.raises(UserError, match="did you mean 'effects'"):
