@@ -153,7 +153,7 @@ def _text(row: dict[str, Any], column: Column) -> str:
         spread = row[column.spread] if column.spread else None
         if value is None or spread is None:
             return "" if value is None else f"{100 * value:.1f}%"
-        return f"{100 * value:.1f} ± {100 * spread:.1f}%"
+        return f"{100 * value:.2f} ± {100 * spread:.2f}%"
     if column.kind == "interval":
         return interval_text(value, row[column.low], row[column.high])
     if column.kind == "p":

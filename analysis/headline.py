@@ -47,7 +47,7 @@ def facts(inputs: Inputs) -> list[Fact]:
 
 
 def answer(claims: Sequence[Finding]) -> str:
-    """How the claims ended, in a sentence: ``Of 4 claims 1 is supported (C4) and 3 are undecided (C1, C2, C3).``"""
+    """How the claims ended, in a sentence: ``Of 3 claims 1 is supported (C4) and 2 are undecided (C2, C3).``"""
     ended: dict[str, list[str]] = {}
     several = len({claim.dataset for claim in claims}) > 1
     for claim in claims:
@@ -58,8 +58,12 @@ def answer(claims: Sequence[Finding]) -> str:
         num = len(ended[verdict])
         have = ("has" if num == 1 else "have") if verdict == "no verdict" else ("is" if num == 1 else "are")
         texts.append(f"{num} {have} {verdict} ({', '.join(ended[verdict])})")
-    of_all = f"Of {len(claims)} claim{'s' if len(claims) != 1 else ''}" + (" and datasets" if several else "")
-    return f"{of_all} {' and '.join(filter(None, [', '.join(texts[:-1]), texts[-1]]))}." if texts else ""
+    what = f"{len(claims)} claims" + (" and datasets" if several else "")
+    if len(claims) > 1 and len(texts) == 1:
+        return f"All {what}{texts[0].removeprefix(str(len(claims)))}."
+    if len(claims) == 1:
+        return f"The one claim{texts[0].removeprefix('1')}."
+    return f"Of {what} {' and '.join(filter(None, [', '.join(texts[:-1]), texts[-1]]))}." if texts else ""
 
 
 def control_word(inputs: Inputs) -> str:

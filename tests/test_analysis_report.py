@@ -101,12 +101,12 @@ def test_chapters_contents_and_long_tables():
     order = [html.index(f'id="{name}"') for name in ("table-claim_parts", "figure-effects", "table-cells", "reproduce")]
     assert order == sorted(order)
     assert reader.tags.count("details") == html.count("<details id=")
-    assert '<details id="table-accuracy" open>' in html and "<b>94.8 ± 2.7%</b>" in html
+    assert '<details id="table-accuracy" open>' in html and "<b>94.85 ± 2.69%</b>" in html
 
 
 def test_how_the_claims_ended_is_one_sentence():
     inputs = inputs_of(planted())
-    assert answer(inputs.findings) == "Of 2 claims 2 are supported (C3, C4)."
+    assert answer(inputs.findings) == "All 2 claims are supported (C3, C4)."
     c3, c4 = inputs.findings
     ended = [
         replace(c3, verdict="no verdict"),
@@ -114,9 +114,9 @@ def test_how_the_claims_ended_is_one_sentence():
         replace(c4, name="C5", verdict="refuted"),
     ]
     assert answer(ended) == "Of 3 claims 2 are refuted (C4, C5) and 1 has no verdict (C3)."
-    assert answer([c3]) == "Of 1 claim 1 is supported (C3)."
+    assert answer([c3]) == "The one claim is supported (C3)."
     assert answer([c3, replace(c3, dataset="mnist")]) == (
-        "Of 2 claims and datasets 2 are supported (C3 on digits, C3 on mnist)."
+        "All 2 claims and datasets are supported (C3 on digits, C3 on mnist)."
     )
     assert answer([]) == ""
 
