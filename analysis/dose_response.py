@@ -132,6 +132,7 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
         Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Doses", name="n_doses", kind="number"),
         Column(heading="Slope per unit of dose", name="estimate", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="p (Page)", name="p_page", kind="p"),
         Column(heading="Replicates", name="n_pairs", kind="number"),

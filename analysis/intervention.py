@@ -57,6 +57,7 @@ SCHEMA = pa.schema(
         Column(heading="Reference", name="reference"),
         Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Pairs", name="n_pairs", kind="number"),
         Column(heading="Left out", name="n_excluded", kind="number"),

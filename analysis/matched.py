@@ -92,6 +92,7 @@ SCHEMA = pa.schema(
         Column(heading="Level", name="level_mean", kind="interval", low="level_low", high="level_high"),
         Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
         Column(heading="Unmatched", name="unmatched_mean", kind="effect"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Label", name="label"),
     ),

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         Column(heading="Accuracy, arm", name="arm_val_accuracy", kind="percent"),
         Column(heading="Accuracy, reference", name="reference_val_accuracy", kind="percent"),
         Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Label", name="label"),
     ),

@@ -74,3 +74,22 @@ def test_every_table_compiles(tmp_path):
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def means(name):
+    return any(column.kind in ("level", "effect") or column.spread for column in table_columns(name))
+
+
+# verdicts hold their comparisons' numbers; a joint search's networks stand alone
+SINGLE = {"claims", "budget_verdicts", "pareto"}
+COUNTS = {"n", "Pairs", "Replicates", "Networks", "Blocks", "Completed"}
+STATES = {"Failures", "Failed", "Diverged", "Collapsed", "Arm collapsed", "Left out", "Missing"}
+
+
+@pytest.mark.parametrize("name", sorted(filter(means, set(TABLES.names()) - SINGLE)))
+def test_every_table_of_means_says_how_many_how_spread_and_what_failed(name):
+    columns = table_columns(name)
+    headings = {column.heading for column in columns}
+    assert headings & COUNTS
+    assert "Spread" in headings or any(column.spread for column in columns)
+    assert headings & STATES or name == "pooled"  # of its datasets, each with its own row in effects
