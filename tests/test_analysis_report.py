@@ -173,6 +173,7 @@ def test_a_failed_control_warns_on_the_first_screen():
 
 
 def test_the_template_is_part_of_the_package():
-    code = "from importlib import resources; print((resources.files('analysis') / 'report.html.j2').is_file())"
+    code = "from importlib import resources; f = resources.files('analysis'); "
+    code += "print(all((f / name).is_file() for name in ('report.html.j2', 'report.js')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "True"
