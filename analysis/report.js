@@ -30,10 +30,17 @@ function sortBy(table, column, heading) {
 
 for (const table of document.querySelectorAll("table")) {
   [...table.tHead.rows[0].cells].forEach((heading, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
+    // no button: browsers leave those out where a heading is repeated on the next sheet of paper
+    const button = document.createElement("span");
+    button.setAttribute("role", "button");
+    button.tabIndex = 0;
     button.append(...heading.childNodes);
     button.addEventListener("click", () => sortBy(table, column, heading));
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sortBy(table, column, heading);
+    });
     heading.append(button);
   });
 }

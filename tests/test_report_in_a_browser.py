@@ -108,7 +108,9 @@ async def tour(path, port):
                 found[name] = await page.ask(LOOK), await page.picture()
             found["as written"] = await page.ask(COLUMN % 3)
             for name in ("up", "down"):
-                await page.ask("document.querySelectorAll('#table-accuracy th')[3].querySelector('button').focus()")
+                await page.ask(
+                    "document.querySelectorAll('#table-accuracy th')[3].querySelector('[role=button]').focus()"
+                )
                 await page.press("Enter", 13)
                 sort = await page.ask("document.querySelectorAll('#table-accuracy th')[3].ariaSort")
                 found[name] = sort, await page.ask(COLUMN % 3)
