@@ -49,7 +49,7 @@ class _Networks:
     "over pairs of replicates of a cell, or of two cells that are compared",
     source="https://arxiv.org/abs/2203.08124",
     title="Agreement of decision regions",
-    place=6,
+    place=3.5,
     optional=True,
     columns=(
         Column(heading="Cell", name="cell"),

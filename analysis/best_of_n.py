@@ -70,7 +70,7 @@ def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
     formula="expected validation accuracy of the best of n search trials, over blocks; n in powers of two, and all",
     source="https://arxiv.org/abs/1909.03004",
     title="Expected best of n trials",
-    place=7,
+    place=4.7,
     optional=True,
     columns=(
         Column(heading="Cell", name="cell"),

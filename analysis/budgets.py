@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
     "winners on the same seeds take the place of the confirmed ones. Exploratory",
     source="https://arxiv.org/abs/1909.03004",
     title="Verdicts at smaller budgets",
-    place=1.5,
+    place=1.8,
     optional=True,
     columns=(
         Column(heading="Claim", name="claim"),

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.arms import arm_columns, arm_name
-from analysis.export import Column
+from analysis.arms import planned_cells
+from analysis.export import DASH, Column
 from analysis.tables import Inputs
 from analysis.trials import rows_of
 from study.registry import TABLES
@@ -15,7 +15,7 @@ from study.schema import STATES
 
 _FRACTION = {"unit": "fraction of images"}
 _READ = (
-    "cell", "phase", "state", "test/accuracy", "dataset", "depth", "params", "flops", "boundary", "defaulted", "epochs",
+    "cell", "phase", "state", "test/accuracy", "params", "flops", "boundary", "defaulted", "epochs",
     "train_seconds", "measure_seconds",
 )  # fmt: skip
 SCHEMA = pa.schema(
@@ -42,33 +42,39 @@ SCHEMA = pa.schema(
 
 @TABLES.register(
     "cells",
-    formula="one row a cell: networks by how they ended, accuracy of the completed ones, cost",
+    formula="one row a planned cell: networks by how they ended, accuracy of the completed ones, cost",
     source="",
     title="Cells",
-    place=3,
+    place=4.1,
     columns=(
         Column(heading="Cell", name="cell"),
-        Column(heading="Parameters", name="params", kind="number"),
+        Column(heading="Parameters", name="params", kind="number", missing=DASH),
         Column(heading="Search trials", name="n_search", kind="number"),
         Column(heading="Confirmed", name="n_confirm", kind="number"),
         *(Column(heading=s.capitalize(), name=f"n_{s}", kind="number") for s in STATES if s != "pruned"),
-        Column(heading="Test accuracy", name="test_accuracy_mean", kind="percent"),
-        Column(heading="Spread", name="test_accuracy_sd", kind="percent"),
+        Column(
+            heading="Test accuracy ± sd",
+            name="test_accuracy_mean",
+            kind="percent",
+            spread="test_accuracy_sd",
+            missing=DASH,
+        ),
         Column(heading="Winners at a boundary", name="at_boundary"),
         Column(heading="Epochs, search", name="epochs_search", kind="number"),
         Column(heading="Epochs, confirm", name="epochs_confirm", kind="number"),
     ),
 )
 def cells_table(inputs: Inputs) -> pa.Table:
-    """One row a cell that has results, in the order of the spec.
+    """One row a planned cell, in the order of the spec; one without results has counts of zero and no mean.
 
     Means and spreads are of completed networks, whose number stands beside them. ``at_boundary`` counts the confirmed
     winners whose value lies in the outer tenth of a log range.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(inputs.trials, (*_READ, *arm_columns(inputs.spec))):
+    for row in rows_of(inputs.trials, _READ):
         groups.setdefault(row["cell"], []).append(row)
-    rows = [_row(inputs, cell, rows) for cell, rows in groups.items()]
+    heads = planned_cells(inputs.spec, inputs.trials)
+    rows = [{**head, **_row(groups.get(head["cell"], []))} for head in heads]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -77,19 +83,14 @@ def boundary_counts(rows: list[dict[str, Any]]) -> Counter[str]:
     return Counter(name for row in rows for name in row["boundary"].split(",") if name)
 
 
-def _row(inputs: Inputs, cell: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     search = [row for row in rows if row["phase"] == "search"]
     confirm = [row for row in rows if row["phase"] == "confirm"]
     states = Counter(row["state"] for row in confirm)
     accuracy = [row["test/accuracy"] for row in confirm if row["state"] == "completed"]
     reached = np.array([value for value in accuracy if value is not None])
-    first = rows[0]
     return {
-        "study": inputs.spec.name,
-        "cell": cell,
-        "dataset": first["dataset"],
-        "arm": arm_name(inputs.spec, first),
-        **{name: first[name] for name in ("depth", "params", "flops")},
+        **{name: rows[0][name] if rows else None for name in ("params", "flops")},
         "n_search": len(search),
         "n_confirm": len(confirm),
         **{f"n_{state}": states[state] for state in STATES},

@@ -104,7 +104,7 @@ def claims_table(inputs: Inputs) -> pa.Table:
     formula="one row a claim's comparison and dataset, in the claim's direction, at the claim's level",
     source="https://doi.org/10.1080/00401706.1982.10487790",
     title="Each comparison of the claims",
-    place=1,
+    place=1.1,
     columns=(
         Column(heading="Claim", name="claim"),
         Column(heading="Alone", name="verdict"),
@@ -119,6 +119,9 @@ def claims_table(inputs: Inputs) -> pa.Table:
         Column(heading="Pairs", name="n_pairs", kind="number"),
         Column(heading="Pairing gain", name="pairing_gain", kind="number"),
         Column(heading="Left out", name="n_excluded", kind="number"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
+        Column(heading="Arm failures", name="arm_failures", kind="number"),
+        Column(heading="Reference failures", name="reference_failures", kind="number"),
         Column(heading="Failures at chance", name="effect_failures_at_chance", kind="effect"),
         Column(heading="McNemar p", name="mcnemar_p", kind="p"),
         Column(heading="Claim says", name="better"),

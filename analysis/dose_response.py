@@ -89,7 +89,7 @@ class Ladder:
     formula="mean outcome by declared dose, over the replicates eligible at every dose",
     source="https://www.jstor.org/stable/2282901",
     title="Outcome by dose",
-    place=2.4,
+    place=2.6,
     optional=True,
     columns=(
         Column(heading="Dose of", name="name"),
@@ -123,7 +123,7 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
     "it; exploratory",
     source="https://www.jstor.org/stable/2282901",
     title="Dose-response: trends",
-    place=2.3,
+    place=2.5,
     optional=True,
     columns=(
         Column(heading="Dose of", name="name"),
@@ -132,6 +132,7 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
         Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Doses", name="n_doses", kind="number"),
         Column(heading="Slope per unit of dose", name="estimate", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="p (Page)", name="p_page", kind="p"),
         Column(heading="Replicates", name="n_pairs", kind="number"),

@@ -22,6 +22,9 @@ from study.errors import UserError, nearest
 
 FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
+DASH = "\u2013"  # what is planned and not there
+# around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
+_BOLD = ("\x02", "\x03")
 _BY_OUTCOME = ("effect", "size", "level")
 
 
@@ -30,7 +33,8 @@ class Column:
     """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits.
 
     ``effect`` (a difference, with its interval), ``size`` (a margin) and ``level`` (a mean) are read in the unit of the
-    row's ``outcome`` and ``scale``; ``outcome`` is an outcome's name, ``percent`` a fraction.
+    row's ``outcome`` and ``scale``; ``outcome`` is an outcome's name, ``percent`` a fraction, with ``spread`` (the column of
+    its standard deviation) after it. ``bold`` names a column of flags: cells in bold. ``missing`` stands for no value.
     """
 
     heading: str
@@ -38,6 +42,9 @@ class Column:
     kind: Literal["text", "number", "p", "interval", "effect", "size", "level", "outcome", "percent"] = "text"
     low: str = ""
     high: str = ""
+    spread: str = ""
+    bold: str = ""
+    missing: str = ""
 
 
 def write_table(
@@ -93,6 +100,9 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
     rows = text_rows(table.slice(0, MAX_ROWS), shown)
     if form == "md":
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    for i, flags in bold_cells(table.slice(0, MAX_ROWS), shown).items():
+        for row, flag in zip(rows, flags, strict=True):
+            row[i] = f"{_BOLD[0]}{row[i]}{_BOLD[1]}" if flag else row[i]
     headings = [column.heading for column in shown]
     align = ["left" if column.kind in ("text", "outcome") else "right" for column in shown]
     style = "pipe" if form == "md" else "latex_booktabs"
@@ -102,6 +112,8 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
         text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
     if note:
         text = f"{text.rstrip()}\n\n{note if form == 'md' else _latex(note)}"
+    for mark, written in zip(_BOLD, ("**", "**") if form == "md" else (r"\textbf{", "}"), strict=True):
+        text = text.replace(mark, written)
     return f"{text.rstrip()}\n".encode()
 
 
@@ -114,9 +126,16 @@ def _latex(text: str) -> str:
 
 def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:
     """Cells of the main columns as people read them."""
-    needed = [name for c in columns for name in (c.name, c.low, c.high) if name]
+    needed = [name for c in columns for name in (c.name, c.low, c.high, c.spread) if name]
     needed += [name for c in columns if c.kind in _BY_OUTCOME for name in ("outcome", "scale")]
-    return [[_text(row, column) for column in columns] for row in table.select(list(dict.fromkeys(needed))).to_pylist()]
+    rows = table.select(list(dict.fromkeys(needed))).to_pylist()
+    return [[_text(row, column) or column.missing for column in columns] for row in rows]
+
+
+def bold_cells(table: pa.Table, columns: Sequence[Column]) -> dict[int, list[bool]]:
+    """Position of a column that has cells in bold -> a flag a row."""
+    named = [(i, column.bold) for i, column in enumerate(columns) if column.bold]
+    return {i: [bool(flag) for flag in table[name].to_pylist()] for i, name in named}
 
 
 def _text(row: dict[str, Any], column: Column) -> str:
@@ -131,7 +150,10 @@ def _text(row: dict[str, Any], column: Column) -> str:
     if column.kind == "outcome":
         return outcome_text(value)
     if column.kind == "percent":
-        return "" if value is None else f"{100 * value:.1f}%"
+        spread = row[column.spread] if column.spread else None
+        if value is None or spread is None:
+            return "" if value is None else f"{100 * value:.1f}%"
+        return f"{100 * value:.2f} ± {100 * spread:.2f}%"
     if column.kind == "interval":
         return interval_text(value, row[column.low], row[column.high])
     if column.kind == "p":

@@ -1,13 +1,14 @@
 """What belongs on the first screen of a report beside the claims: what to trust, what failed, what it cost."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.arms import arm_name
 from analysis.cells import boundary_counts
 from analysis.control import aa_results
+from analysis.findings import Finding
 from analysis.readings import POOLED
 from analysis.strata import shown_strata
 from analysis.tables import Inputs
@@ -15,6 +16,7 @@ from analysis.trials import rows_of
 from analysis.wording import level_text, levels_text
 
 _ACCURACY = "test/accuracy"
+_VERDICTS = ("supported", "refuted", "undecided", "no verdict")
 # An arm most of whose winners lie at a boundary was searched in the wrong range.
 _MOST = 0.5
 
@@ -42,6 +44,26 @@ def facts(inputs: Inputs) -> list[Fact]:
         _boundary(inputs, confirm),
         _cost(rows),
     ]
+
+
+def answer(claims: Sequence[Finding]) -> str:
+    """How the claims ended, in a sentence: ``Of 3 claims 1 is supported (C4) and 2 are undecided (C2, C3).``"""
+    ended: dict[str, list[str]] = {}
+    several = len({claim.dataset for claim in claims}) > 1
+    for claim in claims:
+        ended.setdefault(claim.verdict, []).append(f"{claim.name} on {claim.dataset}" if several else claim.name)
+    verdicts = [verdict for verdict in _VERDICTS if verdict in ended]
+    texts = []
+    for verdict in verdicts:
+        num = len(ended[verdict])
+        have = ("has" if num == 1 else "have") if verdict == "no verdict" else ("is" if num == 1 else "are")
+        texts.append(f"{num} {have} {verdict} ({', '.join(ended[verdict])})")
+    what = f"{len(claims)} claims" + (" and datasets" if several else "")
+    if len(claims) > 1 and len(texts) == 1:
+        return f"All {what}{texts[0].removeprefix(str(len(claims)))}."
+    if len(claims) == 1:
+        return f"The one claim{texts[0].removeprefix('1')}."
+    return f"Of {what} {' and '.join(filter(None, [', '.join(texts[:-1]), texts[-1]]))}." if texts else ""
 
 
 def control_word(inputs: Inputs) -> str:

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     "searched, and is no effect",
     source="https://proceedings.mlr.press/v32/hutter14.html",
     title="Importance of hyperparameters and factors",
-    place=6,
+    place=4.4,
     optional=True,
     columns=(
         Column(heading="Dataset", name="dataset"),

@@ -62,7 +62,7 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
     "noise ceiling, and the same for mean absolute activation; means over networks",
     source="https://arxiv.org/abs/2106.15067",
     title="Attention against importance, by layer",
-    place=5,
+    place=2.9,
     optional=True,
     columns=(
         Column(heading="Cell", name="cell"),

@@ -34,6 +34,7 @@ _COLUMNS = (
     Column(heading="Effect at level", name="effect_level", kind="effect"),
     Column(heading="Effect against", name="effect_base", kind="effect"),
     Column(heading="Interaction", name="estimate", kind="effect", low="ci_low", high="ci_high"),
+    Column(heading="Spread", name="sd", kind="effect"),
     Column(heading="p", name="p_sign_flip", kind="p"),
     Column(heading="Pairs", name="n_pairs", kind="number"),
     Column(heading="Left out", name="n_excluded", kind="number"),
@@ -51,7 +52,7 @@ _FORMULA = (
     formula=_FORMULA,
     source="https://github.com/google-research/tuning_playbook",
     title="Interactions: does an effect depend on another factor?",
-    place=2.2,
+    place=1.7,
     optional=True,
     columns=_COLUMNS,
 )

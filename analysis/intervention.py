@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
     "other; alike: no smoothness outcome of the claim differs by its margin; exploratory",
     source="https://arxiv.org/abs/1908.02729",
     title="Smoothness by intervention",
-    place=2.6,
+    place=2.7,
     optional=True,
     columns=(
         Column(heading="Claim", name="claim"),
@@ -57,6 +57,7 @@ SCHEMA = pa.schema(
         Column(heading="Reference", name="reference"),
         Column(heading="Outcome", name="outcome", kind="outcome"),
         Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Pairs", name="n_pairs", kind="number"),
         Column(heading="Left out", name="n_excluded", kind="number"),

@@ -74,7 +74,7 @@ SCHEMA = pa.schema(
     "epochs, and, not annealed, along the confirmed training itself. Associational: what is matched was found, not set",
     source="",
     title="Smoothness at matched accuracy",
-    place=4,
+    place=2.2,
     optional=True,
     shown=of_claims,
     columns=(
@@ -92,6 +92,7 @@ SCHEMA = pa.schema(
         Column(heading="Level", name="level_mean", kind="interval", low="level_low", high="level_high"),
         Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
         Column(heading="Unmatched", name="unmatched_mean", kind="effect"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Label", name="label"),
     ),

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
     formula="one row a Pareto-optimal trial of a block: its objectives in the search, its test once confirmed",
     source="https://doi.org/10.1109/4235.996017",
     title="Best networks of the joint search",
-    place=2.5,
+    place=1.9,
     optional=True,
     columns=(
         Column(heading="Block", name="block", kind="number"),

@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
     f"(random dataset) beside it ({WALD_WARNING})",
     source="https://doi.org/10.1002/sim.791",
     title="Effects over datasets",
-    place=2.1,
+    place=1.5,
     optional=True,
     columns=(
         Column(heading="Arm", name="arm"),

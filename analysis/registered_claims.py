@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
     formula="one row a comparison of a claim: estimand, contrast, margin, test and family, and since when it stands",
     source="https://doi.org/10.1073/pnas.1708274114",
     title="What was claimed",
-    place=1.5,
+    place=4.05,
     optional=True,
     columns=(
         Column(heading="Claim", name="claim"),

@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
     "it: the best epoch minus the last, on the whole split",
     source="https://jmlr.org/papers/v11/cawley10a.html",
     title="Selection inflation",
-    place=6,
+    place=4.5,
     optional=True,
     columns=(
         Column(heading="Cell", name="cell"),

@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
     "the lowest to the highest learning rate among them; over blocks, intervals by the jackknife",
     source="https://github.com/google-research/tuning_playbook",
     title="Sensitivity to the nuisance hyperparameters",
-    place=8,
+    place=4.9,
     optional=True,
     columns=(
         Column(heading="Cell", name="cell"),

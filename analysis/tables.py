@@ -2,8 +2,9 @@
 
 Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
 writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
-report shows it whole (default: not); ``optional``, for one that the report leaves out while it is empty; ``shown``, a
-function of inputs and table that gives the rows which the report shows (default: all).
+report shows it whole (default: not; the whole part of ``place`` is the chapter, see ``analysis.report``); ``optional``, for
+one that the report leaves out while it is empty; ``shown``, a function of inputs and table that gives the rows which the
+report shows (default: all).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from analysis.looks import Course, course_of
 from analysis.pooled_claims import pooled_judgements
 from analysis.records import current_records
 from analysis.trials import trials_table
+from analysis.units import with_units
 from search_spaces.spec import Spec
 from study.ledger import Contents
 from study.registry import TABLES, discover
@@ -140,10 +142,9 @@ class Inputs:
 
 
 def build_table(inputs: Inputs, name: str) -> pa.Table:
-    """One registered table. Raises ``UserError`` for an unknown name."""
+    """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
     discover("analysis")
-    table: pa.Table = TABLES[name].build(inputs)
-    return table
+    return with_units(TABLES[name].build(inputs))
 
 
 def build_tables(
@@ -208,6 +209,12 @@ def _trials(inputs: Inputs) -> pa.Table:
         Column(heading="Mean arm", name="mean_arm", kind="level"),
         Column(heading="Mean reference", name="mean_reference", kind="level"),
         Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
+        *(
+            Column(heading=f"{side.capitalize()} {state}", name=f"n_{side}_{state}", kind="number")
+            for side in ("arm", "reference")
+            for state in ("collapsed", "diverged")
+        ),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="p, test images counted", name="p_images", kind="p"),
         Column(heading="p (Holm)", name="p_holm", kind="p"),

@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
     "the validation accuracy both had reached; not annealed, exploratory",
     source="",
     title="Smoothness during training",
-    place=4.5,
+    place=2.3,
     optional=True,
     shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(
@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         Column(heading="Accuracy, arm", name="arm_val_accuracy", kind="percent"),
         Column(heading="Accuracy, reference", name="reference_val_accuracy", kind="percent"),
         Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="effect"),
         Column(heading="p", name="p_sign_flip", kind="p"),
         Column(heading="Label", name="label"),
     ),

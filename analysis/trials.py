@@ -1,7 +1,7 @@
 """One row a replicate: who it is, what it was given, what it cost, what it reached, what was measured on it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def trials_table(spec: Spec, contents: Contents) -> pa.Table:
         if name in columns:
             raise ValueError(f"an estimate is called {name!r}, which is another column's name")
         columns[name] = column
-    fields = [pa.field(name, column.type, metadata=_unit(name)) for name, column in columns.items()]
+    fields = [pa.field(name, column.type, metadata=_unit(spec, columns, name)) for name, column in columns.items()]
     schema = pa.schema(fields, metadata={"study": spec.name, "row": "one replicate"})
     return pa.Table.from_arrays(list(columns.values()), schema=schema)
 
@@ -164,8 +164,15 @@ def _estimates(
     return columns
 
 
-def _unit(name: str) -> dict[str, str] | None:
+def _unit(spec: Spec, columns: Mapping[str, pa.Array], name: str) -> dict[str, str] | None:
+    """The unit of a number: of a cost, a metric, a setting, an estimate (and its standard error)."""
     if "/" in name:
         kind = name.partition("/")[2].partition("_")[0]
         return {"unit": _METRIC_UNITS[kind]} if kind in _METRIC_UNITS else None
-    return {"unit": _UNITS[name]} if name in _UNITS else None
+    if name in _UNITS:
+        return {"unit": _UNITS[name]}
+    estimate = name.removesuffix("_stderr")
+    if f"{estimate}_converged" in columns:
+        return {"unit": "natural logarithm" if estimate.endswith("_log") else "of the statistic"}
+    settings = {setting_column(setting) for setting in (*spec.factor_names(), *spec.nuisance)}
+    return {"unit": "as configured"} if name in settings.difference(IDENTITY_COLUMNS) else None

@@ -11,7 +11,7 @@ from test_analysis_book import JACOBIAN, Book, planted, synthetic_spec
 from analysis.arms import arm_name, context_name
 from analysis.figures.build import FORMATS, build_figures, draw, figure_data, figure_names
 from analysis.figures.style import COLOURS, looks
-from analysis.tables import Inputs
+from analysis.tables import Inputs, build_table
 from study.errors import UserError
 from study.registry import FIGURES, TABLES
 
@@ -59,8 +59,11 @@ def test_every_figure_draws_whatever_there_is(make, name):
 
 
 def test_every_figure_is_described_and_their_order_is_fixed():
-    first = ["effects", "smoothness", "matched", "curves", "hyperparameters", "importance", "best_of_n"]
-    assert figure_names() == [*first, "slice_lines", "slice_squares", "paths", "planes"]
+    assert figure_names() == [
+        *("effects", "interactions", "smoothness", "matched", "dose", "importance"),
+        *("slice_lines", "slice_squares", "paths", "planes"),
+        *("outcomes", "curves", "hyperparameters", "best_of_n", "sensitivity"),
+    ]
     for entry in FIGURES:
         assert entry.formula and entry.traits["title"] and callable(entry.traits["data"])
     with pytest.raises(UserError, match="did you mean 'effects'"):
@@ -168,3 +171,60 @@ def test_arms_keep_their_names_and_looks():
     many = looks(f"arm {i}" for i in range(63))
     assert len({(look.colour, look.marker) for look in many.values()}) == 63
     assert len(set(COLOURS)) == len(COLOURS) and set(FORMATS) == {"svg", "png"}
+
+
+def test_lines_over_another_factor_are_means_of_completed_networks():
+    inputs = inputs_of(full())
+    data = figure_data(inputs, "interactions").to_pylist()
+    assert {row["factor"] for row in data} == {"depth"} and {row["line"] for row in data} == {"add", "add_alias", "mul"}
+    assert {row["outcome"] for row in data} == {"test/accuracy", JACOBIAN}
+    mine = {(row["line"], row["level"]): row for row in data if row["outcome"] == "test/accuracy"}
+    effects = {row["stratum"]: row for row in inputs.effects.to_pylist()
+               if (row["arm"], row["outcome"]) == ("merge=mul", "test/accuracy")}  # fmt: skip
+    row = mine["mul", "8"]
+    assert row["mean"] == pytest.approx(effects["depth=8"]["mean_arm"]) and row["n"] == 8
+    assert row["low"] < row["mean"] < row["high"]
+    # one collapsed and one diverged network are no part of a mean
+    assert mine["mul", "14"]["n"] == 6 and mine["mul", "14"]["place"] == 1
+    few = figure_data(inputs_of(planted(blocks=5)), "interactions").to_pylist()
+    assert {row["low"] for row in few} == {None}
+    assert figure_data(inputs_of(single()), "interactions").num_rows == 0
+
+
+def test_budget_and_outcome_of_every_planned_cell():
+    book = full()
+    data = figure_data(inputs_of(book), "outcomes").to_pylist()
+    value = {(row["cell"], row["quantity"], row["part"]): row["value"] for row in data}
+    cell = "merge=mul,depth=14"
+    ended = [value[cell, "networks", part] for part in ("completed", "collapsed", "diverged", "failed", "not trained")]
+    assert ended == [6, 1, 1, 0, 0]
+    assert value[cell, "epochs", "confirm"] == 8 * 6 and value[cell, "seconds", "confirm"] == 8 * 1.5
+    seconds = sum(row["value"] for row in data if row["quantity"] == "seconds" and row["part"] == "measure")
+    assert seconds == pytest.approx(sum(r["measure_seconds"] for r in book.contents.measures.values()))
+    waiting = {
+        r["cell"]: r["value"]
+        for r in figure_data(inputs_of(single()), "outcomes").to_pylist()
+        if r["part"] == "not trained"
+    }
+    assert sorted(waiting.values()) == [7, 8, 8, 8, 8, 8]
+
+
+def test_doses_and_good_regions_are_the_tables():
+    doses = {"share": {"steps": [{"dose": 0, "levels": {"merge": "add"}}, {"dose": 0.5, "levels": {"merge": "add_alias"}},
+                                 {"dose": 1, "levels": {"merge": "mul"}}]}}  # fmt: skip
+    inputs = inputs_of(planted(), doses=doses)
+    data = figure_data(inputs, "dose").to_pylist()
+    table = [
+        row for row in build_table(inputs, "dose_response").to_pylist() if row["outcome"] in ("test/accuracy", JACOBIAN)
+    ]
+    assert [row["mean"] for row in data] == [row["mean"] for row in table] and len(data) == 2 * 3 * 3
+    assert draw(inputs, "dose", ["svg"])["svg"]
+    book = planted()
+    for block in range(8):
+        for number, accuracy in enumerate((0.9, 0.9 - 0.01 * block)):
+            book.replicate("add", 8, block, phase="search", number=number, metrics={"val/accuracy": accuracy})
+    inputs = inputs_of(book)
+    (row,) = build_table(inputs, "sensitivity").to_pylist()
+    shown = {r["kind"]: (r["share"], r["low"], r["high"]) for r in figure_data(inputs, "sensitivity").to_pylist()}
+    assert shown["all trials"] == (row["share"], row["share_low"], row["share_high"]) and 0.5 < row["share"] < 1
+    assert draw(inputs, "sensitivity", ["svg"])["svg"]

@@ -1,16 +1,18 @@
 """The report: one file that loads nothing, parses, says every claim, escapes what it is given, and works half done."""
 
 import base64
+import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from test_analysis_book import Book, planted, synthetic_spec
 from test_analysis_figures import collapsed, full
 
-from analysis.headline import facts, spent
+from analysis.headline import answer, facts, spent
 from analysis.report import build_report, render_report
 from analysis.tables import Inputs, build_table
 
@@ -61,12 +63,17 @@ def test_one_file_that_loads_nothing(tmp_path):
     html = path.read_text()
     reader, text = read(html)
     assert html.startswith("<!DOCTYPE html>")
-    assert not {"script", "link", "iframe", "object"} & set(reader.tags)
+    assert not {"link", "iframe", "object"} & set(reader.tags)
+    # its own script and no other: a browser runs nothing whose digest is not named, and loads nothing
+    assert reader.tags.count("script") == 1 and "<script src" not in html
+    script = html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
     assert reader.loaded and all(value.startswith("data:image/svg+xml;base64,") for value in reader.loaded)
     assert not re.search(r"url\(|@import", html)
     pictures = [base64.b64decode(value.partition(",")[2]) for value in reader.loaded]
-    assert pictures == [(tmp_path / "figures" / f"{name}.svg").read_bytes() for name in
-                        ("effects", "smoothness", "curves", "hyperparameters")]  # fmt: skip
+    drawn = ("effects", "interactions", "smoothness", "outcomes", "curves", "hyperparameters")
+    assert pictures == [(tmp_path / "figures" / f"{name}.svg").read_bytes() for name in drawn]
     for wanted in ("Main effects", "Cells", "Provenance", "How to reproduce", "fmm-study run synthetic.yaml", "2.15"):
         assert wanted in text
 
@@ -85,13 +92,42 @@ def test_every_claim_is_said_with_reason_and_change(make):
         assert " ".join(fact.text.split()) in text
 
 
+def test_chapters_contents_and_long_tables():
+    html = render_report(inputs_of(full()), PICTURES, PROVENANCE)
+    reader, _ = read(html)
+    links = re.findall(r'href="#([^"]+)"', html)
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert set(links) == set(ids) - {"main"} and len(ids) == len(set(ids))
+    order = [html.index(f'id="{name}"') for name in ("table-claim_parts", "figure-effects", "table-cells", "reproduce")]
+    assert order == sorted(order)
+    assert reader.tags.count("details") == html.count("<details id=")
+    assert '<details id="table-accuracy" open>' in html and "<b>94.85 ± 2.69%</b>" in html
+
+
+def test_how_the_claims_ended_is_one_sentence():
+    inputs = inputs_of(planted())
+    assert answer(inputs.findings) == "All 2 claims are supported (C3, C4)."
+    c3, c4 = inputs.findings
+    ended = [
+        replace(c3, verdict="no verdict"),
+        replace(c4, verdict="refuted"),
+        replace(c4, name="C5", verdict="refuted"),
+    ]
+    assert answer(ended) == "Of 3 claims 2 are refuted (C4, C5) and 1 has no verdict (C3)."
+    assert answer([c3]) == "The one claim is supported (C3)."
+    assert answer([c3, replace(c3, dataset="mnist")]) == (
+        "All 2 claims and datasets are supported (C3 on digits, C3 on mnist)."
+    )
+    assert answer([]) == ""
+
+
 def test_what_is_given_is_escaped():
     claims = synthetic_spec().model_dump()["claims"]
     claims["C4"]["text"] = HOSTILE
     inputs = inputs_of(planted(), title=HOSTILE, claims=claims)
     html = render_report(inputs, PICTURES, PROVENANCE | {"host": HOSTILE, "notes": {HOSTILE: HOSTILE}})
     reader, text = read(html)
-    assert "script" not in reader.tags and "<script" not in html
+    assert reader.tags.count("script") == html.count("<script") == 1
     assert text.count("alert(") >= 5
     assert "name: synthetic # <a>" in text and "abc<1>" in text
 
@@ -137,6 +173,7 @@ def test_a_failed_control_warns_on_the_first_screen():
 
 
 def test_the_template_is_part_of_the_package():
-    code = "from importlib import resources; print((resources.files('analysis') / 'report.html.j2').is_file())"
+    code = "from importlib import resources; f = resources.files('analysis'); "
+    code += "print(all((f / name).is_file() for name in ('report.html.j2', 'report.js')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "True"

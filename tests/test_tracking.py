@@ -85,6 +85,7 @@ def test_every_replicate_once(uri: str, tmp_path: Path, spec_of: Any, records_of
     root = tmp_path / "once"
     (root / "tables").mkdir(parents=True)
     (root / "tables" / "effects.csv").write_text("a,b\n")
+    (root / "report.html").write_text("<!DOCTYPE html>")
     note_session(root, ["fake"])
     shown = replay(spec, root, contents_of(records_of()), uri, {"effect/C4": -0.5}, done=True)
     held = runs(uri, "once")
@@ -115,7 +116,7 @@ def test_every_replicate_once(uri: str, tmp_path: Path, spec_of: Any, records_of
     assert dataset.dataset.name == "fake"
     assert dataset.dataset.digest == read_sessions(root)[0]["datasets"]["fake"]["digest"]
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert files == {"spec.yaml", "provenance.json", "tables"}
+    assert files == {"spec.yaml", "provenance.json", "tables", "report.html"}
     text = Path(client.download_artifacts(parent.info.run_id, "spec.yaml", str(tmp_path))).read_text()
     assert Spec.model_validate(yaml.safe_load(text)) == spec
 

@@ -36,7 +36,7 @@ def best_of_n_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "best_of_n",
     title="Expected best of n trials",
-    place=6,
+    place=4.6,
     formula="Validation accuracy to expect of the best of n search trials, drawn at random from those that were run: mean "
     "over blocks; bands, one standard deviation over blocks to either side. Where lines cross, the ranking hangs on the "
     "budget of the search.",

@@ -1,8 +1,8 @@
-"""Learning curves by arm: validation accuracy of every confirmed replicate, and their median."""
+"""Learning curves by arm: validation accuracy of every confirmed replicate, their median, and a band around it."""
 
-from statistics import median
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from study.registry import FIGURES
 
 _METRIC = "val/accuracy"
 _MOST_LINES = 60
+_BAND = (10, 50, 90)
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("trial_key", "arm", "context")),
@@ -50,9 +51,9 @@ def curves_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "curves",
     title="Learning curves",
-    place=3,
-    formula="Validation accuracy over epochs, one panel an arm. Thin: replicates; thick: their median. "
-    "Of more than 60 replicates to a median every k-th is drawn.",
+    place=4.2,
+    formula="Validation accuracy over epochs, one panel an arm. Thick: median over replicates; band: 10th to 90th "
+    "percentile; thin: each replicate. Of more than 60 replicates to a median every k-th is drawn.",
     source="",
     data=curves_data,
 )
@@ -64,6 +65,7 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
     arms, contexts = (list(dict.fromkeys(row[name] for row in rows)) for name in ("arm", "context"))
     figure, axes = panels(len(arms), 4, (2.45, 2.1))
     drawn = num_lines = 0
+    lowest = 10 * (min(_percent(row["val_accuracy"]) for row in rows) // 10)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["arm"], row["context"]), []).append(row)
@@ -76,12 +78,14 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
             drawn, num_lines = drawn + len(shown), num_lines + len(replicates)
             for replicate in shown:
                 points = [(row["epoch"], _percent(row["val_accuracy"])) for row in replicate]
-                axis.plot(*zip(*points, strict=True), linewidth=0.6, alpha=0.45, **style)
-            middle = {
-                epoch: median(_percent(row["val_accuracy"]) for row in same)
-                for epoch, same in _by(mine, "epoch").items()
-            }
-            axis.plot(list(middle), list(middle.values()), linewidth=2.0, **style)
+                axis.plot(*zip(*points, strict=True), linewidth=0.5, alpha=0.35, **style)
+            by_epoch = _by(mine, "epoch")
+            if not by_epoch:
+                continue
+            values = [[_percent(row["val_accuracy"]) for row in same] for same in by_epoch.values()]
+            low, middle, high = np.array([np.percentile(same, _BAND) for same in values]).T
+            axis.fill_between(list(by_epoch), low, high, color=style["color"], alpha=0.18, linewidth=0)
+            axis.plot(list(by_epoch), middle, linewidth=2.0, **style)
         num = len({row["trial_key"] for row in rows if row["arm"] == arm})
         failed = len(
             {row["trial_key"] for row in rows if row["arm"] == arm and row["state"] in ("collapsed", "diverged")}
@@ -91,7 +95,7 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
         axis.annotate(text, (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=8, bbox=box)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axis.set_ylim(0, 102)
+        axis.set_ylim(lowest, 102 - 0.02 * lowest)
     of_all = f"      {drawn:,} of {num_lines:,} replicates drawn; medians are of all" if drawn < num_lines else ""
     figure.supxlabel(f"epoch{of_all}", fontsize=9)
     figure.supylabel("validation accuracy (%)", fontsize=9)

@@ -68,8 +68,8 @@ def effects_data(inputs: Inputs) -> pa.Table:
 
 @FIGURES.register(
     "effects",
-    title="Effects",
-    place=1,
+    title="Effects, replicate by replicate",
+    place=1.3,
     formula="Arm minus reference. Dots: replicates (averaged over depths in the row 'all'). Bars: mean and interval by "
     "inverting the sign-flip test. Dashes: the margin of a claim, on the side the claim says. "
     "Of more than 150 replicates a line draws every k-th.",

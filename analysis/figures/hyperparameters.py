@@ -49,7 +49,7 @@ def hyperparameters_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "hyperparameters",
     title="Chosen hyperparameters",
-    place=4,
+    place=4.3,
     formula="Each mark is the winner of one search block. The white band is the inner part of the searched range; a winner "
     "in its outer tenth (shaded) is flagged by a black ring. Dotted: the default. "
     "Of more than 150 winners in a line every k-th is drawn.",

@@ -38,7 +38,7 @@ def importance_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "importance",
     title="Attention against importance",
-    place=5,
+    place=2.8,
     formula="Rank correlation of a layer's mean gates with the loss that taking a unit out adds; each mark is one network "
     "(hollow: not converged). Black bars: what noise leaves possible (mean ceiling). Grey crosses: the same for the unit's "
     "mean absolute activation, mean over networks. Layers count from the input.",

@@ -64,7 +64,7 @@ def _points(paths: Paths | None, outcome: str, networks: np.ndarray) -> list[dic
 @FIGURES.register(
     "matched",
     title="Smoothness along accuracy",
-    place=2.5,
+    place=2.1,
     formula="Means over networks; lower is smoother, further right more accurate. Marks on thick lines: fully annealed "
     "trainings of a share and all of the epochs (the last is the largest). Thin dashed lines: the confirmed training itself, "
     "not annealed. Arms compare where their lines lie over one accuracy; elsewhere accuracy differs too.",

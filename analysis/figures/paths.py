@@ -37,7 +37,7 @@ def paths_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "paths",
     title="Predictions between real samples",
-    place=8,
+    place=3.3,
     formula="Temperature-scaled probabilities on the straight line from one test image (t = 0) to one of another class "
     "(t = 1), the same images in every row. The first pairs of those that are in the data.",
     source="https://arxiv.org/abs/1710.09412",

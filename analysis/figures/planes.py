@@ -63,7 +63,7 @@ def planes_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "planes",
     title="Decision regions between three samples",
-    place=9,
+    place=3.4,
     formula="Predicted class on the plane through three test images of different classes (white discs: true class), the "
     "same in every column and true to scale; class colours are shared. The number of connected regions stands below.",
     source="https://arxiv.org/abs/2203.08124",

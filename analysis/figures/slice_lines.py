@@ -33,7 +33,7 @@ def slice_lines_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "slice_lines",
     title="Training loss along random directions",
-    place=6,
+    place=3.1,
     formula="Loss on a subset of the training images at the trained weights plus alpha times a filter-normalised random "
     "direction; networks of one panel share seeds, directions (where a parameter has the same name and shape) and axes. Thin: "
     "single directions; thick: their median. A line ends where the loss is not finite, and leaves the panel where it is "

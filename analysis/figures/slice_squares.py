@@ -48,7 +48,7 @@ def slice_squares_data(inputs: Inputs) -> pa.Table:
 @FIGURES.register(
     "slice_squares",
     title="Training loss on a square of weights",
-    place=7,
+    place=3.2,
     formula="Loss on a subset of the training images over the square that two filter-normalised random directions span; the "
     "cross marks the trained weights. Seeds, directions, axes, levels and colours are shared. Labelled lines: powers of ten. "
     "White: not finite. The scale is that of the completed networks, from 0.001 to 1000 at most; beyond, colours stay.",

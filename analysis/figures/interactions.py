@@ -1,0 +1,172 @@
+"""https://www.statsmodels.org/stable/generated/statsmodels.graphics.factorplots.interaction_plot.html -- arms' means over
+the levels of another factor: parallel lines where an effect does not depend on it, others where it does."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.arms import arm_name
+from analysis.figures.style import INK, LINES, Look, looks, mark, message
+from analysis.grid import Cell, ConfirmGrid, confirm_grid
+from analysis.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
+from analysis.paired import cell_values
+from analysis.signflip import sign_flip_interval
+from analysis.tables import Inputs
+from analysis.trials import setting_column
+from analysis.units import OF_OUTCOME
+from analysis.wording import outcome_text, unit_of
+from search_spaces.spec import Level, Spec
+from study.registry import FIGURES
+
+_MOST_OUTCOMES = 3
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("dataset", "factor", "level", "line", "outcome", "scale")),
+        pa.field("place", pa.int64(), metadata={"unit": "position of the level"}),
+        pa.field("n", pa.int64(), metadata={"unit": "networks"}),
+        *(
+            pa.field(name, pa.float64(), metadata={"unit": f"{OF_OUTCOME}, its logarithm where scale is log ratio"})
+            for name in ("mean", "low", "high")
+        ),
+    ]
+)
+
+
+def interactions_data(inputs: Inputs) -> pa.Table:
+    """One row a dataset, factor that a contrast is crossed with, outcome, line (levels of all other factors) and level.
+
+    Means are of completed networks; limits, at 1 - alpha by inverting the sign-flip test, are null where n is too small.
+    """
+    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    factors = dict.fromkeys(row["factor"] for row in inputs.interactions if row["factor"] != "dataset")
+    rows: list[dict[str, Any]] = []
+    for factor in factors:
+        levels = _ordered(grid, factor)
+        lines: dict[tuple[str, str], dict[str, int]] = {}
+        for i, cell in enumerate(grid.cells):
+            lines.setdefault((cell.dataset, _line(spec, cell, factor)), {})[_level(cell, factor)] = i
+        for outcome in _outcomes(inputs):
+            for (dataset, line), cells in lines.items():
+                head = {"dataset": dataset, "factor": factor, "line": line}
+                head |= {"outcome": outcome.name, "scale": outcome.scale}
+                points = [
+                    {**head, "level": level, "place": place, **_numbers(grid, outcome, cells[level], spec.alpha)}
+                    for place, level in enumerate(levels)
+                    if level in cells
+                ]
+                # a line needs two ends
+                rows += [p for p in points if p["n"]] if sum(p["n"] > 0 for p in points) > 1 else []
+    rows.sort(key=lambda row: (list(factors).index(row["factor"]), row["dataset"]))
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def _outcomes(inputs: Inputs) -> list[ReadOutcome]:
+    """Test accuracy, then what claims name."""
+    claimed = [outcome.name for claim in inputs.spec.claims.values() for outcome in claim.outcomes]
+    wanted = list(dict.fromkeys([METRIC_OUTCOMES[0], *claimed]))[:_MOST_OUTCOMES]
+    known = {outcome.name: outcome for outcome in outcomes_of(inputs.spec, inputs.trials)}
+    return [known[name] for name in wanted]
+
+
+def _level(cell: Cell, factor: str) -> str:
+    """The level of ``factor``; attention and its form go together."""
+    level, form = cell.levels.get(factor), cell.levels.get("attention_form")
+    return f"{level}.{form}" if factor == "attention" and form not in (None, "none") else str(level)
+
+
+def _ordered(grid: ConfirmGrid, factor: str) -> list[str]:
+    """Numbers by size; names as the study lists them."""
+    known: dict[str, Level | None] = {_level(cell, factor): cell.levels.get(factor) for cell in grid.cells}
+    numbers = {text: value for text, value in known.items() if isinstance(value, int | float)}
+    return sorted(numbers, key=lambda text: numbers[text]) if len(numbers) == len(known) else list(known)
+
+
+def _line(spec: Spec, cell: Cell, factor: str) -> str:
+    """The levels of all factors but ``factor`` and the dataset."""
+    hidden = {factor, "dataset"} | ({"attention_form"} if factor == "attention" else set())
+    levels = {name: None if name in hidden else cell.levels.get(name) for name in spec.factor_names()}
+    name = arm_name(spec, {"cell": "all", **{setting_column(key): level for key, level in levels.items()}})
+    depth = levels.get("depth")
+    return name if depth is None else f"{name}, depth {depth}"
+
+
+def _numbers(grid: ConfirmGrid, outcome: ReadOutcome, cell: int, alpha: float) -> dict[str, Any]:
+    values = cell_values(grid, outcome, [cell])[0]
+    values = values[np.isfinite(values)]
+    row: dict[str, Any] = {"n": len(values), "mean": None, "low": None, "high": None}
+    if len(values):
+        row["mean"] = float(values.mean())
+        low, high = sign_flip_interval(values, alpha)
+        if math.isfinite(low) and math.isfinite(high):
+            row |= {"low": low, "high": high}
+    return row
+
+
+@FIGURES.register(
+    "interactions",
+    title="Means over another factor",
+    place=1.6,
+    formula="Mean of each arm at the levels of another factor, with the interval of the mean (inverted sign-flip test; none "
+    "below six networks). Parallel lines: the difference of two arms does not depend on the factor; lines that cross or run "
+    "apart: it does. Intervals hold what blocks share, so whether two arms differ, and whether that depends on the factor, "
+    "is said by the tables of effects and interactions.",
+    source="https://www.statsmodels.org/stable/generated/statsmodels.graphics.factorplots.interaction_plot.html",
+    data=interactions_data,
+    optional=True,
+)
+def draw_interactions(data: pa.Table, spec: Spec) -> Figure:
+    """One row of panels a factor and dataset, one column an outcome."""
+    rows = data.to_pylist()
+    if not rows:
+        return message("No contrast is crossed with another factor, or nothing has been trained yet.")
+    outcomes = list(dict.fromkeys(row["outcome"] for row in rows))
+    contexts = list(dict.fromkeys((row["factor"], row["dataset"]) for row in rows))
+    several = len({dataset for _, dataset in contexts}) > 1
+    look = looks(row["line"] for row in rows)
+    size = (2.1 + 3.0 * len(outcomes), 0.4 + 2.8 * len(contexts))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(contexts), len(outcomes), squeeze=False, sharex="row", sharey="col")
+    for line, context in zip(grid, contexts, strict=True):
+        for axis, outcome in zip(line, outcomes, strict=True):
+            mine = [r for r in rows if (r["factor"], r["dataset"]) == context and r["outcome"] == outcome]
+            _panel(axis, mine, look)
+            axis.set_xlabel(f"{context[0]} ({context[1]})" if several else context[0])
+            if mine:
+                axis.set_ylabel(_label(outcome, mine[0]["scale"]))
+    handles = [mark(**_style(look, name), markersize=5, label=name) for name in look]
+    figure.legend(handles=handles, loc="outside right upper", labelcolor=INK, handlelength=3)
+    return figure
+
+
+def _panel(axis: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) -> None:
+    names = list(dict.fromkeys(row["line"] for row in rows))
+    ticks = dict(sorted((row["place"], row["level"]) for row in rows))
+    factor = unit_of(rows[0]["outcome"], rows[0]["scale"]).factor if rows else 1.0
+    for i, name in enumerate(names):
+        mine = [row for row in rows if row["line"] == name]
+        # beside one another, so that intervals can be told apart
+        x = [row["place"] + 0.3 * (i - (len(names) - 1) / 2) / max(len(names), 4) for row in mine]
+        for at, row in zip(x, mine, strict=True):
+            if row["low"] is not None:
+                limits = [factor * row["low"], factor * row["high"]]
+                axis.plot([at, at], limits, color=look[name].colour, linewidth=1.0, alpha=0.7)
+        axis.plot(x, [factor * row["mean"] for row in mine], **_style(look, name), markersize=5)
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    if ticks:
+        axis.set_xlim(min(ticks) - 0.35, max(ticks) + 0.35)
+    axis.grid(visible=True, axis="y")
+
+
+def _style(look: dict[str, Look], name: str) -> dict[str, Any]:
+    style = LINES[list(look).index(name) % len(LINES)]
+    return {"color": look[name].colour, "marker": look[name].marker, "linestyle": style, "linewidth": 1.5}
+
+
+def _label(outcome: str, scale: str) -> str:
+    unit = unit_of(outcome, scale)
+    shown = {"%": " (%)", " nat": " (nat)"}.get(unit.level, ", natural log" if unit.difference == "log" else "")
+    return f"{outcome_text(outcome)}{shown}"

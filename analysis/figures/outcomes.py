@@ -1,0 +1,110 @@
+"""https://arxiv.org/abs/1909.03004 (report what a result cost): what each cell was given, and how its networks ended."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis.cells import cells_table
+from analysis.figures.style import COLOURS, INK, MUTED, message
+from analysis.tables import Inputs
+from search_spaces.spec import Spec
+from study.registry import FIGURES
+
+# a hatch beside each colour, so that bars can be told apart in grey
+_EPOCHS = {"search": (COLOURS[5], ""), "confirm": (COLOURS[0], "")}
+_SECONDS = {**_EPOCHS, "measure": ("#ffffff", "////")}
+_STATES = {
+    "completed": (COLOURS[2], ""),
+    "collapsed": (COLOURS[4], "xxx"),
+    "diverged": (COLOURS[1], "\\\\\\"),
+    "failed": (INK, ""),
+    "not trained": ("#ffffff", "..."),
+}
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("cell", "quantity", "part")),
+        pa.field("value", pa.float64(), metadata={"unit": "of the quantity: epochs, seconds (s) or networks"}),
+    ]
+)
+
+
+def outcomes_data(inputs: Inputs) -> pa.Table:
+    """Rows of ``epochs`` and ``seconds`` by phase, and of confirmed ``networks`` by state, for every planned cell."""
+    rows = []
+    further = inputs.course.further if inputs.course else {}
+    for cell in cells_table(inputs).to_pylist():
+        planned = 0 if inputs.spec.joint else further.get(cell["cell"], inputs.spec.looks[0]) * inputs.spec.replicates
+        ended = {state: cell[f"n_{state}"] for state in ("completed", "collapsed", "diverged", "failed")}
+        parts = {
+            "epochs": {phase: cell[f"epochs_{phase}"] for phase in _EPOCHS},
+            "seconds": {phase: cell[f"{phase}_seconds"] for phase in _SECONDS},
+            "networks": {**ended, "not trained": max(0, planned - cell["n_confirm"])},
+        }
+        for quantity, values in parts.items():
+            named = {"cell": cell["cell"], "quantity": quantity}
+            rows += [{**named, "part": part, "value": float(value)} for part, value in values.items()]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+@FIGURES.register(
+    "outcomes",
+    title="Budget and outcome",
+    place=4.0,
+    formula="What each cell was given and how its confirmed networks ended. Arms that are compared must have been given as "
+    "many epochs; seconds are the workers', which other work on the machine makes longer.",
+    source="https://arxiv.org/abs/1909.03004",
+    data=outcomes_data,
+)
+def draw_outcomes(data: pa.Table, spec: Spec) -> Figure:
+    """Three panels (epochs, time, networks), one line a cell."""
+    rows = data.to_pylist()
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    if not cells:
+        return message("Nothing has been trained yet.")
+    figure = Figure(figsize=(10.4, 1.3 + 0.235 * max(len(cells), 3)), layout="constrained")
+    epochs, seconds, networks = figure.subplots(1, 3, sharey=True)
+    values = {(row["cell"], row["quantity"], row["part"]): row["value"] for row in rows}
+    most = max(sum(values[cell, "seconds", part] for part in _SECONDS) for cell in cells)
+    unit, divisor = ("h", 3600) if most >= 2 * 3600 else ("min", 60) if most >= 120 else ("s", 1)
+    _bars(epochs, cells, values, "epochs", _EPOCHS, 1)
+    _bars(seconds, cells, values, "seconds", _SECONDS, divisor)
+    shown = {part: look for part, look in _STATES.items() if any(values[cell, "networks", part] for cell in cells)}
+    _bars(networks, cells, values, "networks", shown, 1)
+    for axis, title, label in (
+        (epochs, "Epochs", "epochs"),
+        (seconds, "Time of workers", f"time ({unit})"),
+        (networks, "Confirmed networks", "networks"),
+    ):
+        axis.set_title(title, pad=40)
+        axis.set_xlabel(label)
+    epochs.set_yticks(range(len(cells)), cells)
+    epochs.set_ylim(len(cells) - 0.4, -0.6)
+    return figure
+
+
+def _bars(
+    axis: Axes,
+    cells: Sequence[str],
+    values: dict[tuple[str, str, str], float],
+    quantity: str,
+    parts: dict[str, tuple[str, str]],
+    divisor: float,
+) -> None:
+    left = [0.0] * len(cells)
+    for part, (colour, hatch) in parts.items():
+        widths = [values[cell, quantity, part] / divisor for cell in cells]
+        axis.barh(range(len(cells)), widths, 0.7, left=left, **_look(colour, hatch))
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.grid(visible=True, axis="x")
+    axis.tick_params(axis="y", length=0)
+    handles = [Patch(**_look(colour, hatch), label=part) for part, (colour, hatch) in parts.items()]
+    style: dict[str, Any] = {"handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 0.9, "fontsize": 8}
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, **style)
+
+
+def _look(colour: str, hatch: str) -> dict[str, Any]:
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": MUTED, "linewidth": 0.5}
