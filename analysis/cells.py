@@ -18,6 +18,7 @@ _READ = (
     "cell", "phase", "state", "test/accuracy", "params", "flops", "boundary", "defaulted", "epochs",
     "train_seconds", "measure_seconds",
 )  # fmt: skip
+_PHASES = ("search", "confirm", "short")
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
@@ -28,11 +29,8 @@ SCHEMA = pa.schema(
         pa.field("test_accuracy_sd", pa.float64(), metadata=_FRACTION),
         ("at_boundary", pa.string()),
         ("n_defaulted", pa.int64()),
-        *(pa.field(f"epochs_{phase}", pa.int64(), metadata={"unit": "epochs"}) for phase in ("search", "confirm")),
-        *(
-            pa.field(f"{kind}_seconds", pa.float64(), metadata={"unit": "s"})
-            for kind in ("search", "confirm", "measure")
-        ),
+        *(pa.field(f"epochs_{phase}", pa.int64(), metadata={"unit": "epochs"}) for phase in _PHASES),
+        *(pa.field(f"{kind}_seconds", pa.float64(), metadata={"unit": "s"}) for kind in (*_PHASES, "measure")),
     ],
     metadata={
         "row": "one cell; states and accuracy are those of the confirm phase, accuracy of completed networks only"
@@ -62,6 +60,7 @@ SCHEMA = pa.schema(
         Column(heading="Winners at a boundary", name="at_boundary"),
         Column(heading="Epochs, search", name="epochs_search", kind="number"),
         Column(heading="Epochs, confirm", name="epochs_confirm", kind="number"),
+        Column(heading="Epochs, shortened", name="epochs_short", kind="number"),
     ),
 )
 def cells_table(inputs: Inputs) -> pa.Table:
@@ -84,23 +83,21 @@ def boundary_counts(rows: list[dict[str, Any]]) -> Counter[str]:
 
 
 def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    search = [row for row in rows if row["phase"] == "search"]
-    confirm = [row for row in rows if row["phase"] == "confirm"]
+    by_phase = {phase: [row for row in rows if row["phase"] == phase] for phase in _PHASES}
+    confirm = by_phase["confirm"]
     states = Counter(row["state"] for row in confirm)
     accuracy = [row["test/accuracy"] for row in confirm if row["state"] == "completed"]
     reached = np.array([value for value in accuracy if value is not None])
     return {
         **{name: rows[0][name] if rows else None for name in ("params", "flops")},
-        "n_search": len(search),
+        "n_search": len(by_phase["search"]),
         "n_confirm": len(confirm),
         **{f"n_{state}": states[state] for state in STATES},
         "test_accuracy_mean": float(reached.mean()) if len(reached) else None,
         "test_accuracy_sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
         "at_boundary": ", ".join(f"{name} {num}" for name, num in sorted(boundary_counts(confirm).items())),
         "n_defaulted": sum(row["defaulted"] for row in confirm),
-        "epochs_search": sum(row["epochs"] for row in search),
-        "epochs_confirm": sum(row["epochs"] for row in confirm),
-        "search_seconds": float(sum(row["train_seconds"] for row in search)),
-        "confirm_seconds": float(sum(row["train_seconds"] for row in confirm)),
+        **{f"epochs_{phase}": sum(row["epochs"] for row in held) for phase, held in by_phase.items()},
+        **{f"{phase}_seconds": float(sum(row["train_seconds"] for row in held)) for phase, held in by_phase.items()},
         "measure_seconds": float(sum(row["measure_seconds"] for row in rows)),
     }

@@ -1,5 +1,6 @@
 """Smoothness against accuracy along each arm's path: which arm is smoother where both are equally accurate."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ _SCHEMA = pa.schema(
     ]
 )
 _MOST_STATISTICS = 3
+# of a line beside an axis
+_MOST_CHARACTERS = 34
 
 
 def matched_data(inputs: Inputs) -> pa.Table:
@@ -77,7 +80,9 @@ def draw_matched(data: pa.Table, spec: Spec) -> Figure:
     rows = data.to_pylist()
     if not rows:
         return message("No training is shortened, and nothing is measured during training.")
-    statistics = list(dict.fromkeys(row["statistic"] for row in rows))[:_MOST_STATISTICS]
+    claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
+    measured = list(dict.fromkeys(row["statistic"] for row in rows))
+    statistics = ([name for name in dict.fromkeys(claimed) if name in measured] or measured)[:_MOST_STATISTICS]
     contexts = list(dict.fromkeys(row["context"] for row in rows))
     look = looks(row["arm"] for row in rows)
     figure = Figure(figsize=(1.9 + 3.5 * len(statistics), 0.6 + 2.9 * len(contexts)), layout="constrained")
@@ -100,7 +105,9 @@ def draw_matched(data: pa.Table, spec: Spec) -> Figure:
         scale = next(row["scale"] for row in rows if row["statistic"] == statistic)
         is_log = scale == "log ratio" or statistic.endswith("_log")
         for axis in column:
-            axis.set_ylabel(f"{outcome_text(statistic)}{', natural log' if is_log else ''}")
+            axis.set_ylabel(
+                textwrap.fill(f"{outcome_text(statistic)}{', natural log' if is_log else ''}", _MOST_CHARACTERS)
+            )
     handles = [
         mark(marker=arm.marker, color=arm.colour, linewidth=1.8, markersize=4, label=name) for name, arm in look.items()
     ]

@@ -15,7 +15,7 @@ from search_spaces.spec import Spec
 from study.registry import FIGURES
 
 # a hatch beside each colour, so that bars can be told apart in grey
-_EPOCHS = {"search": (COLOURS[5], ""), "confirm": (COLOURS[0], "")}
+_EPOCHS = {"search": (COLOURS[5], ""), "confirm": (COLOURS[0], ""), "short": (COLOURS[3], "...")}
 _SECONDS = {**_EPOCHS, "measure": ("#ffffff", "////")}
 _STATES = {
     "completed": (COLOURS[2], ""),
@@ -70,8 +70,10 @@ def draw_outcomes(data: pa.Table, spec: Spec) -> Figure:
     values = {(row["cell"], row["quantity"], row["part"]): row["value"] for row in rows}
     most = max(sum(values[cell, "seconds", part] for part in _SECONDS) for cell in cells)
     unit, divisor = ("h", 3600) if most >= 2 * 3600 else ("min", 60) if most >= 120 else ("s", 1)
-    _bars(epochs, cells, values, "epochs", _EPOCHS, 1)
-    _bars(seconds, cells, values, "seconds", _SECONDS, divisor)
+    for axis, quantity, parts, by in ((epochs, "epochs", _EPOCHS, 1), (seconds, "seconds", _SECONDS, divisor)):
+        # no word of shortened trainings where there are none
+        there = {part: look for part, look in parts.items() if any(values[cell, quantity, part] for cell in cells)}
+        _bars(axis, cells, values, quantity, there or parts, by)
     shown = {part: look for part, look in _STATES.items() if any(values[cell, "networks", part] for cell in cells)}
     _bars(networks, cells, values, "networks", shown, 1)
     for axis, title, label in (
