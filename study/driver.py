@@ -97,9 +97,9 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
         return in_folder(workspace, spec), workspace
     if name.endswith((".yaml", ".yml")):
         spec = load_spec(name, override)
-        held = in_store(from_mlflow, spec.name)
+        held = in_store(from_mlflow, spec.name, storage / spec.name)
     else:
-        held = in_store(from_mlflow, name)
+        held = in_store(from_mlflow, name, storage / name)
         spec = with_changes(held.spec, override, name)
     return dataclasses.replace(held, spec=spec), Workspace(storage / held.spec.name)
 

@@ -103,10 +103,13 @@ def anywhere(place: str, storage: Path) -> Recorded:
     )
 
 
-def in_store(uri: str, name: str) -> Recorded:
-    """From an MLflow store, as ``study.tracking.reading`` does it, with the specification noted there."""
+def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
+    """From an MLflow store, as ``study.tracking.reading`` does it, with the specification noted there.
+
+    ``folder``: where tables that statistics kept are brought to; ``None`` leaves them there.
+    """
     uri = tracking_uri(uri, Path())
-    found = read_study(uri, name)
+    found = read_study(uri, name, folder)
     if not found.contents.replicates:
         raise UserError(f"MLflow at {masked(uri)} holds no finished replicate of {name!r}")
     where = f"{masked(uri)}#{name}"
@@ -118,4 +121,5 @@ def in_store(uri: str, name: str) -> Recorded:
         sessions=found.sessions,
         where=where,
         registration=found.registration,
+        folder=folder,
     )

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -12,6 +13,7 @@ from test_analysis_book import planted, synthetic_spec
 
 from study import driver
 from study.errors import UserError
+from study.kept import write_kept
 from study.ledger import Contents, Ledger, read_ledger
 from study.provenance import note_session, read_sessions
 from study.recorded import in_folder, in_store
@@ -36,6 +38,9 @@ def written(root: Path, name: str) -> tuple[Any, Workspace]:
         )
     book.measure(key, "noise", {}, error="no such thing")
     workspace = Workspace(root / name)
+    for number, trained in enumerate(list(book.contents.replicates.values())):
+        if trained["phase"] == "confirm":
+            keep_regions(book, workspace.root, trained["trial_key"], number)
     with Ledger(workspace.ledger) as ledger:
         for record in [*book.contents.replicates.values(), *book.contents.measures.values()]:
             ledger.append(record)
@@ -45,6 +50,20 @@ def written(root: Path, name: str) -> tuple[Any, Workspace]:
     spec = synthetic_spec(name=name)
     workspace.freeze(spec)
     return spec, workspace
+
+
+def keep_regions(book: Any, root: Path, key: str, number: int) -> None:
+    """What ``decision_regions`` keeps of a network, two planes of four points."""
+    book.measure(key, "decision_regions", {"components": 2.0}, measure_key=f"regions{number}")
+    grid = {"plane": [0] * 4 + [1] * 4, "row": [0, 0, 1, 1] * 2, "column": [0, 1, 0, 1] * 2}
+    corners = {"plane": [0, 0, 0, 1, 1, 1], "corner": [0, 1, 2] * 2, "label": [0, 1, 2] * 2, "x": [0.0, 1.0, 0.5] * 2}
+    corners |= {"y": [0.0, 0.0, 1.0] * 2, **{name: [-0.1] * 6 for name in ("x_low", "y_low")}}
+    tables = {
+        "labels": pa.table({**grid, "label": [0, 1, 1, number % 2] * 2}),
+        "corners": pa.table({**corners, **{name: [1.1] * 6 for name in ("x_high", "y_high")}}),
+    }
+    kept = write_kept(root, key, f"regions{number}", tables)
+    book.contents.measures[f"regions{number}"]["kept"] = kept
 
 
 def texts(contents: Contents) -> list[dict[str, str]]:
@@ -73,13 +92,15 @@ def test_the_ledger_bit_for_bit(uri: str, study: Any) -> None:
 def test_tables_and_report_byte_for_byte(uri: str, study: Any, tmp_path: Path) -> None:
     spec, workspace = study
     made = []
-    for held, folder in ((in_folder(workspace), "ledger"), (in_store(uri, spec.name), "store")):
+    elsewhere = tmp_path / "another machine"
+    for held, folder in ((in_folder(workspace), "ledger"), (in_store(uri, spec.name, elsewhere), "store")):
         driver.report(held, Workspace(tmp_path / folder))
         files = {
             p.relative_to(tmp_path / folder): p.read_bytes() for p in (tmp_path / folder).rglob("*") if p.is_file()
         }
         made.append(files)
     assert made[0] == made[1]
+    assert b"different" in made[1][Path("tables/decision_agreement.csv")]  # made of tables kept beside the ledger
     assert {"tables/trials.parquet", "tables/claims.tex", "report.html"} <= {str(path) for path in made[0]}
 
 

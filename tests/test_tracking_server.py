@@ -133,13 +133,13 @@ def read_back_through(server: Server, tmp_path: Path) -> None:
     spec, workspace = written(tmp_path, "read-back")
     contents = read_ledger(workspace.ledger)
     replay(spec, workspace.root, contents, server.uri, {}, done=True)
-    found = in_store(server.uri, spec.name)
+    found = in_store(server.uri, spec.name, tmp_path / "another machine")
     assert found.spec == spec and texts(found.contents) == texts(contents)
     made = []
     for held in (found, in_folder(workspace)):
         files = driver.export(held, Workspace(tmp_path / f"tables{len(made)}"))
         made.append({path.name: path.read_bytes() for paths in files.values() for path in paths})
-    assert made[0] == made[1] and "claims.tex" in made[0]
+    assert made[0] == made[1] and "claims.tex" in made[0] and b"different" in made[0]["decision_agreement.csv"]
 
 
 def server_holds(server: Server, num: int) -> bool:

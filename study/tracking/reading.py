@@ -5,16 +5,18 @@ The tables made from it are those made from the ledger. Reads only; a view that 
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from search_spaces import Spec, parse_spec
 from study.errors import UserError, nearest
+from study.kept import FOLDER, kept_path
 from study.ledger import Contents, decode
 from study.tracking.packing import unpack
 from study.tracking.runs import STUDY_PHASE
-from study.tracking.store import HeldRun, masked, read_runs, study_names
+from study.tracking.store import HeldRun, fetch_files, masked, read_runs, study_names
 from study.tracking.view import as_user_error
 
 
@@ -33,8 +35,8 @@ class ReadStudy:
     num_unwritten: int
 
 
-def read_study(uri: str, name: str) -> ReadStudy:
-    """The study ``name`` in the store at ``uri``.
+def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
+    """The study ``name`` in the store at ``uri``. Tables that its statistics kept are brought to ``folder``.
 
     Raises ``UserError`` when the store does not answer, has no such study, or holds a view without the ledger's lines
     (made by an older version, or changed by hand).
@@ -59,12 +61,23 @@ def read_study(uri: str, name: str) -> ReadStudy:
             if record is None:
                 raise _behind(uri, name, f"run {run.name!r} does not hold the ledger's lines")
             contents.add(record)
+    if folder is not None and _lacks(contents, folder):
+        with as_user_error(uri):
+            fetch_files(uri, parents[0].run_id, FOLDER, folder)
     return ReadStudy(
         spec=_spec(study["spec"], f"{masked(uri)}#{name}"),
         contents=contents,
         sessions=study["sessions"],
         registration=study["registration"],
         num_unwritten=unwritten,
+    )
+
+
+def _lacks(contents: Contents, folder: Path) -> bool:
+    return any(
+        not kept_path(folder, measured["trial_key"], key, table).exists()
+        for key, measured in contents.measures.items()
+        for table in measured.get("kept", [])
     )
 
 

@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     # retries are made here, from what the store then holds: MLflow's own may create a run twice, and wait for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -217,6 +218,12 @@ def read_runs(uri: str, study: str) -> list[HeldRun]:
     client = _client(uri)
     experiment = client.get_experiment_by_name(study)
     return [] if experiment is None else list(_pages(client, experiment.experiment_id))
+
+
+def fetch_files(uri: str, run_id: str, folder: str, into: Path) -> None:
+    """Bring what lies under ``folder`` of a run's artifacts to ``into / folder``. Raises what MLflow raises."""
+    into.mkdir(parents=True, exist_ok=True)
+    _client(uri).download_artifacts(run_id, folder, str(into))
 
 
 def study_names(uri: str) -> list[str]:

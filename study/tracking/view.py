@@ -18,6 +18,7 @@ import yaml
 
 from search_spaces import Spec
 from study.errors import UserError
+from study.kept import FOLDER
 from study.ledger import Contents
 from study.provenance import read_sessions, session_tags
 from study.registration import read_registration
@@ -191,7 +192,7 @@ class _Replay:
         store, self._store = self.write(status if self._store is None else "RUNNING", stop), None
         if not stop.is_set():
             spec = yaml.safe_dump(self._spec.model_dump(mode="json"), sort_keys=False)
-            files = [self._root / name for name in ("provenance.json", "tables", "figures", "report.html")]
+            files = [self._root / name for name in ("provenance.json", "tables", "figures", "report.html", FOLDER)]
             store.write_files({"spec.yaml": spec}, files)
             self._write_study(store, headlines, status)
         self._store = store
