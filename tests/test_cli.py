@@ -74,7 +74,7 @@ def test_plan_tells_cells_trials_cost_and_power() -> None:
     for expected in (
         "digits/d14/add/se.static",
         "14 cells x 8 blocks",
-        "448 + 112 trainings",
+        "448 + 112 + 224 trainings",
         "expected:",
         "power: 8 pairs",
     ):
@@ -84,7 +84,7 @@ def test_plan_tells_cells_trials_cost_and_power() -> None:
 def test_status_before_a_run(tmp_path: Path) -> None:
     done = fmm_study("status", "digits", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "0 done, 560 waiting; not running" in done.stdout
+    assert "0 done, 784 waiting; not running" in done.stdout
 
 
 def test_behaviour_is_a_line_a_network_or_a_block() -> None:
