@@ -139,7 +139,8 @@ def main() -> None:
         print(f"| {case} | {spread(serial)} | {' | '.join(cells)} | {several} |", flush=True)
         if str(case) == goal_case:
             best = max(ratios, key=lambda size: statistics.median(ratios[size]))
-            last = result("fusion", ratios[best], goal, gpu=gpu, packages=("torch",), group=best, case=goal_case)
+            more = {"group": best, "case": goal_case}
+            last = result("fusion", ratios[best], goal, gpu=gpu, packages=("torch",), more=more)
     print(last)
 
 

@@ -77,7 +77,7 @@ def main() -> None:
             print(f"| {merge} | {name} | {row} | {first:.1e} |", flush=True)
             if name == "val/accuracy":
                 ratios.append(round(statistics.stdev(ends) / max(deviation, 1e-9), 2))
-    print(result("fusion_agreement", ratios, 1.0, packages=("torch",), replicates=given.replicates))
+    print(result("fusion_agreement", ratios, 1.0, packages=("torch",), more={"replicates": given.replicates}))
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def main() -> None:
             1.0,
             gpu=device == "cuda",
             packages=("torch", "hessian-eigenthings"),
-            share=round(statistics.median(share), 4),
+            more={"share": round(statistics.median(share), 4)},
         )
     )
 
