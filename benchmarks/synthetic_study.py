@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from search_spaces import Spec, load_spec
+from search_spaces.measure import Measure
 from study import search
-from study.config import measure_key
 from study.ledger import SEGMENT_RECORDS, encode
 from study.plan import Plan, make_plan
 from study.schema import EstimateRecord, MeasureRecord, Record, ReplicateRecord, State
-from study.smoothness import settings_in_key
+from study.smoothness import statistic_key
 
 _ESTIMATES = {
     "input_jacobian": ("jacobian_unit_logits_mean_log", "jacobian_unit_logits_mean", "jacobian_probabilities_mean_log"),
@@ -37,7 +37,11 @@ def make_study(rows: int) -> Spec:
     """The specification with about ``rows`` replicates; every search trial is a Sobol point, so that it is quickly made."""
     cells, trials = 14, 4
     blocks = max(2, round(rows / (cells * (trials + 1))))
-    return load_spec("digits", [f"blocks={blocks}", f"budget.startup_trials={trials}", "checkpoints=none"])
+    changes = [f"blocks={blocks}", f"budget.startup_trials={trials}", "budget.shortened=[]", "checkpoints=none"]
+    spec = load_spec("digits", changes)
+    # what needs a network's own tables is left out
+    kept = {name: settings for name, settings in spec.measure.statistics.items() if name in _ESTIMATES}
+    return spec.model_copy(update={"measure": Measure(statistics=kept)})
 
 
 def write_study(spec: Spec, root: Path) -> None:
@@ -118,7 +122,7 @@ def _measure(
     return {
         "kind": "measure",
         "trial_key": trial_key,
-        "measure_key": measure_key(trial_key, statistic, settings_in_key(statistic, settings)),
+        "measure_key": statistic_key(trial_key, statistic, settings),
         "statistic": statistic,
         "estimates": estimates,
         "measure_seconds": _MEASURE_SECONDS,
