@@ -84,6 +84,14 @@ class Ladder:
         return np.asarray(np.mean(strata, axis=0))
 
 
+_WHERE = (
+    Column(heading="Dose of", name="name"),
+    Column(heading="Dataset", name="dataset"),
+    Column(heading="Stratum", name="stratum"),
+    Column(heading="Outcome", name="outcome", kind="outcome"),
+)
+
+
 @TABLES.register(
     "dose_response",
     formula="mean outcome by declared dose, over the replicates eligible at every dose",
@@ -92,10 +100,7 @@ class Ladder:
     place=2.6,
     optional=True,
     columns=(
-        Column(heading="Dose of", name="name"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
+        *_WHERE,
         Column(heading="Dose", name="dose", kind="number"),
         Column(heading="Levels", name="levels"),
         Column(heading="Mean", name="mean", kind="level"),
@@ -126,10 +131,7 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
     place=2.5,
     optional=True,
     columns=(
-        Column(heading="Dose of", name="name"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
+        *_WHERE,
         Column(heading="Doses", name="n_doses", kind="number"),
         Column(heading="Slope per unit of dose", name="estimate", kind="effect", low="ci_low", high="ci_high"),
         Column(heading="Spread", name="sd", kind="effect"),

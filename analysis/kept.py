@@ -1,6 +1,7 @@
 """https://parquet.apache.org/docs/file-format/: the tables that statistics keep, read from a study's folder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,16 +17,19 @@ def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[di
 
     Nothing where a network has no such table, or where only an MLflow server is read (``inputs.folder`` is ``None``).
     """
+    paths = kept_paths(inputs, statistic, table)
+    for row in inputs.trials.to_pylist() if paths else []:
+        if row["trial_key"] in paths and (row["phase"], row["state"]) == ("confirm", "completed"):
+            yield row, pq.read_table(paths[row["trial_key"]])
+
+
+def kept_paths(inputs: Inputs, statistic: str, table: str) -> dict[str, Path]:
+    """Trial key -> the file of what ``statistic`` kept of it, for those that are there."""
     if inputs.folder is None:
-        return
-    measures = current_measures(inputs.contents)
-    keys = {
-        trial_key: found[statistic]["measure_key"]
-        for trial_key, found in measures.items()
+        return {}
+    paths = {
+        trial_key: kept_path(inputs.folder, trial_key, found[statistic]["measure_key"], table)
+        for trial_key, found in current_measures(inputs.contents).items()
         if statistic in found and table in found[statistic].get("kept", [])
     }
-    for row in inputs.trials.to_pylist() if keys else []:
-        if row["trial_key"] in keys and (row["phase"], row["state"]) == ("confirm", "completed"):
-            path = kept_path(inputs.folder, row["trial_key"], keys[row["trial_key"]], table)
-            if path.exists():
-                yield row, pq.read_table(path)
+    return {trial_key: path for trial_key, path in paths.items() if path.exists()}

@@ -6,10 +6,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from analysis.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
-from analysis.records import current_measures
+from analysis.kept import kept_paths
 from analysis.tables import Inputs
 from search_spaces.spec import Contrast, Levels, Spec
-from study.kept import kept_path
 
 # What a picture says in place of a network that it cannot show.
 NOT_TRAINED, NOT_KEPT = "not trained yet", "not measured"
@@ -74,7 +73,9 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, 
     it.
     """
     networks = pictured(inputs)
-    kept = {n.trial_key: found for n in networks if (found := _kept(inputs, n.trial_key, statistic, table))}
+    paths = kept_paths(inputs, statistic, table)
+    read = {n.trial_key: pq.read_table(paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
+    kept = {trial_key: found for trial_key, found in read.items() if found}
     rows: list[dict[str, Any]] = []
     for network in networks if kept else []:
         head = {"context": network.context, "arm": network.arm, "trial_key": network.trial_key, "note": network.note}
@@ -83,16 +84,6 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, 
         else:
             missing = "" if network.row is None else NOT_KEPT
             rows.append({**head, "note": ", ".join(filter(None, (network.note, missing)))})
-    return rows
-
-
-def _kept(inputs: Inputs, trial_key: str | None, statistic: str, table: str) -> list[dict[str, Any]]:
-    """The rows of a network's kept table; none where it has kept no such."""
-    record = current_measures(inputs.contents).get(trial_key or "", {}).get(statistic)
-    if inputs.folder is None or record is None:
-        return []
-    path = kept_path(inputs.folder, record["trial_key"], record["measure_key"], table)
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     return rows
 
 

@@ -6,7 +6,9 @@ share of blocks that have it at this depth, and a penalty its weight.
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from search_spaces.strict import Strict
 
 if TYPE_CHECKING:
     from search_spaces.spec import Levels, Spec
@@ -14,18 +16,14 @@ if TYPE_CHECKING:
 _LEAST_DOSES = 3
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Step(_Strict):
+class Step(Strict):
     """The cells at ``levels`` have this ``dose``."""
 
     dose: float = Field(allow_inf_nan=False)
     levels: dict[str, bool | int | float | str] = Field(min_length=1)
 
 
-class Dose(_Strict):
+class Dose(Strict):
     """Steps of a dose, in any order; at least three different ones, since two doses are a contrast.
 
     Cells are compared within a dataset and within the levels of all factors that no step names.

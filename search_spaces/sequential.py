@@ -3,16 +3,16 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from search_spaces.strict import Strict
 
 if TYPE_CHECKING:
     from search_spaces.spec import Spec
 
 
-class Sequential(BaseModel):
+class Sequential(Strict):
     """Numbers of blocks after which the claims are looked at. Cells that no undecided claim needs stop there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     looks: list[int] = Field(min_length=2)
 

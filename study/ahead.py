@@ -12,10 +12,10 @@ import torch
 
 from study.data import Splits, load_dataset
 from study.data.together import Together
-from study.measurement import measure_during
+from study.measurement import look_of
 from study.models import build_network
 from study.task import Task
-from study.training import Look, Progress
+from study.training import Progress
 from study.training.fused import Member, fused_with, train_together
 
 # A dataset, the seed of a split and a device, to the splits there.
@@ -52,9 +52,7 @@ def _member(task: Task, folder: Path, device: torch.device, splits: Source) -> M
     parts = splits(config.dataset, config.split_seed, str(device))
     model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
     model = model.to(device)
-    look = None
-    if task.during:
-        look = Look(every=task.every, take=lambda: measure_during(task, parts, dataset.num_classes, model))
+    look = look_of(task, parts, dataset.num_classes, model)
     return Member(
         model=model,
         train_split=parts.train,

@@ -8,7 +8,7 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from study.kept import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
 from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
 from study.task import Task
+from study.training import Look
 
 # Batch norm is re-estimated on no more training images than this in the middle of training: a pass of all of them would
 # cost a third of an epoch.
@@ -48,6 +49,13 @@ def measure_replicate(
         return [_measured(task, name, error=str(error)) for name in task.statistics]
 
 
+def look_of(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> Look | None:
+    """What training is to measure in its middle; ``None`` where ``task`` asks for nothing."""
+    if not task.during:
+        return None
+    return Look(every=task.every, take=lambda: measure_during(task, splits, num_classes, model))
+
+
 def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> dict[str, EstimateRecord]:
     """The statistics that ``task`` asks for in the middle of training, on validation images; the model is left as found.
 
@@ -61,7 +69,7 @@ def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Modul
     try:
         with _context(task.config, parts, num_classes, model) as context:
             for name, given in task.during.items():
-                estimates, _ = _estimates(name, given, context)
+                estimates, _ = estimates_of(name, given, context)
                 found |= {key: estimate.as_record() for key, estimate in estimates.items()}
     except UserError:
         # outputs that are not finite: training itself will say so
@@ -70,24 +78,31 @@ def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Modul
 
 
 @contextmanager
-def _context(
-    config: TrialConfig, parts: Mapping[str, Split], num_classes: int, model: nn.Module
+def measuring(
+    model: nn.Module, parts: Mapping[str, Split], num_classes: int, *, seed: int, batch_size: int
 ) -> Iterator[MeasureContext]:
+    """What statistics are given: batch norm is re-estimated on ``parts["train"]`` for the while. Raises ``UserError``."""
     pixels = {name: part.pixels() for name, part in parts.items()}
-    with reestimated_batchnorm(model, pixels["train"], config.batch_size):
+    with reestimated_batchnorm(model, pixels["train"], batch_size):
         yield MeasureContext.calibrated(
             model=model,
             images=pixels,
             labels={name: part.labels for name, part in parts.items()},
             num_classes=num_classes,
-            seed=config.seed,
+            seed=seed,
         )
+
+
+def _context(
+    config: TrialConfig, parts: Mapping[str, Split], num_classes: int, model: nn.Module
+) -> AbstractContextManager[MeasureContext]:
+    return measuring(model, parts, num_classes, seed=config.seed, batch_size=config.batch_size)
 
 
 def _record(task: Task, name: str, context: MeasureContext, root: Path) -> MeasureRecord:
     started, given = time.perf_counter(), task.statistics[name]
     own = dataclasses.replace(context, kept={})
-    estimates, error = _estimates(name, given, own)
+    estimates, error = estimates_of(name, given, own)
     tables = {table: _table(columns) for table, columns in own.kept.items()}
     if name in task.keep_samples:
         tables[SAMPLES] = _samples(estimates)
@@ -96,8 +111,8 @@ def _record(task: Task, name: str, context: MeasureContext, root: Path) -> Measu
     return _measured(task, name, estimates=estimates, error=error, seconds=seconds, kept=kept)
 
 
-def _estimates(name: str, given: Mapping[str, Any], context: MeasureContext) -> tuple[Mapping[str, Estimate], str]:
-    """A statistic's estimates, and why some or all are missing."""
+def estimates_of(name: str, given: Mapping[str, Any], context: MeasureContext) -> tuple[Mapping[str, Estimate], str]:
+    """A statistic's estimates, and why some or all are missing; raises nothing."""
     try:
         return measure(name, parse_settings(name, given), context), ""
     except UserError as fault:

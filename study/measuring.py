@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from study.config import TrialConfig
 from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
 from study.loading import as_device, load_own, one_line, read_weights
+from study.measurement import estimates_of, measuring
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
-from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm
+from study.smoothness import Estimate, parse_settings
 from study.smoothness.context import exact_evaluation
 
 Chosen = Mapping[str, Mapping[str, Any]]
@@ -65,30 +65,23 @@ def measure_network(
     unknown dataset, statistic or setting, and where outputs do not fit the dataset or are not finite.
     """
     chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
-    settings = {name: parse_settings(name, given) for name, given in chosen.items()}
+    for name, given in chosen.items():
+        parse_settings(name, given)
     known = load_dataset(dataset) if isinstance(dataset, str) else dataset
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     splits = split(known, split_seed)
     held = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     parts = {name: part.to(device) for name, part in held.items()}
-    pixels = {name: part.pixels() for name, part in parts.items()}
-    _check_fits(model, known, pixels["val"])
+    _check_fits(model, known, parts["val"].pixels())
     say = say or _silent
-    say(f"measuring {len(settings)} statistics on {known.name} ({device})")
+    say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
     found: Found = {}
-    with reestimated_batchnorm(model, pixels["train"], batch_size):
-        context = MeasureContext.calibrated(
-            model=model,
-            images=pixels,
-            labels={name: part.labels for name, part in parts.items()},
-            num_classes=known.num_classes,
-            seed=seed,
-        )
-        for number, (name, given) in enumerate(settings.items(), 1):
-            started = time.perf_counter()
-            found[name] = _measured(name, given, dataclasses.replace(context, kept={}))
+    with measuring(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:
+        for number, (name, given) in enumerate(chosen.items(), 1):
+            started, own = time.perf_counter(), dataclasses.replace(context, kept={})
+            found[name] = Measured(*estimates_of(name, given, own), own.kept)
             outcome = " (with an error)" if found[name].error else ""
-            say(f"{number}/{len(settings)} {name}: {time.perf_counter() - started:.1f} s{outcome}")
+            say(f"{number}/{len(chosen)} {name}: {time.perf_counter() - started:.1f} s{outcome}")
     return found
 
 
@@ -163,15 +156,6 @@ def as_plain(found: Found) -> dict[str, Any]:
 def _plain(estimate: Estimate) -> dict[str, Any]:
     record = dict(estimate.as_record())
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-def _measured(name: str, settings: Any, context: MeasureContext) -> Measured:
-    try:
-        return Measured(measure(name, settings, context), kept=context.kept)
-    except UserError as fault:
-        return Measured(getattr(fault, "estimates", {}), str(fault), context.kept)
-    except Exception:  # noqa: BLE001  a network of one's own may do anything: the other statistics stand
-        return Measured({}, traceback.format_exc(limit=-3).strip())
 
 
 @torch.no_grad()

@@ -23,13 +23,13 @@ from study.ahead import train_ahead
 from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
 from study.errors import UserError
-from study.measurement import measure_during, measure_replicate
+from study.measurement import look_of, measure_replicate
 from study.models import build_network, num_flops, num_params
 from study.schema import Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.task import Task
-from study.training import Look, Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
-from study.training.evaluate import EVALUATION_BATCH, named_rightly
+from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.evaluate import EVALUATION_BATCH
 
 Event = Progress | list[Record]
 
@@ -91,9 +91,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
         record = kept["record"]
     else:
         trained = None
-        look = None
-        if task.during:
-            look = Look(every=task.every, take=lambda: measure_during(task, splits, dataset.num_classes, model))
+        look = look_of(task, splits, dataset.num_classes, model)
         for event in train(model, splits.train, splits.val, config, folder / "state.pt", look):
             if isinstance(event, Progress):
                 yield event
@@ -129,12 +127,15 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
     if task.phase != "search":
         seen["test"] = splits.test
 
-    def metrics(suffix: str) -> dict[str, float]:
-        found = {name: evaluate(model, part.batches(EVALUATION_BATCH)) for name, part in seen.items()}
+    def metrics(suffix: str, correct: list[bool] | None = None) -> dict[str, float]:
+        found = {
+            name: evaluate(model, part.batches(EVALUATION_BATCH), into=correct if name == "test" else None)
+            for name, part in seen.items()
+        }
         return {f"{part}/{name}{suffix}": value for part, values in found.items() for name, value in values.items()}
 
-    measured = metrics("")
-    correct = named_rightly(model, splits.test.batches(EVALUATION_BATCH)) if "test" in seen else []
+    correct: list[bool] = []
+    measured = metrics("", correct)
     if task.phase != "search" and trained.stopped != "diverged":
         with reestimated_batchnorm(model, held.pixels(), config.batch_size):
             measured |= metrics("_bn_reestimated")

@@ -11,21 +11,18 @@ EVALUATION_BATCH = 1024
 
 
 @torch.no_grad()
-def named_rightly(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[bool]:
-    """Of each image, in order, whether the network names its label, in eval mode; the mode found is restored."""
-    training = model.training
-    model.eval()
-    found = [model(pixels).argmax(1) == labels for pixels, labels in batches]
-    model.train(training)
-    return torch.cat(found).tolist()
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, halves: bool = False) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    halves: bool = False,
+    into: list[bool] | None = None,
+) -> dict[str, float]:
     """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
 
     ``halves`` adds ``accuracy_half1``, of the images in even places (from 0), and ``accuracy_half2``, of the others: what
-    choosing on one half reports of itself is seen on the other. A network that gives NaN gives a NaN loss. The host waits
+    choosing on one half reports of itself is seen on the other. ``into`` takes in, of each image in order, whether the
+    network names its label. A network that gives NaN gives a NaN loss. The host waits
     for the device at the end alone.
     """
     training = model.training
@@ -39,6 +36,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, halv
     model.train(training)
     correct = torch.cat(found)
     values = {"accuracy": _share(correct), "loss": float(loss) / len(correct)}
+    if into is not None:
+        into += correct.tolist()
     if halves:
         values |= {"accuracy_half1": _share(correct[::2]), "accuracy_half2": _share(correct[1::2])}
     return values
