@@ -10,6 +10,7 @@ from analysis.cells import boundary_counts
 from analysis.control import aa_results
 from analysis.findings import Finding
 from analysis.readings import POOLED
+from analysis.spending import spent_words
 from analysis.strata import shown_strata
 from analysis.tables import Inputs
 from analysis.trials import rows_of
@@ -42,7 +43,7 @@ def facts(inputs: Inputs) -> list[Fact]:
         _baseline(inputs),
         _failures(inputs, confirm),
         _boundary(inputs, confirm),
-        _cost(rows),
+        _cost(inputs, rows),
     ]
 
 
@@ -77,10 +78,10 @@ def control_word(inputs: Inputs) -> str:
 
 
 def total_spent(inputs: Inputs) -> str:
-    """All workers' time, ``2.3 h of worker time``."""
+    """All workers' time, ``2.3 h of worker time``, and what it means in GPU hours and money."""
     rows = rows_of(inputs.trials, ("train_seconds", "measure_seconds"))
     seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in rows)
-    return f"{spent(seconds)} of worker time"
+    return f"{spent(seconds)} of worker time{_in_devices(inputs, seconds)}"
 
 
 def _progress(inputs: Inputs, rows: list[dict[str, Any]], confirm: list[dict[str, Any]]) -> Iterable[Fact]:
@@ -188,7 +189,7 @@ def _boundary(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
     return Fact(name="Boundary flags", text=text, warns=bool(worst))
 
 
-def _cost(rows: list[dict[str, Any]]) -> Fact:
+def _cost(inputs: Inputs, rows: list[dict[str, Any]]) -> Fact:
     """Time of workers, not of the clock on the wall."""
     measure = sum(row["measure_seconds"] for row in rows)
     train: dict[str, float] = defaultdict(float)
@@ -198,11 +199,17 @@ def _cost(rows: list[dict[str, Any]]) -> Fact:
     short = f"shortened {spent(train['short'])} ({num['short']:,} trainings), " if num["short"] else ""
     epochs = sum(row["epochs"] for row in rows)
     text = (
-        f"{spent(sum(train.values()) + measure)} of worker time: search {spent(train['search'])} "
+        f"{total_spent(inputs)}: search {spent(train['search'])} "
         f"({num['search']:,} trials), confirm {spent(train['confirm'])} ({num['confirm']:,} trainings), {short}"
         f"measuring {spent(measure)}; {epochs:,} epochs."
     )
     return Fact(name="Cost", text=text)
+
+
+def _in_devices(inputs: Inputs, seconds: float) -> str:
+    """On one core a trial, without a price, worker time has said it all."""
+    told = inputs.spec.resources.gpus or inputs.price is not None
+    return f", {spent_words(seconds, inputs.spec.resources, inputs.price)}" if told else ""
 
 
 def spent(seconds: float) -> str:

@@ -44,7 +44,7 @@ class Inputs:
     ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
     ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
     ``registration`` is what the study claimed before it knew results (``study.registration``); without one nothing is known
-    to have been changed.
+    to have been changed. ``price`` is of a GPU hour (a core's without GPUs), if it was told.
     """
 
     spec: Spec
@@ -53,6 +53,7 @@ class Inputs:
     folder: Path | None = None
     importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
     registration: Mapping[str, Any] | None = None
+    price: float | None = None
 
     @cached_property
     def trials(self) -> pa.Table:

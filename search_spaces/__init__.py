@@ -1,7 +1,7 @@
 """What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
 
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
-from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Spec
+from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Resources, Spec
 
 __all__ = [
     "Budget",
@@ -11,6 +11,7 @@ __all__ = [
     "FloatRange",
     "Levels",
     "Outcome",
+    "Resources",
     "Spec",
     "SpecError",
     "load_spec",

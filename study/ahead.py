@@ -2,6 +2,7 @@
 
 Each member's training lies in its own ``state.pt``, as if it had been trained alone; ``study.trial`` then finds it at its
 end, evaluates, keeps and measures. So a kill in between, or a worker that does not fuse, changes nothing but last digits.
+Members that were at work when a worker was lost go on one by one, so that the one that kills it is found.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from study.attempts import Attempts
 from study.data import Splits, load_dataset
 from study.data.together import Together
 from study.measurement import look_of
@@ -22,7 +24,9 @@ from study.training.fused import Member, fused_with, train_together
 Source = Callable[[str, int, str], Splits]
 
 
-def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, splits: Source) -> Iterator[Progress]:
+def train_ahead(
+    tasks: Sequence[Task], storage: Path, device: torch.device, splits: Source, attempts: Attempts
+) -> Iterator[Progress]:
     """Train those of ``tasks`` that are to train together and can, ``Task.together`` as one network; yields progress.
 
     Raises nothing: what a member cannot do, it says when it is run for itself.
@@ -30,7 +34,8 @@ def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, spli
     groups: dict[tuple[object, ...], list[Task]] = {}
     for task in tasks:
         folder = _folder(task, storage)
-        if task.together > 1 and not any((folder / name).exists() for name in ("outcome.json", "final.pt")):
+        trained = any((folder / name).exists() for name in ("outcome.json", "final.pt"))
+        if task.together > 1 and not trained and not attempts.losses(folder):
             groups.setdefault((task.together, *fused_with(task.config)), []).append(task)
     for group in groups.values():
         members = []
@@ -38,9 +43,16 @@ def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, spli
             with contextlib.suppress(Exception):
                 members.append(_member(task, _folder(task, storage), device, splits))
         if len(members) > 1:
+            folders = [_folder(task, storage) for task in group]
+            for folder in folders:
+                attempts.begin(folder)
             for event in train_together(members, Together, at_once=group[0].together):
                 if isinstance(event, Progress):
+                    for folder in folders:
+                        attempts.forget(folder)
                     yield event
+            for folder in folders:
+                attempts.forget(folder)
 
 
 def _folder(task: Task, storage: Path) -> Path:

@@ -1,6 +1,7 @@
 """What ``run``, ``report``, ``export`` and ``ui`` do, from a checked specification to what a user sees."""
 
 import dataclasses
+import functools
 import signal
 import threading
 import webbrowser
@@ -16,6 +17,7 @@ from analysis.tables import Inputs, build_tables
 from search_spaces import Spec, load_spec
 from study import describe
 from study.agenda import Agenda
+from study.allowance import Allowance, Purse
 from study.audit import audit
 from study.console import open_console, say
 from study.execution import frozen_groups
@@ -46,9 +48,13 @@ def run(
     address: str | None = None,
     num_cpus: int | None = None,
     tracking: str | None = None,
+    allowance: Allowance | None = None,
     retry_failed: bool = False,
 ) -> bool:
-    """Run or continue a study; ``False`` when it was interrupted. Raises ``UserError`` before anything starts."""
+    """Run or continue a study, as far as ``allowance`` goes; ``False`` when it was interrupted.
+
+    Raises ``UserError`` before anything starts.
+    """
     console = open_console()
     plan = make_plan(spec)
     uri = tracking_uri(tracking, workspace.root.parent)
@@ -61,17 +67,22 @@ def run(
             describe.print_start(plan, contents, workspace, console)
             together = frozen_groups(plan, workspace.root, started=bool(contents.replicates))
             agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, together=together)
+            purse = Purse(allowance or Allowance(), spec.resources, contents)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
-                note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
+                note_session(
+                    workspace.root, _datasets(plan), gpus=spec.resources.gpus, price=purse.price, plugins=sources
+                )
             with MlflowView(spec, workspace.root, contents, uri, _warner(console)) as view:
-                if not agenda.done:
+                if not agenda.done and not purse.is_empty():
                     # ray takes seconds to import, and a finished study needs none of it
                     from study.tune import run_agenda
 
                     with LiveView(plan, contents, console) as live:
-                        listen = _all(live.tell, _finished(view.tell), _finished(_noting(workspace.root)))
-                        run_agenda(agenda, ledger, workspace.root, listen, address=address, num_cpus=num_cpus)
+                        told = (view.tell, _noting(workspace.root), purse.tell)
+                        listen = _all(live.tell, *map(_finished, told))
+                        begin = functools.partial(run_agenda, agenda, ledger, workspace.root, listen)
+                        begin(address=address, num_cpus=num_cpus, enough=purse.is_empty)
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
                 held = held_by(workspace, spec, contents)
@@ -81,7 +92,9 @@ def run(
                     describe.print_results(inputs, console)
                 whole = view.finish(headlines(inputs.effects.to_pylist()), done=agenda.done)
     describe.print_places(workspace, f"{masked(uri)}{'' if whole else ' (incomplete)'}", console)
-    return agenda.done
+    if purse.is_empty() and not agenda.done:
+        say(console, f"Stopped at its budget: {purse.words}. A higher --max-hours continues; nothing is lost.")
+    return agenda.done or purse.is_empty()
 
 
 def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | None) -> tuple[Recorded, Workspace]:

@@ -46,7 +46,12 @@ def measure_replicate(
         with _context(task.config, parts, num_classes, model) as context:
             return [_record(task, name, context, root) for name in task.statistics]
     except UserError as error:
-        return [_measured(task, name, error=str(error)) for name in task.statistics]
+        return unmeasured(task, str(error))
+
+
+def unmeasured(task: Task, error: str) -> list[MeasureRecord]:
+    """Records of what ``task`` was to measure and, for the reason in ``error``, could not."""
+    return [_measured(task, name, error=error) for name in task.statistics]
 
 
 def look_of(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> Look | None:

@@ -24,11 +24,17 @@ _FILE = "provenance.json"
 
 
 def note_session(
-    root: Path, datasets: Iterable[str], *, gpus: float = 0, plugins: Mapping[str, Mapping[str, str]] | None = None
+    root: Path,
+    datasets: Iterable[str],
+    *,
+    gpus: float = 0,
+    price: float | None = None,
+    plugins: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Add how the study runs now to ``root / provenance.json``, unless its last entry says the same.
 
     ``gpus``: what a group of replicates occupies; 0 means that it trains on the CPU. Loads each dataset (cached).
+    ``price``: of an hour of a GPU, or of a core, if the user has told it.
     ``plugins``: where modules with levels of the user's own came from, as ``study.plugins.plugin_sources`` tells.
     """
     session: dict[str, Any] = {
@@ -43,6 +49,8 @@ def note_session(
     }
     if plugins:
         session["plugins"] = {name: dict(source) for name, source in plugins.items()}
+    if price is not None:
+        session["price"] = price
     sessions = read_sessions(root)
     if sessions[-1:] != [session]:
         partial = root / f"{_FILE}.partial"

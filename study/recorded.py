@@ -58,6 +58,7 @@ class Recorded:
             folder=self.folder,
             importance_of=importances,
             registration=self.registration,
+            price=next((session["price"] for session in reversed(self.sessions) if "price" in session), None),
         )
 
 

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from study.ahead import train_ahead
+from study.attempts import MAX_LOSSES, REASON, Attempts
 from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
 from study.errors import UserError
-from study.measurement import look_of, measure_replicate
+from study.measurement import look_of, measure_replicate, unmeasured
 from study.models import build_network, num_flops, num_params
 from study.schema import Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
@@ -34,21 +36,32 @@ from study.training.evaluate import EVALUATION_BATCH
 Event = Progress | list[Record]
 
 
-def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1) -> Iterator[Event]:
+def run_group(
+    tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1, driver: str | None = None
+) -> Iterator[Event]:
     """Run the members of a group; yields progress, and each member's records as soon as it is finished.
 
-    ``storage`` is the study's folder, shared by all workers. Raises nothing for a member's fault: that is a ``failed``
-    record with its reason.
+    ``storage`` is the study's folder, shared by all workers. ``driver`` names who asks: a member that has cost the same
+    driver several workers in a row has failed (``None``: nobody has asked before). Raises nothing for a member's fault:
+    that is a ``failed`` record with its reason.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    yield from train_ahead(tasks, storage, torch.device(device), _splits)
+    attempts = Attempts(driver or uuid.uuid4().hex)
+    yield from train_ahead(tasks, storage, torch.device(device), _splits, attempts)
     for task in tasks:
         folder = storage / "checkpoints" / task.config.trial_key
+        if attempts.begin(folder) > MAX_LOSSES:
+            attempts.forget(folder)
+            yield _lost(task, folder)
+            continue
         try:
-            yield from _member(task, folder, torch.device(device), storage)
+            for event in _member(task, folder, torch.device(device), storage):
+                attempts.forget(folder)
+                yield event
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
+            attempts.forget(folder)
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
             yield [_record(task, state="failed", reason=str(reason))]
 
@@ -188,9 +201,12 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
     return record
 
 
-def failed_record(task: Task, reason: str) -> ReplicateRecord:
-    """The record of a member whose worker was lost for good."""
-    return _record(task, state="failed", reason=reason)
+def _lost(task: Task, folder: Path) -> list[Record]:
+    """The records of a member that has killed its workers: if it was trained, by what was to be measured."""
+    kept = load_checkpoint(folder / "final.pt")
+    if kept is None:
+        return [_record(task, state="failed", reason=REASON)]
+    return [kept["record"], *unmeasured(task, REASON)]
 
 
 def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: ReplicateRecord) -> None:

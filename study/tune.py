@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,22 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from study.agenda import Agenda
+from study.attempts import Attempts
 from study.errors import UserError
 from study.ledger import Ledger
 from study.plugins import load_plugins
 from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
-from study.trial import discard_outcome, failed_record, run_group
+from study.trial import discard_outcome, run_group
 
 # How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
 REPORT_SECONDS = 1.0
-# How often a group is started again elsewhere after its worker was lost, with no epoch finished in between.
-MAX_FAILURES = 3
+# How often Tune starts a group again after its worker was lost, with nothing heard from it in between. A member that kills
+# its workers fails sooner (``study.attempts``), also where Tune counts one loss as two: of the call and of the actor.
+MAX_FAILURES = 10
+# How many workers in a row may be lost before they have begun a member, with nothing heard from any in between.
+MAX_UNBEGUN = 4
 # How often the driver looks whether Ray still has a host.
 LOOK_SECONDS = 10.0
 # How long Ray may take over the smallest task before it counts as dead.
@@ -76,7 +81,8 @@ class Group(tune.Trainable):
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
-        self._events = run_group(tasks, Path(config["storage"]), device=device, threads=config["threads"])
+        storage, threads = Path(config["storage"]), config["threads"]
+        self._events = run_group(tasks, storage, device=device, threads=threads, driver=config["driver"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start on the next group in the same process."""
@@ -111,16 +117,20 @@ class Group(tune.Trainable):
 class AgendaSearcher(_Stateless, Searcher):
     """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
 
-    def __init__(self, agenda: Agenda, common: dict[str, Any], lost: Callable[[list[Task]], None]) -> None:
+    def __init__(
+        self, agenda: Agenda, common: dict[str, Any], lost: Callable[[], None], enough: Callable[[], bool]
+    ) -> None:
         super().__init__(metric="done", mode="max")
         self._agenda = agenda
         self._common = common
         self._lost = lost
+        self._enough = enough
         self._groups: dict[str, list[Task]] = {}
         self.draining = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next group, as a Tune configuration."""
+        self.draining = self.draining or self._enough()
         tasks = None if self.draining else self._agenda.next_group()
         if tasks is None:
             return Searcher.FINISHED if self.draining or self._agenda.done else None
@@ -128,11 +138,11 @@ class AgendaSearcher(_Stateless, Searcher):
         return {"tasks": [json.dumps(task.to_plain()) for task in tasks], **self._common}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A group has ended, or has lost its worker more often than allowed."""
+        """A group has ended, or Tune has given it up: then what is unfinished of it is ahead again."""
         tasks = self._groups.pop(trial_id, None)
         if tasks is not None:
             if error:
-                self._lost(tasks)
+                self._lost()
             self._agenda.group_ended(tasks)
 
     def save(self, checkpoint_path: str) -> None:
@@ -145,11 +155,12 @@ class AgendaSearcher(_Stateless, Searcher):
 class LedgerWriter(_Stateless, tune.Callback):
     """Appends what workers report to the ledger, and tells a listener."""
 
-    def __init__(self, ledger: Ledger, storage: Path, listen: Listener) -> None:
-        self._ledger, self._storage, self._listen = ledger, storage, listen
+    def __init__(self, ledger: Ledger, storage: Path, listen: Listener, attempts: Attempts) -> None:
+        self._ledger, self._storage, self._listen, self._attempts = ledger, storage, listen, attempts
         self._looked = time.monotonic()
         # kept, because Tune wraps what a callback raises in an error of its own
         self.fault: RayLost | None = None
+        self._num_unbegun = 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune would wait for ever for a worker on a Ray that has no host left. Raises ``RayLost`` then."""
@@ -166,23 +177,27 @@ class LedgerWriter(_Stateless, tune.Callback):
         if progress:
             self._listen(Progress(*progress))
         if new or progress:
-            # only losses in a row, without an epoch between them, speak against a group: a trial that moves from dying
-            # worker to dying worker goes on from its checkpoint
-            trial.run_metadata.num_failures = 0
+            # only losses in a row, without an epoch between them, count: a trial that moves from dying worker to dying
+            # worker goes on from its checkpoint
+            trial.run_metadata.num_failures = self._num_unbegun = 0
 
-    def lost(self, tasks: list[Task]) -> None:
-        """A worker is lost for good: the unfinished members of its group have failed.
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A worker was lost, and the group is started again. Raises ``RayLost`` when none of many has begun its work."""
+        keys = [Task.from_plain(json.loads(task)).config.trial_key for task in trial.config["tasks"]]
+        if any(self._attempts.losses(self._storage / "checkpoints" / key) for key in keys):
+            return
+        self._num_unbegun += 1
+        if self._num_unbegun > MAX_UNBEGUN:
+            self.fault = RayLost(f"workers are lost before they begin ({_cause(Path(trial.error_file))})")
+            raise self.fault
 
-        Raises ``RayLost`` when no other worker can be had either: then Ray has failed, not the group.
-        """
+    def lost(self) -> None:
+        """Tune has given a group up. Raises ``RayLost`` when no other worker can be had: then Ray has failed."""
         try:
             ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=PROBE_SECONDS)
         except Exception as error:
             self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__})")
             raise self.fault from error
-        held = self._ledger.contents.replicates
-        reason = f"its worker was lost {MAX_FAILURES + 1} times in a row without finishing an epoch"
-        self.append([failed_record(task, reason) for task in tasks if task.config.trial_key not in held])
 
     def append(self, records: Sequence[Record]) -> bool:
         """Write records through to disk, leaving out those held already; whether there was a new one."""
@@ -195,9 +210,16 @@ class LedgerWriter(_Stateless, tune.Callback):
 
 
 def run_agenda(
-    agenda: Agenda, ledger: Ledger, storage: Path, listen: Listener, *, address: str | None, num_cpus: int | None
+    agenda: Agenda,
+    ledger: Ledger,
+    storage: Path,
+    listen: Listener,
+    *,
+    address: str | None,
+    num_cpus: int | None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Run groups until the agenda is done; ``False`` when Ctrl-C ended it early, running groups finished.
+    """Run groups until the agenda is done; ``False`` when Ctrl-C or ``enough`` ended it early, running groups finished.
 
     ``address``: a running cluster, or ``None`` for this machine with ``num_cpus`` cores. Raises ``UserError`` when the
     cluster cannot hold one group, ``RayLost`` when it dies.
@@ -205,9 +227,9 @@ def run_agenda(
     resources = agenda.plan.spec.resources
     common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
     plugins = agenda.plan.spec.plugins
-    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else ""}
-    writer = LedgerWriter(ledger, storage, listen)
-    searcher = AgendaSearcher(agenda, common, writer.lost)
+    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
+    writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
+    searcher = AgendaSearcher(agenda, common, writer.lost, enough)
     with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(resources.cpus, resources.gpus))
@@ -245,7 +267,9 @@ def _ray(address: str | None, num_cpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {} if address else {"num_cpus": num_cpus, "include_dashboard": False}
+    # without "local" Ray would take a cluster that somebody has started on this machine
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         yield
@@ -278,6 +302,12 @@ def _draining(searcher: AgendaSearcher) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _cause(error_file: Path) -> str:
+    """The last failure in what Tune has written of a trial: a worker's own error ends with it, a death begins with it."""
+    told = error_file.read_text().rpartition("Failure # ")[2].strip().splitlines()[1:] if error_file.exists() else []
+    return told[-1 if any("Traceback" in line for line in told) else 0] if told else "no reason is known"
 
 
 def _nothing() -> None:

@@ -18,7 +18,7 @@ from study.smoothness import MeasureContext, measure, parse_settings, reestimate
 from study.task import Task
 from study.training import Progress, evaluate, load_checkpoint
 from study.training.checkpoint import save_checkpoint
-from study.trial import discard_outcome, failed_record, run_group
+from study.trial import discard_outcome, run_group
 
 torch.set_num_threads(1)
 
@@ -154,11 +154,6 @@ def test_a_failing_member_leaves_the_others_alone(tmp_path, task_of, monkeypatch
     for task, record in zip(tasks, records, strict=True):
         assert record["trial_key"] == task.config.trial_key and set(record) == set(ReplicateRecord.__annotations__)
     assert records[1]["metrics"] == {} and not (folder(tmp_path, tasks[1]) / "outcome.json").exists()
-
-
-def test_a_lost_worker_is_a_failure_with_its_reason(task_of):
-    record = failed_record(task_of(), "its worker was lost")
-    assert (record["state"], record["reason"]) == ("failed", "its worker was lost")
 
 
 def test_progress_is_told_every_epoch(tmp_path, task_of):

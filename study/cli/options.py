@@ -29,6 +29,13 @@ FromOption = Annotated[
     ),
 ]
 PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
+MaxHoursOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Begin nothing more once trials have held GPUs (cores, without GPUs) for this long in all.", min=0
+    ),
+]
+MaxMoneyOption = Annotated[float | None, typer.Option(help="The same in money, at --price.", min=0)]
 RESULTS = Path("results")
 
 

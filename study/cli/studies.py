@@ -9,6 +9,8 @@ from study.cli.options import (
     RESULTS,
     AddressOption,
     CpusOption,
+    MaxHoursOption,
+    MaxMoneyOption,
     PriceOption,
     SetOption,
     SpecArgument,
@@ -53,9 +55,13 @@ def run(
     address: AddressOption = None,
     num_cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
+    max_hours: MaxHoursOption = None,
+    max_money: MaxMoneyOption = None,
+    price: PriceOption = None,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
-    _drive(spec, storage, override, address, num_cpus, tracking_uri)
+    limits = {"max_hours": max_hours, "max_money": max_money, "price": price}
+    _drive(spec, storage, override, address, num_cpus, tracking_uri, limits)
 
 
 @commands.command()
@@ -86,7 +92,7 @@ def retry(
 
     if not failed:
         raise UserError("retry runs failed replicates again: fmm-study retry SPEC --failed")
-    _drive(spec, storage, override, address, num_cpus, tracking_uri, retry_failed=True)
+    _drive(spec, storage, override, address, num_cpus, tracking_uri, {}, retry_failed=True)
 
 
 @commands.command()
@@ -114,15 +120,24 @@ def _drive(
     address: str | None,
     num_cpus: int | None,
     tracking: str | None,
+    limits: dict[str, float | None],
     *,
     retry_failed: bool = False,
 ) -> None:
     from study import driver
+    from study.allowance import Allowance
 
+    allowance = Allowance.of(**{"max_hours": None, "max_money": None, "price": None, **limits})
     checked = checked_spec(spec, override)
     workspace = workspace_of(checked, storage)
     if not driver.run(
-        checked, workspace, address=address, num_cpus=num_cpus, tracking=tracking, retry_failed=retry_failed
+        checked,
+        workspace,
+        address=address,
+        num_cpus=num_cpus,
+        tracking=tracking,
+        allowance=allowance,
+        retry_failed=retry_failed,
     ):
         typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
         raise typer.Exit(130)
