@@ -53,7 +53,7 @@ def test_the_report_tells_hours_of_gpus_and_money():
     inputs = inputs_of(full())
     assert total_spent(inputs) == "1.4 min of worker time"
     priced = dataclasses.replace(inputs, price=60.0)
-    assert total_spent(priced) == "1.4 min of worker time, 1.4 core minutes (1.44 at 60 a core hour)"
+    assert total_spent(priced) == "1.4 min of worker time, 1.4 core minutes (1.40 at 60 a core hour)"
     (cost,) = (fact for fact in facts(priced) if fact.name == "Cost")
     assert cost.text.startswith(f"{total_spent(priced)}: search")
 
