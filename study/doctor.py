@@ -1,5 +1,7 @@
 """What works here and what to do about the rest: versions, devices, Ray, datasets, the results folder, the tracker.
 
+Of a cluster every host is asked too (``doctor_cluster``).
+
 A check is a function that returns what it found, or raises ``Ailment`` with what to do.
 """
 
@@ -56,13 +58,24 @@ def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Ite
         ("results folder", lambda: _storage(storage)),
         ("tracking", lambda: _tracking(tracking_uri)),
     ]
+    reached = True
     for name, check in checks:
-        yield _finding(name, check)
+        finding = _finding(name, check)
+        reached = reached and (name != "ray" or finding.well)
+        yield finding
     from study.registry import DATASETS
 
     importlib.import_module("study.data")
+    here = []
     for entry in DATASETS:
-        yield _finding(f"dataset {entry.name}", lambda name=entry.name: _dataset(name))  # type: ignore[misc]
+        finding = _finding(f"dataset {entry.name}", lambda name=entry.name: _dataset(name))  # type: ignore[misc]
+        here += [entry.name] if finding.well else []
+        yield finding
+    if address and reached:
+        from study.doctor_cluster import examine_hosts
+
+        for name, found, advice in examine_hosts(address, storage, here):
+            yield Finding(name, found, advice)
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
@@ -117,7 +130,7 @@ def _cores() -> str:
 
 
 def _ray(address: str | None) -> str:
-    from study.tune import cluster_resources
+    from study.cluster import cluster_resources
 
     try:
         if address is not None and (port := address.rpartition(":")[2]).isdigit():

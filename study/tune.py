@@ -1,4 +1,4 @@
-"""Ray Tune schedules groups of replicates. The only module that imports ray.
+"""Ray Tune schedules groups of replicates.
 
 Workers report records through Tune's results; the driver alone writes the ledger. Tune's own state, checkpoints and
 restore are not used: after a crash the agenda is rebuilt from the ledger.
@@ -6,7 +6,6 @@ restore are not used: after a crash the agenda is rebuilt from the ledger.
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import tempfile
@@ -35,6 +34,7 @@ from ray.tune.search import Searcher
 
 from study.agenda import Agenda
 from study.attempts import Attempts
+from study.cluster import connected, slots
 from study.errors import UserError
 from study.ledger import Ledger
 from study.plugins import load_plugins
@@ -230,9 +230,9 @@ def run_agenda(
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
     searcher = AgendaSearcher(agenda, common, writer.lost, enough)
-    with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
+    with connected(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(resources.cpus, resources.gpus))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(resources.cpus, resources.gpus))
         tuner = tune.Tuner(
             tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
@@ -252,29 +252,6 @@ def run_agenda(
                 raise writer.fault from None
             raise
     return agenda.done
-
-
-def cluster_resources(address: str | None) -> dict[str, float]:
-    """What the cluster at ``address`` holds, or this machine. Raises ``ConnectionError`` when there is none."""
-    with _ray(address, None):
-        held: dict[str, float] = ray.cluster_resources()
-        return held
-
-
-@contextlib.contextmanager
-def _ray(address: str | None, num_cpus: int | None) -> Iterator[None]:
-    """A connection to Ray for the time of a run; one that the caller already has is used and left open."""
-    if ray.is_initialized():
-        yield
-        return
-    # without "local" Ray would take a cluster that somebody has started on this machine
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -312,19 +289,3 @@ def _cause(error_file: Path) -> str:
 
 def _nothing() -> None:
     """The smallest task."""
-
-
-def _slots(cpus: float, gpus: float) -> int:
-    """How many groups the cluster runs at once; ``FMM_STUDY_SLOTS`` of one that grows by what waits. Raises ``UserError``."""
-    if slots := os.environ.get("FMM_STUDY_SLOTS"):
-        if not slots.isdecimal() or slots == "0":
-            raise UserError(f"FMM_STUDY_SLOTS = {slots!r}: a whole number from 1 is expected")
-        return int(slots)
-    held = ray.cluster_resources()
-    for name, asked, there in (("cpus", cpus, held.get("CPU", 0.0)), ("gpus", gpus, held.get("GPU", 0.0))):
-        if asked > there:
-            raise UserError(
-                f"resources.{name} = {asked:g} but {there:g} are there: lower it, or run where there are more"
-            )
-    shares = [held.get("CPU", 0.0) / cpus] + ([held["GPU"] / gpus] if gpus else [])
-    return max(1, int(min(shares)))

@@ -1,0 +1,90 @@
+"""https://docs.ray.io/en/latest/ray-core/starting-ray.html: a connection to Ray, what a cluster holds, what its hosts say.
+
+Beside ``study.tune`` the only module that imports ray.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.errors import UserError
+
+# How long a host may take to answer, in seconds: its first task starts a process that imports torch.
+ANSWER_SECONDS = 120.0
+
+
+@contextlib.contextmanager
+def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
+    """A connection to Ray for the time of a run; one that the caller already has is used and left open.
+
+    ``address``: a running cluster; ``None`` for this machine with ``num_cpus`` cores, or what ``RAY_ADDRESS`` says.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # without "local" Ray would take a cluster that somebody has started on this machine
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_resources(address: str | None) -> dict[str, float]:
+    """What the cluster at ``address`` holds, or this machine. Raises ``ConnectionError`` when there is none."""
+    with connected(address):
+        held: dict[str, float] = ray.cluster_resources()
+        return held
+
+
+def ask_hosts(address: str | None, question: Callable[..., Any], *given: Any) -> list[tuple[str, Any, Any]]:
+    """``question(*given)`` on every host: its name, the GPUs that Ray counts there, and the answer or the exception.
+
+    ``question`` must be importable on the hosts. Raises ``ConnectionError`` when there is no cluster.
+    """
+    with connected(address):
+        hosts = [node for node in ray.nodes() if node["Alive"]]
+        asked = []
+        for node in hosts:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked.append(
+                ray.remote(num_cpus=0, max_retries=0)(question).options(scheduling_strategy=there).remote(*given)
+            )
+        return [
+            (
+                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+                node["Resources"].get("GPU", 0),
+                _answer(ref),
+            )
+            for node, ref in zip(hosts, asked, strict=True)
+        ]
+
+
+def slots(cpus: float, gpus: float) -> int:
+    """How many groups the cluster runs at once; ``FMM_STUDY_SLOTS`` of one that grows by what waits. Raises ``UserError``."""
+    if told := os.environ.get("FMM_STUDY_SLOTS"):
+        if not told.isdecimal() or told == "0":
+            raise UserError(f"FMM_STUDY_SLOTS = {told!r}: a whole number from 1 is expected")
+        return int(told)
+    held = ray.cluster_resources()
+    for name, asked, there in (("cpus", cpus, held.get("CPU", 0.0)), ("gpus", gpus, held.get("GPU", 0.0))):
+        if asked > there:
+            raise UserError(
+                f"resources.{name} = {asked:g} but {there:g} are there: lower it, or run where there are more"
+            )
+    shares = [held.get("CPU", 0.0) / cpus] + ([held["GPU"] / gpus] if gpus else [])
+    return max(1, int(min(shares)))
+
+
+def _answer(ref: Any) -> Any:
+    try:
+        return ray.get(ref, timeout=ANSWER_SECONDS)
+    except Exception as error:  # noqa: BLE001  whatever a host cannot do is what is asked for
+        return error
