@@ -55,12 +55,14 @@ def spread(values: Sequence[float]) -> str:
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: the first column to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(box=None)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console(width=140).print(table, highlight=False)
+    console = Console(width=140)
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(table, highlight=False)
 
 
 def result(

@@ -1,0 +1,106 @@
+"""``fmm-study run`` beside a bare loop that trains and measures the same replicates on the same cores.
+
+    python -m benchmarks.overhead                      # the preset digits with two blocks
+    python -m benchmarks.overhead --set fixed.epochs=64    # a group of eight takes a minute and more
+
+The loop is one process a core with no Ray, Optuna or MLflow: it takes the settings that the study came to, in the same groups,
+from a queue. Throughput is trainings a second from the first training's beginning to the last record; what a run costs beside
+(start, tables, figures, report) is told apart, and the ratio of whole runs too.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import print_table, result, spread
+from benchmarks.driven import watch
+from search_spaces import load_spec
+from study.agenda import Agenda
+from study.ledger import Contents, read_ledger
+from study.plan import make_plan
+from study.task import Task
+
+PACKAGES = ("torch", "ray", "optuna", "mlflow")
+
+
+def groups_of(spec_name: str, overrides: list[str], ledger: Path) -> list[list[Task]]:
+    """The groups in which the study in ``ledger`` was trained, in an order in which it could have been."""
+    held = read_ledger(ledger)
+    agenda = Agenda(make_plan(load_spec(spec_name, overrides)), Contents())
+    groups = []
+    while (group := agenda.next_group()) is not None:
+        groups.append(group)
+        for task in group:
+            agenda.contents.add(held.replicates[task.config.trial_key])
+            keys = agenda.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
+            for key in keys.values():
+                agenda.contents.add(held.measures[key])
+        agenda.group_ended(group)
+    return groups
+
+
+def _loop(storage: Path, threads: int, queue: Any, ready: Any) -> None:
+    from study.trial import run_group
+
+    ready.wait()
+    while (group := queue.get()) is not None:
+        for _ in run_group(group, storage, threads=threads):
+            pass
+
+
+def bare(groups: list[list[Task]], folder: Path, processes: int, threads: int) -> float:
+    """Seconds that ``processes`` take for ``groups``, once all have started."""
+    context = multiprocessing.get_context("spawn")
+    queue, ready = context.Queue(), context.Barrier(processes + 1)
+    started = [context.Process(target=_loop, args=(folder, threads, queue, ready)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    for group in groups:
+        queue.put([dataclasses.replace(task) for task in group])
+    for _ in started:
+        queue.put(None)
+    ready.wait()
+    begun = time.perf_counter()
+    for process in started:
+        process.join()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the table and the line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", default="digits")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--goal", type=float, default=0.85)
+    given = parser.parse_args()
+    overrides = ["blocks=2", *given.overrides]
+    spec = load_spec(given.spec, overrides)
+    processes = int((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) / spec.resources.cpus)
+    rows, ratios, whole = [], [], []
+    for i in range(given.rounds):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            seen = watch(given.spec, folder / "results", *(f"--set={text}" for text in overrides))
+            num = seen.marks[-1][1]
+            groups = groups_of(given.spec, overrides, folder / "results" / spec.name / "ledger")
+            loop = bare(groups, folder / "bare", processes, spec.resources.threads)
+        ours = seen.marks[-1][0] - seen.begun
+        ratios.append(loop / ours)
+        whole.append(loop / seen.whole)
+        times = [seen.begun, ours, seen.whole - seen.marks[-1][0], loop]
+        rows.append(
+            [str(i + 1), str(num), *(f"{value:.1f}" for value in times), f"{ratios[-1]:.3f}", f"{whole[-1]:.3f}"]
+        )
+    headings = ["round", "trainings", "start s", "training s", "end s", "bare loop s", "throughput", "of the whole run"]
+    print_table(f"{given.spec} {' '.join(overrides)}, load {os.getloadavg()[0]:.1f} at the end", headings, rows)
+    print(result("overhead", ratios, given.goal, packages=PACKAGES, more={"whole_run": spread(whole)}))
+
+
+if __name__ == "__main__":
+    main()

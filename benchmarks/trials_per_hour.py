@@ -1,0 +1,75 @@
+"""A whole small study by ``fmm-study run`` and by the tutorials' pattern (``benchmarks/tutorial.py``), in turn.
+
+    python -m benchmarks.trials_per_hour --scale digits
+    python -m benchmarks.trials_per_hour --scale longer
+
+Same networks, epochs, batches, number of trainings, metrics logged to SQLite through MLflow, a checkpoint an epoch, two cores.
+From the start of the process to its end: ours ends with tables, figures and a report, which the other has not. Ours trains
+one by one and, ``fuse: always``, in groups of eight as one network. A ratio is the other's seconds over ours in one round.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import print_table, result, spread
+from benchmarks.driven import watch, write_spec
+from benchmarks.scales import SCALES, num_trainings, specification
+
+GOALS = {("digits", "never"): 5.0, ("digits", "always"): 5.0, ("longer", "never"): 3.2, ("longer", "always"): 4.0}
+
+
+def tutorial(folder: Path, scale: str, num: int) -> float:
+    """Seconds of ``num`` trials. Raises ``CalledProcessError`` where one fails."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.tutorial", str(folder), scale, str(num)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the table and a line of JSON for each way of training; the last is the faster one's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", default="digits", choices=sorted(SCALES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--trials", type=int, default=4)
+    given = parser.parse_args()
+    num = num_trainings(given.scale, blocks=given.blocks, trials=given.trials)
+    seconds: dict[str, list[float]] = {"tutorial": [], "never": [], "always": []}
+    training: dict[str, list[float]] = {"never": [], "always": []}
+    for _ in range(given.rounds):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            for fuse, trained in training.items():
+                parts = specification(given.scale, blocks=given.blocks, trials=given.trials, fuse=fuse)
+                seen = watch(write_spec(folder / f"{fuse}.yaml", **parts), folder / "results")
+                if seen.marks[-1][1] != num:
+                    raise SystemExit(f"{seen.marks[-1][1]} of {num} trainings were recorded")
+                seconds[fuse].append(seen.whole)
+                trained.append(seen.at(num) - seen.begun)
+            seconds["tutorial"].append(tutorial(folder / "tutorial", given.scale, num))
+    named = {"tutorial": "the tutorials' pattern", "never": "fmm-study, one by one", "always": "fmm-study, fused"}
+    rows = []
+    for way, found in seconds.items():
+        ratios = [other / ours for other, ours in zip(seconds["tutorial"], found, strict=True)]
+        each = [value / num for value in found]
+        hours = [3600 * num / value for value in found]
+        between = spread(training[way]) if way in training else ""
+        rows.append([named[way], spread(found), between, spread(each), spread(hours), spread(ratios)])
+    headings = ["", "seconds", "of which training", "a trial", "trials an hour", "times the tutorials'"]
+    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    print_table(f"{given.scale}: {num} trainings, n = {given.rounds} rounds, {load}", headings, rows)
+    for fuse in ("never", "always"):
+        ratios = [other / ours for other, ours in zip(seconds["tutorial"], seconds[fuse], strict=True)]
+        name = f"trials_per_hour {given.scale} fuse={fuse}"
+        packages = ("torch", "ray", "optuna", "mlflow")
+        print(result(name, ratios, GOALS[given.scale, fuse], packages=packages, more={"trainings": num}))
+
+
+if __name__ == "__main__":
+    main()
