@@ -1,7 +1,8 @@
 """https://arxiv.org/abs/2302.10886 (Khromov and Singh 2023): a lower bound of the Lipschitz constant near real samples.
 
-The spectral norm of the input Jacobian at a sample, by power iteration on D J J^T D for a whole batch: J = dz/dx, and D
-the symmetric differential of a scale, D w = p (w - p . w) for probabilities and (w - mean w - z~ (z~ . w)) / r for unit
+The spectral norm of the input Jacobian D J at a sample, J = dz/dx. With few classes it is the exact Jacobian's
+(``jacobian_gram``), a backward pass a class; with many, power iteration on D J J^T D for a whole batch, D the symmetric
+differential of a scale: D w = p (w - p . w) for probabilities and (w - mean w - z~ (z~ . w)) / r for unit
 logits z~ = c / r, c = z - mean z, r = norm(c). J^T w is a backward pass, J v the derivative of that pass in w.
 """
 
@@ -15,10 +16,13 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
+from study.smoothness.jacobian_gram import SCALES, jacobian_norms, spectral
 from study.smoothness.scales import probabilities, unit_logits
 
-_SCALES = ("probabilities", "logits", "unit_logits")
 _MOMENTS = ("mean", "mean_log", "p95")
+
+# Up to so many classes the Jacobian is exact
+MOST_CLASSES = 100
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -34,45 +38,60 @@ class LocalLipschitzSettings:
 
 
 def _names(settings: LocalLipschitzSettings) -> list[str]:
-    return [f"lipschitz_{scale}_{moment}" for scale in _SCALES for moment in _MOMENTS]
+    return [f"lipschitz_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS]
 
 
 @STATISTICS.register(
     "local_lipschitz",
-    formula="spectral norm of dp/dx, dz/dx and d(unit logits)/dx by power iteration: mean, mean log, 95th percentile",
+    formula="spectral norm of dp/dx, dz/dx and d(unit logits)/dx (exact, or by power iteration): mean, mean log, 95th percentile",
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
     names=_names,
+    revision=2,
 )
 def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean, mean log and 95th percentile over samples of the input Jacobian's spectral norm, on three scales.
 
-    Units: output per unit of pixel intensity in [0, 1]. Every iterate is a lower bound of the spectral norm. Not
-    converged when a sample's norm still moved by more than ``tolerance`` at the last iteration. Start vectors come from
-    the measuring seed alone. Standard errors over samples; a norm of zero leaves ``mean_log`` nan, not converged. Cost a
-    sample: 1 forward, and 2 backwards a scale and iteration. Raises ``UserError`` for non-finite outputs.
+    Units: output per unit of pixel intensity in [0, 1]. Up to ``MOST_CLASSES`` classes the norms are exact, and the images
+    are the first of ``input_jacobian``'s. Beyond, every iterate is a lower bound of the spectral norm, not converged when a
+    sample's norm still moved by more than ``tolerance`` at the last iteration; start vectors come from the measuring seed
+    alone. Standard errors over samples; a norm of zero leaves ``mean_log`` nan, not converged. Cost a sample: 1 forward and
+    K backwards, which ``input_jacobian`` shares, or 2 backwards a scale and iteration. Raises ``UserError`` for non-finite
+    outputs.
     """
-    x, _ = context.sample(settings.split, settings.num_samples, f"local_lipschitz/{settings.split}")
-    generator = context.generator(f"local_lipschitz/start/{settings.split}")
-    start = torch.randn(len(x), context.num_classes, generator=generator, dtype=torch.float64).to(x.device)
-    parts = [
-        _norms(settings, context, *part)
-        for part in zip(torch.split(x, context.chunk), torch.split(start, context.chunk), strict=True)
-    ]
+    if context.num_classes <= MOST_CLASSES:
+        exact = jacobian_norms(context, settings.split, settings.num_samples, spectral)
+        found = {scale: (norms, True) for scale, norms in exact.items()}
+    else:
+        found = _by_iteration(settings, context)
     estimates = {}
-    for scale in _SCALES:
-        norms = torch.cat([part[scale][0] for part in parts])
-        converged = all(part[scale][1] for part in parts)
+    for scale, (norms, converged) in found.items():
         estimates[f"lipschitz_{scale}_mean"] = estimate.mean(norms).provided(converged)
         estimates[f"lipschitz_{scale}_mean_log"] = estimate.mean(norms.log()).provided(converged)
         estimates[f"lipschitz_{scale}_p95"] = estimate.quantile(norms, 0.95).provided(converged)
     return estimates
 
 
+def _by_iteration(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, tuple[Tensor, bool]]:
+    """Spectral norms (N,) by scale, each with whether all of them converged."""
+    images, _ = context.split(settings.split)
+    x = images[context.near_order(settings.split)[: settings.num_samples].to(images.device)]
+    generator = context.generator(f"local_lipschitz/start/{settings.split}")
+    start = torch.randn(len(x), context.num_classes, generator=generator, dtype=torch.float64).to(x.device)
+    parts = [
+        _norms(settings, context, *part)
+        for part in zip(torch.split(x, context.chunk), torch.split(start, context.chunk), strict=True)
+    ]
+    return {
+        scale: (torch.cat([part[scale][0] for part in parts]), all(part[scale][1] for part in parts))
+        for scale in SCALES
+    }
+
+
 def _norms(
     settings: LocalLipschitzSettings, context: MeasureContext, x: Tensor, start: Tensor
 ) -> dict[str, tuple[Tensor, bool]]:
-    """Spectral norms (N,) by scale, each with whether all of them converged."""
+    """The same of one chunk."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         z = context.checked(context.model(x))

@@ -98,6 +98,8 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
 
     def attempt(chunk: int) -> dict[str, Estimate]:
         part = dataclasses.replace(context, chunk=chunk)
+        if chunk < context.chunk:
+            context.shared.clear()  # memory is out
         _refuse_batch_dependence(part)
         return dict(entry.build(settings, part))
 
@@ -113,7 +115,7 @@ def _refuse_batch_dependence(context: MeasureContext) -> None:
     """
     split = next(iter(context.images))
     x = context.split(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
-    if len(x) < 2:
+    if len(x) < 2 or context.shared.get("batch_independent") is not None:
         return
     first = context.checked(context.model(x).detach())[0]
     moved = context.checked(context.model(torch.cat([1 - x[1:], x[:1]])).detach())[-1]
@@ -122,6 +124,7 @@ def _refuse_batch_dependence(context: MeasureContext) -> None:
             "the network's output for an image depends on the rest of its batch (a shuffled or noise placebo), "
             "so its smoothness in the image is not defined"
         )
+    context.shared.put("batch_independent", ())
 
 
 def _parsed(where: str, key: str, kind: Any, value: Any) -> Any:
