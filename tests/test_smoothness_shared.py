@@ -11,7 +11,7 @@ from toys import SMALL, conv_context, gated_net, images, run
 from study.config import TrialConfig
 from study.models import build_network
 from study.registry import STATISTICS
-from study.smoothness import MeasureContext, shared
+from study.smoothness import MeasureContext, in_turn, shared
 from study.smoothness.clamped import Layer, ablation, clamped, read_layers
 from study.smoothness.memory import images_at_once
 
@@ -35,8 +35,12 @@ def context(net: nn.Module | None = None) -> MeasureContext:
 
 
 def numbers(name: str, ctx: MeasureContext) -> dict[str, str]:
+    return numbers_of(name, ctx, SMALL[name])
+
+
+def numbers_of(name: str, ctx: MeasureContext, settings: dict) -> dict[str, str]:
     own = dataclasses.replace(ctx, kept={})
-    found = {key: repr(value) for key, value in run(name, own, **SMALL[name]).items()}  # nan is nan
+    found = {key: repr(value) for key, value in run(name, own, **settings).items()}  # nan is nan
     return found | {f"{t}/{c}": repr(values.tolist()) for t, table in own.kept.items() for c, values in table.items()}
 
 
@@ -63,6 +67,19 @@ def test_a_jacobian_serves_both_statistics_of_it_and_fewer_images_are_the_first_
     assert passed["local_lipschitz",] == 32  # in blocks of eight
     few, many = (run("local_lipschitz", context(), num_samples=n)["lipschitz_logits_mean"].samples for n in (10, 30))
     assert torch.equal(few, many[:10])
+
+
+def test_a_suite_passes_the_lines_that_two_statistics_ask_for_once():
+    regions, path = {"num_pairs": 8, "num_samples": 2, "num_steps": 4}, {"num_pairs": 20, "num_steps": 4}
+    assert in_turn(["path", "linear_regions"]) == ["linear_regions", "path"]
+    net = Counted(gated_net())
+    ctx = context(net)
+    run("linear_regions", ctx, **regions)
+    first = net.num_images
+    run("path", ctx, **path)
+    # six pairs fit in a chunk of 32: of eight the first six are the first of twenty
+    assert net.num_images - first == 2 * (20 - 6) * 5
+    assert numbers_of("path", ctx, path) == numbers_of("path", context(), path)
 
 
 def test_memory_is_given_back():

@@ -172,9 +172,7 @@ def _logits_without(context: MeasureContext, layer: Layer, x: Tensor, unit: Tens
 
 def _losses(logits: Tensor, y: Tensor) -> Tensor:
     """(N, U) from logits (U, N, K)."""
-    found = functional.cross_entropy(
-        logits.double().flatten(0, 1), y.repeat(len(logits)), reduction="none"
-    )
+    found = functional.cross_entropy(logits.double().flatten(0, 1), y.repeat(len(logits)), reduction="none")
     return found.view(len(logits), -1).T
 
 

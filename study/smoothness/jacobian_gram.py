@@ -9,6 +9,7 @@ Neither D changes when all rows of J move alike. Rows are taken relative to the 
 no 1 - p to be subtracted where a prediction is saturated; in the place of its own difference, zero, stands J_top.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -44,14 +45,15 @@ def jacobian_norms(
     num, found = min(num, len(x)), []
     for start in range(0, num, size):
         index = order[start : start + size].to(x.device)
-        z, gram = context.shared.once(("gram", split, start, size), lambda at=index: _products(context, x[at]))
+        z, gram = context.shared.once(("gram", split, start, size), functools.partial(_products, context, x, index))
         found.append({scale: norm(_moved(scale, z, gram)) for scale in SCALES})
     return {scale: torch.cat([each[scale] for each in found])[:num] for scale in SCALES}
 
 
 def frobenius(products: Tensor) -> Tensor:
     """Frobenius norms (N,) of matrices with inner products of rows ``products`` (N, K, K)."""
-    return products.diagonal(dim1=1, dim2=2).sum(1).sqrt()
+    norms: Tensor = products.diagonal(dim1=1, dim2=2).sum(1).sqrt()
+    return norms
 
 
 def spectral(products: Tensor) -> Tensor:
@@ -61,14 +63,16 @@ def spectral(products: Tensor) -> Tensor:
     return largest.clamp_min(0).sqrt().where(finite, torch.nan)
 
 
-def _products(context: MeasureContext, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's; float64 on the CPU.
+def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """At ``images[index]`` logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's.
+
+    Float64 on the CPU.
 
     In evaluation mode row n of the output depends on image n only (``measure`` checks), so the gradient of a column's sum
     holds every image's own gradient.
     """
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = images[index].detach().requires_grad_()
         z = context.checked(context.model(x))
         columns = z.sum(0)
         rows = torch.stack(

@@ -21,7 +21,8 @@ from study.smoothness.scales import probabilities, unit_logits
 
 _MOMENTS = ("mean", "mean_log", "p95")
 
-# Up to so many classes the Jacobian is exact
+# Up to so many classes the exact Jacobian costs less: on a trained ResNet-20 of width 8, .10 of power iteration's time at 10
+# classes, .81 to .92 at 100 (64 and 16 CIFAR-sized images, one thread, n = 1).
 MOST_CLASSES = 100
 
 Linear = Callable[[Tensor], Tensor]
@@ -43,7 +44,7 @@ def _names(settings: LocalLipschitzSettings) -> list[str]:
 
 @STATISTICS.register(
     "local_lipschitz",
-    formula="spectral norm of dp/dx, dz/dx and d(unit logits)/dx (exact, or by power iteration): mean, mean log, 95th percentile",
+    formula="spectral norm of dp/dx, dz/dx, d(unit logits)/dx, exact or by iteration: mean, mean log, 95th percentile",
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
     names=_names,

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -72,6 +72,11 @@ def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"statistic {name!r}: split 'test' is not read while training goes on; use 'val' or 'train'")
     reads_test = getattr(parse_settings(name, mapping), "split", "") == "test"
     return {**mapping, **({"split": "val"} if reads_test else {})}
+
+
+def in_turn(names: Iterable[str]) -> list[str]:
+    """``names`` of statistics, those first whose passes serve others (a registry trait). Any order gives the same numbers."""
+    return sorted(names, key=lambda name: "serves" not in STATISTICS[name].traits)
 
 
 def estimate_names(name: str, settings: Any) -> list[str]:
