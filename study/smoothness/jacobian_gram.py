@@ -18,6 +18,8 @@ from torch import Tensor
 from study.smoothness.context import MeasureContext
 from study.smoothness.scales import probabilities, unit_logits
 
+Linear = Callable[[Tensor], Tensor]
+
 SCALES = ("probabilities", "logits", "unit_logits")
 # Entries of Jacobians held at once on the CPU, where memory that is out is no error but the end of the process.
 _MOST_ON_CPU = 2**28
@@ -59,8 +61,10 @@ def frobenius(products: Tensor) -> Tensor:
 def spectral(products: Tensor) -> Tensor:
     """Spectral norms (N,), nan where products are not finite."""
     finite = products.isfinite().all(2).all(1)
+    # exactly symmetric but for rounding, of which eigvalsh takes one half
     largest = torch.linalg.eigvalsh(products.where(finite[:, None, None], 0.0))[:, -1]
-    return largest.clamp_min(0).sqrt().where(finite, torch.nan)
+    norms: Tensor = largest.clamp_min(0).sqrt().where(finite, torch.nan)
+    return norms
 
 
 def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,21 +98,35 @@ def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[T
     return z.cpu(), total.cpu()
 
 
+def differentials(z: Tensor) -> dict[str, Linear]:
+    """D of every scale at logits ``z`` (N, K), as a map of (N, K, M): of M vectors a sample."""
+    p, unit = probabilities(z)[..., None], unit_logits(z)[..., None]
+    radius = (z - z.mean(-1, keepdim=True)).norm(dim=-1)[:, None, None]
+    top = z.argmax(-1)[:, None, None]
+
+    def of_probabilities(w: Tensor) -> Tensor:
+        w = w - w.gather(1, top.expand(-1, 1, w.shape[2]))  # changes nothing but rounding: 1 - p is never subtracted
+        moved: Tensor = p * (w - (p * w).sum(1, keepdim=True))
+        return moved
+
+    def of_unit_logits(w: Tensor) -> Tensor:
+        w = w - w.mean(1, keepdim=True)
+        moved: Tensor = (w - unit * (unit * w).sum(1, keepdim=True)) / radius
+        return moved
+
+    return {"probabilities": of_probabilities, "logits": lambda w: w, "unit_logits": of_unit_logits}
+
+
 def _moved(scale: str, z: Tensor, gram: Tensor) -> Tensor:
     """M = D J J^T D^T (N, K, K) of a scale."""
-    num_classes = z.shape[1]
-    identity, is_top = torch.eye(num_classes, dtype=z.dtype), _is_top(z)
-    if scale == "logits":
-        d = identity + is_top[:, None, :] * (1 - identity)  # J_k = (J_k - J_top) + J_top
-        return d @ gram @ d.mT
-    if scale == "probabilities":
-        p = probabilities(z)
-        d = p[:, :, None] * (identity - p[:, None, :])
-    else:
-        unit, radius = unit_logits(z), (z - z.mean(-1, keepdim=True)).norm(dim=-1)
-        d = (identity - 1 / num_classes - unit[:, :, None] * unit[:, None, :]) / radius[:, None, None]
-    d = d.masked_fill(is_top[:, None, :], 0.0)  # the predicted class's own difference is zero
-    return d @ gram @ d.mT
+    is_top = _is_top(z)[..., None]
+
+    def apply(w: Tensor) -> Tensor:
+        if scale == "logits":  # J_k = (J_k - J_top) + J_top
+            return torch.where(is_top, w, w + w.where(is_top, 0.0).sum(1, keepdim=True))
+        return differentials(z)[scale](w.masked_fill(is_top, 0.0))  # its own difference is zero
+
+    return apply(apply(gram).mT)
 
 
 def _is_top(z: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ differential of a scale: D w = p (w - p . w) for probabilities and (w - mean w -
 logits z~ = c / r, c = z - mean z, r = norm(c). J^T w is a backward pass, J v the derivative of that pass in w.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +15,13 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.jacobian_gram import SCALES, jacobian_norms, spectral
-from study.smoothness.scales import probabilities, unit_logits
+from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, spectral
 
 _MOMENTS = ("mean", "mean_log", "p95")
 
 # Up to so many classes the exact Jacobian costs less: on a trained ResNet-20 of width 8, .10 of power iteration's time at 10
 # classes, .81 to .92 at 100 (64 and 16 CIFAR-sized images, one thread, n = 1).
 MOST_CLASSES = 100
-
-Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,27 +105,8 @@ def _norms(
 
     return {
         scale: _power_iteration(differential, pull, push, start, settings)
-        for scale, differential in _differentials(z.detach().double()).items()
+        for scale, differential in differentials(z.detach().double()).items()
     }
-
-
-def _differentials(z: Tensor) -> dict[str, Linear]:
-    """D of every scale at logits ``z`` (N, K), as a map of (N, K)."""
-    p, unit = probabilities(z), unit_logits(z)
-    radius = (z - z.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
-    top = z.argmax(-1, keepdim=True)
-
-    def of_probabilities(w: Tensor) -> Tensor:
-        w = w - w.gather(-1, top)  # changes nothing but rounding: 1 - p is never subtracted
-        moved: Tensor = p * (w - (p * w).sum(-1, keepdim=True))
-        return moved
-
-    def of_unit_logits(w: Tensor) -> Tensor:
-        w = w - w.mean(-1, keepdim=True)
-        moved: Tensor = (w - unit * (unit * w).sum(-1, keepdim=True)) / radius
-        return moved
-
-    return {"probabilities": of_probabilities, "logits": lambda w: w, "unit_logits": of_unit_logits}
 
 
 def _power_iteration(
@@ -138,13 +115,13 @@ def _power_iteration(
     norms = u.new_zeros(len(u))
     for _ in range(settings.max_iterations):
         before, u = norms, _unit(u)
-        w = differential(u)
+        w = differential(u[..., None])[..., 0]
         size = w.norm(dim=-1, keepdim=True)
         v = pull(_unit(w))  # of length one, so that float32 does not underflow where p is saturated
         norms = v.flatten(1).double().norm(dim=-1) * size[:, 0]
         if bool(((norms - before).abs() <= settings.tolerance * norms).all()):
             return norms, True
-        u = differential(push(v))
+        u = differential(push(v)[..., None])[..., 0]
     return norms, False
 
 
