@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 
 class Work(NamedTuple):
@@ -30,21 +30,27 @@ class Work(NamedTuple):
         return self.flops / whole.flops, self.calls / whole.calls
 
 
-class _Calls(TorchDispatchMode):
-    """Counts what reaches the operators of torch."""
+class _Counter(TorchDispatchMode):
+    """Counts what reaches the operators of torch.
+
+    With the formulas of ``FlopCounterMode``, which itself follows modules and so cannot follow gradients in the input.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.num = 0
+        self.flops = self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Count and call."""
-        self.num += 1
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        self.calls += 1
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def counted(work: Callable[[], Any]) -> Work:
     """What ``work`` takes, on the CPU."""
-    with FlopCounterMode(display=False) as flops, _Calls() as calls:
+    with _Counter() as counter:
         work()
-    return Work(float(flops.get_total_flops()), float(calls.num))
+    return Work(float(counter.flops), float(counter.calls))
