@@ -6,6 +6,9 @@ A ResNet-20 with squeeze-and-excitation on random 32x32 images, weights as drawn
 Lanczos run or a power iteration converges). Statistics are timed at the settings of ``--spec`` with the number of samples
 divided by ``--shrink``, and scaled back: what they cost grows with the number of samples. The straightforward side
 (``straightforward.py``) gets as few samples as it can do in reasonable time. The budget: a tenth of a replicate's training.
+
+Beside seconds, work is counted (``counting.py``), for the preset: floating point operations, and operator calls at the chunk
+of a GPU. For these both samples and chunk are a sixteenth, so that there are as many chunks as in the whole.
 """
 
 import argparse
@@ -21,22 +24,26 @@ from torch.nn import functional
 
 from benchmarks import straightforward
 from benchmarks.common import print_table, result, spread
+from benchmarks.counting import Work, counted
 from search_spaces import load_spec
 from study.config import TrialConfig
 from study.data.facts import dataset_facts
 from study.models import build_network
 from study.registry import STATISTICS
-from study.smoothness import MeasureContext, measure, parse_settings
+from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm
+from study.smoothness.memory import images_at_once
+from study.smoothness.shared import Shared
 
 BUDGET = 0.1
+COUNTED = 16
 SIZES = ("num_samples", "num_pairs")
 # Samples of the straightforward side, and the estimate of ours that it gives too (to a relative 1e-3).
 PEERS: dict[str, tuple[Callable[[MeasureContext, int], float], int, str]] = {
-    "input_jacobian": (straightforward.input_jacobian, 4, "jacobian_unit_logits_mean_log"),
+    "input_jacobian": (straightforward.input_jacobian, 64, "jacobian_unit_logits_mean_log"),
     "noise_stability": (straightforward.noise_stability, 16, "noise_64_l1"),
     "path": (straightforward.path, 4, "path_same_label_flips"),
     "input_curvature": (straightforward.input_curvature, 8, "curvature_1_mean"),
-    "local_lipschitz": (straightforward.local_lipschitz, 4, "lipschitz_logits_mean"),
+    "local_lipschitz": (straightforward.local_lipschitz, 64, "lipschitz_logits_mean"),
     "attention_importance": (straightforward.attention_importance, 2, ""),
     "hessian": (straightforward.hessian, 4, "hessian_top_eigenvalue"),
 }
@@ -46,14 +53,15 @@ ONE_DRAW = {"noise_stability": {"num_draws": 1}}
 
 
 def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Seconds, and what came out."""
+    """Seconds, and what came out; on a CPU its processor's seconds, so that a busy machine counts for less."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
     if device == "cuda":
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock()
     found = run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started, found
+    return clock() - started, found
 
 
 def context_of(device: str) -> MeasureContext:
@@ -69,22 +77,39 @@ def context_of(device: str) -> MeasureContext:
     return dataclasses.replace(found, temperature=1.0, temperature_converged=True)
 
 
-def training_seconds(context: MeasureContext, epochs: int, batch: int, device: str) -> float:
-    """A replicate's training: one step timed (after another), times its steps."""
+def training_step(context: MeasureContext, batch: int) -> Callable[[], None]:
+    """A step of training that leaves the weights as they are; one was made already."""
     x, y = context.images["train"][:batch], context.labels["train"][:batch]
     optimizer = torch.optim.SGD(context.model.parameters(), lr=0.0, momentum=0.9)
 
     def step() -> None:
+        context.model.train()
         optimizer.zero_grad(set_to_none=True)
         functional.cross_entropy(context.model(x), y).backward()
         optimizer.step()
+        context.model.eval()
 
-    context.model.train()
     step()
-    seconds, _ = timed(step, device)
-    context.model.eval()
-    optimizer.zero_grad(set_to_none=True)
-    return seconds * epochs * (dataset_facts("cifar10").num_train // batch)
+    return step
+
+
+def batchnorm_pass(context: MeasureContext, batch: int) -> None:
+    """One batch of batch norm's re-estimation."""
+    with reestimated_batchnorm(context.model, context.images["train"][:batch], batch):
+        pass
+
+
+def alone(context: MeasureContext, chunk: int) -> MeasureContext:
+    """The context for one statistic by itself: nothing was measured before."""
+    return dataclasses.replace(context, kept={}, shared=Shared(), chunk=chunk)
+
+
+def work_of(name: str, given: dict[str, Any], context: MeasureContext) -> Work:
+    """What a statistic takes in the whole, counted on a sixteenth: as many chunks, each of a sixteenth of the images."""
+    settings, times = shrunk(name, given, None, COUNTED)
+    chunk = images_at_once(torch.empty(1, *context.images["test"].shape[1:], device="meta")) // COUNTED
+    run = parse_settings(name, settings)
+    return counted(lambda: measure(name, run, alone(context, chunk))).times(times, 1.0)
 
 
 def shrunk(name: str, given: dict[str, Any], num: int | None, shrink: int) -> tuple[dict[str, Any], float]:
@@ -96,6 +121,19 @@ def shrunk(name: str, given: dict[str, Any], num: int | None, shrink: int) -> tu
             fewer[key] = num or max(2, getattr(settings, key) // shrink)
             times = max(times, getattr(settings, key) / fewer[key])
     return fewer, times
+
+
+def _row(
+    name: str,
+    samples: str,
+    seconds: list[float],
+    training: list[float],
+    counted_shares: tuple[float, float] | None,
+    ratios: list[float],
+) -> list[str]:
+    time_shares = [100 * mine / whole for mine, whole in zip(seconds, training, strict=True)]
+    work = [f"{100 * share:.3g}" for share in counted_shares] if counted_shares else ["-", "-"]
+    return [name, samples, spread(seconds), spread(time_shares), *work, spread(ratios) if ratios else "-"]
 
 
 def main() -> None:
@@ -112,9 +150,16 @@ def main() -> None:
     in_preset = spec.measure.statistics
     context = context_of(device)
     epochs, batch = int(spec.fixed["epochs"]), int(spec.fixed["batch_size"])
-    training = [training_seconds(context, epochs, batch, device) for _ in range(options.rounds)]
+    step, num_train = training_step(context, batch), dataset_facts("cifar10").num_train
+    steps = epochs * (num_train // batch)
+    training = [steps * timed(step, device)[0] for _ in range(options.rounds)]
+    on_cpu = context_of("cpu")
+    whole = counted(training_step(on_cpu, batch)).times(steps, steps)
+    batches = -(-num_train // batch)
+    refit = [batches * timed(lambda: batchnorm_pass(context, batch), device)[0] for _ in range(options.rounds)]
+    spent = counted(lambda: batchnorm_pass(on_cpu, batch)).times(batches, batches)
 
-    rows, suite = [], [0.0] * options.rounds
+    rows, suite = [_row("batch norm anew", f"{num_train:,}", refit, training, spent.shares(whole), [])], list(refit)
     names = [name for name in STATISTICS.names() if options.all or name in in_preset or name in PEERS]
     for name in sorted(names, key=lambda name: name not in in_preset):
         given = in_preset.get(name, {})
@@ -123,36 +168,45 @@ def main() -> None:
         ours, ratios = [], []
         for number in range(options.rounds):
             run = parse_settings(name, settings)
-            seconds, _ = timed(lambda n=name, s=run: measure(n, s, dataclasses.replace(context, kept={})), device)
+            seconds, _ = timed(lambda n=name, s=run: measure(n, s, alone(context, context.chunk)), device)
             ours.append(seconds * times)
             if peer is not None:
                 few = parse_settings(name, shrunk(name, given, num, 1)[0] | ONE_DRAW.get(name, {}))
-                mine, found = timed(lambda n=name, s=few: measure(n, s, context), device)
+                mine, found = timed(lambda n=name, s=few: measure(n, s, alone(context, context.chunk)), device)
                 theirs, value = timed(lambda p=peer, n=num: p(context, n), device)
                 if same and abs(found[same].value - value) > 1e-2 * abs(value) + 1e-6:
                     raise SystemExit(f"{name}: {same} is {found[same].value:.6g} here, {value:.6g} straightforwardly")
                 ratios.append(theirs / mine)
             if name in in_preset:
                 suite[number] += ours[-1]
-        share = [100 * mine / whole for mine, whole in zip(ours, training, strict=True)]
+        shares = None
+        if name in in_preset:
+            work = work_of(name, given, on_cpu)
+            spent, shares = spent.plus(work), work.shares(whole)
         print(f"{name}: {spread(ours)} s", file=sys.stderr, flush=True)
-        rows.append(
-            [
-                name + ("" if name in in_preset else " *"),
-                str(next((getattr(parse_settings(name, given), key) for key in SIZES if key in settings), "-")),
-                spread(ours),
-                spread(share),
-                spread(ratios) if ratios else "-",
-            ]
-        )
+        samples = str(next((getattr(parse_settings(name, given), key) for key in SIZES if key in settings), "-"))
+        rows.append(_row(name + ("" if name in in_preset else " *"), samples, ours, training, shares, ratios))
     print_table(
         f"{options.spec} on ResNet-20 + SE, 32x32, {device}: training {spread(training)} s; n = {options.rounds}, median "
         "(least to greatest); * not in the preset, at its defaults",
-        ["statistic", "samples", "seconds a network", "% of training", "straightforward / ours"],
+        [
+            "statistic",
+            "samples",
+            "seconds a network",
+            "% of training",
+            "% of FLOPs",
+            "% of calls",
+            "straightforward / ours",
+        ],
         rows,
     )
     share = [mine / whole for mine, whole in zip(suite, training, strict=True)]
-    print(f"the preset's suite: {spread([100 * s for s in share])} % of a replicate's training")
+    flops, calls = spent.shares(whole)
+    print(f"a replicate's training: {whole.flops:.3g} FLOPs, {whole.calls:.3g} operator calls")
+    print(
+        f"the preset's suite: {spread([100 * s for s in share])} % of a replicate's training by time, "
+        f"{100 * flops:.3g} % by FLOPs, {100 * calls:.3g} % by operator calls"
+    )
     print(
         result(
             "measure_cost",
@@ -160,7 +214,7 @@ def main() -> None:
             1.0,
             gpu=device == "cuda",
             packages=("torch", "hessian-eigenthings"),
-            more={"share": round(statistics.median(share), 4)},
+            more={"share": round(statistics.median(share), 4), "flops": round(flops, 4), "calls": round(calls, 4)},
         )
     )
 

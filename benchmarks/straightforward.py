@@ -77,7 +77,7 @@ def input_curvature(context: MeasureContext, num: int) -> float:
 
 def local_lipschitz(context: MeasureContext, num: int) -> float:
     """Mean spectral norm of the logits' Jacobian: whole Jacobians and their singular values, an image at a time."""
-    x, _ = context.sample("test", num, "local_lipschitz/test")
+    x, _ = context.sample("test", num, "input_jacobian/test")
     norms = []
     for image in x:
         for scale in (probabilities, unit_logits, lambda z: z.double()):

@@ -22,7 +22,15 @@ from study.data.parts import Split
 from study.errors import UserError
 from study.kept import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
-from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
+from study.smoothness import (
+    Estimate,
+    MeasureContext,
+    in_turn,
+    measure,
+    parse_settings,
+    reestimated_batchnorm,
+    statistic_key,
+)
 from study.task import Task
 from study.training import Look
 
@@ -44,7 +52,8 @@ def measure_replicate(
     parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     try:
         with _context(task.config, parts, num_classes, model) as context:
-            return [_record(task, name, context, root) for name in task.statistics]
+            found = {name: _record(task, name, context, root) for name in in_turn(task.statistics)}
+            return [found[name] for name in task.statistics]
     except UserError as error:
         return unmeasured(task, str(error))
 
@@ -73,8 +82,8 @@ def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Modul
     found: dict[str, EstimateRecord] = {}
     try:
         with _context(task.config, parts, num_classes, model) as context:
-            for name, given in task.during.items():
-                estimates, _ = estimates_of(name, given, context)
+            for name in in_turn(task.during):
+                estimates, _ = estimates_of(name, task.during[name], context)
                 found |= {key: estimate.as_record() for key, estimate in estimates.items()}
     except UserError:
         # outputs that are not finite: training itself will say so
@@ -89,13 +98,17 @@ def measuring(
     """What statistics are given: batch norm is re-estimated on ``parts["train"]`` for the while. Raises ``UserError``."""
     pixels = {name: part.pixels() for name, part in parts.items()}
     with reestimated_batchnorm(model, pixels["train"], batch_size):
-        yield MeasureContext.calibrated(
+        context = MeasureContext.calibrated(
             model=model,
             images=pixels,
             labels={name: part.labels for name, part in parts.items()},
             num_classes=num_classes,
             seed=seed,
         )
+        try:
+            yield context
+        finally:
+            context.shared.clear()  # whoever keeps the context, as a traceback may
 
 
 def _context(

@@ -23,7 +23,7 @@ from study.loading import as_device, load_own, one_line, read_weights
 from study.measurement import estimates_of, measuring
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
-from study.smoothness import Estimate, parse_settings
+from study.smoothness import Estimate, in_turn, parse_settings
 from study.smoothness.context import exact_evaluation
 
 Chosen = Mapping[str, Mapping[str, Any]]
@@ -77,12 +77,12 @@ def measure_network(
     say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
     found: Found = {}
     with measuring(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:
-        for number, (name, given) in enumerate(chosen.items(), 1):
+        for number, name in enumerate(in_turn(chosen), 1):
             started, own = time.perf_counter(), dataclasses.replace(context, kept={})
-            found[name] = Measured(*estimates_of(name, given, own), own.kept)
+            found[name] = Measured(*estimates_of(name, chosen[name], own), own.kept)
             outcome = " (with an error)" if found[name].error else ""
             say(f"{number}/{len(chosen)} {name}: {time.perf_counter() - started:.1f} s{outcome}")
-    return found
+    return {name: found[name] for name in chosen}
 
 
 def measure_checkpoint(

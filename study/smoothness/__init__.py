@@ -14,6 +14,7 @@ from study.smoothness.context import MeasureContext  # noqa: E402
 from study.smoothness.estimate import Estimate, IncompleteError  # noqa: E402
 from study.smoothness.measure import (  # noqa: E402
     estimate_names,
+    in_turn,
     measure,
     on_validation,
     parse_settings,
@@ -28,6 +29,7 @@ __all__ = [
     "MeasureContext",
     "estimate_names",
     "fit_temperature",
+    "in_turn",
     "measure",
     "on_validation",
     "parse_settings",

@@ -83,8 +83,8 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
     none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling is below 0.2, and from a
     single image; layers of fewer than four units are left out. A network without gates has no estimates at all. Units: none,
-    all are correlations or shares. Cost: two forward passes an image and unit, one backward an image. Raises ``UserError``
-    for non-finite outputs, and as ``read_layers`` does.
+    all are correlations or shares. Cost: two forward passes an image and unit from its layer on, one backward an image.
+    Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]

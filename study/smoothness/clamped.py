@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from study.errors import UserError, nearest
 from study.smoothness.context import MeasureContext
+from study.smoothness.memory import out_of_memory
 
 GATES = ("gate",)
 
@@ -115,16 +116,16 @@ def ablation(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, baseli
     """How much the loss of each image grows when a unit of ``layer`` is zero, or at its mean: (N, U), nats.
 
     ``baseline`` (N,) are the losses with the unit left. Call it with gates ``clamped``. ``chunk`` pairs of an image and a
-    unit go through the network at a time.
+    unit go through the network at a time, from the layer on: what comes before it is the same for all units, and is passed
+    once an image.
     """
-    num_images, num_units = len(x), layer.num_units
-    losses = torch.empty(num_images * num_units, dtype=torch.float64, device=x.device)
-    for index in torch.split(torch.arange(num_images * num_units, device=x.device), context.chunk):
-        image, unit = index // num_units, index % num_units
-        with _hooked(layer.module.register_forward_pre_hook(_without(layer, unit, mean=mean))):
-            logits = context.checked(context.model(x[image]))
-        losses[index] = functional.cross_entropy(logits.double(), y[image], reduction="none")
-    return losses.view(num_images, num_units) - baseline[:, None]
+    size = min(layer.num_units, context.chunk)
+    units = torch.split(torch.arange(layer.num_units, device=x.device), size)
+    losses = []
+    for images, labels in zip(*(torch.split(rows, max(1, context.chunk // size)) for rows in (x, y)), strict=True):
+        logits = torch.cat([_logits_without(context, layer, images, unit, mean=mean) for unit in units])
+        losses.append(_losses(logits, labels))
+    return torch.cat(losses) - baseline[:, None]
 
 
 def taylor(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -145,6 +146,34 @@ def taylor(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -
         for layer, kept, gradient, into in zip(layers, maps, gradients, found, strict=True):
             into.append(_by_unit((gradient * kept[0]).detach().double(), layer.by_channel, sum_up=True) ** 2)
     return torch.cat(losses), [torch.cat(parts) for parts in found]
+
+
+def _logits_without(context: MeasureContext, layer: Layer, x: Tensor, unit: Tensor, *, mean: bool) -> Tensor:
+    """Logits (U, N, K) of all images with each of ``unit`` (U,) taken out.
+
+    As a function of the unit under vmap: what does not depend on the unit is not repeated. A network that vmap cannot take
+    (it looks at its values, or writes into what it has computed) passes every pair from its input.
+    """
+    removed = functional.one_hot(unit, layer.num_units)
+
+    def without(taken: Tensor, images: Tensor) -> Tensor:
+        with _hooked(layer.module.register_forward_pre_hook(_without(layer, taken, mean=mean))):
+            return context.model(images)  # type: ignore[no-any-return]
+
+    try:
+        logits = torch.vmap(lambda taken: without(taken[None], x))(removed)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        each = torch.arange(len(x), device=x.device).repeat(len(unit))
+        logits = without(removed.repeat_interleave(len(x), 0), x[each]).view(len(unit), len(x), -1)
+    return context.checked(logits.flatten(0, 1)).view_as(logits)
+
+
+def _losses(logits: Tensor, y: Tensor) -> Tensor:
+    """(N, U) from logits (U, N, K)."""
+    found = functional.cross_entropy(logits.double().flatten(0, 1), y.repeat(len(logits)), reduction="none")
+    return found.view(len(logits), -1).T
 
 
 def _layer(name: str, module: nn.Module, gate_module: nn.Module, gate: Tensor, seen: Tensor, num_images: int) -> Layer:
@@ -222,10 +251,12 @@ def _scale(layer: Layer, by: Tensor) -> Callable[..., tuple[Tensor]]:
     return lambda module, given: (given[0] * _placed(layer, by, given[0]),)
 
 
-def _without(layer: Layer, unit: Tensor, *, mean: bool) -> Callable[..., tuple[Tensor]]:
+def _without(layer: Layer, removed: Tensor, *, mean: bool) -> Callable[..., tuple[Tensor]]:
+    """``removed`` (B, U) is 1 at the units taken out of an image, of all images where B is 1."""
+
     def hook(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         seen = given[0]
-        taken = _placed(layer, functional.one_hot(unit, layer.num_units), seen)
+        taken = _placed(layer, removed, seen)
         return (seen * (1 - taken) + (taken * layer.mean_map if mean else 0.0),)
 
     return hook

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
-from study.smoothness.memory import halving
+from study.smoothness.memory import halving, images_at_once
 from study.smoothness.scales import fit_temperature
+from study.smoothness.shared import Shared
 
 
 @contextmanager
@@ -48,7 +49,8 @@ class MeasureContext:
     ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is
     already re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is
     the replicate's measuring seed, shared by all cells; ``chunk`` the largest number of images in one forward, which
-    changes no result beyond rounding. ``kept`` are tables that statistics keep beside their estimates.
+    changes no result beyond rounding. ``kept`` are tables that statistics keep beside their estimates, ``shared``
+    is what they compute once for all of them: it is for one network, whose weights stay as they are.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class MeasureContext:
     seed: int
     chunk: int = 512
     kept: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    shared: Shared = field(default_factory=Shared)
 
     @classmethod
     def calibrated(
@@ -70,10 +73,14 @@ class MeasureContext:
         labels: Mapping[str, Tensor],
         num_classes: int,
         seed: int,
-        chunk: int = 512,
+        chunk: int | None = None,
         split: str = "val",
     ) -> "MeasureContext":
-        """The context with its temperature fitted on ``split``. Raises ``UserError`` as ``logits`` and ``split`` do."""
+        """The context with its temperature fitted on ``split``, and ``images_at_once`` for its chunk unless one is given.
+
+        Raises ``UserError`` as ``logits`` and ``split`` do.
+        """
+        chunk = chunk or images_at_once(next(iter(images.values())))
         context = cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
             temperature=1.0, temperature_converged=False, seed=seed, chunk=chunk,
@@ -130,6 +137,14 @@ class MeasureContext:
             return x, y
         index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
         return x[index.to(x.device)], y[index.to(y.device)]
+
+    def near_order(self, split: str) -> Tensor:
+        """All indices of ``split`` in the order in which statistics near samples take them: each the first few.
+
+        The order is that in which ``sample`` draws for ``input_jacobian``.
+        """
+        x, _ = self.split(split)
+        return torch.randperm(len(x), generator=self.generator(f"input_jacobian/{split}"))
 
     def generator(self, purpose: str) -> torch.Generator:
         """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""

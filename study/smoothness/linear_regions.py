@@ -6,8 +6,8 @@ paper's random ellipse. It is blind to curvature inside a region, of which a net
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,12 +17,11 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
+from study.smoothness.lines import batches, paths_at_once
 from study.smoothness.pairs import KINDS, over_kinds
-from study.smoothness.relu_signs import ReluSigns
+from study.smoothness.sign_changes import SignChanges
 
 _NAMES = ("transitions", "transitions_log", "share", "per_length", "resolved")
-# Signs are kept at four points of a path, so of fewer paths than images fit in a forward pass.
-_KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,7 @@ def _names(settings: LinearRegionsSettings) -> list[str]:
     source="https://arxiv.org/abs/1802.08760",
     settings=LinearRegionsSettings,
     names=_names,
+    serves="path",
 )
 def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Sign changes of ReLUs, as ``regions_{kind}_{name}`` with kind ``same``, ``different`` or ``noise_{sigma}``.
@@ -73,26 +73,27 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
 
     Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6
     at both ends, every call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors are over paths
-    (pairs share images, see ``path``). Cost a path: ``num_steps`` + 1 forward passes; memory for the signs of ``chunk``
-    images. Raises ``UserError`` for a network without ReLUs and for non-finite outputs, ``IncompleteError`` with the rest
-    where a kind has no pair.
+    (pairs share images, see ``path``). Cost a path: ``num_steps`` + 1 forward passes, which ``path`` shares where pairs and
+    steps are the same; memory for all signs at three points of a path. Raises ``UserError`` for a network without ReLUs and
+    for non-finite outputs, ``IncompleteError`` with the rest where a kind has no pair.
     """
-    images, _ = context.split(settings.split)
     around: dict[str, Estimate] = {}
     x, _ = context.sample(settings.split, settings.num_samples, f"linear_regions/{settings.split}")
     axes = [_noise(context, x, f"linear_regions/axis/{axis}/{settings.split}") for axis in ("a", "b")]
+    size = paths_at_once(context, settings.num_steps)
     for sigma in settings.sigmas:
         walks = [
-            _walk(context, _ellipse(part, a, b, sigma / 255, settings.num_steps))
-            for part, a, b in zip(*(_split(context, each) for each in (x, *axes)), strict=True)
+            _walk(context, _ellipse(part, a, b, sigma / 255, settings.num_steps))[0]
+            for part, a, b in zip(*(torch.split(each, size) for each in (x, *axes)), strict=True)
         ]
         around |= _estimates(settings, f"regions_noise_{sigma:g}", walks)
 
     def between(kind: str, pairs: Tensor) -> dict[str, Estimate]:
         walks = []
-        for batch in _split(context, pairs.to(images.device)):
-            start, end = images[batch[:, 0]], images[batch[:, 1]]
-            walks.append(_walk(context, _line(start, end, settings.num_steps)))
+        for key, _, points in batches(context, settings.split, pairs, settings.num_steps):
+            walk, logits = _walk(context, points)
+            context.shared.put(key, (logits,))
+            walks.append(walk)
         return _estimates(settings, f"regions_{kind}", walks)
 
     found = over_kinds(context, settings.split, settings.num_pairs, between, around)
@@ -116,62 +117,22 @@ def _estimates(settings: LinearRegionsSettings, prefix: str, walks: list[dict[st
     return {f"{prefix}_{name}": e.provided(fine) for name, e in found.items()} | {f"{prefix}_resolved": resolved}
 
 
-@torch.no_grad()
-def _walk(context: MeasureContext, points: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Along P paths at once, each (P,): ``transitions``, ``coarse`` (at every second point), ``net`` (between the ends),
-    ``length`` and ``units`` (the number of ReLUs)."""
-    walk = iter(points)
-    here = next(walk)
-    first = before = even = _signs(context, here)
-    transitions, coarse, length = (torch.zeros(len(first), dtype=torch.float64, device=first.device) for _ in range(3))
-    for index, x in enumerate(walk, 1):
-        signs = _signs(context, x)
-        transitions += _changes(before, signs)
-        length += (x - here).double().flatten(1).norm(dim=1)
-        if index % 2 == 0:
-            coarse += _changes(even, signs)
-            even = signs
-        before, here = signs, x
-    units = torch.full_like(transitions, first.shape[1])
-    return {
-        "transitions": transitions,
-        "coarse": coarse,
-        "net": _changes(first, before),
-        "length": length,
-        "units": units,
-    }
+def _walk(context: MeasureContext, points: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Along P paths of ``points`` (P, S, ...), each (P,): ``transitions``, ``coarse`` (at every second point), ``net``
+    (between the ends), ``length`` and ``units`` (the number of ReLUs). And the logits (P * S, K)."""
+    changes = SignChanges(len(points), points.device)
+    # more than one piece only where a single path does not fit
+    pieces = torch.split(points, max(1, context.chunk // len(points)), dim=1)
+    logits = torch.cat([changes.walk(context, piece) for piece in pieces])
+    steps = torch.stack([(b - a).double().flatten(1).norm(dim=1) for a, b in pairwise(points.unbind(1))])
+    found = {"transitions": changes.transitions, "coarse": changes.coarse, "net": changes.net, "length": steps.sum(0)}
+    return found | {"units": torch.full_like(changes.transitions, changes.units)}, logits
 
 
-def _signs(context: MeasureContext, x: Tensor) -> Tensor:
-    """Which ReLUs are on at images ``x``: booleans (N, D). Raises ``UserError`` where there is no ReLU."""
-    seen: list[Tensor] = []
-    with ReluSigns(len(x), seen.append):
-        context.checked(context.model(x))
-    if not seen:
-        raise UserError(
-            "the network has no ReLU (nor leaky or parametric ReLU, nor ReLU6): it has no linear regions to count"
-        )
-    return torch.cat(seen, 1)
-
-
-def _changes(a: Tensor, b: Tensor) -> Tensor:
-    return (a != b).sum(1).double()
-
-
-def _split(context: MeasureContext, rows: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(rows, max(1, context.chunk // _KEPT))
-
-
-def _line(start: Tensor, end: Tensor, num_steps: int) -> Iterable[Tensor]:
-    for index in range(num_steps + 1):
-        t = index / num_steps
-        yield (1 - t) * start + t * end
-
-
-def _ellipse(centre: Tensor, a: Tensor, b: Tensor, radius: float, num_steps: int) -> Iterable[Tensor]:
-    for index in range(num_steps + 1):
-        angle = 2 * math.pi * (index % num_steps) / num_steps  # it ends exactly where it begins
-        yield centre + radius * (math.cos(angle) * a + math.sin(angle) * b)
+def _ellipse(centre: Tensor, a: Tensor, b: Tensor, radius: float, num_steps: int) -> Tensor:
+    """Points (P, num_steps + 1, ...); it ends exactly where it begins."""
+    angles = [2 * math.pi * (index % num_steps) / num_steps for index in range(num_steps + 1)]
+    return torch.stack([centre + radius * (math.cos(angle) * a + math.sin(angle) * b) for angle in angles], 1)
 
 
 def _noise(context: MeasureContext, x: Tensor, purpose: str) -> Tensor:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -74,6 +74,11 @@ def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {**mapping, **({"split": "val"} if reads_test else {})}
 
 
+def in_turn(names: Iterable[str]) -> list[str]:
+    """``names`` of statistics, those first whose passes serve others (a registry trait). Any order gives the same numbers."""
+    return sorted(names, key=lambda name: "serves" not in STATISTICS[name].traits)
+
+
 def estimate_names(name: str, settings: Any) -> list[str]:
     """Names of the estimates that statistic ``name`` gives at these (parsed) settings: what a claim may refer to."""
     return list(STATISTICS[name].traits["names"](settings))
@@ -98,6 +103,8 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
 
     def attempt(chunk: int) -> dict[str, Estimate]:
         part = dataclasses.replace(context, chunk=chunk)
+        if chunk < context.chunk:
+            context.shared.clear()  # memory is out
         _refuse_batch_dependence(part)
         return dict(entry.build(settings, part))
 
@@ -113,7 +120,7 @@ def _refuse_batch_dependence(context: MeasureContext) -> None:
     """
     split = next(iter(context.images))
     x = context.split(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
-    if len(x) < 2:
+    if len(x) < 2 or context.shared.get("batch_independent") is not None:
         return
     first = context.checked(context.model(x).detach())[0]
     moved = context.checked(context.model(torch.cat([1 - x[1:], x[:1]])).detach())[-1]
@@ -122,6 +129,7 @@ def _refuse_batch_dependence(context: MeasureContext) -> None:
             "the network's output for an image depends on the rest of its batch (a shuffled or noise placebo), "
             "so its smoothness in the image is not defined"
         )
+    context.shared.put("batch_independent", ())
 
 
 def _parsed(where: str, key: str, kind: Any, value: Any) -> Any:

@@ -16,6 +16,7 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
+from study.smoothness.lines import batches
 from study.smoothness.pairs import KINDS, over_kinds
 from study.smoothness.scales import probabilities, tempered, unit_logits
 
@@ -77,7 +78,8 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     Units: probability, of unit logits their length; second differences a squared path; losses in nats; flips are counted.
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in
     every cell. Standard errors are over pairs as if independent; pairs share images, so they are somewhat too small:
-    the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards. Raises
+    the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards, but
+    for those that ``linear_regions`` has passed. Raises
     ``IncompleteError`` with the other kind's estimates when there is no pair of one kind, ``UserError`` when there is
     none of either or outputs are not finite.
     """
@@ -87,13 +89,12 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
 
 
 def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs: Tensor) -> dict[str, Estimate]:
-    images, labels = context.split(settings.split)
+    _, labels = context.split(settings.split)
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for batch in torch.split(pairs, max(1, context.chunk // (settings.num_steps + 1))):
-        start, end = batch.unbind(1)
+    for key, batch, points in batches(context, settings.split, pairs, settings.num_steps):
         ends = labels[batch.to(labels.device)].long()
-        z = _logits_along(context, images[start.to(images.device)], images[end.to(images.device)], settings.num_steps)
-        for name, part in path_values(z, ends.to(z.device), context.temperature).items():
+        (z,) = context.shared.get(key) or (context.logits(points.flatten(0, 1)),)
+        for name, part in path_values(z.view(*points.shape[:2], -1), ends.to(z.device), context.temperature).items():
             parts[name].append(part)
     values = {name: torch.cat(tensors) for name, tensors in parts.items()}
     calibrated = context.temperature_converged and math.isfinite(context.temperature)
@@ -108,14 +109,6 @@ def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs
         ratio = estimate.ratio_of_means(values["variation"], values["end_distance"], rounding)
         estimates[prefix + "length_ratio"] = ratio.provided(calibrated)
     return estimates
-
-
-def _logits_along(context: MeasureContext, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
-    """Logits (P, num_steps + 1, K) at equal steps from images ``start`` (P, ...) to ``end``; the ends are exact."""
-    t = torch.linspace(0, 1, num_steps + 1, dtype=start.dtype, device=start.device)
-    t = t.view(1, -1, *[1] * (start.ndim - 1))
-    points = (1 - t) * start[:, None] + t * end[:, None]
-    return context.logits(points.flatten(0, 1)).view(len(start), num_steps + 1, -1)
 
 
 def path_values(z: Tensor, ends: Tensor, temperature: float) -> dict[str, Tensor]:

@@ -1,0 +1,133 @@
+"""https://arxiv.org/abs/1802.08760 (Novak et al. 2018): the input-output Jacobian's inner products, which give all its norms.
+
+The exact Jacobian of the logits J = dz/dx comes from one backward pass a class for a whole block of images. A scale f(z) has
+the Jacobian D J with D = df/dz: D = diag(p) - p p^T for probabilities and (I - 1 1^T / K - z~ z~^T) / r for unit logits
+z~ = c / r, c = z - mean z, r = norm(c). Frobenius and spectral norm of D J are those of the K x K matrix M = D J J^T D^T:
+norm_F^2 = trace M, norm_2^2 = its largest eigenvalue. So J itself need not be kept.
+
+Neither D changes when all rows of J move alike. Rows are taken relative to the predicted class's, J_k - J_top, which leaves
+no 1 - p to be subtracted where a prediction is saturated; in the place of its own difference, zero, stands J_top.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from study.smoothness.context import MeasureContext
+from study.smoothness.scales import probabilities, unit_logits
+
+Linear = Callable[[Tensor], Tensor]
+
+SCALES = ("probabilities", "logits", "unit_logits")
+# Entries of Jacobians held at once on the CPU, where memory that is out is no error but the end of the process.
+_MOST_ON_CPU = 2**28
+# A block's graph takes several times the memory of a forward pass.
+_GRAPH = 4
+# pixels whose products are summed at once, in float64
+_PIXELS = 4096
+
+
+def jacobian_norms(
+    context: MeasureContext, split: str, num: int, norm: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """``norm`` (``frobenius`` or ``spectral``) of each scale's Jacobian at the first ``num`` near images of ``split``, (N,).
+
+    Float64 on the CPU; not finite for unit logits where all logits are equal, for they jump there. Products are shared by
+    the statistics of a suite. Blocks of images begin and end at the same places whatever ``num`` is, so the last one may
+    hold more than is asked for. Cost an image: 1 forward and K backwards, memory for ``chunk`` / 4 graphs and Jacobians.
+    Raises ``UserError`` for non-finite outputs.
+    """
+    order = context.near_order(split)
+    x, _ = context.split(split)
+    size = max(1, context.chunk // _GRAPH)
+    if x.device.type == "cpu":
+        size = max(1, min(size, _MOST_ON_CPU // (context.num_classes * x[0].numel())))
+    num, found = min(num, len(x)), []
+    for start in range(0, num, size):
+        index = order[start : start + size].to(x.device)
+        z, gram = context.shared.once(("gram", split, start, size), functools.partial(_products, context, x, index))
+        found.append({scale: norm(_moved(scale, z, gram)) for scale in SCALES})
+    return {scale: torch.cat([each[scale] for each in found])[:num] for scale in SCALES}
+
+
+def frobenius(products: Tensor) -> Tensor:
+    """Frobenius norms (N,) of matrices with inner products of rows ``products`` (N, K, K)."""
+    norms: Tensor = products.diagonal(dim1=1, dim2=2).sum(1).sqrt()
+    return norms
+
+
+def spectral(products: Tensor) -> Tensor:
+    """Spectral norms (N,), nan where products are not finite."""
+    finite = products.isfinite().all(2).all(1)
+    # exactly symmetric but for rounding, of which eigvalsh takes one half
+    largest = torch.linalg.eigvalsh(products.where(finite[:, None, None], 0.0))[:, -1]
+    norms: Tensor = largest.clamp_min(0).sqrt().where(finite, torch.nan)
+    return norms
+
+
+def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """At ``images[index]`` logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's.
+
+    Float64 on the CPU.
+
+    In evaluation mode row n of the output depends on image n only (``measure`` checks), so the gradient of a column's sum
+    holds every image's own gradient.
+    """
+    with torch.enable_grad():
+        x = images[index].detach().requires_grad_()
+        z = context.checked(context.model(x))
+        columns = z.sum(0)
+        rows = torch.stack(
+            [
+                torch.autograd.grad(column, x, retain_graph=k + 1 < len(columns))[0].flatten(1)
+                for k, column in enumerate(columns)
+            ],
+            1,
+        )  # (N, K, pixels)
+    z = z.detach().double()
+    top = z.argmax(-1)
+    total = z.new_zeros(len(z), z.shape[1], z.shape[1])
+    for part in torch.split(rows, _PIXELS, dim=2):
+        at = part.double()
+        of_top = at[torch.arange(len(at), device=at.device), top][:, None]
+        is_top = _is_top(z)[..., None]
+        at = torch.where(is_top, at, at - of_top)
+        total += at @ at.mT
+    return z.cpu(), total.cpu()
+
+
+def differentials(z: Tensor) -> dict[str, Linear]:
+    """D of every scale at logits ``z`` (N, K), as a map of (N, K, M): of M vectors a sample."""
+    p, unit = probabilities(z)[..., None], unit_logits(z)[..., None]
+    radius = (z - z.mean(-1, keepdim=True)).norm(dim=-1)[:, None, None]
+    top = z.argmax(-1)[:, None, None]
+
+    def of_probabilities(w: Tensor) -> Tensor:
+        w = w - w.gather(1, top.expand(-1, 1, w.shape[2]))  # changes nothing but rounding: 1 - p is never subtracted
+        moved: Tensor = p * (w - (p * w).sum(1, keepdim=True))
+        return moved
+
+    def of_unit_logits(w: Tensor) -> Tensor:
+        w = w - w.mean(1, keepdim=True)
+        moved: Tensor = (w - unit * (unit * w).sum(1, keepdim=True)) / radius
+        return moved
+
+    return {"probabilities": of_probabilities, "logits": lambda w: w, "unit_logits": of_unit_logits}
+
+
+def _moved(scale: str, z: Tensor, gram: Tensor) -> Tensor:
+    """M = D J J^T D^T (N, K, K) of a scale."""
+    is_top = _is_top(z)[..., None]
+
+    def apply(w: Tensor) -> Tensor:
+        if scale == "logits":  # J_k = (J_k - J_top) + J_top
+            return torch.where(is_top, w, w + w.where(is_top, 0.0).sum(1, keepdim=True))
+        return differentials(z)[scale](w.masked_fill(is_top, 0.0))  # its own difference is zero
+
+    return apply(apply(gram).mT)
+
+
+def _is_top(z: Tensor) -> Tensor:
+    return torch.arange(z.shape[1], device=z.device) == z.argmax(-1, keepdim=True)
