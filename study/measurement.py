@@ -19,7 +19,7 @@ from torch import nn
 from study.config import TrialConfig
 from study.data import Splits
 from study.data.parts import Split
-from study.errors import UserError
+from study.errors import StorageError, UserError
 from study.kept import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
 from study.smoothness import Estimate, MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
@@ -36,7 +36,7 @@ def measure_replicate(
 ) -> list[MeasureRecord]:
     """Every statistic of ``task``, on the final weights with batch norm re-estimated on the training split.
 
-    ``root`` is the study's folder, where tables are kept. Raises ``OSError`` where it cannot be written.
+    ``root`` is the study's folder, where tables are kept. Raises ``StorageError`` where it cannot be written.
     """
     if not task.statistics:
         return []
@@ -45,6 +45,8 @@ def measure_replicate(
     try:
         with _context(task.config, parts, num_classes, model) as context:
             return [_record(task, name, context, root) for name in task.statistics]
+    except StorageError:
+        raise
     except UserError as error:
         return [_measured(task, name, error=str(error)) for name in task.statistics]
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from study.ahead import train_ahead
 from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
-from study.errors import UserError
+from study.errors import StorageError, UserError
 from study.measurement import look_of, measure_replicate
 from study.models import build_network, num_flops, num_params
 from study.schema import Record, ReplicateRecord, State
@@ -30,6 +30,7 @@ from study.smoothness import reestimated_batchnorm
 from study.task import Task
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
 from study.training.evaluate import EVALUATION_BATCH
+from study.whole import read_json, write_text
 
 Event = Progress | list[Record]
 
@@ -38,7 +39,7 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
     """Run the members of a group; yields progress, and each member's records as soon as it is finished.
 
     ``storage`` is the study's folder, shared by all workers. Raises nothing for a member's fault: that is a ``failed``
-    record with its reason.
+    record with its reason. Raises ``StorageError`` where ``storage`` cannot be written, which is no member's fault.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -48,6 +49,8 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
         folder = storage / "checkpoints" / task.config.trial_key
         try:
             yield from _member(task, folder, torch.device(device), storage)
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
             yield [_record(task, state="failed", reason=str(reason))]
@@ -56,27 +59,33 @@ def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", thre
 def outcomes(storage: Path) -> Iterator[tuple[str, list[Record]]]:
     """Trial key and records of every finished member that no driver has taken; a damaged hand-over has no records."""
     for path in sorted(storage.glob("checkpoints/*/outcome.json")):
-        try:
-            records: list[Record] = json.loads(path.read_text())
-        except ValueError:
-            records = []
-        yield path.parent.name, records
+        yield path.parent.name, _handed_over(path)
+
+
+def _handed_over(outcome: Path) -> list[Record]:
+    try:
+        records: list[Record] = read_json(outcome) or []
+    except UserError:
+        # what was in it is had again, from ``final.pt`` or by training
+        records = []
+    return records
 
 
 def discard_outcome(storage: Path, trial_key: str) -> None:
     """Called by the driver once the ledger holds a member's records: its hand-over file is no longer needed."""
     folder = storage / "checkpoints" / trial_key
-    for name in ("outcome.json", "outcome.partial"):
-        (folder / name).unlink(missing_ok=True)
+    # and what workers killed in mid-write have left (``study.whole``)
+    for path in (folder / "outcome.json", *folder.glob(".*")):
+        path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> Iterator[Event]:
     outcome = folder / "outcome.json"
-    if outcome.exists():
+    if finished := _handed_over(outcome):
         (folder / "state.pt").unlink(missing_ok=True)
-        yield json.loads(outcome.read_text())
+        yield finished
         return
     config = task.config
     dataset = load_dataset(config.dataset)
@@ -103,10 +112,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     records: list[Record] = [record]
     if record["state"] in ("completed", "collapsed"):
         records += measure_replicate(task, splits, dataset.num_classes, model, storage)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = outcome.with_suffix(".partial")
-    partial.write_text(json.dumps(records))
-    partial.replace(outcome)
+    write_text(outcome, json.dumps(records))
     (folder / "state.pt").unlink(missing_ok=True)
     yield records
 

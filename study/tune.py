@@ -8,9 +8,7 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +31,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from study.agenda import Agenda
-from study.errors import UserError
+from study.errors import StorageError, UserError
+from study.interrupt import draining
 from study.ledger import Ledger
 from study.plugins import load_plugins
 from study.schema import Record
@@ -90,7 +89,11 @@ class Group(tune.Trainable):
         until = time.monotonic() + REPORT_SECONDS
         done = False
         while time.monotonic() < until:
-            event = next(self._events, None)
+            try:
+                event = next(self._events, None)
+            except StorageError as error:
+                # no fault of the group, so it is told instead of raised: Tune would start the group again
+                return {"fault": str(error), "done": True}
             if event is None:
                 done = True
                 break
@@ -118,6 +121,10 @@ class AgendaSearcher(_Stateless, Searcher):
         self._lost = lost
         self._groups: dict[str, list[Task]] = {}
         self.draining = False
+
+    def drain(self) -> None:
+        """Start no more groups."""
+        self.draining = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next group, as a Tune configuration."""
@@ -149,7 +156,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         self._ledger, self._storage, self._listen = ledger, storage, listen
         self._looked = time.monotonic()
         # kept, because Tune wraps what a callback raises in an error of its own
-        self.fault: RayLost | None = None
+        self.fault: UserError | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune would wait for ever for a worker on a Ray that has no host left. Raises ``RayLost`` then."""
@@ -160,7 +167,10 @@ class LedgerWriter(_Stateless, tune.Callback):
                 raise self.fault
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take in the records of one report."""
+        """Take in the records of one report. Raises ``UserError`` where the worker cannot write to the storage."""
+        if fault := result.pop("fault", ""):
+            self.fault = UserError(fault)
+            raise self.fault
         new = self.append(json.loads(result.pop("records", "[]")))
         progress = json.loads(result.pop("progress", "[]"))
         if progress:
@@ -186,7 +196,11 @@ class LedgerWriter(_Stateless, tune.Callback):
 
     def append(self, records: Sequence[Record]) -> bool:
         """Write records through to disk, leaving out those held already; whether there was a new one."""
-        new = [record for record in records if self._ledger.append(record)]
+        try:
+            new = [record for record in records if self._ledger.append(record)]
+        except StorageError as error:
+            self.fault = error
+            raise
         for record in new:
             self._listen(record)
         for key in {record["trial_key"] for record in records}:
@@ -208,7 +222,7 @@ def run_agenda(
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else ""}
     writer = LedgerWriter(ledger, storage, listen)
     searcher = AgendaSearcher(agenda, common, writer.lost)
-    with _ray(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
+    with _ray(address, num_cpus), _scratch(storage) as scratch, draining(searcher.drain):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(resources.cpus, resources.gpus))
         tuner = tune.Tuner(
@@ -259,25 +273,6 @@ def _scratch(storage: Path) -> Iterator[Path]:
     storage.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tune-", dir=storage.resolve(), ignore_cleanup_errors=True) as scratch:
         yield Path(scratch)
-
-
-@contextlib.contextmanager
-def _draining(searcher: AgendaSearcher) -> Iterator[None]:
-    """The first Ctrl-C lets running groups finish and starts no more; the second stops at once (which loses nothing)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def drain(*_: object) -> None:
-        searcher.draining = True
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, drain)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _nothing() -> None:
