@@ -6,6 +6,7 @@ Files are read with ``weights_only=True``: nothing in them is run. What makes a 
 import importlib
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     """What ``torch.save`` wrote at ``path``: a dictionary, on the CPU. Raises ``UserError`` for anything else."""
     # not ``load_checkpoint``, which sets a damaged file aside: this one may be the user's own
     try:
-        check_archive(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
         kept = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}") from None

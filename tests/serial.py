@@ -69,7 +69,7 @@ def begin(spec: Path, storage: Path) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:
             run_serially(spec, storage)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  a child must not come back
             sys.excepthook(*sys.exc_info())
             os._exit(1)
         os._exit(0)

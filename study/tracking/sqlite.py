@@ -1,0 +1,34 @@
+"""https://www.sqlite.org/atomiccommit.html: MLflow's database file: there with its whole schema, or not at all."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+_SCHEME = "sqlite:///"
+
+
+def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
+    """Make the database of a SQLite URI where there is none. Raises what ``make_schema`` raises, and ``OSError``.
+
+    MLflow makes its schema in many steps, and one broken off among them (a kill, a full disk) can be neither used nor
+    finished: so it is made beside its place. A write-ahead log, which stays with the file, makes a third of the waiting, and
+    readers block no writer.
+    """
+    if not uri.startswith(_SCHEME):
+        return
+    path = Path(uri.removeprefix(_SCHEME))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            make_schema(f"{_SCHEME}{partial}")
+            # of two drivers that begin at once, the first one's stays
+            with contextlib.suppress(FileExistsError):
+                os.link(partial, path)
+        finally:
+            for left in path.parent.glob(f"{partial.name}*"):
+                left.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
