@@ -40,6 +40,9 @@ from study.task import Task
 from study.training.loop import Progress
 from study.trial import discard_outcome, failed_record, run_group
 
+# of a lost worker Tune logs a traceback, though its group goes on elsewhere; what it gives up is told by ``LedgerWriter``
+logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+
 # How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
 REPORT_SECONDS = 1.0
 # How often a group is started again elsewhere after its worker was lost, with no epoch finished in between.

@@ -1,12 +1,17 @@
 """https://www.sqlite.org/atomiccommit.html: MLflow's database file: there with its whole schema, or not at all."""
 
 import contextlib
-import os
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 _SCHEME = "sqlite:///"
+
+
+def is_missing(uri: str) -> bool:
+    """Whether ``uri`` names a SQLite file that is not there; it would be made by asking for it."""
+    return uri.startswith(_SCHEME) and not Path(uri.removeprefix(_SCHEME)).exists()
 
 
 def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
@@ -20,15 +25,13 @@ def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
         return
     path = Path(uri.removeprefix(_SCHEME))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+    if is_missing(uri):
+        # a new name each time, for MLflow keeps connections by name
+        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            partial = Path(folder).resolve() / path.name
             make_schema(f"{_SCHEME}{partial}")
             # of two drivers that begin at once, the first one's stays
             with contextlib.suppress(FileExistsError):
-                os.link(partial, path)
-        finally:
-            for left in path.parent.glob(f"{partial.name}*"):
-                left.unlink(missing_ok=True)
+                path.hardlink_to(partial)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=WAL")

@@ -18,7 +18,7 @@ from typing import Any
 
 from study.errors import UserError
 from study.tracking.runs import STUDY_PHASE, WantedRun
-from study.tracking.sqlite import prepare
+from study.tracking.sqlite import is_missing, prepare
 
 # https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
@@ -198,7 +198,7 @@ class Store:
             name for name in wanted.metrics if held.metrics.get(name, wanted.latest[name]) != wanted.latest[name]
         ]
         points = [point for name in changed for point in self._client.get_metric_history(held.run_id, name)]
-        return max([_now(), *(point.timestamp + 1 for point in points)])
+        return max([_now(), *(int(point.timestamp) + 1 for point in points)])
 
     def _log_datasets(self, held: HeldRun, datasets: Mapping[str, Mapping[str, Any]]) -> None:
         import json
@@ -219,8 +219,7 @@ class Store:
 
 def read_runs(uri: str, study: str) -> list[HeldRun]:
     """Every run of a study as a store holds it, changing nothing; empty where there is none. Raises what MLflow raises."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
+    if is_missing(uri):
         return []
     client = _client(uri)
     experiment = client.get_experiment_by_name(study)
@@ -235,8 +234,7 @@ def fetch_files(uri: str, run_id: str, folder: str, into: Path) -> None:
 
 def study_names(uri: str) -> list[str]:
     """Names of the experiments that a store holds, changing nothing. Raises what MLflow raises."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
+    if is_missing(uri):
         return []
     return [experiment.name for experiment in _client(uri).search_experiments()]
 
@@ -249,9 +247,10 @@ def _client(uri: str) -> Any:
 
 
 def _set_up() -> None:
-    """Before MLflow is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  which sets its loggers anew
+
     # what it raises is told in one line; it would also log it, with its traceback
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
