@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from analysis.kept import read_kept
 from study.errors import StorageError, UserError
 from study.kept import kept_path, write_kept
 from study.ledger import Ledger
@@ -122,4 +123,9 @@ def test_a_damaged_file_of_a_study_is_named_in_one_line(tmp_path, name, damage):
 def test_a_table_is_read_as_it_was_written(tmp_path):
     table = pa.table({"v": [1.0, 2.0]})
     assert write_kept(tmp_path, "trial", "measure", {"t": table}) == ["t"]
-    assert pq.read_table(kept_path(tmp_path, "trial", "measure", "t")) == table
+    path = kept_path(tmp_path, "trial", "measure", "t")
+    assert read_kept(path) == pq.read_table(path) == table
+    for data in (b"", path.read_bytes()[:-9], b"PAR1 no table"):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"measure\.t\.parquet cannot be read .*: put it back from a copy"):
+            read_kept(path)

@@ -240,20 +240,18 @@ def study_names(uri: str) -> list[str]:
 
 
 def _client(uri: str) -> Any:
-    _set_up()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _set_up() -> None:
+def _mlflow() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401  which sets its loggers anew
+    import mlflow
 
     # what it raises is told in one line; it would also log it, with its traceback
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    return mlflow
 
 
 def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
@@ -278,7 +276,7 @@ def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
 
 
 def _make_schema(uri: str) -> None:
-    _set_up()
+    _mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(uri, "./mlruns").engine.dispose()
