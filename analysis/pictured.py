@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-
 from analysis.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
 from analysis.kept import kept_paths, read_kept
 from analysis.tables import Inputs
