@@ -9,18 +9,30 @@ import pyarrow.parquet as pq
 
 from analysis.records import current_measures
 from analysis.tables import Inputs
+from study.errors import UserError
 from study.kept import kept_path
 
 
 def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Of each completed, confirmed network, in the order of the trials table: its row, and what ``statistic`` kept of it.
 
-    Nothing where a network has no such table, or where only an MLflow server is read (``inputs.folder`` is ``None``).
+    Nothing where a network has no such table, or where only an MLflow server is read (``inputs.folder`` is ``None``). Raises
+    ``UserError`` for a damaged one.
     """
     paths = kept_paths(inputs, statistic, table)
     for row in inputs.trials.to_pylist() if paths else []:
         if row["trial_key"] in paths and (row["phase"], row["state"]) == ("confirm", "completed"):
-            yield row, pq.read_table(paths[row["trial_key"]])
+            yield row, read_kept(paths[row["trial_key"]])
+
+
+def read_kept(path: Path) -> pa.Table:
+    """A kept table. Raises ``UserError`` where it is damaged."""
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): put it back from a copy, or remove it to do without"
+        ) from None
 
 
 def kept_paths(inputs: Inputs, statistic: str, table: str) -> dict[str, Path]:

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from analysis.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
-from analysis.kept import kept_paths
+from analysis.kept import kept_paths, read_kept
 from analysis.tables import Inputs
 from search_spaces.spec import Contrast, Levels, Spec
 
@@ -74,7 +72,7 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, 
     """
     networks = pictured(inputs)
     paths = kept_paths(inputs, statistic, table)
-    read = {n.trial_key: pq.read_table(paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
+    read = {n.trial_key: read_kept(paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
     kept = {trial_key: found for trial_key, found in read.items() if found}
     rows: list[dict[str, Any]] = []
     for network in networks if kept else []:

@@ -7,6 +7,8 @@ that is still there was left by a worker that died. Notes of another driver do n
 import json
 from pathlib import Path
 
+from study.whole import write_text
+
 # How often a member is begun again after its worker was lost, with no epoch finished in between.
 MAX_LOSSES = 3
 REASON = f"its worker was lost {MAX_LOSSES + 1} times in a row without finishing an epoch"
@@ -19,10 +21,9 @@ class Attempts:
         self._driver = driver
 
     def begin(self, folder: Path) -> int:
-        """Note that the member in ``folder`` begins; how many workers in a row it has cost so far."""
+        """Note that the member in ``folder`` begins; how many workers in a row it has cost. Raises ``StorageError``."""
         lost = self.losses(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _note(folder).write_text(json.dumps({"driver": self._driver, "begun": lost + 1}))
+        write_text(_note(folder), json.dumps({"driver": self._driver, "begun": lost + 1}))
         return lost
 
     def losses(self, folder: Path) -> int:

@@ -6,6 +6,7 @@ Each check is a generator of faults, one line each; no line means that all agree
 import math
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from study.plan import Plan
 from study.registration import NAME as REGISTRATION
 from study.registration import read_registration
 from study.schema import ReplicateRecord
+from study.whole import check_archive
 from study.workspace import Workspace
 
 
@@ -154,13 +156,27 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
             if record["state"] != "failed" and (checkpoints / key / name).exists():
                 yield f"checkpoints: {key}/{name} is left over"
         kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
-        if kept and plan.spec.checkpoints != "none" and not (checkpoints / key / "final.pt").exists():
-            yield f"checkpoints: {key}/final.pt is missing ({_where(record)})"
+        if kept and plan.spec.checkpoints != "none":
+            yield from _weights(checkpoints / key / "final.pt", f"checkpoints: {key}/final.pt", _where(record))
     for key, measured in contents.measures.items():
         for table in measured.get("kept", []):
             path = kept_path(workspace.root, measured["trial_key"], key, table)
             if not path.exists():
                 yield f"measurements: {path.relative_to(workspace.root)} is missing ({measured['statistic']})"
+                continue
+            try:
+                pq.read_table(path)
+            except (pa.ArrowException, OSError) as error:
+                yield f"measurements: {path.relative_to(workspace.root)} cannot be read: {error}"
+
+
+def _weights(path: Path, name: str, where: str) -> Iterator[str]:
+    try:
+        check_archive(path)
+    except FileNotFoundError:
+        yield f"{name} is missing ({where})"
+    except (ValueError, OSError) as error:
+        yield f"{name} is damaged ({where}): {error}"
 
 
 def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:

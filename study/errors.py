@@ -1,11 +1,24 @@
 """Errors a user can mend: one clear line, no traceback, exit status 2."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message is one line that says what would be right."""
+
+
+class StorageError(UserError):
+    """A file cannot be written: the disk is full, say. The fault of no replicate; ``errno`` is the system's."""
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        self.errno = error.errno
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        super().__init__(
+            f"{path} cannot be written: {reason}; when that is mended the same command continues; nothing is lost"
+        )
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from study.plan import Cell, Plan
 from study.seeding import derive_seed
 from study.training.fused import Lane, Member, out_of_memory
 from study.training.loop import train_epoch
+from study.whole import read_json, write_text
 
 FILE = "execution.json"
 # A fused group must be this much faster than the same trainings one by one.
@@ -43,16 +44,14 @@ def frozen_groups(plan: Plan, folder: Path, *, started: bool) -> dict[str, int]:
     Cost: some seconds for each network, where ``resources.fuse`` is ``auto``.
     """
     path = folder / FILE
-    held: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    held: dict[str, Any] | None = read_json(path)
     before, chosen = held or {}, dict(held or {})
     measured: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in plan.cells:
         if cell.name not in chosen:
             chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured)
     if chosen != before:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(chosen, indent=2) + "\n")
-        partial.replace(path)
+        write_text(path, json.dumps(chosen, indent=2) + "\n")
     return {cell.name: chosen[cell.name]["together"] for cell in plan.cells}
 
 

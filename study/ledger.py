@@ -12,9 +12,11 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
+from study.errors import StorageError
 from study.schema import MeasureRecord, Record, ReplicateRecord
 
 SEGMENT_RECORDS = 4096
@@ -33,20 +35,24 @@ class Contents:
         """Confirmed replicates held: results that a claim rests on."""
         return sum(record["phase"] == "confirm" for record in self.replicates.values())
 
-    def add(self, record: Record) -> bool:
-        """Take a record in; ``False`` if its key is already held. A failed outcome gives way to a later one."""
+    def lacks(self, record: Record) -> bool:
+        """Whether ``record`` would be new here. A failed outcome gives way to a later one."""
         if record["kind"] == "replicate":
             held = self.replicates.get(record["trial_key"])
-            if held is not None and held["state"] != "failed":
-                return False
+            return held is None or held["state"] == "failed"
+        measured = self.measures.get(record["measure_key"])
+        return measured is None or bool(measured["error"])
+
+    def add(self, record: Record) -> bool:
+        """Take a record in; ``False`` if its key is already held."""
+        if not self.lacks(record):
+            return False
+        if record["kind"] == "replicate":
             # to the end: the order is that of writing
             self.replicates.pop(record["trial_key"], None)
             self.replicates[record["trial_key"]] = record
-            return True
-        measured = self.measures.get(record["measure_key"])
-        if measured is not None and not measured["error"]:
-            return False
-        self.measures[record["measure_key"]] = record
+        else:
+            self.measures[record["measure_key"]] = record
         return True
 
 
@@ -124,7 +130,10 @@ def _no_collection() -> Iterator[None]:
 
 
 class Ledger:
-    """The ledger opened for appending; use as a context manager. Opening repairs a torn tail (counted in ``num_damaged``)."""
+    """The ledger opened for appending; use as a context manager. Opening repairs a torn tail (counted in ``num_damaged``).
+
+    Raises ``StorageError`` where it cannot be written; it then holds what it held before.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +144,7 @@ class Ledger:
         torn = bool(existing) and _cut_torn_tail(existing[-1])
         self.contents = read_ledger(folder)
         self.contents.num_damaged += torn
-        self._file = self._path().open("ab")
+        self._file = self._open()
         self._lines = existing[-1].read_bytes().count(b"\n") if existing else 0
 
     def __enter__(self) -> "Ledger":
@@ -145,18 +154,28 @@ class Ledger:
         self._file.close()
 
     def append(self, record: Record) -> bool:
-        """Write a record through to disk; ``False``, and nothing written, if its key is already held."""
-        if not self.contents.add(record):
+        """Write a record through to disk; ``False``, and nothing written, if its key is already held.
+
+        Raises ``StorageError`` where the disk does not take it: then no part of it stays.
+        """
+        if not self.contents.lacks(record):
             return False
         if self._lines >= SEGMENT_RECORDS:
             self._file.close()
             self._index, self._lines = self._index + 1, 0
-            self._file = self._path().open("ab")
-        self._file.write(encode(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+            self._file = self._open()
+        before, rest = self._file.seek(0, os.SEEK_END), memoryview(encode(record))
+        try:
+            while rest:
+                # a disk that is nearly full takes a part, and raises at the next
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
+            raise StorageError(self._path(), error) from error
         self._lines += 1
-        return True
+        return self.contents.add(record)
 
     def records(self) -> Iterator[Record]:
         """Every record held, replicates first."""
@@ -165,6 +184,13 @@ class Ledger:
 
     def _path(self) -> Path:
         return self.folder / f"{self._index:06d}.jsonl"
+
+    def _open(self) -> FileIO:
+        try:
+            # without a buffer, which would be written at a later time, on a disk that was full
+            return self._path().open("ab", buffering=0)
+        except OSError as error:
+            raise StorageError(self._path(), error) from error
 
 
 def _cut_torn_tail(segment: Path) -> bool:

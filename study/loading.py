@@ -6,6 +6,7 @@ Files are read with ``weights_only=True``: nothing in them is run. What makes a 
 import importlib
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from study.errors import UserError
+from study.whole import check_archive
 
 # under which training scripts wrap a state dict
 _WRAPPED = ("state_dict", "model_state_dict", "model")
@@ -64,6 +66,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     """What ``torch.save`` wrote at ``path``: a dictionary, on the CPU. Raises ``UserError`` for anything else."""
     # not ``load_checkpoint``, which sets a damaged file aside: this one may be the user's own
     try:
+        if zipfile.is_zipfile(path):
+            check_archive(path)
         kept = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}") from None

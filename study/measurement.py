@@ -19,7 +19,7 @@ from torch import nn
 from study.config import TrialConfig
 from study.data import Splits
 from study.data.parts import Split
-from study.errors import UserError
+from study.errors import StorageError, UserError
 from study.kept import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
 from study.smoothness import (
@@ -44,7 +44,7 @@ def measure_replicate(
 ) -> list[MeasureRecord]:
     """Every statistic of ``task``, on the final weights with batch norm re-estimated on the training split.
 
-    ``root`` is the study's folder, where tables are kept. Raises ``OSError`` where it cannot be written.
+    ``root`` is the study's folder, where tables are kept. Raises ``StorageError`` where it cannot be written.
     """
     if not task.statistics:
         return []
@@ -54,6 +54,8 @@ def measure_replicate(
         with _context(task.config, parts, num_classes, model) as context:
             found = {name: _record(task, name, context, root) for name in in_turn(task.statistics)}
             return [found[name] for name in task.statistics]
+    except StorageError:
+        raise
     except UserError as error:
         return unmeasured(task, str(error))
 

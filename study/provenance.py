@@ -18,6 +18,7 @@ from typing import Any
 
 from study.data import load_dataset
 from study.registry import DATASETS
+from study.whole import read_json, write_text
 
 _PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
 _FILE = "provenance.json"
@@ -53,15 +54,12 @@ def note_session(
         session["price"] = price
     sessions = read_sessions(root)
     if sessions[-1:] != [session]:
-        partial = root / f"{_FILE}.partial"
-        partial.write_text(json.dumps([*sessions, session], indent=2) + "\n")
-        partial.replace(root / _FILE)
+        write_text(root / _FILE, json.dumps([*sessions, session], indent=2) + "\n")
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:
     """What ``note_session`` has written, oldest first; empty for a study that was never run."""
-    path = root / _FILE
-    sessions: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    sessions: list[dict[str, Any]] = read_json(root / _FILE) or []
     return sessions
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from search_spaces import Spec
 from search_spaces.registered import changes, digest, registered
+from study.whole import read_json, write_text
 
 NAME = "claims.json"
 
 
 def read_registration(root: Path) -> dict[str, Any] | None:
     """What ``claims.json`` holds: ``digest``, ``registered``, ``since``, ``confirm_began`` (a time or ``None``), ``later``."""
-    path = root / NAME
-    held: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    held: dict[str, Any] | None = read_json(root / NAME)
     return held
 
 
@@ -52,6 +52,4 @@ def _now() -> str:
 
 
 def _write(root: Path, held: dict[str, Any]) -> None:
-    partial = (root / NAME).with_suffix(".partial")
-    partial.write_text(json.dumps(held, indent=2) + "\n")
-    partial.replace(root / NAME)
+    write_text(root / NAME, json.dumps(held, indent=2) + "\n")

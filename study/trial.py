@@ -24,7 +24,7 @@ from study.ahead import train_ahead
 from study.attempts import MAX_LOSSES, REASON, Attempts
 from study.config import TrialConfig
 from study.data import Dataset, Splits, load_dataset, split
-from study.errors import UserError
+from study.errors import StorageError, UserError
 from study.measurement import look_of, measure_replicate, unmeasured
 from study.models import build_network, num_flops, num_params
 from study.schema import Record, ReplicateRecord, State
@@ -32,6 +32,7 @@ from study.smoothness import reestimated_batchnorm
 from study.task import Task
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
 from study.training.evaluate import EVALUATION_BATCH
+from study.whole import read_json, write_text
 
 Event = Progress | list[Record]
 
@@ -43,7 +44,8 @@ def run_group(
 
     ``storage`` is the study's folder, shared by all workers. ``driver`` names who asks: a member that has cost the same
     driver several workers in a row has failed (``None``: nobody has asked before). Raises nothing for a member's fault:
-    that is a ``failed`` record with its reason.
+    that is a ``failed`` record with its reason. Raises ``StorageError`` where ``storage`` cannot be written, which is no
+    member's fault.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -60,6 +62,8 @@ def run_group(
             for event in _member(task, folder, torch.device(device), storage):
                 attempts.forget(folder)
                 yield event
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
             attempts.forget(folder)
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
@@ -69,27 +73,33 @@ def run_group(
 def outcomes(storage: Path) -> Iterator[tuple[str, list[Record]]]:
     """Trial key and records of every finished member that no driver has taken; a damaged hand-over has no records."""
     for path in sorted(storage.glob("checkpoints/*/outcome.json")):
-        try:
-            records: list[Record] = json.loads(path.read_text())
-        except ValueError:
-            records = []
-        yield path.parent.name, records
+        yield path.parent.name, _handed_over(path)
+
+
+def _handed_over(outcome: Path) -> list[Record]:
+    try:
+        records: list[Record] = read_json(outcome) or []
+    except UserError:
+        # what was in it is had again, from ``final.pt`` or by training
+        records = []
+    return records
 
 
 def discard_outcome(storage: Path, trial_key: str) -> None:
     """Called by the driver once the ledger holds a member's records: its hand-over file is no longer needed."""
     folder = storage / "checkpoints" / trial_key
-    for name in ("outcome.json", "outcome.partial"):
-        (folder / name).unlink(missing_ok=True)
+    # and what workers killed in mid-write have left (``study.whole``)
+    for path in (folder / "outcome.json", *folder.glob(".*")):
+        path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> Iterator[Event]:
     outcome = folder / "outcome.json"
-    if outcome.exists():
+    if finished := _handed_over(outcome):
         (folder / "state.pt").unlink(missing_ok=True)
-        yield json.loads(outcome.read_text())
+        yield finished
         return
     config = task.config
     dataset = load_dataset(config.dataset)
@@ -116,10 +126,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     records: list[Record] = [record]
     if record["state"] in ("completed", "collapsed"):
         records += measure_replicate(task, splits, dataset.num_classes, model, storage)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = outcome.with_suffix(".partial")
-    partial.write_text(json.dumps(records))
-    partial.replace(outcome)
+    write_text(outcome, json.dumps(records))
     (folder / "state.pt").unlink(missing_ok=True)
     yield records
 

@@ -6,10 +6,9 @@ restore are not used: after a crash the agenda is rebuilt from the ledger.
 
 import contextlib
 import json
+import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -35,13 +34,17 @@ from ray.tune.search import Searcher
 from study.agenda import Agenda
 from study.attempts import Attempts
 from study.cluster import connected, slots
-from study.errors import UserError
+from study.errors import StorageError, UserError
+from study.interrupt import draining
 from study.ledger import Ledger
 from study.plugins import load_plugins
 from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
 from study.trial import discard_outcome, run_group
+
+# of a lost worker Tune logs a traceback, though its group goes on elsewhere; what it gives up is told by ``LedgerWriter``
+logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
 
 # How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
 REPORT_SECONDS = 1.0
@@ -96,7 +99,11 @@ class Group(tune.Trainable):
         until = time.monotonic() + REPORT_SECONDS
         done = False
         while time.monotonic() < until:
-            event = next(self._events, None)
+            try:
+                event = next(self._events, None)
+            except StorageError as error:
+                # no fault of the group, so it is told instead of raised: Tune would start the group again
+                return {"fault": str(error), "done": True}
             if event is None:
                 done = True
                 break
@@ -127,6 +134,10 @@ class AgendaSearcher(_Stateless, Searcher):
         self._enough = enough
         self._groups: dict[str, list[Task]] = {}
         self.draining = False
+
+    def drain(self) -> None:
+        """Start no more groups."""
+        self.draining = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next group, as a Tune configuration."""
@@ -159,7 +170,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         self._ledger, self._storage, self._listen, self._attempts = ledger, storage, listen, attempts
         self._looked = time.monotonic()
         # kept, because Tune wraps what a callback raises in an error of its own
-        self.fault: RayLost | None = None
+        self.fault: UserError | None = None
         self._num_unbegun = 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
@@ -171,7 +182,10 @@ class LedgerWriter(_Stateless, tune.Callback):
                 raise self.fault
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take in the records of one report."""
+        """Take in the records of one report. Raises ``UserError`` where the worker cannot write to the storage."""
+        if fault := result.pop("fault", ""):
+            self.fault = UserError(fault)
+            raise self.fault
         new = self.append(json.loads(result.pop("records", "[]")))
         progress = json.loads(result.pop("progress", "[]"))
         if progress:
@@ -201,7 +215,11 @@ class LedgerWriter(_Stateless, tune.Callback):
 
     def append(self, records: Sequence[Record]) -> bool:
         """Write records through to disk, leaving out those held already; whether there was a new one."""
-        new = [record for record in records if self._ledger.append(record)]
+        try:
+            new = [record for record in records if self._ledger.append(record)]
+        except StorageError as error:
+            self.fault = error
+            raise
         for record in new:
             self._listen(record)
         for key in {record["trial_key"] for record in records}:
@@ -230,7 +248,7 @@ def run_agenda(
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
     searcher = AgendaSearcher(agenda, common, writer.lost, enough)
-    with connected(address, num_cpus), _scratch(storage) as scratch, _draining(searcher):
+    with connected(address, num_cpus), _scratch(storage) as scratch, draining(searcher.drain):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(resources.cpus, resources.gpus))
         tuner = tune.Tuner(
@@ -262,27 +280,8 @@ def _scratch(storage: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-@contextlib.contextmanager
-def _draining(searcher: AgendaSearcher) -> Iterator[None]:
-    """The first Ctrl-C lets running groups finish and starts no more; the second stops at once (which loses nothing)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def drain(*_: object) -> None:
-        searcher.draining = True
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, drain)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _cause(error_file: Path) -> str:
-    """The last failure in what Tune has written of a trial: a worker's own error ends with it, a death begins with it."""
+    """The last failure that Tune has written of a trial: a worker's own error ends with it, a death begins with it."""
     told = error_file.read_text().rpartition("Failure # ")[2].strip().splitlines()[1:] if error_file.exists() else []
     return told[-1 if any("Traceback" in line for line in told) else 0] if told else "no reason is known"
 

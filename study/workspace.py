@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from search_spaces import Spec
 from study.errors import UserError
+from study.whole import read_json, write_text
 
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of what is
 # claimed is let through and told for ever after (``study.registration``).
@@ -60,8 +61,7 @@ class Workspace:
                 return None
         except Timeout:
             unknown = dict.fromkeys(("pid", "host", "since"), "?")
-            path = self.root / "driver.json"
-            return unknown | (json.loads(path.read_text()) if path.exists() else {})
+            return unknown | (read_json(self.root / "driver.json") or {})
         except OSError:
             return None
 
@@ -83,7 +83,7 @@ class Workspace:
         holder = self.root / "driver.json"
         with lock:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
             try:
                 yield
             finally:
@@ -97,12 +97,11 @@ class Workspace:
         path = self.root / "study.json"
         now = json.loads(spec.model_dump_json())
         # through the model: a key that is new since then has its default
-        before = json.loads(Spec.model_validate_json(path.read_text()).model_dump_json()) if path.exists() else None
+        held = read_json(path)
+        before = json.loads(Spec.model_validate(held).model_dump_json()) if held else None
         if before:
             refuse_change(before, now, where=str(self.root))
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(now, indent=2) + "\n")
-        partial.replace(path)
+        write_text(path, json.dumps(now, indent=2) + "\n")
         return Spec.model_validate(before) if before else None
 
 

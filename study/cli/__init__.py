@@ -3,6 +3,7 @@
 A command is a function under ``@commands.command()`` in one of this package's files.
 """
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,14 @@ def main() -> None:
     command: Callable[..., Any] = app
     try:
         command()
+    except OSError as error:
+        # wherever it came up: in tables, figures, the report, a library's own files
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        from study.errors import StorageError
+
+        sys.stderr.write(f"fmm-study: {StorageError(error.filename or 'a file', error)}\n")
+        sys.exit(2)
     except ValueError as error:
         from search_spaces import SpecError
         from study.errors import UserError

@@ -1,5 +1,6 @@
 """Commands that plan, run and check a study."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -130,14 +131,20 @@ def _drive(
     allowance = Allowance.of(**{"max_hours": None, "max_money": None, "price": None, **limits})
     checked = checked_spec(spec, override)
     workspace = workspace_of(checked, storage)
-    if not driver.run(
-        checked,
-        workspace,
-        address=address,
-        num_cpus=num_cpus,
-        tracking=tracking,
-        allowance=allowance,
-        retry_failed=retry_failed,
-    ):
+    # what stops a driver from outside (a spot notice, a batch system's time limit) is to it what Ctrl-C is
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        done = driver.run(
+            checked,
+            workspace,
+            address=address,
+            num_cpus=num_cpus,
+            tracking=tracking,
+            allowance=allowance,
+            retry_failed=retry_failed,
+        )
+    except KeyboardInterrupt:
+        done = False
+    if not done:
         typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
         raise typer.Exit(130)

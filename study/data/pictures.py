@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from study.data.files import damaged
 from study.data.parts import Split
+from study.errors import StorageError
+from study.whole import check_archive, replacing
 
 SIZE = 64
 # What Pillow raises for a file that is missing, is no image or is cut short.
@@ -63,8 +64,9 @@ def _decode(file: Path) -> Tensor:
 def _kept(path: Path, num_images: int) -> Tensor | None:
     """The images at ``path``; ``None``, so that they are decoded again, if there are none or the file is damaged."""
     try:
+        check_archive(path)
         images = torch.load(path, weights_only=True)
-    except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+    except (FileNotFoundError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
         return None
     except OSError as error:
         if error.errno != errno.EINVAL:  # torch looks for the end of a file that is cut short before its start
@@ -75,12 +77,10 @@ def _kept(path: Path, num_images: int) -> Tensor | None:
 
 
 def _keep(images: Tensor, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:  # given a path, torch would raise what says nothing of the cause
+        # given a path, torch would raise what says nothing of the cause
+        with replacing(path) as partial, partial.open("wb") as file:
             torch.save(images, file)
-        partial.replace(path)
-    except OSError as error:
+    except StorageError as error:
         if error.errno not in _NOT_KEPT:
             raise
-        partial.unlink(missing_ok=True)

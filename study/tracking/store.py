@@ -7,11 +7,9 @@ the ledger; any other is written in full under the same run id, with the same ti
 points. Of two runs with one trial key the older stays.
 """
 
-import contextlib
 import logging
 import os
 import re
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 
 from study.errors import UserError
 from study.tracking.runs import STUDY_PHASE, WantedRun
+from study.tracking.sqlite import is_missing, prepare
 
 # https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
@@ -81,7 +80,7 @@ class Store:
     """
 
     def __init__(self, uri: str, study: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
-        _prepare(uri)
+        prepare(uri, _make_schema)
         self._client = _client(uri)
         self.runs: dict[str, HeldRun] = {}
         self.study: HeldRun | None = None
@@ -99,7 +98,7 @@ class Store:
         end = held.start + round(1000 * wanted.seconds)
         # RUNNING: broken off; FAILED, and completed since: of an earlier attempt
         lacking = held.status != wanted.status
-        written = self._log(held, wanted, tags, None if lacking else _now())
+        written = self._log(held, wanted, tags, None if lacking else self._late(held, wanted))
         if lacking:
             self._client.set_terminated(held.run_id, wanted.status, end)
             held.status = wanted.status
@@ -110,13 +109,13 @@ class Store:
         if self.study is None:
             self.study = self._create(wanted.name, wanted.tags, 0)
         held = self.study
-        self._log(held, wanted, wanted.tags, _now())
+        self._log(held, wanted, wanted.tags, self._late(held, wanted))
         self._log_datasets(held, session.get("datasets", {}))
         if held.status != status:
             if status == "RUNNING":
                 self._client.update_run(held.run_id, status=status)
             else:
-                self._client.set_terminated(held.run_id, status)
+                self._client.set_terminated(held.run_id, status, max(_now(), held.start))
             held.status = status
         return held
 
@@ -193,6 +192,14 @@ class Store:
         held.metrics |= wanted.latest
         return bool(batches)
 
+    def _late(self, held: HeldRun, wanted: WantedRun) -> int:
+        """Now, or later where the clock was set back: of a metric's points MLflow takes the latest for its value."""
+        changed = [
+            name for name in wanted.metrics if held.metrics.get(name, wanted.latest[name]) != wanted.latest[name]
+        ]
+        points = [point for name in changed for point in self._client.get_metric_history(held.run_id, name)]
+        return max([_now(), *(int(point.timestamp) + 1 for point in points)])
+
     def _log_datasets(self, held: HeldRun, datasets: Mapping[str, Mapping[str, Any]]) -> None:
         import json
 
@@ -212,8 +219,7 @@ class Store:
 
 def read_runs(uri: str, study: str) -> list[HeldRun]:
     """Every run of a study as a store holds it, changing nothing; empty where there is none. Raises what MLflow raises."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
+    if is_missing(uri):
         return []
     client = _client(uri)
     experiment = client.get_experiment_by_name(study)
@@ -228,20 +234,24 @@ def fetch_files(uri: str, run_id: str, folder: str, into: Path) -> None:
 
 def study_names(uri: str) -> list[str]:
     """Names of the experiments that a store holds, changing nothing. Raises what MLflow raises."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
+    if is_missing(uri):
         return []
     return [experiment.name for experiment in _client(uri).search_experiments()]
 
 
 def _client(uri: str) -> Any:
+    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _mlflow() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    import mlflow
 
+    # what it raises is told in one line; it would also log it, with its traceback
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return mlflow
 
 
 def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
@@ -265,13 +275,11 @@ def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
             return
 
 
-def _prepare(uri: str) -> None:
-    """Give a SQLite file a write-ahead log, which stays with it: a third of the waiting, and readers block no writer."""
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
+def _make_schema(uri: str) -> None:
+    _mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, "./mlruns").engine.dispose()
 
 
 def _points(held: HeldRun, wanted: WantedRun, late: int | None) -> list[tuple[str, float, int, int]]:

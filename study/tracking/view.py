@@ -232,5 +232,6 @@ def _status(done: bool) -> str:
 def _reason(error: Exception) -> str:
     """What went wrong in a few words, without credentials: the system's own, where a connection failed."""
     text = masked(str(error)).strip()
-    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
-    return system[1] if system else (text.splitlines() or [type(error).__name__])[0][:200]
+    # or a database's driver, as SQLAlchemy gives it: (sqlite3.OperationalError) database is locked
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text) or re.search(r"\(\w+\.[\w.]+\) (.+)", text)
+    return system[1][:200] if system else (text.splitlines() or [type(error).__name__])[0][:200]
