@@ -15,6 +15,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from search_spaces import load_spec
 from study import driver
@@ -55,10 +56,11 @@ def without_ray() -> Iterator[None]:
         sys.modules |= {"study.tune": held} if held else {}
 
 
-def run_serially(spec: Path, storage: Path, **options: Any) -> bool:
-    """``fmm-study run SPEC --storage STORAGE``. Raises what it raises."""
+def run_serially(spec: Path, storage: Path, *, report: bool = True, **options: Any) -> bool:
+    """``fmm-study run SPEC --storage STORAGE``, without figures and report if not ``report``. Raises what it raises."""
     checked = load_spec(str(spec))
-    with without_ray():
+    nothing = contextlib.nullcontext() if report else mock.patch.object(driver, "build_report")
+    with without_ray(), nothing:
         return driver.run(checked, Workspace(storage / checked.name), **options)
 
 

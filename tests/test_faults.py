@@ -40,7 +40,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same study without faults."""
     storage: Path = tmp_path_factory.mktemp("calm")
-    assert run_serially(spec, storage)
+    assert run_serially(spec, storage, report=False)
     return storage
 
 
@@ -172,7 +172,7 @@ def test_damaged_files_of_replicates_are_had_again(spec: Path, calm: Path, tmp_p
         segment.write_bytes(segment.read_bytes()[: -generator.randrange(1, 60)])
         num += 1
     assert num >= 8
-    assert run_serially(spec, storage)
+    assert run_serially(spec, storage, report=False)
     assert results(storage) == results(calm)
     assert list(root.rglob("*.damaged-*"))
 
@@ -223,7 +223,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
         monkeypatch.setattr(time, "time_ns", lambda: 2 * begun - real() - start * 3600 * 10**9)
         monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
         if after is None:
-            assert run_serially(spec, storage)
+            assert run_serially(spec, storage, report=False)
         else:
             _break_off(spec, storage, after)
     monkeypatch.undo()
@@ -234,24 +234,17 @@ def test_a_clock_that_goes_backwards_changes_nothing(
 
 
 @pytest.mark.slow
-def test_the_driver_killed_at_twenty_moments(tmp_path: Path, calm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_driver_killed_at_twenty_moments(
+    spec: Path, tmp_path: Path, calm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """kill -9 of a driver that has its worker in its own process: a host that goes down. See test_storm.py for Ray's."""
-    spec = write_spec(tmp_path / "kill.yaml", blocks=3, fixed=FAKE)
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("serial.py")),
-        str(spec),
-        str(tmp_path / "killed"),
-        "20",
-        "5",
-    ]
+    program = Path(__file__).with_name("serial.py")
+    command = [sys.executable, str(program), str(spec), str(tmp_path / "killed"), "20", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    run_serially(spec, tmp_path / "calm")
-    assert results(tmp_path / "killed") == results(tmp_path / "calm") and len(results(tmp_path / "killed")) == 27
-    assert driver.check(load_spec(str(spec)), Workspace(tmp_path / "killed/kill"), tracking=None)[0] == []
+    whole(spec, tmp_path / "killed", calm)
     with capsys.disabled():
-        recovery = sorted(told["recovery"])
-        print(f"\n{len(told['held'])} kills of a driver at {told['held']} of 27 replicates: 0 lost, 0 double; to the next "  # noqa: T201
-              f"result: {recovery[0]:.1f} to {recovery[-1]:.1f} s, median {recovery[len(recovery) // 2]:.1f} s")  # fmt: skip
+        held, recovery = told["held"], sorted(told["recovery"])
+        times = f"{recovery[0]:.1f} to {recovery[-1]:.1f} s, median {recovery[len(recovery) // 2]:.1f} s"
+        print(f"\n{len(held)} kills of a driver at {held} of {PLANNED}: 0 lost, 0 double; to the next result {times}")  # noqa: T201

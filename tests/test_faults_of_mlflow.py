@@ -1,4 +1,4 @@
-"""MLflow's database locked or broken off in the making, and its values where the clock was set back."""
+"""MLflow's database locked, or broken off in the making; its values where the clock was set back. Its server has a file."""
 
 import sqlite3
 import time
