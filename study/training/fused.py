@@ -7,6 +7,7 @@ depend on how many train together. One that diverges, is pruned or ends drops ou
 waits for the device once an epoch.
 """
 
+import gc
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -123,16 +124,21 @@ class _Lanes:
         for lane in self._held:
             if lane.members == cohort:
                 return lane.epoch(epoch)
-        self._held = [lane for lane in self._held if not any(member in cohort for member in lane.members)]
+        self._keep([lane for lane in self._held if not any(member in cohort for member in lane.members)])
         lane = Lane(cohort, self._abreast, self.options)
         self._held.append(lane)
         return lane.epoch(epoch)
 
     def drop(self) -> None:
         """Let go of them, and of what a GPU holds for them."""
-        self._held.clear()
+        self._keep([])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _keep(self, lanes: list[Lane]) -> None:
+        gone, self._held = len(lanes) < len(self._held), lanes
+        if gone:
+            gc.collect()  # a lane and its graph hold each other, and the graph a step's memory
 
 
 def _fewer(num: int, fault: Exception) -> int:

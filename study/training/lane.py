@@ -79,14 +79,14 @@ class Lane:
         self._strengths = torch.tensor([each.jacobian_penalty for each in self._configs], device=self._device)
         self._loss_sum = torch.zeros(len(members), device=self._device)
         self._num_correct = torch.zeros_like(self._loss_sum)
-        self._forward: Callable[..., tuple[Tensor, Tensor]] = self._losses
+        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         if "compile" in self.options:
             torch.compiler.config.recompile_limit = _COMPILED
-            self._forward = torch.compile(self._losses, dynamic=False)
-        self._move: Callable[..., None] = self._step
+            self._compiled = torch.compile(self._losses, dynamic=False)
+        self._graph: Graphed | None = None
         if "graph" in self.options:
             changed = [self._stack.flat, self._sgd.velocity, *self._stack.buffers.values()]
-            self._move = Graphed(self._step, [*changed, self._loss_sum, self._num_correct])
+            self._graph = Graphed(self._step, [*changed, self._loss_sum, self._num_correct])
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train and evaluate for an epoch; the metrics of each member, as ``train`` has them."""
@@ -112,14 +112,14 @@ class Lane:
             if config.jacobian_penalty > 0:
                 self._penalised_step(pixels, labels, rates[step], epoch, step)
             else:
-                self._move(pixels, labels, rates[step])
+                (self._graph or self._step)(pixels, labels, rates[step])
         return {
             "train/loss": self._loss_sum.double() / steps,
             "train/accuracy": self._num_correct.double() / (steps * batch),
         }
 
     def _step(self, pixels: Tensor, labels: Tensor, rates: Tensor) -> None:
-        losses, logits = self._forward(pixels, labels)
+        losses, logits = (self._compiled or self._losses)(pixels, labels)
         self._update(losses, losses, logits, labels, rates)
 
     def _penalised_step(self, pixels: Tensor, labels: Tensor, rates: Tensor, epoch: int, step: int) -> None:
