@@ -148,9 +148,12 @@ def measure_step(
         }
     chosen, left_out, told = tuple(named), {}, {}
     steps = config.epochs * (known.num_train // min(config.batch_size, known.num_train))
-    best = timer(config, known, together, device, options=chosen)
-    best()
-    seconds = best()
+    try:
+        best = timer(config, known, together, device, options=chosen)
+        best()
+        seconds = best()
+    except Exception as error:  # noqa: BLE001  training itself will say so, with fewer at once or without the options
+        return {"options": list(named), "left_out": {"auto": f"{type(error).__name__}: {error}".splitlines()[0]}}
     told[_label(chosen)] = seconds
     for option in OPTIONS:
         why = obstacle(option, config, device)

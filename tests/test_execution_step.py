@@ -55,6 +55,12 @@ def test_options_that_make_the_step_faster_are_added_one_by_one(config_of, stepp
         assert found["left_out"]["channels_last"] == "RuntimeError: no kernel"
 
 
+def test_where_what_is_named_does_not_run_nothing_is_measured(config_of, stepped):
+    stepped |= {"bf16": RuntimeError("no bfloat16 here")}
+    found = measure_step(config_of(), dataset_facts("fake"), 1, "cpu", ["bf16"])
+    assert found == {"options": ["bf16"], "left_out": {"auto": "RuntimeError: no bfloat16 here"}}
+
+
 def test_a_long_training_is_compiled_where_that_is_faster(config_of, stepped):
     stepped |= {"compile": 0.5}
     found = measure_step(config_of(epochs=200), dataset_facts("fake"), 4, "cpu")
