@@ -76,7 +76,7 @@ class Lane:
         self._sgd = StackedSGD(self._stack, [member.optimizer for member in members])
         self._train = abreast([member.train_split for member in members])
         self._val = abreast([member.val_split for member in members])
-        self._strengths = torch.tensor([each.jacobian_penalty for each in self._configs], device=self._device)
+        self._strengths = self._stack.flat.new_tensor([each.jacobian_penalty for each in self._configs])
         self._loss_sum = torch.zeros(len(members), device=self._device)
         self._num_correct = torch.zeros_like(self._loss_sum)
         self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
