@@ -22,7 +22,7 @@ import torch
 from benchmarks.common import hardware, result, spread, versions
 from study.config import TrialConfig
 from study.data.facts import Facts
-from study.execution import timer
+from study.timing import timer
 
 SIZES = (1, 2, 4, 8, 16)
 # network, depth, width

@@ -1,6 +1,7 @@
 """https://arxiv.org/abs/2102.02344 (HFTA): do replicates that train together end where those trained alone end?
 
     python -m benchmarks.fusion_agreement
+    python -m benchmarks.fusion_agreement --group 1 --step channels_last bf16    # options of the step, one by one
 
 The same replicates of digits (depth 8, width 8, batch 128, 6 epochs), once in groups of eight and once one by one. They start
 equal and part by rounding, which training amplifies; so the ends are compared as pairs: mean difference, its standard
@@ -19,9 +20,9 @@ from study.data import load_dataset, split
 from study.data.together import Together
 from study.models import build_network
 from study.training import Trained, train
-from study.training.fused import Ended, Member, train_together
-
-GROUP = 8
+from study.training.fused import Ended, train_together
+from study.training.lane import Member
+from study.training.options import OPTIONS
 
 
 def member(config: TrialConfig) -> Member:
@@ -45,6 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicates", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--group", type=int, default=8, help="how many train together")
+    parser.add_argument("--step", nargs="*", default=[], choices=list(OPTIONS), help="options of their step")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print("| merge | outcome | alone: mean (sd) | together - alone: mean (sd) | t | first epoch's loss, relative |")
@@ -59,8 +62,9 @@ def main() -> None:
             for seed in range(given.replicates)
         ]  # fmt: skip
         together: list[Trained] = []
-        for start in range(0, len(configs), GROUP):
-            events = train_together([member(config) for config in configs[start : start + GROUP]], Together)
+        for start in range(0, len(configs), given.group):
+            members = [member(config) for config in configs[start : start + given.group]]
+            events = train_together(members, Together, options=given.step)
             ended = {event.index: event.outcome for event in events if isinstance(event, Ended)}
             together += [outcome for _, outcome in sorted(ended.items()) if isinstance(outcome, Trained)]
         by_themselves = [alone(config) for config in configs]
@@ -77,7 +81,15 @@ def main() -> None:
             print(f"| {merge} | {name} | {row} | {first:.1e} |", flush=True)
             if name == "val/accuracy":
                 ratios.append(round(statistics.stdev(ends) / max(deviation, 1e-9), 2))
-    print(result("fusion_agreement", ratios, 1.0, packages=("torch",), more={"replicates": given.replicates}))
+    print(
+        result(
+            "fusion_agreement",
+            ratios,
+            1.0,
+            packages=("torch",),
+            more={"replicates": given.replicates, "group": given.group, "step": given.step},
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -86,6 +86,9 @@ class Resources(Strict):
 
     ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result.
     Not by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
+
+    ``step``: options of the training step; ``plain``, the default, has none, ``auto`` those that are measured to be faster,
+    beside what is named. ``bf16`` is had by name alone, for it changes more than last digits.
     """
 
     cpus: float = Field(default=1, gt=0)
@@ -93,6 +96,18 @@ class Resources(Strict):
     group: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
     fuse: Literal["auto", "never", "always"] = "never"
+    step: list[Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]] = []
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _one_word(cls, step: Any) -> Any:
+        return {"plain": [], "auto": ["auto"]}.get(step, step) if isinstance(step, str) else step
+
+    @model_validator(mode="after")
+    def _graphs_need_a_gpu(self) -> "Resources":
+        if "graph" in self.step and not self.gpus:
+            raise ValueError("step: 'graph' needs a GPU, and gpus=0")
+        return self
 
     @field_validator("gpus")
     @classmethod

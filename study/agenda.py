@@ -17,7 +17,7 @@ from study.ledger import Contents
 from study.plan import Cell, Plan
 from study.schema import Phase, ReplicateRecord
 from study.smoothness import on_validation
-from study.task import Task
+from study.task import Execution, Task
 
 # From what the ledger holds after so many blocks: names of the cells that go on.
 GoOn = Callable[[Contents, int], Iterable[str]]
@@ -30,8 +30,8 @@ ALL_CELLS = "*"
 class Agenda:
     """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead.
 
-    ``together``: by cell, how many of its replicates train as one network (one, if not given). ``go_on`` says which cells a
-    sequential study needs after a look; without it there is nothing after the first.
+    ``execution``: by cell, how its replicates train (one by one, by the plain step, if not given). ``go_on`` says which
+    cells a sequential study needs after a look; without it there is nothing after the first.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Agenda:
         contents: Contents,
         *,
         retry_failed: bool = False,
-        together: Mapping[str, int] | None = None,
+        execution: Mapping[str, Execution] | None = None,
         go_on: GoOn | None = None,
     ) -> None:
         self.plan = plan
-        self._together = together or {}
+        self._execution = execution or {}
         self.contents = contents
         self._go_on = go_on
         self._num_looks = 1
@@ -83,7 +83,7 @@ class Agenda:
             if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
-        return [dataclasses.replace(task, together=self._together.get(task.cell, 1)) for task in group]
+        return [dataclasses.replace(task, **vars(self._execution.get(task.cell, Execution()))) for task in group]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): the members of a group, trained together ahead of everything else.
+"""https://arxiv.org/abs/2102.02344 (HFTA): members that train together, or by a step with options, do so ahead.
 
 Each member's training lies in its own ``state.pt``, as if it had been trained alone; ``study.trial`` then finds it at its
 end, evaluates, keeps and measures. So a kill in between, or a worker that does not fuse, changes nothing but last digits.
@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-from study.attempts import Attempts
+from study.attempts import MAX_LOSSES, Attempts
 from study.data import Splits, load_dataset
 from study.data.together import Together
 from study.measurement import look_of
 from study.models import build_network
 from study.task import Task
 from study.training import Progress
-from study.training.fused import Member, fused_with, train_together
+from study.training.fused import fused_with, train_together
+from study.training.lane import Member
 
 # A dataset, the seed of a split and a device, to the splits there.
 Source = Callable[[str, int, str], Splits]
@@ -29,24 +30,29 @@ def train_ahead(
 ) -> Iterator[Progress]:
     """Train those of ``tasks`` that are to train together and can, ``Task.together`` as one network; yields progress.
 
-    Raises nothing: what a member cannot do, it says when it is run for itself.
+    Those whose step has options too, if need be one after another. Raises nothing: what a member cannot do, it says when
+    it is run for itself, with the plain step.
     """
     groups: dict[tuple[object, ...], list[Task]] = {}
     for task in tasks:
         folder = _folder(task, storage)
         trained = any((folder / name).exists() for name in ("outcome.json", "final.pt"))
-        if task.together > 1 and not trained and not attempts.losses(folder):
-            groups.setdefault((task.together, *fused_with(task.config)), []).append(task)
+        losses = attempts.losses(folder)
+        alone = task.together == 1 or losses > 0
+        if trained or losses > MAX_LOSSES or (alone and not task.step):
+            continue
+        apart = (task.config.trial_key,) if alone else ()
+        groups.setdefault((task.together, task.step, *apart, *fused_with(task.config)), []).append(task)
     for group in groups.values():
-        members = []
-        for task in group if len(group) > 1 else ():
+        members, first = [], group[0]
+        for task in group if len(group) > 1 or first.step else ():
             with contextlib.suppress(Exception):
                 members.append(_member(task, _folder(task, storage), device, splits))
-        if len(members) > 1:
+        if len(members) > 1 or (members and first.step):
             folders = [_folder(task, storage) for task in group]
             for folder in folders:
                 attempts.begin(folder)
-            for event in train_together(members, Together, at_once=group[0].together):
+            for event in train_together(members, Together, at_once=first.together, options=first.step):
                 if isinstance(event, Progress):
                     for folder in folders:
                         attempts.forget(folder)

@@ -20,7 +20,7 @@ from study.agenda import Agenda
 from study.allowance import Allowance, Purse
 from study.audit import audit
 from study.console import open_console, say
-from study.execution import frozen_groups
+from study.execution import frozen_execution
 from study.ledger import Contents, Ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
@@ -29,6 +29,7 @@ from study.provenance import note_session, session_tags
 from study.recorded import Recorded, held_by, in_folder, in_store
 from study.registration import note_confirm, register
 from study.schema import Record
+from study.task import Execution
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
 from study.tracking.reading import with_changes
@@ -65,8 +66,8 @@ def run(
             _collect(ledger, workspace.root)
             register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            together = frozen_groups(plan, workspace.root, started=bool(contents.replicates))
-            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, together=together)
+            execution = frozen_execution(plan, workspace.root, started=bool(contents.replicates))
+            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, execution=execution)
             purse = Purse(allowance or Allowance(), spec.resources, contents)
             if not agenda.done:
                 sources = plugin_sources(spec.plugins)
@@ -206,7 +207,7 @@ def _agenda(
     workspace: Workspace,
     *,
     retry_failed: bool = False,
-    together: Mapping[str, int] | None = None,
+    execution: Mapping[str, Execution] | None = None,
 ) -> Agenda:
     """What is left to run; in a sequential study as the looks at what is there say."""
 
@@ -215,7 +216,7 @@ def _agenda(
         return [name for name, num in course.further.items() if num > num_blocks] if course else []
 
     looking = go_on if plan.spec.sequential else None
-    return Agenda(plan, contents, retry_failed=retry_failed, together=together, go_on=looking)
+    return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looking)
 
 
 def _warner(console: Console) -> Callable[[str], None]:

@@ -1,16 +1,16 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): how many replicates of a cell train as one, measured once and then frozen.
+"""https://arxiv.org/abs/2102.02344 (HFTA): how replicates of a cell train, measured once and then frozen.
 
-Whether replicates gain by training together depends on the network, its data, the batch and the device, so it is measured:
-serial steps and fused ones in turn, on random pixels, once for each network, size and batch of a study (operators and
-attention are taken to gain alike). ``execution.json`` beside the ledger keeps what was found; it is never measured again,
-because last digits depend on it. A study whose results are older than this choice goes on as it began, one by one.
+Whether replicates gain by training together, or by a training step with options (``study.training.options``), depends on the
+network, its data, the batch and the device, so it is measured: serial steps and others in turn, on random pixels, once for
+each network, size and batch of a study (operators and attention are taken to gain alike). ``execution.json`` beside the
+ledger keeps what was found; it is never measured again, because last digits depend on it. A study whose results are older
+than this choice goes on as it began, one by one and by the plain step.
 """
 
 import dataclasses
 import json
-import statistics
-import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,28 @@ import torch
 
 from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
-from study.data.parts import Split
-from study.data.together import Together
-from study.models import build_network
 from study.plan import Cell, Plan
-from study.seeding import derive_seed
-from study.training.fused import Lane, Member, out_of_memory
-from study.training.loop import train_epoch
+from study.task import Execution
+from study.timing import FEW_IMAGES, medians, timer
+from study.training.fused import out_of_memory
+from study.training.options import OPTIONS, obstacle
 from study.whole import read_json, write_text
 
 FILE = "execution.json"
-# A fused group must be this much faster than the same trainings one by one.
+# A fused group, or an option of the step, must make the same trainings this much faster.
 WORTHWHILE = 1.1
-# Steps in one timing, and timings of each size.
-_STEPS, _TIMED = 2, 3
 # A serial step of more than this many seconds, of few images, is not worth measuring: the device is busy as it is.
 _SLOW_STEP = 0.3
-_FEW_IMAGES = 4
+# Compiling takes up to a minute in each process and network: for trainings of fewer seconds it is not tried.
+_WORTH_COMPILING = 300.0
 
 
-def frozen_groups(plan: Plan, folder: Path, *, started: bool) -> dict[str, int]:
-    """For every cell of ``plan``, how many of its replicates train together (1: one by one).
+def frozen_execution(plan: Plan, folder: Path, *, started: bool) -> dict[str, Execution]:
+    """For every cell of ``plan``, how many of its replicates train together (1: one by one), and by what step.
 
     Read from ``folder``; what is not there yet is decided now and written. ``started``: whether the study has results.
-    Cost: some seconds for each network, where ``resources.fuse`` is ``auto``.
+    Cost: some seconds for each network, where ``resources.fuse`` is ``auto`` or ``resources.step`` holds it; warns of an
+    option that was asked for and cannot be had.
     """
     path = folder / FILE
     held: dict[str, Any] | None = read_json(path)
@@ -52,30 +50,61 @@ def frozen_groups(plan: Plan, folder: Path, *, started: bool) -> dict[str, int]:
             chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured)
     if chosen != before:
         write_text(path, json.dumps(chosen, indent=2) + "\n")
-    return {cell.name: chosen[cell.name]["together"] for cell in plan.cells}
+    # a file that is older than the step's options says nothing of them: the step was plain
+    return {
+        cell.name: Execution(
+            together=chosen[cell.name]["together"], step=tuple(chosen[cell.name].get("step", {}).get("options", ()))
+        )
+        for cell in plan.cells
+    }
 
 
 def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
-    resources = plan.spec.resources
-    device = "cuda" if resources.gpus else "cpu"
-    # a group holds members of different blocks, or all replicates of one
-    most = min(resources.group, max(plan.spec.blocks, plan.spec.replicates))
-    if resources.fuse == "always":
-        return {"together": most}
-    # a driver without a GPU cannot tell for one
-    if resources.fuse == "never" or most == 1 or (resources.gpus and not torch.cuda.is_available()):
-        return {"together": 1}
     nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
     config = plan.confirm_config(cell, 0, 0, nuisance)
     like = (config.network, config.depth, config.width, config.dataset, config.batch_size, config.jacobian_penalty > 0)
     if like not in measured:
         threads = torch.get_num_threads()
-        torch.set_num_threads(resources.threads)
+        torch.set_num_threads(plan.spec.resources.threads)
         try:
-            measured[like] = measure_groups(config, dataset_facts(config.dataset), most, device)
+            measured[like] = _group(plan, config)
+            if plan.spec.resources.step:
+                measured[like]["step"] = _step(plan, config, measured[like]["together"])
         finally:
             torch.set_num_threads(threads)
     return measured[like]
+
+
+def _group(plan: Plan, config: TrialConfig) -> dict[str, Any]:
+    resources = plan.spec.resources
+    # a group holds members of different blocks, or all replicates of one
+    most = min(resources.group, max(plan.spec.blocks, plan.spec.replicates))
+    if resources.fuse == "always":
+        return {"together": most}
+    if resources.fuse == "never" or most == 1 or _unknowable(plan):
+        return {"together": 1}
+    return measure_groups(config, dataset_facts(config.dataset), most, _device(plan))
+
+
+def _step(plan: Plan, config: TrialConfig, together: int) -> dict[str, Any]:
+    device, asked = _device(plan), plan.spec.resources.step
+    named = [option for option in OPTIONS if option in asked]
+    absent = {} if _unknowable(plan) else {option: why for option in named if (why := obstacle(option, config, device))}
+    for option, why in absent.items():
+        warnings.warn(f"resources.step: {option!r} is left out: {why}", stacklevel=2)
+    named = [option for option in named if option not in absent]
+    if "auto" not in asked or _unknowable(plan):
+        return {"options": named, "left_out": absent}
+    return measure_step(config, dataset_facts(config.dataset), together, device, named)
+
+
+def _device(plan: Plan) -> str:
+    return "cuda" if plan.spec.resources.gpus else "cpu"
+
+
+def _unknowable(plan: Plan) -> bool:
+    """A driver without a GPU cannot tell for one."""
+    return bool(plan.spec.resources.gpus) and not torch.cuda.is_available()
 
 
 def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -> dict[str, Any]:
@@ -93,17 +122,74 @@ def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -
             if not out_of_memory(error) and size == 1:
                 raise
             break
-    times: dict[int, list[float]] = {size: [] for size in timers}
-    for _ in range(_TIMED):
-        for size, seconds in timers.items():
-            times[size].append(seconds())
-    medians = {size: statistics.median(found) for size, found in times.items()}
-    best = min(medians, key=lambda size: medians[size])
+    found = medians(timers)
+    best = min(found, key=lambda size: found[size])
     return {
-        "together": best if medians[1] >= WORTHWHILE * medians[best] else 1,
-        "milliseconds": {str(size): round(1000 * seconds, 3) for size, seconds in medians.items()},
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "together": best if found[1] >= WORTHWHILE * found[best] else 1,
+        "milliseconds": {str(size): round(1000 * seconds, 3) for size, seconds in found.items()},
+        "device": _name(device),
     }
+
+
+def measure_step(
+    config: TrialConfig, known: Facts, together: int, device: str, named: Sequence[str] = ()
+) -> dict[str, Any]:
+    """``options`` of the step, ``named`` and what makes it faster, added one by one, for ``together`` replicates.
+
+    ``milliseconds`` a replicate-step with the options tried, ``+`` between them; ``left_out`` says why others were not.
+    Every option is beside the best so far, timed in turn, and stays where it makes the step ``WORTHWHILE`` faster.
+    bfloat16 is timed in the end, and not chosen: it changes more than last digits.
+    """
+    if few_images_are_slow(config, known, device):
+        return {
+            "options": list(named),
+            "left_out": {"auto": f"a step of {FEW_IMAGES} images takes over {_SLOW_STEP} s"},
+        }
+    chosen, left_out, told = tuple(named), {}, {}
+    steps = config.epochs * (known.num_train // min(config.batch_size, known.num_train))
+    try:
+        best = timer(config, known, together, device, options=chosen)
+        best()
+        seconds = best()
+    except Exception as error:  # noqa: BLE001  training itself will say so, with fewer at once or without the options
+        return {"options": list(named), "left_out": {"auto": f"{type(error).__name__}: {error}".splitlines()[0]}}
+    told[_label(chosen)] = seconds
+    for option in OPTIONS:
+        why = obstacle(option, config, device)
+        if option == "compile" and not why and steps * seconds < _WORTH_COMPILING:
+            why = f"a training takes {steps * seconds:.3g} s, which compiling would not pay back"
+        if option in chosen or (option == "fused" and together > 1):
+            continue
+        if why:
+            left_out[option] = why
+            continue
+        more = (*chosen, option)
+        try:
+            tried = timer(config, known, together, device, options=more)
+            tried()
+            found = medians({"best": best, "tried": tried})
+        except Exception as error:  # noqa: BLE001  what a device or a network does not bear is left out
+            left_out[option] = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        told[_label(chosen)], told[_label(more)] = found["best"], found["tried"]
+        if option == "bf16":
+            left_out[option] = "it changes more than last digits: name it in resources.step where that is wanted"
+        elif found["best"] >= WORTHWHILE * found["tried"]:
+            chosen, best, seconds = more, tried, found["tried"]
+    return {
+        "options": list(chosen),
+        "milliseconds": {label: round(1000 * value, 3) for label, value in told.items()},
+        "left_out": left_out,
+        "device": _name(device),
+    }
+
+
+def _label(options: Sequence[str]) -> str:
+    return "+".join(options) or "plain"
+
+
+def _name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def sizes(group: int) -> list[int]:
@@ -113,43 +199,5 @@ def sizes(group: int) -> list[int]:
 
 def few_images_are_slow(config: TrialConfig, known: Facts, device: str) -> bool:
     """Whether a step of a few images alone keeps the device busy for long."""
-    few = timer(dataclasses.replace(config, batch_size=_FEW_IMAGES), known, 1, device, steps=1)
+    few = timer(dataclasses.replace(config, batch_size=FEW_IMAGES), known, 1, device, steps=1)
     return few() > _SLOW_STEP
-
-
-def timer(config: TrialConfig, known: Facts, size: int, device: str, steps: int = _STEPS) -> Callable[[], float]:
-    """A function that trains ``size`` replicates of ``config`` for some steps, and returns seconds a replicate and step.
-
-    Seconds of processor time on one thread of a CPU, else of the clock; from the second call on, when what is made once is
-    made. ``size`` 1 is training alone, as it is without fusion.
-    """
-    batch = min(config.batch_size, known.num_train)
-    members = _members(config, known, size, device, batch * steps)
-    lane = Lane(members, Together) if size > 1 else None
-    # of one thread's own time: what else runs on the machine does not count, and will be another thing tomorrow
-    clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-
-    def seconds() -> float:
-        started = clock()
-        if lane:
-            lane.train(0)["train/loss"].tolist()  # waits for the device
-        else:
-            one = members[0]
-            train_epoch(one.model, one.optimizer, one.train_split, one.config, 0)
-        return (clock() - started) / (size * steps)
-
-    return seconds
-
-
-def _members(config: TrialConfig, known: Facts, size: int, device: str, num_images: int) -> list[Member]:
-    """Replicates that share random pixels; a small rate keeps them from diverging, which would be another speed."""
-    generator = torch.Generator().manual_seed(derive_seed("execution", num_images))
-    images = torch.randint(256, (num_images, *known.image_shape), generator=generator, dtype=torch.uint8)
-    split = Split(images=images, labels=torch.arange(num_images) % known.num_classes).to(torch.device(device))
-    middle = (0.5,) * known.image_shape[0]
-    members = []
-    for seed in range(size):
-        one = dataclasses.replace(config, seed=seed, lr=1e-4)
-        model = build_network(one, num_classes=known.num_classes, mean=middle, deviation=middle).to(device)
-        members.append(Member(model=model, train_split=split, val_split=split, config=one, checkpoint=None))
-    return members

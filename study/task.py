@@ -7,7 +7,15 @@ from typing import Any
 from study.config import TrialConfig
 from study.schema import Phase
 
-_TUPLES = ("boundary", "keep_samples")
+_TUPLES = ("boundary", "keep_samples", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How replicates of a cell train: fields of ``Task``, frozen in a study, for they change last digits."""
+
+    together: int = 1
+    step: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +23,8 @@ class Task:
     """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
 
     Of those in ``keep_samples`` single values are kept. ``during`` are measured every ``every`` epochs of training.
-    ``together``: how many members of its group may train as one network.
+    ``together``: how many members of its group may train as one network. ``step``: options of the training step
+    (``study.training.options``); none is the plain one.
     """
 
     config: TrialConfig
@@ -32,6 +41,7 @@ class Task:
     defaulted: bool = False
     checkpoints: str = "none"
     together: int = 1
+    step: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""

@@ -159,7 +159,12 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
     if task.phase != "search" and trained.stopped != "diverged":
         with reestimated_batchnorm(model, held.pixels(), config.batch_size):
             measured |= metrics("_bn_reestimated")
-    if trained.best:
+    if trained.best and trained.best_epoch == trained.epoch:
+        # the same weights: what has been measured of them
+        measured |= {
+            f"{part}/{name}_best": measured[f"{part}/{name}"] for part in seen for name in ("accuracy", "loss")
+        }
+    elif trained.best:
         final = {name: value.clone() for name, value in model.state_dict().items()}
         model.load_state_dict(trained.best)
         measured |= metrics("_best")

@@ -8,16 +8,22 @@ import torch
 
 import study.ahead
 import study.execution as module
+import study.measurement
 from study.agenda import Agenda
 from study.data.facts import dataset_facts
-from study.execution import FILE, frozen_groups, measure_groups, sizes, timer
+from study.execution import FILE, frozen_execution, measure_groups, sizes
 from study.ledger import Contents
 from study.plan import make_plan
-from study.task import Task
+from study.task import Execution, Task
+from study.timing import FEW_IMAGES, timer
 from study.training import Progress, load_checkpoint
 from study.trial import run_group
 
 torch.set_num_threads(1)
+
+
+def frozen_groups(plan, folder, *, started):
+    return {name: found.together for name, found in frozen_execution(plan, folder, started=started).items()}
 
 
 @pytest.fixture
@@ -33,9 +39,9 @@ def timed(monkeypatch):
     """Made-up times by group size, of every network; counts how often a size is set up."""
     given, asked = {"times": {1: 1.0, 2: 0.9, 4: 0.5}}, []
 
-    def timer(config, known, size, device, steps=2):
+    def timer(config, known, size, device, steps=2, options=()):
         asked.append(size)
-        if config.batch_size == module._FEW_IMAGES:
+        if config.batch_size == FEW_IMAGES:
             return lambda: given.get("few", 0.0)
         if isinstance(given["times"][size], Exception):
             raise given["times"][size]
@@ -110,10 +116,15 @@ def test_sizes_up_to_a_group():
 
 
 def test_tasks_say_how_many_train_together(plan_of):
-    agenda = Agenda(plan_of(factors={"merge": ["add", "mul"]}), Contents(), together={"fake/d8/add": 3})
+    agenda = Agenda(
+        plan_of(factors={"merge": ["add", "mul"]}),
+        Contents(),
+        execution={"fake/d8/add": Execution(together=3, step=("fused",))},
+    )
     handed = {task.cell: task for _ in range(4) for task in agenda.next_group()}
     assert {cell: task.together for cell, task in handed.items()} == {"fake/d8/add": 3, "fake/d8/mul": 1}
     task = handed["fake/d8/add"]
+    assert task.step == ("fused",) and handed["fake/d8/mul"].step == ()
     assert Task.from_plain(json.loads(json.dumps(task.to_plain()))) == task
 
 
@@ -165,6 +176,40 @@ def test_records_of_a_fused_group_are_those_of_its_members(tmp_path, tasks_of):
     alike(together, records(tasks, tmp_path / "b", 1))
     assert together[0][0]["resumed_from"] == 0 and together[0][0]["train_seconds"] > 0
     assert not list(tmp_path.rglob("state.pt"))
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_records_of_a_step_with_options_are_those_of_the_plain_one(tmp_path, tasks_of, monkeypatch, together):
+    seen, train = [], study.ahead.train_together
+
+    def watched(members, *given, **named):
+        seen.append((len(members), named["at_once"], named["options"]))
+        return train(members, *given, **named)
+
+    monkeypatch.setattr(study.ahead, "train_together", watched)
+    tasks = [dataclasses.replace(task, step=("channels_last",)) for task in tasks_of()]
+    alike(records(tasks, tmp_path / "a", together), records(tasks_of(), tmp_path / "b", 1))
+    assert seen == ([(1, 1, ("channels_last",))] * 3 if together == 1 else [(3, 3, ("channels_last",))])
+
+
+@pytest.mark.parametrize(("faults", "completed"), [(1, [True, True]), (9, [False, True])])
+def test_memory_that_a_look_lacks_is_its_own_members_matter(tmp_path, tasks_of, monkeypatch, faults, completed):
+    """Once, the group's memory is given up for it; if that does not do, the member has failed, and no other."""
+    settings = {"input_jacobian": {"num_samples": 8, "split": "val"}}
+    tasks = [dataclasses.replace(task, during=settings, every=2) for task in tasks_of()[:2]]
+    look, left = study.measurement.measure_during, [faults]
+
+    def full(task, *given):
+        if task.block == 0 and left[0] > 0:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("full")
+        return look(task, *given)
+
+    monkeypatch.setattr(study.measurement, "measure_during", full)
+    found = records(tasks, tmp_path, 2)
+    assert [record["state"] == "completed" for record, *_ in found] == completed
+    assert all(record["state"] == "completed" or "OutOfMemoryError" in record["reason"] for record, *_ in found)
+    assert [point["epoch"] for point in found[1][0]["trajectory"]] == [2, 3]
 
 
 def test_progress_of_a_fused_group_is_told_once(tmp_path, tasks_of):

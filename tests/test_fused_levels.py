@@ -10,7 +10,8 @@ from study.data.together import Together
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 from study.training import train
-from study.training.fused import Ended, Member, train_together
+from study.training.fused import Ended, train_together
+from study.training.lane import Member
 from study.training.stack import obstacle
 
 torch.set_num_threads(1)

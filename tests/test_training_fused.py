@@ -11,12 +11,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import study.training.fused as module
+import study.training.lane as lane_module
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.together import Together
 from study.models import build_network
 from study.training import Progress, load_checkpoint, train
-from study.training.fused import Ended, Member, fused_with, train_together
+from study.training.fused import Ended, fused_with, train_together
+from study.training.lane import Member
 from study.training.stack import obstacle
 from study.training.stacked_sgd import StackedSGD
 
@@ -121,9 +123,9 @@ def test_one_that_drops_out_does_not_touch_the_others(how):
     seen = []
     built = module.Lane.__init__
 
-    def watched(self, chosen, abreast):
+    def watched(self, chosen, *given):
         seen.append(len(chosen))
-        built(self, chosen, abreast)
+        built(self, chosen, *given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.Lane, "__init__", watched)
@@ -159,7 +161,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_weights(tmp_path, told):
 
 def test_killed_between_two_checkpoints_those_behind_catch_up(tmp_path, monkeypatch):
     whole, _ = run(CONFIGS)
-    save, left = module.save_checkpoint, [6]
+    save, left = lane_module.save_checkpoint, [6]
 
     def killed(state, path):
         left[0] -= 1
@@ -168,7 +170,7 @@ def test_killed_between_two_checkpoints_those_behind_catch_up(tmp_path, monkeypa
         save(state, path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "save_checkpoint", killed)
+        patch.setattr(lane_module, "save_checkpoint", killed)
         run(CONFIGS, tmp_path)
     assert [load_checkpoint(tmp_path / f"{seed}.pt")["epoch"] for seed in range(4)] == [2, 2, 1, 1]
     members, ended = run(CONFIGS, tmp_path)

@@ -8,7 +8,7 @@ import study.data.together as together_module
 from study.data import load_dataset, split
 from study.data.together import Together
 from study.registry import AUGMENTATIONS
-from study.training.fused import cross_entropies
+from study.training.lane import cross_entropies
 from study.training.stack import Stack
 from study.training.stacked_sgd import StackedSGD
 

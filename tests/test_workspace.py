@@ -138,6 +138,7 @@ REFUSED = [
     ({"scheduler": {"name": "median"}}, ["scheduler.name was 'none', now 'median'"]),
     ({"resources": {"group": 4}}, ["resources.group was 1, now 4"]),
     ({"resources": {"threads": 2}}, ["resources.threads was 1, now 2"]),
+    ({"resources": {"step": "auto"}}, ["resources.step was [], now ['auto']"]),
     ({"factors": {"merge": ["add"]}}, ["cell {'merge': 'mul'}"]),
     ({"factors": {"merge": MERGES, "schedule": ["cosine"]}}, ["cell {'merge': 'add'}"]),
 ]  # fmt: skip

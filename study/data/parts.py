@@ -109,7 +109,7 @@ class Split:
 
     def epoch(self, order: Tensor, size: int, augment: str = "none", seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """As ``Part`` says. All that augmentation draws goes to the device once, at the start."""
-        order = order.to(self.labels.device)
+        order = order.to(self.labels.device, non_blocking=True)
         change = self._augmented(len(order), augment, seed)
         for start in range(0, len(order) - size + 1, size):
             at = slice(start, start + size)
@@ -120,7 +120,7 @@ class Split:
             return lambda at: None
         chosen = AUGMENTATIONS[augment].build()
         generator = torch.Generator().manual_seed(seed)
-        drawn = chosen.draw(num, self.image_shape[1:], generator).to(self.labels.device)
+        drawn = chosen.draw(num, self.image_shape[1:], generator).to(self.labels.device, non_blocking=True)
         return lambda at: lambda images: chosen.apply(images, drawn[at])
 
     def held(self) -> "Split":

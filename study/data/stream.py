@@ -66,7 +66,7 @@ class StreamedSplit:
         """As ``Part`` says; the p-th image is augmented from hash(``seed``, p)."""
         chosen: Augmentation = AUGMENTATIONS[augment].build()
         order = order[: len(order) // size * size]
-        labels = torch.split(self.labels[order.to(self.labels.device)], size)
+        labels = torch.split(self.labels[order.to(self.labels.device, non_blocking=True)], size)
         for images, batch_labels in zip(self._decoded(order, size, chosen, seed), labels, strict=True):
             yield self._floats(images), batch_labels
 

@@ -63,8 +63,9 @@ def _gathered(
     if augment != "none":
         chosen = AUGMENTATIONS[augment].build()
         generators = (torch.Generator().manual_seed(seed) for seed in seeds)
-        drawn = torch.stack([chosen.draw(orders.shape[1], first.image_shape[1:], g) for g in generators]).to(device)
-    orders = orders.to(device)
+        drawn = torch.stack([chosen.draw(orders.shape[1], first.image_shape[1:], g) for g in generators])
+        drawn = drawn.to(device, non_blocking=True)
+    orders = orders.to(device, non_blocking=True)
     ahead = max(1, AHEAD // (len(splits) * size * math.prod(first.image_shape))) * size
     for start in range(0, num, ahead):
         at = slice(start, min(start + ahead, num))

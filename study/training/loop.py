@@ -151,6 +151,16 @@ def train_epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
 ) -> dict[str, float]:
     """One pass in batches of equal size (a short last one is left out; the next epoch's order differs)."""
+    batch = min(config.batch_size, len(split))
+    steps = len(split) // batch
+    loss_sum, num_correct = train_steps(model, optimizer, split, config, epoch)
+    return {"train/loss": float(loss_sum) / steps, "train/accuracy": float(num_correct) / (steps * batch)}
+
+
+def train_steps(
+    model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """The steps of ``train_epoch``: sum of the losses and number of correct images, on the device, which is not waited for."""
     model.train()
     batch = min(config.batch_size, len(split))
     steps = len(split) // batch
@@ -169,14 +179,14 @@ def train_epoch(
         logits = model(pixels.requires_grad_(config.jacobian_penalty > 0))
         objective = loss = functional.cross_entropy(logits, labels)
         if config.jacobian_penalty > 0:
-            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step).to(logits)
+            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step).to(logits, non_blocking=True)
             objective = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
         optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()
-    return {"train/loss": float(loss_sum) / steps, "train/accuracy": float(num_correct) / (steps * batch)}
+    return loss_sum, num_correct
 
 
 def _stop(metrics: dict[str, float], epoch: int, config: TrialConfig, split: Any) -> str:

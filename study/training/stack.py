@@ -6,7 +6,7 @@ a linear layer a batched product; nothing of one replicate enters another, so Na
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -20,27 +20,31 @@ class Stack:
     """The state of R networks of one structure and mode, copied at the start and handed back by ``hand_back``.
 
     ``flat`` holds all trained parameters in one vector, each parameter's R replicates in a row; ``params`` (R, ...) are
-    views of it, leaves of autograd. ``owner`` says which replicate each value of ``flat`` belongs to. Raises ``ValueError``
-    for a network that cannot be stacked (see ``obstacle``).
+    views of it, leaves of autograd. ``owner`` says which replicate each value of ``flat`` belongs to. ``channels_last``:
+    convolutions' weights and images lie in memory with the channels innermost. Raises ``ValueError`` for a network that
+    cannot be stacked (see ``obstacle``).
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
+    def __init__(self, models: Sequence[nn.Module], *, channels_last: bool = False) -> None:
         if reason := obstacle(models[0]):
             raise ValueError(reason)
-        self.models = list(models)
+        self.models, self._channels_last = list(models), channels_last
         stacked, self.buffers = stack_module_state(self.models)
         trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
         self._fixed = {name: value for name, value in stacked.items() if name not in trained}
         chosen = {name: value.detach() for name, value in stacked.items() if name in trained}
-        self.flat = torch.cat([value.flatten() for value in chosen.values()])
-        sizes = [value.numel() for value in chosen.values()]
-        pieces = torch.split(self.flat, sizes)
-        shapes = zip(chosen.items(), pieces, strict=True)
-        self.params = {name: piece.view_as(value).detach().requires_grad_() for (name, value), piece in shapes}
+        self._shapes = {name: self._inward(value).shape for name, value in chosen.items()}
+        self.flat = self.flattened(chosen.values())
+        self.params = {name: piece.detach().requires_grad_() for name, piece in self.pieces(self.flat).items()}
         rows = torch.arange(len(models), device=self.flat.device)
-        self.owner = torch.cat([rows.repeat_interleave(size // len(models)) for size in sizes])
-        # without values of its own: those of the replicates are put in its place
-        self._structure = copy.deepcopy(models[0]).to("meta")
+        self.owner = torch.cat([rows.repeat_interleave(shape[1:].numel()) for shape in self._shapes.values()])
+        self._structure = copy.deepcopy(models[0])
+        if len(models) == 1:
+            self._leaves = self._owned()
+        else:
+            # without values of its own: those of the replicates are put in its place
+            self._structure.to("meta")
+            self._leaves = list(self.params.values())
         self._drawing = {name: copy.deepcopy(module).cpu() for name, module in _drawing(models[0])}
 
     def __len__(self) -> int:
@@ -49,13 +53,52 @@ class Stack:
     def __call__(self, pixels: Tensor, *, training: bool) -> Tensor:
         """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers move on."""
         self._structure.train(training)
+        if self._channels_last:
+            pixels = _outward(self._inward(pixels))
 
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             logits: Tensor = functional_call(self._structure, (params, buffers), (x,))
             return logits
 
+        if len(self) == 1:
+            single: Tensor = self._structure(pixels.squeeze(0)).unsqueeze(0)
+            return single
         logits: Tensor = vmap(one)({**self.params, **self._fixed}, self.buffers, pixels)
         return logits
+
+    def _owned(self) -> list[Tensor]:
+        """Of a single replicate: its network has the views for its own, and is called as it is."""
+        leaves: list[Tensor] = []
+        for name, value in self.params.items():
+            parameter = self._structure.get_parameter(name)
+            parameter.data = value.detach().squeeze(0)
+            leaves.append(parameter)
+        for name, value in self.buffers.items():
+            prefix, _, leaf = name.rpartition(".")
+            setattr(self._structure.get_submodule(prefix), leaf, value.squeeze(0))
+        return leaves
+
+    def flattened(self, values: Iterable[Tensor]) -> Tensor:
+        """One vector like ``flat``, from a value (R, ...) for each parameter."""
+        return torch.cat([self._inward(value).flatten() for value in values])
+
+    def gradients(self, objective: Tensor) -> list[Tensor | None]:
+        """Of a scalar, in every parameter (R, ...); ``None`` where it does not depend on it."""
+        found = torch.autograd.grad(objective, self._leaves, allow_unused=True)
+        return [value if value is None or len(self) > 1 else value.unsqueeze(0) for value in found]
+
+    def pieces(self, flat: Tensor) -> dict[str, Tensor]:
+        """Of a vector like ``flat``, the parts that belong to each parameter: views (R, ...)."""
+        parts = torch.split(flat, [shape.numel() for shape in self._shapes.values()])
+        named = zip(self._shapes.items(), parts, strict=True)
+        return {name: self._back(part.view(shape)) for (name, shape), part in named}
+
+    def _inward(self, value: Tensor) -> Tensor:
+        """(R, A, C, H, W) with the channels C moved to where they lie innermost; as it is, where they do not."""
+        return value.movedim(2, -1).contiguous() if self._channels_last and value.dim() == 5 else value
+
+    def _back(self, value: Tensor) -> Tensor:
+        return _outward(value) if self._channels_last and value.dim() == 5 else value
 
     def start_step(self, seeds: Sequence[int]) -> None:
         """Tell modules that draw each step (``DrawsEachStep``) to do so, for every replicate from its own seed."""
@@ -74,6 +117,11 @@ class Stack:
         for name, stacked in {**self.params, **self.buffers}.items():
             for model, value in zip(self.models, stacked.unbind(), strict=True):
                 _tensor(model, name).copy_(value)
+
+
+def _outward(value: Tensor) -> Tensor:
+    """The same memory, (R, A, H, W, C), seen as (R, A, C, H, W)."""
+    return value.movedim(-1, 2)
 
 
 def obstacle(model: nn.Module) -> str:

@@ -17,7 +17,7 @@ class StackedSGD:
 
     def __init__(self, stack: Stack, optimizers: Sequence[torch.optim.SGD]) -> None:
         self._stack, self._optimizers = stack, list(optimizers)
-        self._velocity = torch.zeros_like(stack.flat)
+        self.velocity = torch.zeros_like(stack.flat)
         self._decay = self._each("weight_decay")
         self._momentum = self._each("momentum")
         self._undecayed: frozenset[str] = frozenset()
@@ -34,12 +34,12 @@ class StackedSGD:
         named = zip(self._stack.params.items(), gradients, strict=True)
         whole = [(name, value, gradient) for (name, value), gradient in named]
         self._spare(frozenset(name for name, _, gradient in whole if gradient is None))
-        flat = torch.cat([
-            (torch.zeros_like(value) if gradient is None else gradient).flatten() for _, value, gradient in whole
-        ])  # fmt: skip
+        flat = self._stack.flattened(
+            torch.zeros_like(value) if gradient is None else gradient for _, value, gradient in whole
+        )
         flat.addcmul_(self._stack.flat, self._decay)
-        self._velocity.mul_(self._momentum).add_(flat)
-        self._stack.flat.addcmul_(self._velocity, rates[self._stack.owner], value=-1)
+        self.velocity.mul_(self._momentum).add_(flat)
+        self._stack.flat.addcmul_(self.velocity, rates[self._stack.owner], value=-1)
 
     @torch.no_grad()
     def hand_back(self) -> None:
@@ -57,15 +57,9 @@ class StackedSGD:
         """No weight decay for these parameters."""
         if names != self._undecayed:
             self._undecayed, self._decay = names, self._each("weight_decay")
-            for name, piece in self._pieces(self._decay).items():
+            for name, piece in self._stack.pieces(self._decay).items():
                 if name in names:
                     piece.zero_()
-
-    def _pieces(self, flat: Tensor) -> dict[str, Tensor]:
-        """Of a vector like ``flat``, the parts that belong to each parameter: views (R, ...)."""
-        params = self._stack.params
-        pieces = torch.split(flat, [value.numel() for value in params.values()])
-        return {name: piece.view_as(value) for (name, value), piece in zip(params.items(), pieces, strict=True)}
 
     def _held(self) -> list[tuple[dict[str, Tensor] | None, Tensor]]:
         """For every parameter and replicate, what its optimiser holds, and the view of its velocity.
@@ -73,7 +67,7 @@ class StackedSGD:
         ``None`` without momentum: such an optimiser holds nothing.
         """
         found: list[tuple[dict[str, Tensor] | None, Tensor]] = []
-        for name, piece in self._pieces(self._velocity).items():
+        for name, piece in self._stack.pieces(self.velocity).items():
             given = zip(self._stack.models, self._optimizers, piece.unbind(), strict=True)
             for model, optimizer, value in given:
                 moving = optimizer.param_groups[0]["momentum"] != 0
