@@ -83,7 +83,8 @@ class Agenda:
             if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
-        return [dataclasses.replace(task, together=self._together.get(task.cell, 1)) for task in group]
+        ranks = self.plan.spec.resources.data_parallel
+        return [dataclasses.replace(task, together=self._together.get(task.cell, 1), ranks=ranks) for task in group]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

@@ -15,7 +15,7 @@ class Task:
     """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
 
     Of those in ``keep_samples`` single values are kept. ``during`` are measured every ``every`` epochs of training.
-    ``together``: how many members of its group may train as one network.
+    ``together``: how many members of its group may train as one network; ``ranks``: how many processes train this one.
     """
 
     config: TrialConfig
@@ -32,6 +32,7 @@ class Task:
     defaulted: bool = False
     checkpoints: str = "none"
     together: int = 1
+    ranks: int = 1
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""

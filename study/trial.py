@@ -1,7 +1,8 @@
 """Train and measure one group of replicates: the only place where model, data, training and smoothness meet.
 
 No ray, no mlflow: a group reports through the records it yields. Members run one after another, or train together first
-(``study.ahead``); one that fails, diverges or is pruned leaves the others alone. A member's folder
+(``study.ahead``), or each in several processes (``study.ranks``); one that fails, diverges or is pruned leaves the others
+alone. A member's folder
 ``checkpoints/<trial_key>`` holds ``state.pt`` while it trains, ``outcome.json`` once it is finished until the driver has its
 records, and ``final.pt`` or ``best.pt`` where kept.
 """
@@ -25,28 +26,32 @@ from study.data import Dataset, Splits, load_dataset, split
 from study.errors import UserError
 from study.measurement import look_of, measure_replicate
 from study.models import build_network, num_flops, num_params
+from study.ranks import train_in_ranks
 from study.schema import Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.task import Task
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.backend import set_backend
 from study.training.evaluate import EVALUATION_BATCH
 
 Event = Progress | list[Record]
 
 
-def run_group(tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1) -> Iterator[Event]:
+def run_group(
+    tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1, plugins: Sequence[str] = ()
+) -> Iterator[Event]:
     """Run the members of a group; yields progress, and each member's records as soon as it is finished.
 
-    ``storage`` is the study's folder, shared by all workers. Raises nothing for a member's fault: that is a ``failed``
-    record with its reason.
+    ``storage`` is the study's folder, shared by all workers; ``plugins`` are what processes of its own have to import.
+    Raises nothing for a member's fault: that is a ``failed`` record with its reason.
     """
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    set_backend(threads)
     yield from train_ahead(tasks, storage, torch.device(device), _splits)
     for task in tasks:
         folder = storage / "checkpoints" / task.config.trial_key
         try:
+            if task.ranks > 1:
+                yield from train_in_ranks(task, folder, device=device, threads=threads, plugins=plugins)
             yield from _member(task, folder, torch.device(device), storage)
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()

@@ -76,7 +76,9 @@ class Group(tune.Trainable):
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
-        self._events = run_group(tasks, Path(config["storage"]), device=device, threads=config["threads"])
+        self._events = run_group(
+            tasks, Path(config["storage"]), device=device, threads=config["threads"], plugins=config["plugins"]
+        )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start on the next group in the same process."""
