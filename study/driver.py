@@ -27,6 +27,7 @@ from study.provenance import note_session, session_tags
 from study.recorded import Recorded, held_by, in_folder, in_store
 from study.registration import note_confirm, register
 from study.schema import Record
+from study.sharing import sharing_gpus
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
 from study.tracking.reading import with_changes
@@ -62,6 +63,9 @@ def run(
             together = frozen_groups(plan, workspace.root, started=bool(contents.replicates))
             agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, together=together)
             if not agenda.done:
+                agenda.plan, told = sharing_gpus(plan, workspace.root, together)
+                if told:
+                    say(console, told)
                 sources = plugin_sources(spec.plugins)
                 note_session(workspace.root, _datasets(plan), gpus=spec.resources.gpus, plugins=sources)
             with MlflowView(spec, workspace.root, contents, uri, _warner(console)) as view:

@@ -141,6 +141,9 @@ def _reason(processes: Sequence[subprocess.Popen[bytes]], reports: dict[int, dic
 
     All are ended first. A rank reports its fault before the others can notice that it is gone, so it is there to be read.
     """
+    for rank in reports:  # they have said their last, and are about to end
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            processes[rank].wait(_LOOK)
     gone = [f"rank {rank} ended ({process.returncode})" for rank, process in enumerate(processes) if process.poll()]
     for process in processes:
         process.kill()

@@ -34,6 +34,9 @@ from study.training import Progress, Trained, evaluate, load_checkpoint, save_ch
 from study.training.backend import set_backend
 from study.training.evaluate import EVALUATION_BATCH
 
+# Splits of so many blocks stay on the device between the trials of an actor.
+SPLITS_KEPT = 8
+
 Event = Progress | list[Record]
 
 
@@ -116,7 +119,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     yield records
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=SPLITS_KEPT)
 def _splits(dataset: str, split_seed: int, device: str) -> Splits:
     """The splits of a block on the device, kept warm between the trials of an actor."""
     found, where = split(load_dataset(dataset), split_seed), torch.device(device)

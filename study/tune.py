@@ -178,7 +178,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         Raises ``RayLost`` when no other worker can be had either: then Ray has failed, not the group.
         """
         try:
-            ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=PROBE_SECONDS)
+            ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=PROBE_SECONDS)
         except Exception as error:
             self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__})")
             raise self.fault from error
@@ -280,10 +280,6 @@ def _draining(searcher: AgendaSearcher) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _nothing() -> None:
-    """The smallest task."""
 
 
 def _slots(cpus: float, gpus: float) -> int:

@@ -13,7 +13,7 @@ from study.training.fused import Member
 from study.training.parallel import train_by_ranks
 from study.training.ranks import ALONE, Ranks
 
-DIGITS = TrialConfig(dataset="digits", depth=8, width=4, seed=1, split_seed=2, epochs=3, batch_size=256, lr=0.1)
+DIGITS = TrialConfig(dataset="digits", depth=8, width=4, seed=1, split_seed=2, epochs=10, batch_size=256, lr=0.1)
 # networks whose training by two is that by one: batch norm, a penalty (second derivatives through it), buffers that follow
 # batches, augmentation; and the ends that a training can have
 CASES = {
