@@ -1,10 +1,8 @@
 """Several processes that train one replicate (gloo, on the CPU): the training of one, and nothing lost when one of them is."""
 
 import dataclasses
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -74,14 +72,9 @@ def test_shares_are_what_is_left_of_whole_batches():
             assert torch.equal(torch.cat([part[kind] for part in parts]), batch[kind])
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from study.task import Task
-from study.trial import run_group
-for event in run_group([Task.from_plain(json.loads(sys.argv[1]))], Path(sys.argv[2])):
-    print(event, flush=True)
-"""
+def act(folder, told):
+    for event in run_group([TASK], folder):
+        told.send(event)
 
 
 def eventually(holds, seconds=60):
@@ -96,14 +89,15 @@ def ranks_of(pid):
 
 
 def test_nothing_is_lost_when_the_actor_or_a_rank_is_killed(tmp_path, by_two):
-    command = [sys.executable, "-c", SCRIPT, json.dumps(TASK.to_plain()), str(tmp_path)]
-    actor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert actor.stdout.readline().startswith("Progress(epoch=1")
+    # a copy of this process stands for an actor: it only starts the ranks and watches them
+    heard, told = multiprocessing.Pipe(duplex=False)
+    actor = multiprocessing.get_context("fork").Process(target=act, args=(tmp_path, told))
+    actor.start()
+    assert heard.recv().epoch == 1
     ranks = ranks_of(actor.pid)
     assert len(ranks) == 2
     actor.kill()
-    actor.wait()
-    actor.stdout.close()
+    actor.join()
     eventually(lambda: not any(rank.is_running() and rank.status() != "zombie" for rank in ranks))
 
     events, told, killed = run_group([TASK], tmp_path), [], []
