@@ -9,7 +9,6 @@ import datetime
 import json
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ def main() -> None:
     """Train to the end; never returns: what a broken process group would wait for at a process's end is left out."""
     with os.fdopen(os.dup(1), "w", buffering=1) as reports:
         os.dup2(2, 1)
-        given = json.loads(sys.stdin.readline())
+        given = json.loads(_line())
         # Ctrl-C in a terminal reaches all processes; whether training goes on is for the driver to say
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -92,8 +91,23 @@ def _splits(dataset: str, split_seed: int, device: str) -> Splits:
     return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test)
 
 
+# Input is read without Python's buffer: a process that loads data is a copy of this one, and would wait for ever for the
+# buffer's lock, which a thread that reads by it holds.
+
+
+def _line() -> bytes:
+    read = b""
+    while not read.endswith(b"\n") and (more := os.read(0, 2**16)):
+        read += more
+    return read
+
+
 def _end_with_parent() -> None:
-    sys.stdin.read()
+    while os.read(0, 2**16):
+        pass
+    # with the processes that load its data
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def _attempt(given: dict[str, Any]) -> Iterator[Progress]:
             yield from _watched(processes)
         finally:
             for process in processes:
-                process.kill()
+                _kill(process)
             for process in processes:
                 process.wait()
                 for pipe in (process.stdin, process.stdout):
@@ -103,6 +104,12 @@ def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(json.dumps(given).encode() + b"\n")
     return process
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a rank and the processes that load its data, which are left where it was killed: they are a group of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Progress]:
@@ -146,7 +153,7 @@ def _reason(processes: Sequence[subprocess.Popen[bytes]], reports: dict[int, dic
             processes[rank].wait(_LOOK)
     gone = [f"rank {rank} ended ({process.returncode})" for rank, process in enumerate(processes) if process.poll()]
     for process in processes:
-        process.kill()
+        _kill(process)
     for rank, process in enumerate(processes):
         process.wait()
         assert process.stdout

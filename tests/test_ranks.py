@@ -11,6 +11,7 @@ import psutil
 import pytest
 import ranks as apart
 import torch
+from picture_files import write_images
 from torch import multiprocessing
 
 from study.data import load_dataset, split
@@ -127,16 +128,24 @@ from study.registry import MERGES
 @MERGES.register("falls", formula="x + F", source="a test", extra_params="0")
 class Falls(Merge):
     def forward(self, x, f):
-        if self.training and dist.is_initialized() and dist.get_rank() == 1:
-            raise RuntimeError("rank 1 falls")
+        if self.training and dist.get_rank() == 1:
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps > 1:
+                raise RuntimeError("rank 1 falls")
         return x + f
 """
 
 
 def test_one_rank_that_raises_ends_all_with_its_reason(tmp_path, monkeypatch):
+    """In its second step, on images that processes of its own have decoded, at a level that a plug-in brings."""
+    for number, name in enumerate("ab"):
+        write_images(tmp_path / "image_folder" / "train" / name, 20, size=(64, 64), seed=number)
+    monkeypatch.setenv("FMM_STUDY_DATA", str(tmp_path))
+    monkeypatch.setenv("FMM_STUDY_LOADERS", "1")
     (tmp_path / "falling.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    task = dataclasses.replace(TASK, config=dataclasses.replace(TASK.config, merge="falls"))
+    changes = {"dataset": "image_folder_224", "merge": "falls", "batch_size": 8, "width": 2}
+    task = dataclasses.replace(TASK, config=dataclasses.replace(TASK.config, **changes))
     ((record,),) = list(run_group([task], tmp_path, plugins=["falling"]))
     assert record["state"] == "failed" and "RuntimeError: rank 1 falls" in record["reason"], record["reason"]
     assert not ranks_of(os.getpid())
