@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from search_spaces.dose import Dose, check_doses
 from search_spaces.joint import Joint, refuse_effects
 from search_spaces.measure import Measure
+from search_spaces.resources import Resources
 from search_spaces.sequential import Sequential, check_looks
 from search_spaces.strict import Strict
 
@@ -79,42 +80,6 @@ class Named(Strict):
 
     name: str
     settings: dict[str, Any] = {}
-
-
-class Resources(Strict):
-    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor.
-
-    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result.
-    Not by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
-
-    ``step``: options of the training step; ``plain``, the default, has none, ``auto`` those that are measured to be faster,
-    beside what is named. ``bf16`` is had by name alone, for it changes more than last digits.
-    """
-
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
-    group: int = Field(default=1, ge=1)
-    threads: int = Field(default=1, ge=1)
-    fuse: Literal["auto", "never", "always"] = "never"
-    step: list[Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]] = []
-
-    @field_validator("step", mode="before")
-    @classmethod
-    def _one_word(cls, step: Any) -> Any:
-        return {"plain": [], "auto": ["auto"]}.get(step, step) if isinstance(step, str) else step
-
-    @model_validator(mode="after")
-    def _graphs_need_a_gpu(self) -> "Resources":
-        if "graph" in self.step and not self.gpus:
-            raise ValueError("step: 'graph' needs a GPU, and gpus=0")
-        return self
-
-    @field_validator("gpus")
-    @classmethod
-    def _fraction_or_whole(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"gpus={gpus:g}: a fraction of one GPU or a whole number of them")
-        return gpus
 
 
 class Contrast(Strict):

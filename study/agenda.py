@@ -83,7 +83,9 @@ class Agenda:
             if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
                 group += tasks
                 self._in_flight.add(thread)
-        return [dataclasses.replace(task, **vars(self._execution.get(task.cell, Execution()))) for task in group]
+        ranks = self.plan.spec.resources.data_parallel
+        ways = {task.cell: vars(self._execution.get(task.cell, Execution())) for task in group}
+        return [dataclasses.replace(task, ranks=ranks, **ways[task.cell]) for task in group]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

@@ -47,7 +47,7 @@ def train_ahead(
         members, first = [], group[0]
         for task in group if len(group) > 1 or first.step else ():
             with contextlib.suppress(Exception):
-                members.append(_member(task, _folder(task, storage), device, splits))
+                members.append(member_of(task, _folder(task, storage), device, splits))
         if len(members) > 1 or (members and first.step):
             folders = [_folder(task, storage) for task in group]
             for folder in folders:
@@ -65,7 +65,8 @@ def _folder(task: Task, storage: Path) -> Path:
     return storage / "checkpoints" / task.config.trial_key
 
 
-def _member(task: Task, folder: Path, device: torch.device, splits: Source) -> Member:
+def member_of(task: Task, folder: Path, device: torch.device, splits: Source) -> Member:
+    """What ``task`` trains, from its checkpoint on if ``folder`` holds one. Raises ``UserError`` for what is not there."""
     config, dataset = task.config, load_dataset(task.config.dataset)
     parts = splits(config.dataset, config.split_seed, str(device))
     model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)

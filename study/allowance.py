@@ -39,11 +39,6 @@ class Purse:
         """Take in a finished record."""
         self._seconds += trial_seconds([record])
 
-    @property
-    def price(self) -> float | None:
-        """Of an hour, if known."""
-        return self._allowance.price
-
     def is_empty(self) -> bool:
         """Whether the allowance is used up."""
         most = self._allowance.max_hours

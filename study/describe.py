@@ -98,9 +98,10 @@ def _expected(plan: Plan, cells: Sequence[CellForecast], device: str) -> str:
     """The whole study's time from the steps timed just now, on the kind of device that they were timed on."""
     seconds, gpus = total_seconds(plan, list(cells)), plan.spec.resources.gpus
     if device == "cuda":
-        return (
-            f"expected: {gpu_hours(seconds, gpus)}, timed here on {torch.cuda.get_device_name()}, a trial alone on it"
-        )
+        alone = f"timed here on {torch.cuda.get_device_name()}, a trial alone on it"
+        num = plan.spec.resources.data_parallel
+        waiting = f", without what the {num} processes of a trial wait for each other" if num > 1 else ""
+        return f"expected: {gpu_hours(seconds, gpus)}, {alone}{waiting}"
     text = f"expected: {_duration(seconds)} of one worker ({_duration(seconds / 2)} with two), timed here on random weights"
     return f"{text}; there is no GPU here: plan on a host with one for GPU hours" if gpus else text
 

@@ -29,6 +29,7 @@ from study.provenance import note_session, session_tags
 from study.recorded import Recorded, held_by, in_folder, in_store
 from study.registration import note_confirm, register
 from study.schema import Record
+from study.sharing import sharing_gpus
 from study.task import Execution
 from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
@@ -68,12 +69,17 @@ def run(
             describe.print_start(plan, contents, workspace, console)
             execution = frozen_execution(plan, workspace.root, started=bool(contents.replicates))
             agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, execution=execution)
-            purse = Purse(allowance or Allowance(), spec.resources, contents)
+            allowance = allowance or Allowance()
             if not agenda.done:
+                together = {name: chosen.together for name, chosen in execution.items()}
+                agenda.plan, shared = sharing_gpus(plan, workspace.root, together)
+                if shared:
+                    say(console, shared)
                 sources = plugin_sources(spec.plugins)
                 note_session(
-                    workspace.root, _datasets(plan), gpus=spec.resources.gpus, price=purse.price, plugins=sources
+                    workspace.root, _datasets(plan), gpus=spec.resources.gpus, price=allowance.price, plugins=sources
                 )
+            purse = Purse(allowance, agenda.plan.spec.resources, contents)
             with MlflowView(spec, workspace.root, contents, uri, _warner(console)) as view:
                 if not agenda.done and not purse.is_empty():
                     # ray takes seconds to import, and a finished study needs none of it

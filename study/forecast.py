@@ -6,6 +6,7 @@ forward and backward passes of whatever network they are taken on.
 """
 
 import contextlib
+import dataclasses
 import math
 import statistics
 import time
@@ -106,9 +107,11 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     known = dataset_facts(config.dataset)
     model = _network(config, known).to(device)
     flops = num_flops(model, known.image_shape)
-    image_seconds = _image_seconds(model, known, config, device)
-    # the epoch's evaluation is a forward pass of every validation image
-    epoch = image_seconds * (known.num_train + known.num_val / _PASSES_A_STEP)
+    ranks = spec.resources.data_parallel
+    share = dataclasses.replace(config, batch_size=max(1, config.batch_size // ranks))
+    image_seconds = _image_seconds(model, known, share, device)
+    # the epoch's evaluation is a forward pass of every validation image, by one process
+    epoch = image_seconds * (known.num_train / ranks + known.num_val / _PASSES_A_STEP)
     search_epochs = spec.budget.search_epochs or config.epochs
     short = plan.short_epochs(cell)
     confirmed = spec.replicates * (config.epochs + sum(short))

@@ -150,6 +150,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
             )
         networks[identity] = cell.name
         check_space(spec, cell.settings)
+        _check_shares(spec, cell)
     if needs_data:
         for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
             load_dataset(name)
@@ -167,6 +168,19 @@ def _cell(spec: Spec, levels: Levels) -> Cell:
         registry[getattr(config, name)]
     _build(config)
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _check_shares(spec: Spec, cell: Cell) -> None:
+    """Raise ``UserError`` for a batch that ``resources.data_parallel`` processes cannot share out evenly."""
+    num, given = spec.resources.data_parallel, spec.nuisance.get("batch_size")
+    asked = given.choices if isinstance(given, Choice) else [cell.settings.get("batch_size", TrialConfig.batch_size)]
+    for size in asked:
+        batch = min(int(size), dataset_facts(cell.settings["dataset"]).num_train)
+        if batch % num:
+            raise UserError(
+                f"resources.data_parallel = {num} with batches of {batch} images ({cell.name}): expected a number that "
+                "divides them"
+            )
 
 
 def _build(config: TrialConfig) -> nn.Module:

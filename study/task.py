@@ -23,8 +23,8 @@ class Task:
     """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
 
     Of those in ``keep_samples`` single values are kept. ``during`` are measured every ``every`` epochs of training.
-    ``together``: how many members of its group may train as one network. ``step``: options of the training step
-    (``study.training.options``); none is the plain one.
+    ``together``: how many members of its group may train as one network; ``ranks``: how many processes train this one.
+    ``step``: options of the training step (``study.training.options``); none is the plain one.
     """
 
     config: TrialConfig
@@ -42,6 +42,7 @@ class Task:
     checkpoints: str = "none"
     together: int = 1
     step: tuple[str, ...] = ()
+    ranks: int = 1
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""

@@ -1,7 +1,8 @@
 """Train and measure one group of replicates: the only place where model, data, training and smoothness meet.
 
 No ray, no mlflow: a group reports through the records it yields. Members run one after another, or train together first
-(``study.ahead``); one that fails, diverges or is pruned leaves the others alone. A member's folder
+(``study.ahead``), or each in several processes (``study.ranks``); one that fails, diverges or is pruned leaves the others
+alone. A member's folder
 ``checkpoints/<trial_key>`` holds ``state.pt`` while it trains, ``outcome.json`` once it is finished until the driver has its
 records, and ``final.pt`` or ``best.pt`` where kept.
 """
@@ -27,29 +28,38 @@ from study.data import Dataset, Splits, load_dataset, split
 from study.errors import StorageError, UserError
 from study.measurement import look_of, measure_replicate, unmeasured
 from study.models import build_network, num_flops, num_params
+from study.ranks import train_in_ranks
 from study.schema import Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.task import Task
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.backend import set_backend
 from study.training.evaluate import EVALUATION_BATCH
 from study.whole import read_json, write_text
+
+# Splits of so many blocks stay on the device between the trials of an actor.
+SPLITS_KEPT = 8
 
 Event = Progress | list[Record]
 
 
 def run_group(
-    tasks: Sequence[Task], storage: Path, *, device: str = "cpu", threads: int = 1, driver: str | None = None
+    tasks: Sequence[Task],
+    storage: Path,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    plugins: Sequence[str] = (),
+    driver: str | None = None,
 ) -> Iterator[Event]:
     """Run the members of a group; yields progress, and each member's records as soon as it is finished.
 
-    ``storage`` is the study's folder, shared by all workers. ``driver`` names who asks: a member that has cost the same
-    driver several workers in a row has failed (``None``: nobody has asked before). Raises nothing for a member's fault:
-    that is a ``failed`` record with its reason. Raises ``StorageError`` where ``storage`` cannot be written, which is no
-    member's fault.
+    ``storage`` is the study's folder, shared by all workers; ``plugins`` are what processes of its own have to import.
+    ``driver`` names who asks: a member that has cost the same driver several workers in a row has failed (``None``: nobody
+    has asked before). Raises nothing for a member's fault: that is a ``failed`` record with its reason. Raises
+    ``StorageError`` where ``storage`` cannot be written, which is no member's fault.
     """
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    set_backend(threads)
     attempts = Attempts(driver or uuid.uuid4().hex)
     yield from train_ahead(tasks, storage, torch.device(device), _splits, attempts)
     for task in tasks:
@@ -59,6 +69,10 @@ def run_group(
             yield _lost(task, folder)
             continue
         try:
+            if task.ranks > 1:
+                for progress in train_in_ranks(task, folder, device=device, threads=threads, plugins=plugins):
+                    attempts.forget(folder)
+                    yield progress
             for event in _member(task, folder, torch.device(device), storage):
                 attempts.forget(folder)
                 yield event
@@ -131,7 +145,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     yield records
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=SPLITS_KEPT)
 def _splits(dataset: str, split_seed: int, device: str) -> Splits:
     """The splits of a block on the device, kept warm between the trials of an actor."""
     found, where = split(load_dataset(dataset), split_seed), torch.device(device)

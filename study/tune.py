@@ -84,8 +84,8 @@ class Group(tune.Trainable):
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
-        storage, threads = Path(config["storage"]), config["threads"]
-        self._events = run_group(tasks, storage, device=device, threads=threads, driver=config["driver"])
+        given = {name: config[name] for name in ("threads", "plugins", "driver")}
+        self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start on the next group in the same process."""
@@ -208,7 +208,7 @@ class LedgerWriter(_Stateless, tune.Callback):
     def lost(self) -> None:
         """Tune has given a group up. Raises ``RayLost`` when no other worker can be had: then Ray has failed."""
         try:
-            ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=PROBE_SECONDS)
+            ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=PROBE_SECONDS)
         except Exception as error:
             self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__})")
             raise self.fault from error
@@ -284,7 +284,3 @@ def _cause(error_file: Path) -> str:
     """The last failure that Tune has written of a trial: a worker's own error ends with it, a death begins with it."""
     told = error_file.read_text().rpartition("Failure # ")[2].strip().splitlines()[1:] if error_file.exists() else []
     return told[-1 if any("Traceback" in line for line in told) else 0] if told else "no reason is known"
-
-
-def _nothing() -> None:
-    """The smallest task."""

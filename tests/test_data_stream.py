@@ -21,6 +21,7 @@ from study.registry import AUGMENTATIONS, DATASETS
 from study.seeding import derive_seed
 from study.task import Task
 from study.training import Progress, train
+from study.training.ranks import Ranks
 from study.trial import run_group
 
 torch.set_num_threads(1)
@@ -161,6 +162,22 @@ def test_the_number_of_workers_and_the_batch_size_change_nothing(dataset, worker
     assert torch.equal(torch.get_rng_state(), state)
     other = shown(dataset.pool, order, 6, "random_resized_crop_flip", 10)
     assert not torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_a_process_opens_the_files_of_its_share_alone(dataset, workers):
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(1))
+    whole, whole_labels = shown(dataset.pool, order, 6, "random_resized_crop_flip", 9)
+    for num, share in ((0, 0), (2, 1)):
+        workers(num)
+        rows, files = Ranks(share, 2).rows(6), dataset.pool.files.copy()
+        mine = np.concatenate([np.arange(start, start + 6)[rows] for start in (0, 6, 12)])
+        files[np.setdiff1d(order, order[mine])] = b"not/opened.JPEG"
+        part = dataclasses.replace(dataset.pool, files=files)
+        batches = list(part.epoch(order, 6, "random_resized_crop_flip", 9, rows))
+        assert [len(pixels) for pixels, _ in batches] == [3, 3, 3]
+        pixels = (torch.cat([pixels for pixels, _ in batches]) * 255).round().to(torch.uint8)
+        assert torch.equal(pixels, whole[mine])
+        assert torch.equal(torch.cat([labels for _, labels in batches]), whole_labels[mine])
 
 
 def test_what_is_measured_is_a_fixed_part(dataset, monkeypatch):

@@ -11,6 +11,7 @@ from analysis.power_words import power_lines
 from search_spaces import load_spec
 from search_spaces.load import parse_spec
 from study import forecast as forecasting
+from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset
 from study.describe import _measuring, gpu_hours, money
 from study.errors import UserError
@@ -58,6 +59,22 @@ def test_costs_add_up() -> None:
         assert cell.training_flops == images * 3 * cell.flops
     expected = 3 * sum(2 * c.search_seconds + c.confirm_seconds + c.measure_seconds for c in cells)
     assert total_seconds(plan, cells) == pytest.approx(expected)
+
+
+def test_processes_share_training_and_one_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def image_seconds(model: object, known: object, config: TrialConfig, device: str) -> float:
+        asked.append(config.batch_size)
+        return 1.0
+
+    monkeypatch.setattr(forecasting, "_image_seconds", image_seconds)
+    facts = dataset_facts("fake")
+    for ranks in (1, 4):
+        plan = make_plan(parse_spec(TINY, "test", [f"resources.data_parallel={ranks}"]))
+        seconds = forecast(plan)[0].confirm_seconds
+        assert seconds == pytest.approx(4 * (facts.num_train / ranks + facts.num_val / 3))
+    assert asked == [16, 16, 4, 4]
 
 
 def test_shortened_trainings_pictures_and_looks_cost_too() -> None:

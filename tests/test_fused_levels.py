@@ -59,7 +59,7 @@ class Exact:
     def __len__(self):
         return len(self.labels)
 
-    def epoch(self, order, size, augment, seed):
+    def epoch(self, order, size, augment, seed, rows=slice(None)):
         for start in range(0, len(order) - size + 1, size):
             index = order[start : start + size]
             yield self.pixels[index], self.labels[index]

@@ -15,6 +15,11 @@ from study.ledger import segments
 from study.workspace import Workspace
 
 FIXED = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
+# one training: its processes take seconds to start
+ONE: dict[str, object] = {
+    "factors": "{merge: [add], depth: [8]}", "blocks": 1, "contrasts": "[]",
+    "budget": "{search_trials: 0, startup_trials: 0}",
+}  # fmt: skip
 
 
 def fake_spec(folder: Path, **changes: object) -> Path:
@@ -62,10 +67,15 @@ def test_a_results_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gpus", "expected"), [("0.5", {"0", "1"}), ("2", {"0,1"})])
-def test_groups_are_placed_on_fractions_and_on_whole_gpus(gpus: str, expected: set[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("resources", "changes", "expected", "num"),
+    [("gpus: 0.5", {}, {"0", "1"}, 18), ("gpus: 2, data_parallel: 2", ONE, {"0,1"}, 1)],
+)
+def test_groups_are_placed_on_fractions_and_on_whole_gpus(
+    resources: str, changes: dict[str, object], expected: set[str], num: int, tmp_path: Path
+) -> None:
     """On two logical GPUs: Ray gives each group its share, and CUDA_VISIBLE_DEVICES says which."""
-    spec = fake_spec(tmp_path, resources=f"{{cpus: 0.25, gpus: {gpus}, group: 1}}")
+    spec = fake_spec(tmp_path, resources=f"{{cpus: 0.25, {resources}, group: 1}}", **changes)
     script = f"""
 import os, ray
 from pathlib import Path
@@ -86,17 +96,18 @@ assert driver.run(load_spec({str(spec)!r}), Workspace(root / "results/kill"))
     assert done.returncode == 0, done.stdout + done.stderr
     seen = {path.read_text() for path in tmp_path.glob("seen-*")}
     assert seen and seen <= expected
-    assert len(results(tmp_path / "results")) == 18
+    trained = results(tmp_path / "results")
+    assert len(trained) == num and {row["state"] for row in trained} <= {"completed", "collapsed", "diverged"}
 
 
 @pytest.mark.slow
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:
-    spec = fake_spec(tmp_path, resources="{cpus: 1, gpus: 64}")
+    spec = fake_spec(tmp_path, resources="{cpus: 1, gpus: 16, data_parallel: 16}")
     process = start(spec, tmp_path / "results")
     assert process.wait(timeout=120) == 2
     log = log_of(tmp_path / "results").read_text()
-    assert "resources.gpus = 64 but" in log and "Traceback" not in log
-    assert json.loads((tmp_path / "results/kill/study.json").read_text())["resources"]["gpus"] == 64
+    assert "resources.gpus = 16 but" in log and "Traceback" not in log
+    assert json.loads((tmp_path / "results/kill/study.json").read_text())["resources"]["gpus"] == 16
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ class Plain:
     def __len__(self):
         return len(self.labels)
 
-    def epoch(self, order, size, augment, seed):
+    def epoch(self, order, size, augment, seed, rows=slice(None)):
         for start in range(0, len(order) - size + 1, size):
             index = order[start : start + size]
             self.asked.append(index.tolist())

@@ -93,7 +93,7 @@ class Features:
     def __len__(self):
         return len(self.labels)
 
-    def epoch(self, order, size, augment, seed):
+    def epoch(self, order, size, augment, seed, rows=slice(None)):
         yield self.x[order], self.labels[order]
 
     def batches(self, size):

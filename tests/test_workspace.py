@@ -137,6 +137,7 @@ REFUSED = [
     ({"sampler": {"name": "random"}}, ["sampler.name was 'tpe', now 'random'"]),
     ({"scheduler": {"name": "median"}}, ["scheduler.name was 'none', now 'median'"]),
     ({"resources": {"group": 4}}, ["resources.group was 1, now 4"]),
+    ({"resources": {"gpus": 4, "data_parallel": 4}}, ["resources.data_parallel was 1, now 4"]),
     ({"resources": {"threads": 2}}, ["resources.threads was 1, now 2"]),
     ({"resources": {"step": "auto"}}, ["resources.step was [], now ['auto']"]),
     ({"factors": {"merge": ["add"]}}, ["cell {'merge': 'mul'}"]),

@@ -39,11 +39,13 @@ class Part(Protocol):
         """Pixels and labels in order, as they are evaluated, at most ``size`` images (and ``LARGEST_BATCH``) at a time."""
         ...
 
-    def epoch(self, order: Tensor, size: int, augment: str, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, order: Tensor, size: int, augment: str, seed: int, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels in ``order`` (a CPU tensor of indices), augmented, ``size`` at a time; a short rest is left out.
 
-        What is done to the p-th image of the order depends on ``seed`` and p. Raises ``UserError`` for an unknown
-        ``augment``.
+        What is done to the p-th image of the order depends on ``seed`` and p. Of each batch, those ``rows`` alone are made:
+        the share of one of several processes that train a network. Raises ``UserError`` for an unknown ``augment``.
         """
         ...
 
@@ -107,12 +109,15 @@ class Split:
         for index in cuts(len(self), evaluated_at_once(size, self.image_shape)):
             yield self.pixels(index), self.labels[index]
 
-    def epoch(self, order: Tensor, size: int, augment: str = "none", seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, order: Tensor, size: int, augment: str = "none", seed: int = 0, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """As ``Part`` says. All that augmentation draws goes to the device once, at the start."""
         order = order.to(self.labels.device, non_blocking=True)
         change = self._augmented(len(order), augment, seed)
+        first, last, _ = rows.indices(size)
         for start in range(0, len(order) - size + 1, size):
-            at = slice(start, start + size)
+            at = slice(start + first, start + last)
             yield self.pixels(order[at], change(at)), self.labels[order[at]]
 
     def _augmented(self, num: int, augment: str, seed: int) -> Callable[[slice], Callable[[Tensor], Tensor] | None]:

@@ -62,13 +62,15 @@ class StreamedSplit:
             yield self._floats(images), self.labels[start : start + len(images)]
             start += len(images)
 
-    def epoch(self, order: Tensor, size: int, augment: str = "none", seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """As ``Part`` says; the p-th image is augmented from hash(``seed``, p)."""
+    def epoch(
+        self, order: Tensor, size: int, augment: str = "none", seed: int = 0, rows: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``Part`` says; the p-th image is augmented from hash(``seed``, p). Files of other rows are not opened."""
         chosen: Augmentation = AUGMENTATIONS[augment].build()
         order = order[: len(order) // size * size]
         labels = torch.split(self.labels[order.to(self.labels.device, non_blocking=True)], size)
-        for images, batch_labels in zip(self._decoded(order, size, chosen, seed), labels, strict=True):
-            yield self._floats(images), batch_labels
+        for images, batch_labels in zip(self._decoded(order, size, chosen, seed, rows), labels, strict=True):
+            yield self._floats(images), batch_labels[rows]
 
     def held(self) -> Split:
         """The first ``NUM_HELD`` images of a fixed permutation (all, if there are no more), in memory as uint8."""
@@ -98,14 +100,19 @@ class StreamedSplit:
         return images.to(self.labels.device, non_blocking=True).float() / 255
 
     def _decoded(
-        self, order: Tensor, size: int, augmentation: Augmentation | None = None, seed: int = 0
+        self,
+        order: Tensor,
+        size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        rows: slice = slice(None),
     ) -> Iterator[Tensor]:
         """Uint8 images (n, 3, H, W) on the CPU, in order, from as many processes as there are batches to share out."""
         batches = cuts(len(order), size)
         loader = DataLoader(
             _Decoder(self.folder, self.files, augmentation or Augmentation(), seed),
             # a list of (place in the order, image) is what a worker gets for a batch
-            batch_sampler=(list(enumerate(order[at].tolist(), at.start)) for at in batches),
+            batch_sampler=(list(enumerate(order[at].tolist(), at.start))[rows] for at in batches),
             collate_fn=_as_it_is,
             num_workers=min(num_loaders(), len(batches)) if len(batches) > 1 else 0,
             pin_memory=self.labels.is_cuda,

@@ -23,6 +23,7 @@ from study.seeding import derive_seed
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
 from study.training.penalty import jacobian_penalty, unit_directions
+from study.training.ranks import ALONE, Ranks
 from study.training.schedule import learning_rate
 
 # A mean training loss above this many times that of uniform guessing counts as an explosion.
@@ -148,41 +149,58 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: Any,
+    config: TrialConfig,
+    epoch: int,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """One pass in batches of equal size (a short last one is left out; the next epoch's order differs)."""
+    """One pass in batches of equal size (a short last one is left out; the next epoch's order differs).
+
+    Of several ``ranks``, each sees its rows of every batch; the metrics are those of all.
+    """
     batch = min(config.batch_size, len(split))
     steps = len(split) // batch
-    loss_sum, num_correct = train_steps(model, optimizer, split, config, epoch)
-    return {"train/loss": float(loss_sum) / steps, "train/accuracy": float(num_correct) / (steps * batch)}
+    sums = torch.stack(train_steps(model, optimizer, split, config, epoch, ranks))
+    loss, correct = ranks.total(sums).tolist()
+    return {"train/loss": loss / (steps * ranks.size), "train/accuracy": correct / (steps * batch)}
 
 
 def train_steps(
-    model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, config: TrialConfig, epoch: int
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: Any,
+    config: TrialConfig,
+    epoch: int,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """The steps of ``train_epoch``: sum of the losses and number of correct images, on the device, which is not waited for."""
     model.train()
     batch = min(config.batch_size, len(split))
     steps = len(split) // batch
     order, seed = epoch_order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
+    rows, mine = ranks.rows(batch), [ranks.rank] if ranks.rank else []
     drawing = [module for module in model.modules() if isinstance(module, DrawsEachStep)]
     loss_sum = torch.zeros((), device=next(model.parameters()).device)
     num_correct = torch.zeros_like(loss_sum)
-    for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed)):
+    for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed, rows)):
         rate = learning_rate(
             config.schedule, config.lr, epoch * steps + step, config.epochs * steps, config.warmup_epochs * steps
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
         for module in drawing:
-            module.start_step(derive_seed(config.seed, "masks", epoch, step))
+            module.start_step(derive_seed(config.seed, "masks", epoch, step, *mine))
         logits = model(pixels.requires_grad_(config.jacobian_penalty > 0))
         objective = loss = functional.cross_entropy(logits, labels)
         if config.jacobian_penalty > 0:
-            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step).to(logits, non_blocking=True)
+            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step)[rows]
+            directions = directions.to(logits, non_blocking=True)
             objective = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
         optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
+        ranks.average_gradients(model.parameters())
         optimizer.step()
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()
