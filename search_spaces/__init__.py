@@ -1,7 +1,8 @@
 """What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
 
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
-from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Resources, Spec
+from search_spaces.resources import Resources
+from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Spec
 
 __all__ = [
     "Budget",

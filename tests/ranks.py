@@ -9,7 +9,7 @@ from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.parts import Split
 from study.models import build_network
-from study.training.fused import Member
+from study.training.lane import Member
 from study.training.parallel import train_by_ranks
 from study.training.ranks import ALONE, Ranks
 
