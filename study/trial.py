@@ -10,6 +10,7 @@ import base64
 import functools
 import json
 import math
+import socket
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,7 +170,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
 
 def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:
     empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0, "resumed_from": 0}
-    empty |= {"trajectory": [], "test_correct": "", "num_test": 0}
+    empty |= {"trajectory": [], "test_correct": "", "num_test": 0, "host": socket.gethostname()}
     record: ReplicateRecord = {
         "kind": "replicate",
         "trial_key": task.config.trial_key,
@@ -190,7 +191,7 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
 
 def failed_record(task: Task, reason: str) -> ReplicateRecord:
     """The record of a member whose worker was lost for good."""
-    return _record(task, state="failed", reason=reason)
+    return _record(task, state="failed", reason=reason, host="")
 
 
 def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: ReplicateRecord) -> None:
