@@ -1,6 +1,7 @@
 """A laptop and hosts of our own, as namespaces of this machine (tests/cluster_hosts.sh), driven from a test."""
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,7 +15,20 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = Path(__file__).with_name("cluster_hosts.sh")
 # one user on all machines, who is not root
 USER = 1000
-PROGRAMS = ("chroot", "git", "ip", "mount", "nsenter", "rsync", "ss", "ssh", "ssh-keygen", "unshare", "/usr/sbin/sshd")
+PROGRAMS = (
+    "chroot",
+    "curl",
+    "git",
+    "ip",
+    "mount",
+    "nsenter",
+    "rsync",
+    "ss",
+    "ssh",
+    "ssh-keygen",
+    "unshare",
+    "/usr/sbin/sshd",
+)
 # the hosts have no registry: a new virtual environment begins with the packages and programs of the test's own
 PYTHON = """#!/usr/bin/env bash
 set -euo pipefail
@@ -38,7 +52,9 @@ def lacking() -> str:
         return "needs root, for namespaces"
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
-        return f"needs {', '.join(absent)} (openssh-server, iproute2, rsync, git)"
+        return f"needs {', '.join(absent)} (openssh-server, iproute2, rsync, git, curl)"
+    if not all(importlib.util.find_spec(name) for name in ("aiohttp_cors", "grpc", "opencensus")):
+        return "needs ray[default], for jobs"
     tried = subprocess.run(["unshare", "-m", "-n", "-p", "-f", "true"], capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
 
