@@ -10,7 +10,7 @@ from analysis.tables import Inputs
 from study.ledger import Contents
 from study.schema import TIMING_COLUMNS
 
-_TIMING = {*TIMING_COLUMNS, "resumed_from"}
+_TIMING = {*TIMING_COLUMNS, "resumed_from", "host"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,12 @@ case "${1:-}" in
         > ~/mlflow/server.log 2>&1 < /dev/null &
     fi
     ;;
+  stop) # on hosts of one's own: what `ray down` leaves running
+    ~/study/bin/ray stop --force
+    pkill -u "$(id -u)" -f 'study/bin/python .*mlflow' || true
+    ;;
   *)
-    echo "usage: node.sh packages | install [PACKAGE ...] | share | mount | cache | tracking" >&2
+    echo "usage: node.sh packages | install [PACKAGE ...] | share | mount | cache | tracking | stop" >&2
     exit 2
     ;;
 esac

@@ -40,7 +40,8 @@ class ReplicateRecord(TypedDict):
 
     ``metrics`` holds ``split/name`` at the final epoch, with suffix ``_best`` at the best validation epoch and
     ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch. ``resumed_from`` is
-    the epoch from whose checkpoint a broken-off training went on (0: none), which changes no result. ``trajectory`` are
+    the epoch from whose checkpoint a broken-off training went on (0: none), ``host`` the machine that ended it; neither
+    changes a result. ``trajectory`` are
     measurements in the middle of training. ``test_correct`` says of each of the ``num_test`` test images, in the split's
     order, whether the final network names it rightly: packed bits (``numpy.packbits``) in base64.
     """
@@ -64,6 +65,7 @@ class ReplicateRecord(TypedDict):
     flops: int
     train_seconds: float
     resumed_from: int
+    host: NotRequired[str]
     trajectory: NotRequired[list[TrajectoryPoint]]
     test_correct: NotRequired[str]
     num_test: NotRequired[int]

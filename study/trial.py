@@ -11,6 +11,7 @@ import base64
 import functools
 import json
 import math
+import socket
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -208,7 +209,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, model: nn.Module, trai
 
 def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:
     empty = {"metrics": {}, "curves": {}, "epochs": 0, "params": 0, "flops": 0, "train_seconds": 0.0, "resumed_from": 0}
-    empty |= {"trajectory": [], "test_correct": "", "num_test": 0}
+    empty |= {"trajectory": [], "test_correct": "", "num_test": 0, "host": socket.gethostname()}
     record: ReplicateRecord = {
         "kind": "replicate",
         "trial_key": task.config.trial_key,

@@ -25,8 +25,8 @@ SMALL: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, or one worker is left with it when the other has done all the rest."""
-    items.sort(key=lambda item: item.path.name != "test_storm.py")
+    """The longest files first, or one worker is left with them when the other has done all the rest."""
+    items.sort(key=lambda item: item.path.name not in ("test_storm.py", "test_cluster.py"))
 
 
 def _spec(**changes: Any) -> Spec:
