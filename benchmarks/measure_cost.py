@@ -36,6 +36,8 @@ from study.smoothness.shared import Shared
 
 BUDGET = 0.1
 COUNTED = 16
+# Jacobians are taken in blocks of so many images at the CPU's chunk: of fewer, a block is taken all the same.
+LEAST = {"input_jacobian": 64, "local_lipschitz": 64}
 SIZES = ("num_samples", "num_pairs")
 # Samples of the straightforward side, and the estimate of ours that it gives too (to a relative 1e-3).
 PEERS: dict[str, tuple[Callable[[MeasureContext, int], float], int, str]] = {
@@ -118,7 +120,7 @@ def shrunk(name: str, given: dict[str, Any], num: int | None, shrink: int) -> tu
     fewer, times = dict(given), 1.0
     for key in SIZES:
         if hasattr(settings, key):
-            fewer[key] = num or max(2, getattr(settings, key) // shrink)
+            fewer[key] = num or max(LEAST.get(name, 2), getattr(settings, key) // shrink)
             times = max(times, getattr(settings, key) / fewer[key])
     return fewer, times
 
