@@ -48,7 +48,13 @@ case "${1:-}" in
     ;;
   stop) # on hosts of one's own: what `ray down` leaves running
     ~/study/bin/ray stop --force
-    pkill -u "$(id -u)" -f 'study/bin/python .*mlflow' || true
+    tracking=(-u "$(id -u)" -f 'study/bin/python .*mlflow')
+    pkill "${tracking[@]}" || true
+    for _ in {1..20}; do
+      pgrep "${tracking[@]}" > /dev/null || exit 0
+      sleep 0.5
+    done
+    pkill -KILL "${tracking[@]}" || true
     ;;
   *)
     echo "usage: node.sh packages | install [PACKAGE ...] | share | mount | cache | tracking | stop" >&2

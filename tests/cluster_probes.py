@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import sys
 import time
 
@@ -31,13 +32,15 @@ def watch() -> None:
 
 def visit(address: str) -> None:
     """Run a task on the host of that address. Runs on the head."""
-    import socket
-
     import ray
 
     ray.init(address="auto", log_to_driver=False)
-    task = ray.remote(num_cpus=0, resources={f"node:{address}": 0.01})(socket.gethostname)
+    task = ray.remote(num_cpus=0, resources={f"node:{address}": 0.01})(_name)
     print("ran on", ray.get(task.remote(), timeout=60))  # noqa: T201
+
+
+def _name() -> str:
+    return socket.gethostname()
 
 
 def knock(*places: str) -> None:

@@ -170,6 +170,7 @@ def test_a_study_on_hosts_of_our_own(cluster: Cluster, capsys: pytest.CaptureFix
     audited = cluster.ray(f"exec {FILE} 'fmm-study audit {STUDY}'")
     assert f"{9 * BLOCKS} replicates" in audited and "MLflow at http://127.0.0.1:5000: 0 faults" in audited
 
+    cluster.ssh("head", "pkill -f 'probes.py [w]atch'")  # our own
     cluster.ray(f"down -y {FILE}")
     for name in ADDRESSES:
         cluster.ssh(name, "bash node.sh stop")
