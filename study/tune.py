@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # before ray is imported: no loggers of Tune's own, no change of directory, no log of every failed trial
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -31,7 +31,6 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from study.agenda import Agenda
 from study.attempts import Attempts
 from study.cluster import connected, slots
 from study.errors import StorageError, UserError
@@ -42,6 +41,10 @@ from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
 from study.trial import discard_outcome, run_group
+
+if TYPE_CHECKING:
+    # workers import this module: they have no use for Optuna and scipy, which take a second
+    from study.agenda import Agenda
 
 # of a lost worker Tune logs a traceback, though its group goes on elsewhere; what it gives up is told by ``LedgerWriter``
 logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
@@ -125,7 +128,7 @@ class AgendaSearcher(_Stateless, Searcher):
     """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
 
     def __init__(
-        self, agenda: Agenda, common: dict[str, Any], lost: Callable[[], None], enough: Callable[[], bool]
+        self, agenda: "Agenda", common: dict[str, Any], lost: Callable[[], None], enough: Callable[[], bool]
     ) -> None:
         super().__init__(metric="done", mode="max")
         self._agenda = agenda
@@ -228,7 +231,7 @@ class LedgerWriter(_Stateless, tune.Callback):
 
 
 def run_agenda(
-    agenda: Agenda,
+    agenda: "Agenda",
     ledger: Ledger,
     storage: Path,
     listen: Listener,

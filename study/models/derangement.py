@@ -38,7 +38,10 @@ def derangement(n: int, device: torch.device) -> Tensor:
         return torch.from_numpy(partner).to(device)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _constant(n: int, device: torch.device) -> Tensor:
     """To torch.compile (``dynamic=False``) a constant: it depends on the shape alone."""
     return derangement(n, device)
+
+
+# what torch.compiler.assume_constant_result sets: calling it here would import the compiler, over a second in every process
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
