@@ -54,7 +54,7 @@ def lacking() -> str:
     if absent:
         return f"needs {', '.join(absent)} (openssh-server, iproute2, rsync, git, curl)"
     if not all(importlib.util.find_spec(name) for name in ("aiohttp_cors", "grpc", "opencensus")):
-        return "needs ray[default], for jobs"
+        return "needs ray[default], for jobs: pip install -c constraints.txt -e '.[test,cluster]'"
     tried = subprocess.run(["unshare", "-m", "-n", "-p", "-f", "true"], capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
 
