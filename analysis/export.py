@@ -4,6 +4,7 @@ Parquet and csv hold every column at full precision. Markdown and latex are for 
 human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says how many more there are.
 """
 
+import glob
 import io
 import os
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ def write_bytes(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         try:
             temporary.write_bytes(data)
             temporary.replace(path)
@@ -80,6 +82,19 @@ def write_bytes(path: Path, data: bytes) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def _clear(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except (ProcessLookupError, ValueError):
+            left.unlink(missing_ok=True)
+        except PermissionError:
+            # somebody else's, and alive
+            continue
 
 
 def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str = "") -> bytes:

@@ -286,4 +286,5 @@ def _scratch(storage: Path) -> Iterator[Path]:
 def _cause(error_file: Path) -> str:
     """The last failure that Tune has written of a trial: a worker's own error ends with it, a death begins with it."""
     told = error_file.read_text().rpartition("Failure # ")[2].strip().splitlines()[1:] if error_file.exists() else []
-    return told[-1 if any("Traceback" in line for line in told) else 0] if told else "no reason is known"
+    raised = any("Traceback" in line or "an error raised in" in line for line in told)
+    return told[-1 if raised else 0] if told else "no reason is known"

@@ -1,6 +1,7 @@
 """Files and text: frozen renderings, whole files or none, every registered table, the summary, and what is imported."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"small\.parquet: No space left"):
         write_table(SMALL.slice(0, 1), tmp_path / "new" / "tables", "small", COLUMNS)
     assert {path: path.read_bytes() for path in (tmp_path / "new" / "tables").iterdir()} == before
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for name in (f".small.md.{dead.pid}.tmp", f".small.md.{os.getppid()}.tmp", f".other.md.{dead.pid}.tmp"):
+        (tmp_path / name).write_text("half a fi")
+    write_table(SMALL, tmp_path, "small", COLUMNS, ["md"])
+    # a living writer's and another table's stay
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "small.md", f".small.md.{os.getppid()}.tmp", f".other.md.{dead.pid}.tmp",
+    }  # fmt: skip
 
 
 def test_faults_are_one_line(tmp_path):

@@ -98,7 +98,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     }.items():
         assert text.count(before) == 1
         text = text.replace(before, after)
-    (tmp_path / "laptop/home/on_premises.yaml").write_text(text)
+    (tmp_path / "laptop" / "home" / "on_premises.yaml").write_text(text)
     write_spec(
         hosts.shared / "kill.yaml",
         blocks=BLOCKS,

@@ -149,7 +149,7 @@ def test_members_that_train_together_meet_a_full_disk(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"state\.pt cannot be written"):
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"attempts\.json cannot be written"):
         patch.setattr(os, "fsync", full)
         list(run_group(tasks, tmp_path))
     ended = [event for event in run_group(tasks, tmp_path) if not isinstance(event, Progress)]

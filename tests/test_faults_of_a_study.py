@@ -64,7 +64,7 @@ def test_a_rough_study(
         disk.fill(free=4096)
         assert process.wait(120) == 2
         other.rollback()
-    full = num_records(storage)
+    full, broken_off = num_records(storage), set(storage.glob("kill/checkpoints/*/state.pt"))
     told = last_line(storage)
     assert "cannot be written: No space left on device; when that is mended the same command continues" in told
     assert "Traceback" not in log_of(storage).read_text() and full < PLANNED
@@ -86,8 +86,10 @@ def test_a_rough_study(
     assert last_line(storage) == "Stopped. The same command continues; nothing is lost."
     stopped = num_records(storage)
     assert full < stopped < PLANNED
-    # running groups were finished, and no trace of the driver is left
-    assert not list(storage.glob("kill/checkpoints/*/state.pt")) and not (storage / "kill/driver.json").exists()
+    # running groups were finished (what the full disk broke off may not have begun again), no trace of the driver is left
+    assert (
+        set(storage.glob("kill/checkpoints/*/state.pt")) <= broken_off and not (storage / "kill/driver.json").exists()
+    )
 
     assert start(spec, storage, *tracked).wait(300) == 0, log_of(storage).read_text()
     run_serially(spec, tmp_path / "calm", report=False)

@@ -16,7 +16,7 @@ from study.ledger import Contents
 from study.provenance import note_session, read_sessions
 from study.recorded import Recorded
 
-GPU, SHARED, CORES = Resources(gpus=4), Resources(gpus=0.25), Resources(cpus=2)
+GPU, SHARED, CORES = Resources(gpus=4, data_parallel=4), Resources(gpus=0.25), Resources(cpus=2)
 
 
 def test_hours_are_of_what_a_trial_holds():
