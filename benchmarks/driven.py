@@ -17,10 +17,11 @@ _LOOK_SECONDS = 0.1
 @dataclass(kw_only=True)
 class Watched:
     """Seconds since the start of the process: ``begun`` of the first training, ``marks`` (seconds, replicates in the ledger)
-    at every change, ``whole`` at its end; ``memory`` of the driver at every mark, in bytes."""
+    at every change, ``whole`` at its end; ``memory`` of the driver at every mark, in bytes, ``cpu`` its processor seconds."""
 
     begun: float = 0.0
     whole: float = 0.0
+    cpu: float = 0.0
     marks: list[tuple[float, int]] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
 
@@ -61,11 +62,20 @@ def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str
                 counted = num
                 found.marks.append((now, num))
                 found.memory.append(_resident(driver))
+                found.cpu = _processor(driver)
         time.sleep(_LOOK_SECONDS)
     found.whole = time.perf_counter() - started
     if process.returncode:
         raise RuntimeError(log.read_text()[-4000:])
     return found
+
+
+def _processor(driver: psutil.Process) -> float:
+    try:
+        times = driver.cpu_times()
+        return float(times.user + times.system)
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _resident(driver: psutil.Process) -> int:
