@@ -4,9 +4,7 @@ Parquet and csv hold every column at full precision. Markdown and latex are for 
 human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says how many more there are.
 """
 
-import glob
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from tabulate import tabulate
 
 from analysis.numbers import interval_text, number_text, p_text
 from analysis.wording import effect_text, level_text, outcome_text, size_text
-from study.errors import UserError, nearest
+from study.errors import StorageError, UserError, nearest
+from study.whole import replacing
 
 FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
@@ -70,31 +69,12 @@ def write_bytes(path: Path, data: bytes) -> Path:
 
     Raises ``UserError`` when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        with replacing(path, lasting=False) as partial:
+            partial.write_bytes(data)
+    except StorageError as error:
+        raise UserError(f"cannot write {path}: {error.reason}") from None
     return path
-
-
-def _clear(path: Path) -> None:
-    """Remove what processes that were killed while they wrote ``path`` have left."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = left.name.split(".")[-2]
-        try:
-            os.kill(int(number), 0)
-        except (ProcessLookupError, ValueError):
-            left.unlink(missing_ok=True)
-        except PermissionError:
-            # somebody else's, and alive
-            continue
 
 
 def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str = "") -> bytes:

@@ -11,13 +11,13 @@ class UserError(ValueError):
 
 
 class StorageError(UserError):
-    """A file cannot be written: the disk is full, say. The fault of no replicate; ``errno`` is the system's."""
+    """A file cannot be written: the disk is full, say. No replicate's fault; ``errno`` and ``reason`` are the system's."""
 
     def __init__(self, path: Path | str, error: OSError) -> None:
         self.errno = error.errno
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        self.reason = os.strerror(error.errno) if error.errno else str(error)
         super().__init__(
-            f"{path} cannot be written: {reason}; when that is mended the same command continues; nothing is lost"
+            f"{path} cannot be written: {self.reason}; when that is mended the same command continues; nothing is lost"
         )
 
 

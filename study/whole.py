@@ -3,8 +3,10 @@ whole or not at all, through kills, power cuts and full disks, and that are seen
 """
 
 import contextlib
+import glob
 import json
 import os
+import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +16,26 @@ from study.errors import StorageError, UserError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to; at the end it is put on disk and takes ``path``'s place.
 
-    ``path`` then holds the old file or the new one, never a part. Raises ``StorageError`` where it cannot be written, also
-    for what a library raises in a system error's stead (torch, of a full disk).
+    ``path`` then holds the old file or the new one, never a part; what a killed writer left beside it is removed. Not
+    ``lasting`` is what can be made again: after a power cut it may be an empty file. Raises ``StorageError`` where it cannot
+    be written, also for what a library raises in a system error's stead (torch, of a full disk).
     """
-    # the process number: a worker that outlived its driver may still be writing the same file
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # the process: a worker that outlived its driver, maybe on another host, may still be writing the same file
+    beside = f".{path.name}.{socket.gethostname()}."
+    partial = path.with_name(f"{beside}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(beside)}*"):
+            if not _is_alive(left.name.removeprefix(beside)):
+                left.unlink(missing_ok=True)
         yield partial
-        with partial.open("rb") as file:
-            # or a power cut would leave the new name on an empty file
-            os.fsync(file.fileno())
+        if lasting:
+            with partial.open("rb") as file:
+                # or a power cut would leave the new name on an empty file
+                os.fsync(file.fileno())
         partial.replace(path)
     except Exception as error:
         cause = system_error(error)
@@ -37,6 +45,17 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _is_alive(number: str) -> bool:
+    """Whether a process of this host has ``number``; what is no number is nobody's."""
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -99,7 +99,7 @@ class Hosts:
 
     def spawn(self, command: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a command of the user's on the laptop, in the checkout."""
-        values = {"HOME": "/home/user", "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+        values = {"HOME": "/user", "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8"}
         values |= {"PYTHONDONTWRITEBYTECODE": "1"} | environment
         (room,) = psutil.Process(self._process.pid).children()
         enter = ["nsenter", "--target", str(room.pid), "--mount", "--net", "--pid"]
@@ -151,7 +151,7 @@ class Hosts:
         for name in ("shared/data", "shared/results", "repository", *(f"{name}/home" for name in self.addresses)):
             (folder / name).mkdir(parents=True)
         (folder / "passwd").write_text(
-            f"root:x:0:0::/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\nuser:*:{USER}:{USER}::/home/user:/bin/bash\n"
+            f"root:x:0:0::/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\nuser:*:{USER}:{USER}::/user:/bin/bash\n"
         )
         names = "".join(f"{address} {name}\n" for name, address in self.addresses.items())
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")

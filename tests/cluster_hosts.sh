@@ -30,7 +30,7 @@ furnish() { # the file system of one machine, under $FOLDER/NAME/root
         ;;
     esac
   done
-  mkdir -p "$root"/{dev,home/user,proc,repository,run/sshd,shared,sys,tmp,var/tmp}
+  mkdir -p "$root"/{dev,proc,repository,run/sshd,shared,sys,tmp,user,var/tmp}
   chmod 1777 "$root/tmp" "$root/var/tmp"
   for path in "${PATHS[@]}"; do
     if [ ! -e "$root$path" ]; then
@@ -45,7 +45,7 @@ furnish() { # the file system of one machine, under $FOLDER/NAME/root
   bind "$FOLDER/key" "$root/key"
   bind "$FOLDER/repository" "$root/repository"
   mount --bind "$FOLDER/shared" "$root/shared"
-  mount --bind "$FOLDER/$1/home" "$root/home/user"
+  mount --bind "$FOLDER/$1/home" "$root/user"
   mount -t proc proc "$root/proc"
   mount --rbind /sys "$root/sys"
   mount --rbind /dev "$root/dev"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -109,13 +110,17 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
 def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    for name in (f".small.md.{dead.pid}.tmp", f".small.md.{os.getppid()}.tmp", f".other.md.{dead.pid}.tmp"):
+    host = socket.gethostname()
+    gone, alive, other = (
+        f".small.md.{host}.{dead.pid}",
+        f".small.md.{host}.{os.getppid()}",
+        f".other.md.{host}.{dead.pid}",
+    )
+    for name in (gone, alive, other):
         (tmp_path / name).write_text("half a fi")
     write_table(SMALL, tmp_path, "small", COLUMNS, ["md"])
     # a living writer's and another table's stay
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "small.md", f".small.md.{os.getppid()}.tmp", f".other.md.{dead.pid}.tmp",
-    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"small.md", alive, other}
 
 
 def test_faults_are_one_line(tmp_path):

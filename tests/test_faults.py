@@ -58,9 +58,10 @@ def task(config_of: Any) -> Task:
 
 
 def whole(spec: Path, storage: Path, calm: Path) -> None:
-    """Nothing lost, nothing double, every result as without faults (hidden files of killed writers are never read)."""
+    """Nothing lost, nothing double, nothing left over, every result as without faults."""
     assert results(storage) == results(calm) and len(results(storage)) == PLANNED
     assert driver.check(load_spec(str(spec)), Workspace(storage / "kill"), tracking=None)[0] == []
+    assert not [path for path in storage.rglob(".*") if path.is_file()]
 
 
 def test_a_disk_that_runs_full_stops_the_study_and_with_room_it_goes_on(
