@@ -52,13 +52,8 @@ def train_ahead(
             folders = [_folder(task, storage) for task in group]
             for folder in folders:
                 attempts.begin(folder)
-            for event in train_together(members, Together, at_once=first.together, options=first.step):
-                if isinstance(event, Progress):
-                    for folder in folders:
-                        attempts.forget(folder)
-                    yield event
-            for folder in folders:
-                attempts.forget(folder)
+            events = train_together(members, Together, at_once=first.together, options=first.step)
+            yield from attempts.followed(folders, (event for event in events if isinstance(event, Progress)))
 
 
 def _folder(task: Task, storage: Path) -> Path:

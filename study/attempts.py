@@ -5,12 +5,15 @@ that is still there was left by a worker that died. Notes of another driver do n
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from study.whole import write_text
 
 # How often a member is begun again after its worker was lost, with no epoch finished in between.
 MAX_LOSSES = 3
+Event = TypeVar("Event")
 REASON = f"its worker was lost {MAX_LOSSES + 1} times in a row without finishing an epoch"
 
 
@@ -34,10 +37,17 @@ class Attempts:
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return 0
 
-    @staticmethod
-    def forget(folder: Path) -> None:
-        """The member in ``folder`` has come on."""
-        _note(folder).unlink(missing_ok=True)
+    def followed(self, folders: Sequence[Path], events: Iterator[Event]) -> Iterator[Event]:
+        """``events`` of the members in ``folders``, which have come on with each of them, and at the end of all."""
+        for event in events:
+            self.forget(folders)
+            yield event
+        self.forget(folders)
+
+    def forget(self, folders: Sequence[Path]) -> None:
+        """The members in ``folders`` have come on, or have ended."""
+        for folder in folders:
+            _note(folder).unlink(missing_ok=True)
 
 
 def _note(folder: Path) -> Path:

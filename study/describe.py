@@ -9,8 +9,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from analysis.power_words import power_lines, verdict_warning
+from analysis.spending import device_hours, unit
 from analysis.summary import DEMONSTRATION, summary
 from analysis.tables import Inputs
+from search_spaces import Resources
 from study.console import say
 from study.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.joint_words import plan_lines, result_lines
@@ -54,7 +56,7 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
     if spec.joint:
         lines = plan_lines(plan, cells)
     if price is not None:
-        lines.append(money(total_seconds(plan, cells), spec.resources.cpus, spec.resources.gpus, price, device))
+        lines.append(money(total_seconds(plan, cells), spec.resources, price, device))
     if spec.demonstration:
         lines.append(DEMONSTRATION)
     for line in lines:
@@ -113,13 +115,13 @@ def gpu_hours(seconds: float, gpus: float) -> str:
     return f"{hours * gpus:,.1f} GPU hours{shared}"
 
 
-def money(seconds: float, cpus: float, gpus: float, price: float, device: str) -> str:
-    """What ``seconds`` of trials cost at ``price`` an hour of one GPU (a core where ``gpus`` is 0), timed on ``device``."""
-    if gpus and device != "cuda":
+def money(seconds: float, resources: Resources, price: float, device: str) -> str:
+    """What ``seconds`` of trials cost at ``price`` an hour of one GPU (a core where they hold none), timed on ``device``."""
+    if resources.gpus and device != "cuda":
         return "money: there is no GPU here to time steps on; plan on a host with one"
-    unit, most = ("GPU" if gpus else "core"), price * seconds / 3600
-    shared = f", up to {most:,.2f} where trials that share one slow each other down" if 0 < gpus < 1 else ""
-    return f"money: {most * (gpus or cpus):,.2f} at {price:g} a {unit} hour{shared}; idle hours come on top"
+    least, most = price * device_hours(seconds, resources), price * seconds / 3600
+    shared = f", up to {most:,.2f} where trials that share one slow each other down" if 0 < resources.gpus < 1 else ""
+    return f"money: {least:,.2f} at {price:g} a {unit(resources)} hour{shared}; idle hours come on top"
 
 
 def _warnings(plan: Plan) -> list[str]:

@@ -10,9 +10,10 @@ from torch import nn
 from study.console import say
 from study.data import dataset_facts
 from study.errors import UserError, nearest
-from study.models import build_network, num_flops
+from study.models import num_flops
 from study.models.layer_costs import LayerCost, layer_costs
 from study.plan import Cell, Plan
+from study.timing import untrained
 
 _NUMBERS = ("parameters", "FLOPs", "activations")
 
@@ -50,9 +51,7 @@ def _network(plan: Plan, cell: Cell) -> tuple[nn.Module, tuple[int, int, int]]:
     """The cell's network and the shape of its images."""
     config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in plan.spec.nuisance.items()})
     known = dataset_facts(config.dataset)
-    channels = known.image_shape[0]
-    model = build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
-    return model, known.image_shape
+    return untrained(config, known), known.image_shape
 
 
 def _total(rows: Sequence[LayerCost]) -> tuple[str, str, str]:

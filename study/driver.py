@@ -1,7 +1,6 @@
 """What ``run``, ``report``, ``export`` and ``ui`` do, from a checked specification to what a user sees."""
 
 import dataclasses
-import functools
 import signal
 import threading
 import webbrowser
@@ -88,8 +87,15 @@ def run(
                     with LiveView(plan, contents, console) as live:
                         told = (view.tell, _noting(workspace.root), purse.tell)
                         listen = _all(live.tell, *map(_finished, told))
-                        begin = functools.partial(run_agenda, agenda, ledger, workspace.root, listen)
-                        begin(address=address, num_cpus=num_cpus, enough=purse.is_empty)
+                        run_agenda(
+                            agenda,
+                            ledger,
+                            workspace.root,
+                            listen,
+                            address=address,
+                            num_cpus=num_cpus,
+                            enough=purse.is_empty,
+                        )
                 for record in _collect(ledger, workspace.root):
                     view.tell(record)
                 held = held_by(workspace, spec, contents)

@@ -19,10 +19,11 @@ from torch.nn import functional
 from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
 from study.errors import UserError
-from study.models import build_network, num_flops, num_params
+from study.models import num_flops, num_params
 from study.plan import Cell, Plan
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
+from study.timing import untrained
 from study.training.penalty import jacobian_penalty, unit_directions
 
 _TIMED = 5
@@ -105,7 +106,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     spec = plan.spec
     config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in spec.nuisance.items()})
     known = dataset_facts(config.dataset)
-    model = _network(config, known).to(device)
+    model = untrained(config, known).to(device)
     flops = num_flops(model, known.image_shape)
     ranks = spec.resources.data_parallel
     share = dataclasses.replace(config, batch_size=max(1, config.batch_size // ranks))
@@ -130,11 +131,6 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
         during_seconds=looks * passes["during.statistics"] * forward,
         training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
     )
-
-
-def _network(config: TrialConfig, known: Facts) -> nn.Module:
-    channels = known.image_shape[0]
-    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
 
 
 def _images(known: Facts, num: int, shape: tuple[int, int, int] | None = None) -> tuple[Tensor, Tensor]:
@@ -182,7 +178,7 @@ def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
     channels, height, width = known.image_shape
     shape = (channels, min(height, _SMALL_SIDE), min(width, _SMALL_SIDE))
     config = TrialConfig.from_mapping({**_SMALL, "dataset": "small", "seed": 0, "split_seed": 0})
-    model = _network(config, known).to(device)
+    model = untrained(config, known).to(device)
     sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
     parts = {name: _images(known, min(num, _MOST_IMAGES), shape) for name, num in sizes.items()}
     context = MeasureContext.calibrated(

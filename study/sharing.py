@@ -23,13 +23,13 @@ from study.data.parts import Split
 from study.data.stream import NUM_HELD
 from study.errors import UserError
 from study.measurement import estimates_of, measuring
-from study.models import build_network
 from study.plan import Cell, Plan
-from study.timing import timer
+from study.timing import timer, untrained
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH
 from study.training.fused import out_of_memory
 from study.trial import SPLITS_KEPT
+from study.whole import read_json, write_text
 
 FILE = "memory.json"
 # Of a device's memory, what all groups together may fill: allocators leave gaps.
@@ -94,7 +94,7 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], meter: M
 
 def _needs(plan: Plan, path: Path, together: Mapping[str, int], meter: Meter) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    kept: dict[str, Any] = read_json(path) or {}
     known = kept.setdefault(f"{meter.name}, {meter.total} bytes", {"training": {}, "measuring": {}})
     before, configs = json.dumps(kept), {cell.name: _config(plan, cell) for cell in plan.cells}
     for name, config in configs.items():
@@ -113,9 +113,7 @@ def _needs(plan: Plan, path: Path, together: Mapping[str, int], meter: Meter) ->
             found = meter.measuring(configs[largest], statistics) if statistics else 0
             known["measuring"][network] = {"bytes": found, "statistics": statistics}
     if json.dumps(kept) != before:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(kept, indent=2) + "\n")
-        partial.replace(path)
+        write_text(path, json.dumps(kept, indent=2) + "\n")
     return training, {name: max(training[name], known["measuring"][networks[name]]["bytes"]) for name in configs}
 
 
@@ -159,7 +157,7 @@ class CudaMeter:
 
         def evaluation() -> None:
             part = _random(config.dataset, self.device, min(EVALUATION_BATCH, known.num_val))
-            evaluate(_network(config, self.device), part.batches(EVALUATION_BATCH))
+            evaluate(untrained(config, known).to(self.device), part.batches(EVALUATION_BATCH))
 
         return max(self._filled(steps), together * self._filled(evaluation))
 
@@ -171,7 +169,7 @@ class CudaMeter:
 
         def measured() -> None:
             parts = {name: _random(config.dataset, self.device, min(num, most)) for name, num in sizes.items()}
-            model, batch = _network(config, self.device), config.batch_size
+            model, batch = untrained(config, known).to(self.device), config.batch_size
             # the network is an untrained one: what cannot be had of it is left out
             with (
                 contextlib.suppress(UserError),
@@ -195,12 +193,6 @@ class CudaMeter:
             filled = torch.cuda.max_memory_reserved()
             torch.cuda.empty_cache()
         return filled
-
-
-def _network(config: TrialConfig, device: str) -> torch.nn.Module:
-    known = dataset_facts(config.dataset)
-    middle = (0.5,) * known.image_shape[0]
-    return build_network(config, num_classes=known.num_classes, mean=middle, deviation=middle).to(device)
 
 
 def _random(dataset: str, device: str, num: int) -> Split:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from study.config import TrialConfig
 from study.data.facts import Facts
@@ -62,15 +63,20 @@ def timer(
     return seconds
 
 
+def untrained(config: TrialConfig, known: Facts) -> nn.Module:
+    """The network of ``config`` for data of which only facts are known: its pixels' moments are taken to be .5 and .25."""
+    channels = known.image_shape[0]
+    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
+
+
 def training_members(config: TrialConfig, known: Facts, size: int, device: str, num_images: int) -> list[Member]:
     """Replicates that share random pixels; a small rate keeps them from diverging, which would be another speed."""
     generator = torch.Generator().manual_seed(derive_seed("execution", num_images))
     images = torch.randint(256, (num_images, *known.image_shape), generator=generator, dtype=torch.uint8)
     split = Split(images=images, labels=torch.arange(num_images) % known.num_classes).to(torch.device(device))
-    middle = (0.5,) * known.image_shape[0]
     members = []
     for seed in range(size):
         one = dataclasses.replace(config, seed=seed, lr=1e-4)
-        model = build_network(one, num_classes=known.num_classes, mean=middle, deviation=middle).to(device)
+        model = untrained(one, known).to(device)
         members.append(Member(model=model, train_split=split, val_split=split, config=one, checkpoint=None))
     return members

@@ -1,14 +1,14 @@
 """Train and measure one group of replicates: the only place where model, data, training and smoothness meet.
 
 No ray, no mlflow: a group reports through the records it yields. Members run one after another, or train together first
-(``study.ahead``), or each in several processes (``study.ranks``); one that fails, diverges or is pruned leaves the others
-alone. A member's folder
-``checkpoints/<trial_key>`` holds ``state.pt`` while it trains, ``outcome.json`` once it is finished until the driver has its
-records, and ``final.pt`` or ``best.pt`` where kept.
+(``study.ahead``), or each in several processes (``study.ranks``); one that fails, diverges, is pruned or kills its worker
+leaves the others alone. A member's folder ``checkpoints/<trial_key>`` holds ``state.pt`` while it trains, ``outcome.json``
+once it is finished until the driver has its records, and ``final.pt`` or ``best.pt`` where kept.
 """
 
 import base64
 import functools
+import itertools
 import json
 import math
 import socket
@@ -66,21 +66,19 @@ def run_group(
     for task in tasks:
         folder = storage / "checkpoints" / task.config.trial_key
         if attempts.begin(folder) > MAX_LOSSES:
-            attempts.forget(folder)
+            attempts.forget([folder])
             yield _lost(task, folder)
             continue
         try:
+            by_ranks: Iterator[Event] = iter(())
             if task.ranks > 1:
-                for progress in train_in_ranks(task, folder, device=device, threads=threads, plugins=plugins):
-                    attempts.forget(folder)
-                    yield progress
-            for event in _member(task, folder, torch.device(device), storage):
-                attempts.forget(folder)
-                yield event
+                by_ranks = train_in_ranks(task, folder, device=device, threads=threads, plugins=plugins)
+            own = _member(task, folder, torch.device(device), storage)
+            yield from attempts.followed([folder], itertools.chain(by_ranks, own))
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001  any fault of a member is its outcome, with the reason kept
-            attempts.forget(folder)
+            attempts.forget([folder])
             reason = error if isinstance(error, UserError) else traceback.format_exc(limit=-3).strip()
             yield [_record(task, state="failed", reason=str(reason))]
 

@@ -8,7 +8,7 @@ import torch
 
 from analysis.power import smallest_detectable
 from analysis.power_words import power_lines
-from search_spaces import load_spec
+from search_spaces import Resources, load_spec
 from search_spaces.load import parse_spec
 from study import forecast as forecasting
 from study.config import TrialConfig
@@ -135,10 +135,13 @@ def test_gpu_hours_of_fractions_and_of_several() -> None:
 
 
 def test_money_by_what_a_trial_occupies() -> None:
-    assert money(7200, 1, 2, 2.5, "cuda") == "money: 10.00 at 2.5 a GPU hour; idle hours come on top"
-    assert money(7200, 3, 0, 0.1, "cpu") == "money: 0.60 at 0.1 a core hour; idle hours come on top"
-    assert "0.50 at 1 a GPU hour, up to 2.00 where trials" in money(7200, 1, 0.25, 1, "cuda")
-    assert "no GPU here" in money(7200, 1, 1, 2.5, "cpu")
+    assert (
+        money(7200, Resources(gpus=2, data_parallel=2), 2.5, "cuda")
+        == "money: 10.00 at 2.5 a GPU hour; idle hours come on top"
+    )
+    assert money(7200, Resources(cpus=3), 0.1, "cpu") == "money: 0.60 at 0.1 a core hour; idle hours come on top"
+    assert "0.50 at 1 a GPU hour, up to 2.00 where trials" in money(7200, Resources(gpus=0.25), 1, "cuda")
+    assert "no GPU here" in money(7200, Resources(gpus=1), 2.5, "cpu")
 
 
 def test_a_joint_search_costs_its_trials_at_the_mean_cell() -> None:

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from study.config import TrialConfig
-from study.training.evaluate import EVALUATION_BATCH, evaluate
 from study.training.lane import Abreast, Lane, Member
-from study.training.loop import Progress, Trained, note_epoch, note_look, train_epoch
+from study.training.loop import Progress, Trained, note_epoch, note_look, train_epoch, validate
 
 # Settings in which replicates that train together may differ: all that is not the network, its data and the batch.
 _FREE = ("seed", "split_seed", "lr", "momentum", "weight_decay", "warmup_epochs", "schedule", "stop_curve", "epochs")
@@ -162,5 +161,4 @@ def out_of_memory(fault: Exception) -> bool:
 
 def _alone(member: Member, epoch: int) -> dict[str, float]:
     metrics = train_epoch(member.model, member.optimizer, member.train_split, member.config, epoch)
-    found = evaluate(member.model, member.val_split.batches(EVALUATION_BATCH), halves=True)
-    return metrics | {f"val/{name}": value for name, value in found.items()}
+    return metrics | validate(member.model, member.val_split)

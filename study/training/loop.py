@@ -103,8 +103,7 @@ def train(
     while trained.epoch < config.epochs and not trained.done:
         started = time.perf_counter()
         metrics = train_epoch(model, optimizer, train_split, config, trained.epoch)
-        validated = evaluate(model, val_split.batches(EVALUATION_BATCH), halves=True)
-        metrics |= {f"val/{name}": value for name, value in validated.items()}
+        metrics |= validate(model, val_split)
         note_epoch(trained, metrics, model, train_split, config)
         trained.train_seconds += time.perf_counter() - started
         note_look(trained, look, config)
@@ -112,6 +111,12 @@ def train(
             save_checkpoint(state(model, optimizer, trained), checkpoint)
         yield Progress(trained.epoch, config.epochs, metrics["val/loss"])
     yield trained
+
+
+def validate(model: nn.Module, val_split: Any) -> dict[str, float]:
+    """What an epoch ends with: ``evaluate`` on the validation part, halves too, as ``val/...``."""
+    found = evaluate(model, val_split.batches(EVALUATION_BATCH), halves=True)
+    return {f"val/{name}": value for name, value in found.items()}
 
 
 def sgd(model: nn.Module, config: TrialConfig) -> torch.optim.SGD:

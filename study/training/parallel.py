@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
-from study.training.evaluate import EVALUATION_BATCH, evaluate
 from study.training.lane import Member
-from study.training.loop import Progress, note_epoch, note_look, train_epoch
+from study.training.loop import Progress, note_epoch, note_look, train_epoch, validate
 from study.training.ranks import Ranks
 from study.training.synchronised import synchronised
 
@@ -31,8 +30,7 @@ def train_by_ranks(member: Member, ranks: Ranks, device: torch.device) -> Iterat
             metrics = train_epoch(member.model, member.optimizer, member.train_split, config, epoch, ranks)
         if ranks.rank:
             continue
-        found = evaluate(member.model, member.val_split.batches(EVALUATION_BATCH), halves=True)
-        metrics |= {f"val/{name}": value for name, value in found.items()}
+        metrics |= validate(member.model, member.val_split)
         note_epoch(trained, metrics, member.model, member.train_split, config)
         trained.train_seconds += time.perf_counter() - started
         note_look(trained, member.look, config)
