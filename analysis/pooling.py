@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.regression.mixed_linear_model import MixedLM
-from statsmodels.stats.power import TTestPower
 
 MIN_DATASETS = 5
 ALL_DATASETS = "all datasets"
@@ -46,6 +44,8 @@ class Pooled:
         """
         if self.sd is None:
             return math.inf
+        from statsmodels.stats.power import TTestPower
+
         size = TTestPower().solve_power(nobs=self.num_datasets, alpha=level, power=power)
         return self.sd * float(np.squeeze(size))
 
@@ -90,6 +90,9 @@ def mixed_model(differences: ArrayLike, datasets: ArrayLike, alpha: float = 0.05
     scale = float(y.std())
     if scale == 0 or float(np.abs(residual).max()) <= _ROUNDING * float(np.abs(y).max()):
         return MixedModel(note="no spread within datasets: no mixed model")
+    # here, because statsmodels is slow to import and few studies pool
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:  # in units of the spread, where the optimiser's tolerances are made for

@@ -9,6 +9,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# before ray is imported, for the processes that it starts too
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# trials are what this machine is asked to do: no lower priority than other programs (Ray's default is 15)
+os.environ.setdefault("RAY_worker_niceness", "0")
+# a driver whose Ray is gone ends after this long (60 s by default); the same command then continues
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
+# Tune's workers have variables of their own, so none that waits is ever taken
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,5 +1,6 @@
 """What ``run``, ``report``, ``export`` and ``ui`` do, from a checked specification to what a user sees."""
 
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -51,10 +52,12 @@ def run(
     tracking: str | None = None,
     allowance: Allowance | None = None,
     retry_failed: bool = False,
+    connection: contextlib.AbstractContextManager[Any] | None = None,
 ) -> bool:
     """Run or continue a study, as far as ``allowance`` goes; ``False`` when it was interrupted.
 
-    Raises ``UserError`` before anything starts.
+    ``connection``: to Ray, where it is made already (``study.start``); else one to ``address`` is made where it is needed.
+    Raises ``UserError`` before any training starts.
     """
     console = open_console()
     plan = make_plan(spec)
@@ -82,6 +85,7 @@ def run(
             with MlflowView(spec, workspace.root, contents, uri, _warner(console)) as view:
                 if not agenda.done and not purse.is_empty():
                     # ray takes seconds to import, and a finished study needs none of it
+                    from study.cluster import connected
                     from study.tune import run_agenda
 
                     with LiveView(plan, contents, console) as live:
@@ -92,8 +96,7 @@ def run(
                             ledger,
                             workspace.root,
                             listen,
-                            address=address,
-                            num_cpus=num_cpus,
+                            connection=connection or connected(address, num_cpus),
                             enough=purse.is_empty,
                         )
                 for record in _collect(ledger, workspace.root):

@@ -15,24 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# before ray is imported: no loggers of Tune's own, no change of directory, no log of every failed trial
+# before Tune is imported: no loggers of its own, no change of directory, no log of every failed trial
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-# trials are what this machine is asked to do: no lower priority than other programs (Ray's default is 15)
-os.environ.setdefault("RAY_worker_niceness", "0")
-# a driver whose Ray is gone ends after this long (60 s by default); the same command then continues
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
 from study.attempts import Attempts
-from study.cluster import connected, slots
+from study.cluster import slots
 from study.errors import StorageError, UserError
 from study.interrupt import draining
 from study.ledger import Ledger
@@ -236,14 +231,13 @@ def run_agenda(
     storage: Path,
     listen: Listener,
     *,
-    address: str | None,
-    num_cpus: int | None,
+    connection: contextlib.AbstractContextManager[Any],
     enough: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Run groups until the agenda is done; ``False`` when Ctrl-C or ``enough`` ended it early, running groups finished.
 
-    ``address``: a running cluster, or ``None`` for this machine with ``num_cpus`` cores. Raises ``UserError`` when the
-    cluster cannot hold one group, ``RayLost`` when it dies.
+    ``connection``: to Ray, for the time of a run (``study.cluster.connected``). Raises ``UserError`` when the cluster cannot
+    hold one group, ``RayLost`` when it dies.
     """
     resources = agenda.plan.spec.resources
     common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
@@ -251,7 +245,7 @@ def run_agenda(
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
     searcher = AgendaSearcher(agenda, common, writer.lost, enough)
-    with connected(address, num_cpus), _scratch(storage) as scratch, draining(searcher.drain):
+    with connection, _scratch(storage) as scratch, draining(searcher.drain):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(resources.cpus, resources.gpus))
         tuner = tune.Tuner(

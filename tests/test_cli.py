@@ -46,6 +46,10 @@ def test_help_needs_nothing_heavy(command: str) -> None:
 BAD = {
     "unknown preset": (["plan", "digitz"], "unknown preset 'digitz' (did you mean 'digits'?)"),
     "unknown level": (["plan", "digits", "--set", "fixed.network=cifar_resnett"], "did you mean 'cifar_resnet'?"),
+    "unknown level in a run": (
+        ["run", "digits", "--set", "fixed.network=cifar_resnett"],
+        "did you mean 'cifar_resnet'?",
+    ),
     "unknown key": (["plan", "digits", "--set", "budget.search_trails=2"], "unknown key 'budget.search_trails'"),
     "unknown setting": (
         ["plan", "digits", "--set", "fixed.widht=8"],

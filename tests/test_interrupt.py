@@ -13,7 +13,8 @@ from study.interrupt import draining
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_notice_to_stop_drains_and_the_second_one_stops(number: int) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     asked: list[int] = []
     try:
         with pytest.raises(KeyboardInterrupt), draining(lambda: asked.append(1)):

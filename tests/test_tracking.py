@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import queue
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+import study.tracking.view as view_module
 from search_spaces import Spec
 from study.errors import UserError
 from study.ledger import Contents
@@ -200,6 +202,24 @@ def test_view_follows_and_is_killed(uri: str, tmp_path: Path, spec_of: Any, reco
         raise RuntimeError("the driver fell over")
     assert runs(uri, "follows")["follows"][0] == "KILLED"
     assert not said
+
+
+def test_a_view_begins_with_the_first_record(
+    uri: str, tmp_path: Path, spec_of: Any, records_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or after a while: before that the cores have a study to start."""
+    spec, records, said = study_of(spec_of, "begins"), records_of(), []
+    opened: queue.SimpleQueue[None] = queue.SimpleQueue()
+    opens = view_module._Replay.open
+    monkeypatch.setattr(view_module._Replay, "open", lambda replayed: opened.put(None) or opens(replayed))
+    with MlflowView(spec, tmp_path, contents_of([]), uri, said.append) as view:
+        with pytest.raises(queue.Empty):
+            opened.get(timeout=1.0)
+        view.tell(records[0])
+        opened.get(timeout=30)
+    monkeypatch.setattr(view_module, "BEGIN_SECONDS", 0.1)
+    with MlflowView(spec, tmp_path, contents_of([]), uri, said.append):
+        opened.get(timeout=30)
 
 
 def test_names_the_dataset_where_there_are_several(spec_of: Any, record_of: Any, config_of: Any) -> None:

@@ -1,5 +1,9 @@
 """The parts of a fused training: the replicates' data side by side, and one optimiser for all."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +13,7 @@ from study.data import load_dataset, split
 from study.data.together import Together
 from study.registry import AUGMENTATIONS
 from study.training.lane import cross_entropies
+from study.training.light_sgd import LightSGD
 from study.training.stack import Stack
 from study.training.stacked_sgd import StackedSGD
 
@@ -83,6 +88,49 @@ def test_stacked_sgd_is_sgd_with_each_replicates_settings(both):
     for model, reference in zip(models, references, strict=True):
         for name, value in reference.named_parameters():
             torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_light_sgd_is_torchs_own(momentum):
+    """Bit for bit, also when it goes on from the other's state."""
+    pairs = []
+    for kind in (torch.optim.SGD, LightSGD):
+        model = Branches(0, both=True)
+        pairs.append((model, kind(model.parameters(), lr=0.1, momentum=momentum, weight_decay=1e-2)))
+    x = torch.randn((6, 5, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for step, images in enumerate(x):
+        for model, optimizer in pairs:
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            optimizer.zero_grad(set_to_none=True)
+            model(images).square().mean().backward()
+            optimizer.step()
+        if step == 2:
+            states = [copy.deepcopy(optimizer.state_dict()) for _, optimizer in pairs]
+            for (_, optimizer), held in zip(pairs, reversed(states), strict=True):
+                optimizer.load_state_dict(held)
+    (theirs, _), (ours, _) = pairs
+    for name, value in theirs.named_parameters():
+        assert torch.equal(value, ours.get_parameter(name)), name
+        assert not torch.equal(value, Branches(0, both=True).get_parameter(name))
+
+
+def test_a_training_does_not_import_the_compiler():
+    """It would take every worker of a study a second."""
+    lines = [
+        "import sys",
+        "from study.config import TrialConfig",
+        "from study.data import load_dataset, split",
+        "from study.models import build_network",
+        "from study.training import train",
+        "config = TrialConfig(dataset='digits', merge='add', depth=8, width=4, seed=0, split_seed=0, epochs=1)",
+        "held = load_dataset('digits')",
+        "model = build_network(config, num_classes=10, mean=held.mean, deviation=held.deviation)",
+        "parts = split(held, 0)",
+        "*_, trained = train(model, parts.train, parts.val, config, None)",
+        "print(trained.epoch, sorted({'torch._dynamo', 'sklearn', 'triton'} & set(sys.modules)))",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n", done.stderr
 
 
 def test_cross_entropies_are_each_replicates_own():

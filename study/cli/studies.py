@@ -125,8 +125,8 @@ def _drive(
     *,
     retry_failed: bool = False,
 ) -> None:
-    from study import driver
     from study.allowance import Allowance
+    from study.start import started
 
     allowance = Allowance.of(**{"max_hours": None, "max_money": None, "price": None, **limits})
     checked = checked_spec(spec, override)
@@ -134,15 +134,19 @@ def _drive(
     # what stops a driver from outside (a spot notice, a batch system's time limit) is to it what Ctrl-C is
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = driver.run(
-            checked,
-            workspace,
-            address=address,
-            num_cpus=num_cpus,
-            tracking=tracking,
-            allowance=allowance,
-            retry_failed=retry_failed,
-        )
+        with started(workspace, address, num_cpus) as (driver, connection):
+            # again, for Ray has a handler of its own
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            done = driver.run(
+                checked,
+                workspace,
+                address=address,
+                num_cpus=num_cpus,
+                tracking=tracking,
+                allowance=allowance,
+                retry_failed=retry_failed,
+                connection=connection,
+            )
     except KeyboardInterrupt:
         done = False
     if not done:

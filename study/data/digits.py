@@ -4,6 +4,10 @@ Bundled with scikit-learn, so no network is needed. Pixels are integers from 0 t
 of the other 1,437 a block validates on 357 and trains on 1,080.
 """
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
 
 from study.data.dataset import Dataset, stratified
@@ -14,21 +18,21 @@ from study.registry import DATASETS
 TEST_SEED = 0
 NUM_TEST = 360
 NUM_VAL = 357
+_FILE = "datasets/data/digits.csv.gz"
 
 
 @DATASETS.register("digits", formula="1,797 images 1x8x8, 10 classes", source="https://archive.ics.uci.edu/dataset/80")
 def digits() -> Dataset:
     """Load scikit-learn's digits. Raises ``UserError`` where scikit-learn is not installed."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError(
-            "dataset digits comes with scikit-learn, which is not installed: pip install scikit-learn"
-        ) from None
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
-    whole = Split(images=images, labels=torch.from_numpy(bunch.target).long(), scale=16.0)
-    pool_index, test_index = stratified(bunch.target, NUM_TEST, TEST_SEED)
+    # from its file, because every worker would need a second to import what ``load_digits`` needs
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("dataset digits comes with scikit-learn, which is not installed: pip install scikit-learn")
+    table = np.loadtxt(Path(package.origin).parent / _FILE, delimiter=",", dtype=np.int64)
+    labels = np.ascontiguousarray(table[:, -1])
+    images = torch.from_numpy(table[:, :-1]).to(torch.uint8).view(-1, 1, 8, 8)
+    whole = Split(images=images, labels=torch.from_numpy(labels), scale=16.0)
+    pool_index, test_index = stratified(labels, NUM_TEST, TEST_SEED)
     pool = whole.take(pool_index)
     pixels = pool.pixels()
     return Dataset(

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def num_params(model: nn.Module) -> int:
@@ -15,6 +14,9 @@ def num_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     Half of what two images cost, for a placebo that gates an image by another one refuses a batch of one.
     """
+    # here, because it imports triton, and what trains is not counted before its end
+    from torch.utils.flop_counter import FlopCounterMode
+
     training = model.training
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -27,6 +27,9 @@ from study.tracking.pages import experiment_tags
 from study.tracking.runs import Wanted
 from study.tracking.store import Store, masked
 
+# MLflow takes seconds of a core to import and to make a database, which a study's start has better use for: it waits for the
+# first record, or for so long.
+BEGIN_SECONDS = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 FINISH_SECONDS = 120.0
 _CLOSING_SECONDS = 5.0
@@ -119,6 +122,8 @@ class MlflowView:
         return whole
 
     def _work(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._take(self._records.get(timeout=BEGIN_SECONDS))
         pause = 0.0
         while not self._stop.is_set():
             # read before the queue is emptied: all that was told before the end is in it

@@ -22,6 +22,7 @@ from study.schema import EstimateRecord, TrajectoryPoint
 from study.seeding import derive_seed
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
+from study.training.light_sgd import LightSGD
 from study.training.penalty import jacobian_penalty, unit_directions
 from study.training.ranks import ALONE, Ranks
 from study.training.schedule import learning_rate
@@ -121,7 +122,7 @@ def validate(model: nn.Module, val_split: Any) -> dict[str, float]:
 
 def sgd(model: nn.Module, config: TrialConfig) -> torch.optim.SGD:
     """The optimiser of one replicate."""
-    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return LightSGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def note_epoch(
