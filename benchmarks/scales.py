@@ -1,5 +1,6 @@
-"""The two scales at which whole studies are timed: that of the preset ``digits``, and one of longer trainings."""
+"""The scales at which whole studies are timed: that of the preset ``digits``, one of longer trainings, and one for a GPU."""
 
+import importlib
 from typing import Any
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -7,32 +8,57 @@ SCALES: dict[str, dict[str, Any]] = {
     "digits": {
         "merge": ["add", "mul", "sig_bn"],
         "depth": [8, 14],
-        "fixed": {"network": "cifar_resnet", "width": 8, "epochs": 8, "batch_size": 128},
+        "fixed": {"dataset": "digits", "network": "cifar_resnet", "width": 8, "epochs": 8, "batch_size": 128},
+        "blocks": 4,
+        "trials": 4,
     },
     "longer": {
         "merge": ["add", "mul", "sig_bn"],
         "depth": [8],
-        "fixed": {"network": "cifar_resnet", "width": 16, "epochs": 12, "batch_size": 64},
+        "fixed": {"dataset": "digits", "network": "cifar_resnet", "width": 16, "epochs": 12, "batch_size": 64},
+        "blocks": 4,
+        "trials": 4,
     },
-}
+    # ResNet-20 on images of CIFAR-10's number and shape; by both sides four trials share a GPU
+    "cifar": {
+        "merge": ["add", "mul", "sig_bn"],
+        "depth": [20],
+        "fixed": {
+            "dataset": "made_up_cifar", "network": "cifar_resnet", "width": 16, "epochs": 5, "batch_size": 128,
+            "augment": "pad_crop_flip",
+        },
+        "blocks": 16,
+        "trials": 1,
+        "plugins": ["benchmarks.made_up"],
+        "gpus": 0.25,
+    },
+}  # fmt: skip
 
 
-def specification(scale: str, *, blocks: int, trials: int, fuse: str, group: int = 8) -> dict[str, Any]:
+def load_plugins(scale: str) -> None:
+    """Import what ``scale`` names beside what comes with the project."""
+    for module in SCALES[scale].get("plugins", ()):
+        importlib.import_module(module)
+
+
+def specification(scale: str, *, blocks: int, trials: int, fuse: str) -> dict[str, Any]:
     """Parts of a study at ``scale``: ``trials`` searches and one confirmed training a cell and block, nothing measured."""
     chosen = SCALES[scale]
     levels = {"merge": chosen["merge"], "attention": ["none"], "attention_form": ["none"], "depth": chosen["depth"]}
+    gpus = {"gpus": chosen["gpus"], "step": "auto"} if "gpus" in chosen else {}
     return {
         "seed": 1,
         "factors": levels,
-        "fixed": {"dataset": "digits", **chosen["fixed"]},
+        "fixed": chosen["fixed"],
         "nuisance": {
             "lr": {"low": 0.03, "high": 1.0, "log": True, "default": 0.2},
             "weight_decay": {"low": 1e-5, "high": 1e-2, "log": True, "default": 5e-4},
         },
         "blocks": blocks,
         "budget": {"search_trials": trials, "startup_trials": min(2, trials)},
-        "resources": {"cpus": 1, "group": group, "threads": 1, "fuse": fuse},
+        "resources": {"cpus": 1, "group": 16 if gpus else 8, "threads": 1, "fuse": fuse, **gpus},
         "contrasts": [{"arm": {"merge": "mul"}, "reference": {"merge": "add"}}],
+        "plugins": chosen.get("plugins", []),
     }
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.trials_per_hour --scale digits
     python -m benchmarks.trials_per_hour --scale longer
+    python -m benchmarks.trials_per_hour --scale cifar      # needs a GPU
 
-Same networks, epochs, batches, number of trainings, metrics logged to SQLite through MLflow, a checkpoint an epoch, two cores.
+Same networks, epochs, batches, number of trainings, metrics logged to SQLite through MLflow, a checkpoint an epoch, device.
 From the start of the process to its end: ours ends with tables, figures and a report, which the other has not. Ours trains
 one by one and, ``fuse: always``, in groups of eight as one network. A ratio is the other's seconds over ours in one round.
 """
@@ -16,11 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import print_table, result, spread
+from benchmarks.common import hardware, print_table, result, spread
 from benchmarks.driven import watch, write_spec
 from benchmarks.scales import SCALES, num_trainings, specification
 
-GOALS = {("digits", "never"): 5.0, ("digits", "always"): 5.0, ("longer", "never"): 3.2, ("longer", "always"): 4.0}
+GOALS = {
+    ("digits", "never"): 5.0, ("digits", "always"): 5.0, ("longer", "never"): 3.2, ("longer", "always"): 4.0,
+    ("cifar", "never"): 10.0, ("cifar", "always"): 10.0,
+}  # fmt: skip
 
 
 def tutorial(folder: Path, scale: str, num: int) -> float:
@@ -36,9 +40,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="digits", choices=sorted(SCALES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--blocks", type=int, help="of the study, for both sides' number of trainings")
+    parser.add_argument("--trials", type=int, help="of search, a block")
     given = parser.parse_args()
+    chosen = SCALES[given.scale]
+    given.blocks, given.trials = given.blocks or chosen["blocks"], given.trials or chosen["trials"]
+    on_gpu, plugins = "gpus" in chosen, chosen.get("plugins", [])
+    on = hardware(gpu=on_gpu)
     num = num_trainings(given.scale, blocks=given.blocks, trials=given.trials)
     seconds: dict[str, list[float]] = {"tutorial": [], "never": [], "always": []}
     training: dict[str, list[float]] = {"never": [], "always": []}
@@ -47,7 +55,7 @@ def main() -> None:
             folder = Path(place)
             for fuse, trained in training.items():
                 parts = specification(given.scale, blocks=given.blocks, trials=given.trials, fuse=fuse)
-                seen = watch(write_spec(folder / f"{fuse}.yaml", **parts), folder / "results")
+                seen = watch(write_spec(folder / f"{fuse}.yaml", **parts), folder / "results", packages=plugins)
                 if seen.marks[-1][1] != num:
                     raise SystemExit(f"{seen.marks[-1][1]} of {num} trainings were recorded")
                 seconds[fuse].append(seen.whole)
@@ -62,13 +70,13 @@ def main() -> None:
         between = spread(training[way]) if way in training else ""
         rows.append([named[way], spread(found), between, spread(each), spread(hours), spread(ratios)])
     headings = ["", "seconds", "of which training", "a trial", "trials an hour", "times the tutorials'"]
-    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    load = f"{on}, load {os.getloadavg()[0]:.1f} at the end"
     print_table(f"{given.scale}: {num} trainings, n = {given.rounds} rounds, {load}", headings, rows)
     for fuse in ("never", "always"):
         ratios = [other / ours for other, ours in zip(seconds["tutorial"], seconds[fuse], strict=True)]
         name = f"trials_per_hour {given.scale} fuse={fuse}"
         packages = ("torch", "ray", "optuna", "mlflow")
-        print(result(name, ratios, GOALS[given.scale, fuse], packages=packages, more={"trainings": num}))
+        print(result(name, ratios, GOALS[given.scale, fuse], packages=packages, gpu=on_gpu, more={"trainings": num}))
 
 
 if __name__ == "__main__":

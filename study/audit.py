@@ -149,11 +149,11 @@ def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
 
 
 def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
-    """No half-finished file of a finished replicate, and the weights that the study keeps."""
+    """No file that a run should have removed, and the weights that the study keeps."""
     checkpoints = workspace.root / "checkpoints"
     for key, record in contents.replicates.items():
         for name in ("state.pt", "outcome.json"):
-            if record["state"] != "failed" and (checkpoints / key / name).exists():
+            if record["state"] != "failed" and _left_over(checkpoints / key / name, workspace.root / "report.html"):
                 yield f"checkpoints: {key}/{name} is left over"
         kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
         if kept and plan.spec.checkpoints != "none":
@@ -168,6 +168,11 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
                 pq.read_table(path)
             except (pa.ArrowException, OSError) as error:
                 yield f"measurements: {path.relative_to(workspace.root)} cannot be read: {error}"
+
+
+def _left_over(path: Path, report: Path) -> bool:
+    """Whether a run, which ends with a report, has ended since: before that a group may be at work, or have been killed."""
+    return path.exists() and report.exists() and path.stat().st_mtime < report.stat().st_mtime
 
 
 def _weights(path: Path, name: str, where: str) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """https://docs.ray.io/en/latest/ray-core/starting-ray.html: a connection to Ray, what a cluster holds, what its hosts say.
 
-Beside ``study.tune`` the only module that imports ray.
+Beside ``study.tune`` and its ``study.scheduler`` the only module that imports ray.
 """
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # before ray is imported, for the processes that it starts too
@@ -74,6 +74,45 @@ def ask_hosts(address: str | None, question: Callable[..., Any], *given: Any) ->
             )
             for node, ref in zip(hosts, asked, strict=True)
         ]
+
+
+class _Host:
+    """Runs functions in a process of its own."""
+
+    def run(self, plugins: Sequence[str], folder: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        # here, because it imports torch, which this module's other users have no need of
+        from study.plugins import load_plugins
+
+        load_plugins(plugins, folder)
+        return function(*arguments)
+
+
+@contextlib.contextmanager
+def asking_a_gpu(address: str | None, plugins: Sequence[str], folder: str) -> Iterator[Callable[..., Any]]:
+    """What runs a function with its arguments in a process that holds a whole GPU of the cluster, from the first on.
+
+    It waits for a host with one where the cluster grows, and raises ``UserError`` where there is none, or none that answers.
+    """
+    held: list[Any] = []
+    with contextlib.ExitStack() as stack:
+
+        def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+            if not held:
+                stack.enter_context(connected(address))
+                if not os.environ.get("FMM_STUDY_SLOTS") and not ray.cluster_resources().get("GPU"):
+                    raise UserError("the cluster has no GPU: fmm-study doctor --address asks every host why")
+                held.append(ray.remote(num_gpus=1, num_cpus=0)(_Host).remote())
+                stack.callback(ray.kill, held[0])
+            try:
+                return ray.get(held[0].run.remote(plugins, folder, function, arguments))
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", error)
+                told = f"{type(cause).__name__}: {cause}".splitlines()[0]
+                raise UserError(
+                    str(cause) if isinstance(cause, UserError) else f"on a GPU of the cluster: {told}"
+                ) from error
+
+        yield ask
 
 
 def slots(cpus: float, gpus: float) -> int:

@@ -21,6 +21,7 @@ from study.allowance import Allowance, Purse
 from study.audit import audit
 from study.console import open_console, say
 from study.execution import frozen_execution
+from study.gpu import asking
 from study.ledger import Contents, Ledger
 from study.live import LiveView
 from study.plan import Plan, make_plan
@@ -69,14 +70,16 @@ def run(
             _collect(ledger, workspace.root)
             register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            execution = frozen_execution(plan, workspace.root, started=bool(contents.replicates))
-            agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, execution=execution)
+            with asking(spec, address) as ask:
+                execution = frozen_execution(plan, workspace.root, ask, started=bool(contents.replicates))
+                agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, execution=execution)
+                if not agenda.done:
+                    together = {name: chosen.together for name, chosen in execution.items()}
+                    agenda.plan, shared = sharing_gpus(plan, workspace.root, together, ask)
+                    if shared:
+                        say(console, shared)
             allowance = allowance or Allowance()
             if not agenda.done:
-                together = {name: chosen.together for name, chosen in execution.items()}
-                agenda.plan, shared = sharing_gpus(plan, workspace.root, together)
-                if shared:
-                    say(console, shared)
                 sources = plugin_sources(spec.plugins)
                 note_session(
                     workspace.root, _datasets(plan), gpus=spec.resources.gpus, price=allowance.price, plugins=sources

@@ -20,7 +20,7 @@ from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
 from study.plan import Cell, Plan
 from study.task import Execution
-from study.timing import FEW_IMAGES, medians, timer
+from study.timing import FEW_IMAGES, Ask, medians, timer
 from study.training.fused import out_of_memory
 from study.training.options import OPTIONS, obstacle
 from study.whole import read_json, write_text
@@ -34,10 +34,11 @@ _SLOW_STEP = 0.3
 _WORTH_COMPILING = 300.0
 
 
-def frozen_execution(plan: Plan, folder: Path, *, started: bool) -> dict[str, Execution]:
+def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool) -> dict[str, Execution]:
     """For every cell of ``plan``, how many of its replicates train together (1: one by one), and by what step.
 
-    Read from ``folder``; what is not there yet is decided now and written. ``started``: whether the study has results.
+    Read from ``folder``; what is not there yet is decided now and written, as measured where ``ask`` (``study.gpu``) runs
+    functions; where it is ``None``, without measuring. ``started``: whether the study has results.
     Cost: some seconds for each network, where ``resources.fuse`` is ``auto`` or ``resources.step`` holds it; warns of an
     option that was asked for and cannot be had.
     """
@@ -47,7 +48,7 @@ def frozen_execution(plan: Plan, folder: Path, *, started: bool) -> dict[str, Ex
     measured: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in plan.cells:
         if cell.name not in chosen:
-            chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured)
+            chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured, ask)
     if chosen != before:
         write_text(path, json.dumps(chosen, indent=2) + "\n")
     # a file that is older than the step's options says nothing of them: the step was plain
@@ -59,7 +60,7 @@ def frozen_execution(plan: Plan, folder: Path, *, started: bool) -> dict[str, Ex
     }
 
 
-def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
+def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]], ask: Ask | None) -> dict[str, Any]:
     nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
     config = plan.confirm_config(cell, 0, 0, nuisance)
     like = (config.network, config.depth, config.width, config.dataset, config.batch_size, config.jacobian_penalty > 0)
@@ -67,44 +68,41 @@ def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, An
         threads = torch.get_num_threads()
         torch.set_num_threads(plan.spec.resources.threads)
         try:
-            measured[like] = _group(plan, config)
+            measured[like] = _group(plan, config, ask)
             if plan.spec.resources.step:
-                measured[like]["step"] = _step(plan, config, measured[like]["together"])
+                measured[like]["step"] = _step(plan, config, measured[like]["together"], ask)
         finally:
             torch.set_num_threads(threads)
     return measured[like]
 
 
-def _group(plan: Plan, config: TrialConfig) -> dict[str, Any]:
+def _group(plan: Plan, config: TrialConfig, ask: Ask | None) -> dict[str, Any]:
     resources = plan.spec.resources
     # a group holds members of different blocks, or all replicates of one
     most = min(resources.group, max(plan.spec.blocks, plan.spec.replicates))
     if resources.fuse == "always":
         return {"together": most}
-    if resources.fuse == "never" or most == 1 or _unknowable(plan):
+    if resources.fuse == "never" or most == 1 or ask is None:
         return {"together": 1}
-    return measure_groups(config, dataset_facts(config.dataset), most, _device(plan))
+    found: dict[str, Any] = ask(measure_groups, config, dataset_facts(config.dataset), most, _device(plan))
+    return found
 
 
-def _step(plan: Plan, config: TrialConfig, together: int) -> dict[str, Any]:
+def _step(plan: Plan, config: TrialConfig, together: int, ask: Ask | None) -> dict[str, Any]:
     device, asked = _device(plan), plan.spec.resources.step
     named = [option for option in OPTIONS if option in asked]
-    absent = {} if _unknowable(plan) else {option: why for option in named if (why := obstacle(option, config, device))}
+    absent = {option: why for option in named if (why := ask(obstacle, option, config, device))} if ask else {}
     for option, why in absent.items():
         warnings.warn(f"resources.step: {option!r} is left out: {why}", stacklevel=2)
     named = [option for option in named if option not in absent]
-    if "auto" not in asked or _unknowable(plan):
+    if "auto" not in asked or ask is None:
         return {"options": named, "left_out": absent}
-    return measure_step(config, dataset_facts(config.dataset), together, device, named)
+    found: dict[str, Any] = ask(measure_step, config, dataset_facts(config.dataset), together, device, named)
+    return found
 
 
 def _device(plan: Plan) -> str:
     return "cuda" if plan.spec.resources.gpus else "cpu"
-
-
-def _unknowable(plan: Plan) -> bool:
-    """A driver without a GPU cannot tell for one."""
-    return bool(plan.spec.resources.gpus) and not torch.cuda.is_available()
 
 
 def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -> dict[str, Any]:

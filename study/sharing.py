@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -24,7 +24,7 @@ from study.data.stream import NUM_HELD
 from study.errors import UserError
 from study.measurement import estimates_of, measuring
 from study.plan import Cell, Plan
-from study.timing import timer, untrained
+from study.timing import Ask, timer, untrained
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH
 from study.training.fused import out_of_memory
@@ -42,36 +42,20 @@ _UNITS = 10_000
 Statistics = list[list[Any]]  # of name and settings
 
 
-class Meter(Protocol):
-    """A device's name and memory in bytes, and what is filled of it at most; more than all of it where it does not fit."""
-
-    name: str
-    total: int
-
-    def training(self, config: TrialConfig, together: int) -> int:
-        """By steps and an evaluation of ``together`` replicates that train as one."""
-        ...
-
-    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
-        """By measuring one replicate."""
-        ...
-
-
-def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], meter: Meter | None = None) -> tuple[Plan, str]:
+def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask | None) -> tuple[Plan, str]:
     """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side; and a line that says so.
 
-    ``together``: by cell, how many replicates train as one. The line is empty where nothing is to be said. ``meter``: by
-    default of this machine's first GPU; without one the share is as asked. Raises ``UserError`` where one group alone
-    does not fit. Cost: some seconds a cell, and once what measuring a replicate of each network takes.
+    ``together``: by cell, how many replicates train as one. The line is empty where nothing is to be said. ``ask``
+    (``study.gpu``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Raises ``UserError`` where
+    one group alone does not fit. Cost: some seconds a cell, and once what measuring a replicate of each network takes.
     """
     resources = plan.spec.resources
     asked = resources.gpus
     if not 0 < asked < 1:
         return plan, ""
-    if meter is None:
-        if not torch.cuda.is_available():
-            return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
-        meter = CudaMeter()
+    if ask is None:
+        return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
+    meter = Meter(ask)
     training, needs = _needs(plan, folder / FILE, together, meter)
     largest = max(needs, key=lambda name: needs[name])
     beside = _data(plan) + CONTEXT
@@ -92,7 +76,9 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], meter: M
     )
 
 
-def _needs(plan: Plan, path: Path, together: Mapping[str, int], meter: Meter) -> tuple[dict[str, int], dict[str, int]]:
+def _needs(
+    plan: Plan, path: Path, together: Mapping[str, int], meter: "Meter"
+) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
     kept: dict[str, Any] = read_json(path) or {}
     known = kept.setdefault(f"{meter.name}, {meter.total} bytes", {"training": {}, "measuring": {}})
@@ -138,26 +124,49 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
+class Meter:
+    """A device's name and memory in bytes, and what is filled of it at most; more than all of it where it does not fit.
+
+    ``ask`` (``study.gpu``) runs functions where the device is.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.name, self.total = ask(_metered, "device")
+
+    def training(self, config: TrialConfig, together: int) -> int:
+        """By steps and an evaluation of ``together`` replicates that train as one."""
+        return int(self._ask(_metered, "training", config, together))
+
+    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
+        """By measuring one replicate."""
+        return int(self._ask(_metered, "measuring", config, statistics))
+
+
+def _metered(method: str, *arguments: Any) -> Any:
+    return getattr(CudaMeter(), method)(*arguments)
+
+
 class CudaMeter:
-    """The first GPU of this machine, by what torch's allocator has reserved of it at most."""
+    """The first GPU of this machine, by what torch's allocator has reserved of it at most; methods as ``Meter`` has them."""
 
-    device = "cuda"
+    kind = "cuda"
 
-    def __init__(self) -> None:
+    def device(self) -> tuple[str, int]:
+        """Its name and memory in bytes."""
         known = torch.cuda.get_device_properties(0)
-        self.name: str = known.name
-        self.total: int = known.total_memory
+        return known.name, known.total_memory
 
     def training(self, config: TrialConfig, together: int) -> int:
         """As ``Meter`` says."""
         known = dataset_facts(config.dataset)
 
         def steps() -> None:
-            timer(config, known, together, self.device)()
+            timer(config, known, together, self.kind)()
 
         def evaluation() -> None:
-            part = _random(config.dataset, self.device, min(EVALUATION_BATCH, known.num_val))
-            evaluate(untrained(config, known).to(self.device), part.batches(EVALUATION_BATCH))
+            part = _random(config.dataset, self.kind, min(EVALUATION_BATCH, known.num_val))
+            evaluate(untrained(config, known).to(self.kind), part.batches(EVALUATION_BATCH))
 
         return max(self._filled(steps), together * self._filled(evaluation))
 
@@ -168,8 +177,8 @@ class CudaMeter:
         sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
 
         def measured() -> None:
-            parts = {name: _random(config.dataset, self.device, min(num, most)) for name, num in sizes.items()}
-            model, batch = untrained(config, known).to(self.device), config.batch_size
+            parts = {name: _random(config.dataset, self.kind, min(num, most)) for name, num in sizes.items()}
+            model, batch = untrained(config, known).to(self.kind), config.batch_size
             # the network is an untrained one: what cannot be had of it is left out
             with (
                 contextlib.suppress(UserError),
@@ -188,7 +197,7 @@ class CudaMeter:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            return self.total
+            return self.device()[1]
         finally:
             filled = torch.cuda.max_memory_reserved()
             torch.cuda.empty_cache()

@@ -7,7 +7,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ FEW_IMAGES = 4
 # Steps in one timing, and timings of each thing that is compared.
 _STEPS, _TIMED = 2, 3
 
+# Runs a function with its arguments where the device is, and returns what it returns (``study.gpu``).
+Ask = Callable[..., Any]
 Name = TypeVar("Name", bound=Hashable)
 
 

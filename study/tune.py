@@ -32,6 +32,7 @@ from study.errors import StorageError, UserError
 from study.interrupt import draining
 from study.ledger import Ledger
 from study.plugins import load_plugins
+from study.scheduler import LeaveStarting
 from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
@@ -123,12 +124,12 @@ class AgendaSearcher(_Stateless, Searcher):
     """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
 
     def __init__(
-        self, agenda: "Agenda", common: dict[str, Any], lost: Callable[[], None], enough: Callable[[], bool]
+        self, agenda: "Agenda", common: dict[str, Any], writer: "LedgerWriter", enough: Callable[[], bool]
     ) -> None:
         super().__init__(metric="done", mode="max")
         self._agenda = agenda
         self._common = common
-        self._lost = lost
+        self._writer = writer
         self._enough = enough
         self._groups: dict[str, list[Task]] = {}
         self.draining = False
@@ -151,7 +152,8 @@ class AgendaSearcher(_Stateless, Searcher):
         tasks = self._groups.pop(trial_id, None)
         if tasks is not None:
             if error:
-                self._lost()
+                self._writer.lost()
+            self._writer.ended(tasks)
             self._agenda.group_ended(tasks)
 
     def save(self, checkpoint_path: str) -> None:
@@ -170,6 +172,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         # kept, because Tune wraps what a callback raises in an error of its own
         self.fault: UserError | None = None
         self._num_unbegun = 0
+        self._taken: set[str] = set()
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune would wait for ever for a worker on a Ray that has no host left. Raises ``RayLost`` then."""
@@ -220,9 +223,15 @@ class LedgerWriter(_Stateless, tune.Callback):
             raise
         for record in new:
             self._listen(record)
-        for key in {record["trial_key"] for record in records}:
-            discard_outcome(self._storage, key)
+        self._taken |= {record["trial_key"] for record in records}
         return bool(new)
+
+    def ended(self, tasks: Sequence[Task]) -> None:
+        """A group has ended. Until now its members' hand-over files stood, for a worker that goes on with a lost one's group
+        takes from them what is finished, where it would train it again."""
+        for key in self._taken & {task.config.trial_key for task in tasks}:
+            self._taken.discard(key)
+            discard_outcome(self._storage, key)
 
 
 def run_agenda(
@@ -244,13 +253,15 @@ def run_agenda(
     plugins = agenda.plan.spec.plugins
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
-    searcher = AgendaSearcher(agenda, common, writer.lost, enough)
+    searcher = AgendaSearcher(agenda, common, writer, enough)
     with connection, _scratch(storage) as scratch, draining(searcher.drain):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(resources.cpus, resources.gpus))
         tuner = tune.Tuner(
             tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher, scheduler=LeaveStarting(), num_samples=-1, reuse_actors=True
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(scratch),

@@ -12,6 +12,7 @@ import study.measurement
 from study.agenda import Agenda
 from study.data.facts import dataset_facts
 from study.execution import FILE, frozen_execution, measure_groups, sizes
+from study.gpu import here
 from study.ledger import Contents
 from study.plan import make_plan
 from study.task import Execution, Task
@@ -23,7 +24,7 @@ torch.set_num_threads(1)
 
 
 def frozen_groups(plan, folder, *, started):
-    return {name: found.together for name, found in frozen_execution(plan, folder, started=started).items()}
+    return {name: found.together for name, found in frozen_execution(plan, folder, here, started=started).items()}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 import study.execution as module
 from study.data.facts import dataset_facts
 from study.execution import FILE, frozen_execution, measure_step
+from study.gpu import here
 from study.plan import make_plan
 from study.timing import FEW_IMAGES
 
@@ -72,7 +73,7 @@ def test_the_step_is_frozen_with_a_study_and_older_ones_go_on_plain(tmp_path, sp
 
     def steps(folder, step, started=False):
         plan = make_plan(spec_of(resources={"step": step}))
-        return {found.step for found in frozen_execution(plan, folder, started=started).values()}
+        return {found.step for found in frozen_execution(plan, folder, here, started=started).values()}
 
     for name in ("a", "b", "c", "d", "e"):
         (tmp_path / name).mkdir()
@@ -91,7 +92,7 @@ def test_an_option_that_cannot_be_had_is_left_out_with_a_word(tmp_path, spec_of,
     monkeypatch.delenv("CXX", raising=False)
     plan = make_plan(spec_of(resources={"step": ["compile", "channels_last"]}))
     with pytest.warns(UserWarning, match="resources.step: 'compile' is left out: there is no C.. compiler"):
-        found = frozen_execution(plan, tmp_path, started=False)
+        found = frozen_execution(plan, tmp_path, here, started=False)
     assert {each.step for each in found.values()} == {("channels_last",)}
     held = json.loads((tmp_path / FILE).read_text())[plan.cells[0].name]
     assert "no C++ compiler" in held["step"]["left_out"]["compile"]

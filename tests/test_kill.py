@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from driving import finish, log_of, num_records, results, start, write_spec
 
@@ -64,6 +65,36 @@ def test_three_kills_change_nothing(spec: Path, tmp_path: Path) -> None:
     assert resumed & training, "no replicate that was in training went on from its own checkpoint"
     left = [path for path in (broken / "kill/checkpoints").rglob("*") if path.name in ("state.pt", "outcome.json")]
     assert not left
+
+
+def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path: Path) -> None:
+    """Also those whose records the driver has taken, of a search, which keeps no weights."""
+    storage = tmp_path / "lost"
+    spec = write_spec(
+        tmp_path / "kill.yaml", factors="{merge: [add], attention: [none], attention_form: [none], depth: [8]}",
+        blocks=3, budget="{search_trials: 1, startup_trials: 1}", resources="{cpus: 1, group: 3}", contrasts="[]",
+    )  # fmt: skip
+    driver = start(spec, storage, "--num-cpus", "1")
+
+    def training() -> set[str]:
+        return {path.parent.name for path in (storage / "kill/checkpoints").glob("*/state.pt")}
+
+    deadline = time.monotonic() + 300
+    while num_records(storage) < 2 or not training():
+        assert driver.poll() is None and time.monotonic() < deadline, log_of(storage).read_text()
+        time.sleep(0.02)
+    finished = set(read_ledger(storage / "kill/ledger").replicates)
+    assert len(finished) == 2, "the group was to be at work on its third"
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if process.name().startswith(("ray::Group", "ray::ResourceTr")):
+            process.kill()
+    again: set[str] = set()
+    while driver.poll() is None:
+        again |= training() & finished
+        time.sleep(0.01)
+    assert driver.wait() == 0, log_of(storage).read_text()
+    assert num_records(storage) == 6 and not again
+    assert not list((storage / "kill/checkpoints").rglob("outcome.json"))
 
 
 def test_a_finished_study_runs_nothing_again(spec: Path, tmp_path: Path) -> None:

@@ -19,6 +19,13 @@ class Made:
     def __init__(self, training=1.0, measuring=0.5):
         self.given, self.asked = {"training": training, "measuring": measuring}, []
 
+    def __call__(self, _, method, *arguments):
+        """Asked as ``study.gpu`` asks."""
+        return getattr(self, method)(*arguments)
+
+    def device(self):
+        return self.name, self.total
+
     def training(self, config, together):
         self.asked.append((config.merge, config.batch_size, together))
         given = self.given["training"]
@@ -96,10 +103,9 @@ def test_what_does_not_fit_at_all_is_refused(tmp_path, plan_of):
         sharing_gpus(plan_of(), tmp_path, {}, Made(18.0))
 
 
-def test_without_a_gpu_it_is_said_that_nothing_was_measured(tmp_path, plan_of, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_without_a_gpu_it_is_said_that_nothing_was_measured(tmp_path, plan_of):
     plan = plan_of()
-    assert sharing_gpus(plan, tmp_path, {}) == (
+    assert sharing_gpus(plan, tmp_path, {}, None) == (
         plan,
         "no GPU here to measure memory on: groups share one as resources.gpus = 0.25 says",
     )
@@ -109,7 +115,7 @@ def test_without_a_gpu_it_is_said_that_nothing_was_measured(tmp_path, plan_of, m
 class OnCpu(CudaMeter):
     """What is done on a GPU, done here; notes what was measured."""
 
-    device = "cpu"
+    kind = "cpu"
 
     def __init__(self):
         self.work = []
