@@ -31,6 +31,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "trials": 1,
         "plugins": ["benchmarks.made_up"],
         "gpus": 0.25,
+        "group": 16,
     },
 }  # fmt: skip
 
@@ -41,11 +42,14 @@ def load_plugins(scale: str) -> None:
         importlib.import_module(module)
 
 
-def specification(scale: str, *, blocks: int, trials: int, fuse: str) -> dict[str, Any]:
-    """Parts of a study at ``scale``: ``trials`` searches and one confirmed training a cell and block, nothing measured."""
+def specification(scale: str, *, blocks: int, trials: int, resources: dict[str, Any]) -> dict[str, Any]:
+    """Parts of a study at ``scale``: ``trials`` searches and one confirmed training a cell and block, nothing measured.
+
+    ``resources``: how they train.
+    """
     chosen = SCALES[scale]
     levels = {"merge": chosen["merge"], "attention": ["none"], "attention_form": ["none"], "depth": chosen["depth"]}
-    gpus = {"gpus": chosen["gpus"], "step": "auto"} if "gpus" in chosen else {}
+    placed = {"cpus": 1, "gpus": chosen.get("gpus", 0), "group": chosen.get("group", 8), "threads": 1}
     return {
         "seed": 1,
         "factors": levels,
@@ -56,7 +60,7 @@ def specification(scale: str, *, blocks: int, trials: int, fuse: str) -> dict[st
         },
         "blocks": blocks,
         "budget": {"search_trials": trials, "startup_trials": min(2, trials)},
-        "resources": {"cpus": 1, "group": 16 if gpus else 8, "threads": 1, "fuse": fuse, **gpus},
+        "resources": {**placed, **resources},
         "contrasts": [{"arm": {"merge": "mul"}, "reference": {"merge": "add"}}],
         "plugins": chosen.get("plugins", []),
     }
