@@ -4,9 +4,9 @@
     python -m benchmarks.cluster_scale --hosts 4 --gpus 4 --share 0.5
 
 https://docs.ray.io/en/latest/ray-core/examples/testing-tips.html (``ray.cluster_utils.Cluster``). Each slot is a real worker
-that imports torch, so memory says how many fit; a training waits about four seconds and computes for a tenth of one. The ratio
-is the share of slots that train while work remains: trainings in the middle half of the study, times the seconds of one, over
-the seconds that it took and the slots. Told beside it: placement, the driver's processor time, and when the half began.
+that imports torch, so memory says how many fit; a training waits for 3.6 s and computes for a fraction of one. The ratio is the
+share of slots with a training under way, looked at by the half second while the middle half of the study is recorded. Told
+beside it: the most at once (a slot that has no worker shows there), states, and the driver's processor time.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.driven import watch, write_spec
 from study.ledger import read_ledger
 
 # three blocks a step, one step an epoch
-EPOCHS, BLOCKS_A_STEP = 12, 3
+EPOCHS, BLOCKS_A_STEP, WAIT_SECONDS = 3, 3, 0.4
 
 
 def specification(slots: int, share: float, group: int, rounds: int) -> dict[str, object]:
@@ -52,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     each = int(given.gpus / given.share)
     slots = given.hosts * each
-    os.environ |= {"FMM_STUDY_DEVICE": "cpu", "FMM_STUDY_WAITING": "0.1"}
+    os.environ |= {"FMM_STUDY_DEVICE": "cpu", "FMM_STUDY_WAITING": str(WAIT_SECONDS)}
     head = {"num_cpus": each + 1, "num_gpus": given.gpus, "object_store_memory": 150_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(given.hosts - 1):
@@ -65,19 +65,20 @@ def main() -> None:
         records = list(read_ledger(results / "scale/ledger").replicates.values())
     cluster.shutdown()
     num = len(records)
-    # the hosts of Ray's test cluster are one machine: workers are told apart by how many trainings ran at once
     first, last = seen.at(num // 4), seen.at(3 * num // 4)
-    done = next(n for at, n in seen.marks if at >= last) - next(n for at, n in seen.marks if at >= first)
     seconds = statistics.median(record["train_seconds"] for record in records)
-    busy = done * seconds / (slots * (last - first))
+    busy = statistics.mean(num for at, num in seen.at_work if first <= at <= last) / slots
     states = Counter(record["state"] for record in records)
     rows = [
         ["hosts x GPUs x share", f"{given.hosts} x {given.gpus} x {given.share:g} = {slots} slots"],
         ["trainings", f"{num:,} ({', '.join(f'{n} {state}' for state, n in states.items())})"],
-        ["seconds of a training", f"{seconds:.2f}"],
+        ["seconds of a training", f"{seconds:.2f}, of which {EPOCHS * BLOCKS_A_STEP * WAIT_SECONDS:.2f} waiting"],
         ["first training began after", f"{seen.begun:.0f} s"],
         ["a quarter, three quarters, all recorded after", f"{first:.0f}, {last:.0f}, {seen.marks[-1][0]:.0f} s"],
-        ["slots at work in the middle half", f"{busy:.3f}"],
+        [
+            "slots at work in the middle half, and the most at once",
+            f"{busy:.3f}, {max(num for _, num in seen.at_work)}",
+        ],
         ["driver's processor time", f"{seen.cpu:.0f} s, {1000 * seen.cpu / num:.0f} ms a training"],
         ["driver's memory", f"{max(seen.memory) / 2**20:,.0f} MiB"],
         ["cores", f"{psutil.cpu_count()}, load {os.getloadavg()[0]:.1f} at the end"],

@@ -11,19 +11,21 @@ from pathlib import Path
 import psutil
 import yaml
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS, _SAMPLE_SECONDS = 0.1, 0.5
 
 
 @dataclass(kw_only=True)
 class Watched:
     """Seconds since the start of the process: ``begun`` of the first training, ``marks`` (seconds, replicates in the ledger)
-    at every change, ``whole`` at its end; ``memory`` of the driver at every mark, in bytes, ``cpu`` its processor seconds."""
+    at every change, ``whole`` at its end; ``memory`` of the driver at every mark, in bytes, ``cpu`` its processor seconds.
+    ``at_work``: (seconds, trainings under way) by the half second."""
 
     begun: float = 0.0
     whole: float = 0.0
     cpu: float = 0.0
     marks: list[tuple[float, int]] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    at_work: list[tuple[float, int]] = field(default_factory=list)
 
     def at(self, num: int) -> float:
         """When ``num`` replicates were held."""
@@ -53,6 +55,8 @@ def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str
         now = time.perf_counter() - started
         if not found.begun and any(root.glob("checkpoints/*")):
             found.begun = now
+        if not found.at_work or now - found.at_work[-1][0] >= _SAMPLE_SECONDS:
+            found.at_work.append((now, _num_at_work(root / "checkpoints")))
         segments = sorted((root / "ledger").glob("*")) if (root / "ledger").exists() else []
         held = sum(path.stat().st_size for path in segments)
         if held != size:
@@ -68,6 +72,12 @@ def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str
     if process.returncode:
         raise RuntimeError(log.read_text()[-4000:])
     return found
+
+
+def _num_at_work(checkpoints: Path) -> int:
+    """Trainings that a worker has begun and not finished, by their files (``study.trial``)."""
+    begun = {path.parent.name for name in ("attempts.json", "state.pt") for path in checkpoints.glob(f"*/{name}")}
+    return len(begun - {path.parent.name for path in checkpoints.glob("*/outcome.json")})
 
 
 def _processor(driver: psutil.Process) -> float:
