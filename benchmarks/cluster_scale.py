@@ -4,8 +4,8 @@
     python -m benchmarks.cluster_scale --hosts 4 --gpus 4 --share 0.5
 
 https://docs.ray.io/en/latest/ray-core/examples/testing-tips.html (``ray.cluster_utils.Cluster``). Each slot is a real worker
-that imports torch, so memory says how many fit; a training waits for 3.6 s and computes for a fraction of one. The ratio is the
-share of slots with a training under way, looked at by the half second while the middle half of the study is recorded. Told
+that imports torch, so memory says how many fit; a training waits for 3.6 s and computes for a fraction of one. The ratio is
+the share of slots with a training under way, looked at by the half second while the middle half of the study is recorded. Told
 beside it: the most at once (a slot that has no worker shows there), states, and the driver's processor time.
 """
 

@@ -88,7 +88,9 @@ class _Host:
 
 
 @contextlib.contextmanager
-def asking_a_gpu(address: str | None, plugins: Sequence[str], folder: str) -> Iterator[Callable[..., Any]]:
+def asking_a_gpu(
+    address: str | None, plugins: Sequence[str], folder: str, tell: Callable[[str], None]
+) -> Iterator[Callable[..., Any]]:
     """What runs a function with its arguments in a process that holds a whole GPU of the cluster, from the first on.
 
     It waits for a host with one where the cluster grows, and raises ``UserError`` where there is none, or none that answers.
@@ -101,6 +103,7 @@ def asking_a_gpu(address: str | None, plugins: Sequence[str], folder: str) -> It
                 stack.enter_context(connected(address))
                 if not os.environ.get("FMM_STUDY_SLOTS") and not ray.cluster_resources().get("GPU"):
                     raise UserError("the cluster has no GPU: fmm-study doctor --address asks every host why")
+                tell("borrowing a GPU of the cluster to measure on, as soon as there is one")
                 held.append(ray.remote(num_gpus=1, num_cpus=0)(_Host).remote())
                 stack.callback(ray.kill, held[0])
             try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import threading
 import webbrowser
@@ -70,7 +71,7 @@ def run(
             _collect(ledger, workspace.root)
             register(workspace.root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            with asking(spec, address) as ask:
+            with asking(spec, address, functools.partial(say, console)) as ask:
                 execution = frozen_execution(plan, workspace.root, ask, started=bool(contents.replicates))
                 agenda = _agenda(plan, contents, workspace, retry_failed=retry_failed, execution=execution)
                 if not agenda.done:

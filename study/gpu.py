@@ -21,10 +21,10 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def asking(spec: Spec, address: str | None) -> Iterator[Ask | None]:
+def asking(spec: Spec, address: str | None, tell: Callable[[str], None]) -> Iterator[Ask | None]:
     """What runs functions where there is a device like those of the study's trials; ``None`` where none can be had.
 
-    Nothing of a cluster is taken before the first is run. That may raise ``UserError``.
+    Nothing of a cluster is taken before the first is run. That is told, for it may wait, and may raise ``UserError``.
     """
     cluster = address or os.environ.get("RAY_ADDRESS")
     if not spec.resources.gpus or torch.cuda.is_available():
@@ -35,5 +35,5 @@ def asking(spec: Spec, address: str | None) -> Iterator[Ask | None]:
     else:
         from study.cluster import asking_a_gpu
 
-        with asking_a_gpu(address, spec.plugins, str(Path.cwd()) if spec.plugins else "") as ask:
+        with asking_a_gpu(address, spec.plugins, str(Path.cwd()) if spec.plugins else "", tell) as ask:
             yield ask

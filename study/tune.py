@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 # of a lost worker Tune logs a traceback, though its group goes on elsewhere; what it gives up is told by ``LedgerWriter``
 logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
 
-# How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small.
-REPORT_SECONDS = 1.0
+# How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small. More workers
+# than make so many reports a second report less often, because each report takes the driver some milliseconds.
+REPORT_SECONDS, REPORTS_A_SECOND = 1.0, 32
 # How often Tune starts a group again after its worker was lost, with nothing heard from it in between. A member that kills
 # its workers fails sooner (``study.attempts``), also where Tune counts one loss as two: of the call and of the actor.
 MAX_FAILURES = 10
@@ -84,6 +85,7 @@ class Group(tune.Trainable):
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
         given = {name: config[name] for name in ("threads", "plugins", "driver")}
+        self._report_seconds = config["report_seconds"]
         self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -95,7 +97,7 @@ class Group(tune.Trainable):
         """Run on for a moment; report the records finished in it."""
         records: list[Record] = []
         progress: list[int | float] = []
-        until = time.monotonic() + REPORT_SECONDS
+        until = time.monotonic() + self._report_seconds
         done = False
         while time.monotonic() < until:
             try:
@@ -256,7 +258,9 @@ def run_agenda(
     searcher = AgendaSearcher(agenda, common, writer, enough)
     with connection, _scratch(storage) as scratch, draining(searcher.drain):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(resources.cpus, resources.gpus))
+        num_slots = slots(resources.cpus, resources.gpus)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_slots)
+        common["report_seconds"] = max(REPORT_SECONDS, num_slots / REPORTS_A_SECOND)
         tuner = tune.Tuner(
             tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(

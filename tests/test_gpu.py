@@ -26,10 +26,10 @@ def refused():
 
 
 def test_here_where_no_gpu_is_asked_for_or_one_is_seen(spec_of, monkeypatch):
-    with asking(spec_of(), None) as ask:
+    with asking(spec_of(), None, print) as ask:
         assert ask is here and ask(max, 3, 5) == 5
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with asking(spec_of(resources={"gpus": 1}), "auto") as ask:
+    with asking(spec_of(resources={"gpus": 1}), "auto", print) as ask:
         assert ask is here
 
 
@@ -37,10 +37,10 @@ def test_nowhere_without_a_gpu_or_a_cluster(spec_of, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     spec = spec_of(resources={"gpus": 1})
-    with asking(spec, None) as ask:
+    with asking(spec, None, print) as ask:
         assert ask is None
     monkeypatch.setenv("FMM_STUDY_DEVICE", "cpu")
-    with asking(spec, "auto") as ask:
+    with asking(spec, "auto", print) as ask:
         assert ask is None
 
 
@@ -49,12 +49,13 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
     monkeypatch.delenv("FMM_STUDY_DEVICE", raising=False)
     # the questions are this file's: a worker has to find it
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    told: list[str] = []
     with ray.init(num_gpus=1, **GPUS):
-        with asking(spec_of(resources={"gpus": 0.25}), "auto") as ask:
-            assert ray.available_resources()["GPU"] == 1
+        with asking(spec_of(resources={"gpus": 0.25}), "auto", told.append) as ask:
+            assert ray.available_resources()["GPU"] == 1 and not told
             gpus, process, more = ask(gpu_held, 7)
             assert (gpus, more) == ([0], 7) and process != os.getpid()
-            assert ask(gpu_held) == ([0], process)
+            assert ask(gpu_held) == ([0], process) and len(told) == 1
             assert ray.available_resources().get("GPU", 0) == 0
             with pytest.raises(UserError, match=r"^no such thing$"):
                 ask(refused)
@@ -63,7 +64,10 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
             with pytest.raises(UserError, match=r"^on a GPU of the cluster: .*(CUDA|NVIDIA)"):
                 frozen_execution(plan, tmp_path, ask, started=False)
             assert not (tmp_path / FILE).exists()
-        with asking_a_gpu("auto", ["no_such_plugin"], "") as ask, pytest.raises(UserError, match="no_such_plugin"):
+        with (
+            asking_a_gpu("auto", ["no_such_plugin"], "", print) as ask,
+            pytest.raises(UserError, match="no_such_plugin"),
+        ):
             ask(gpu_held)
 
 
@@ -71,7 +75,7 @@ def test_a_cluster_without_one_is_refused(spec_of, monkeypatch):
     monkeypatch.delenv("FMM_STUDY_SLOTS", raising=False)
     with (
         ray.init(**GPUS),
-        asking_a_gpu("auto", [], "") as ask,
+        asking_a_gpu("auto", [], "", print) as ask,
         pytest.raises(UserError, match="the cluster has no GPU"),
     ):
         ask(gpu_held)
