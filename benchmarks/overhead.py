@@ -1,7 +1,7 @@
 """``fmm-study run`` beside a bare loop that trains and measures the same replicates on the same cores.
 
     python -m benchmarks.overhead                      # the preset digits with two blocks
-    python -m benchmarks.overhead --set fixed.epochs=64    # a group of eight takes a minute and more
+    python -m benchmarks.overhead --scale minute       # 32 trainings in groups of eight that take a minute and more
 
 The loop is one process a core with no Ray, Optuna or MLflow: it takes the settings that the study came to, in the same groups,
 from a queue. Throughput is trainings a second from the first training's beginning to the last record; what a run costs beside
@@ -18,20 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import print_table, result, spread
-from benchmarks.driven import watch
+from benchmarks.driven import watch, write_spec
+from benchmarks.scales import SCALES, specification
 from search_spaces import load_spec
 from study.agenda import Agenda
+from study.execution import frozen_execution
 from study.ledger import Contents, read_ledger
 from study.plan import make_plan
 from study.task import Task
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow")
+GOALS = {"digits": 0.85, "minute": 0.95}
 
 
-def groups_of(spec_name: str, overrides: list[str], ledger: Path) -> list[list[Task]]:
-    """The groups in which the study in ``ledger`` was trained, in an order in which it could have been."""
-    held = read_ledger(ledger)
-    agenda = Agenda(make_plan(load_spec(spec_name, overrides)), Contents())
+def groups_of(spec_name: str, overrides: list[str], root: Path) -> list[list[Task]]:
+    """The groups in which the study in ``root`` was trained, as it was, in an order in which it could have been."""
+    held, plan = read_ledger(root / "ledger"), make_plan(load_spec(spec_name, overrides))
+    agenda = Agenda(plan, Contents(), execution=frozen_execution(plan, root, None, started=True))
     groups = []
     while (group := agenda.next_group()) is not None:
         groups.append(group)
@@ -74,21 +77,25 @@ def bare(groups: list[list[Task]], folder: Path, processes: int, threads: int) -
 def main() -> None:
     """Print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spec", default="digits")
-    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--scale", default="digits", choices=list(GOALS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--goal", type=float, default=0.85)
     given = parser.parse_args()
-    overrides = ["blocks=2", *given.overrides]
-    spec = load_spec(given.spec, overrides)
+    overrides = ["blocks=2"] if given.scale == "digits" else []
+    made = tempfile.TemporaryDirectory()
+    name: Path | str = "digits"
+    if given.scale != "digits":
+        chosen = SCALES[given.scale]
+        parts = specification(given.scale, blocks=chosen["blocks"], trials=chosen["trials"], resources={})
+        name = write_spec(Path(made.name) / f"{given.scale}.yaml", **parts)
+    spec = load_spec(str(name), overrides)
     processes = int((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) / spec.resources.cpus)
     rows, ratios, whole = [], [], []
     for i in range(given.rounds):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            seen = watch(given.spec, folder / "results", *(f"--set={text}" for text in overrides))
+            seen = watch(name, folder / "results", *(f"--set={text}" for text in overrides))
             num = seen.marks[-1][1]
-            groups = groups_of(given.spec, overrides, folder / "results" / spec.name / "ledger")
+            groups = groups_of(str(name), overrides, folder / "results" / spec.name)
             loop = bare(groups, folder / "bare", processes, spec.resources.threads)
         ours = seen.marks[-1][0] - seen.begun
         ratios.append(loop / ours)
@@ -98,8 +105,12 @@ def main() -> None:
             [str(i + 1), str(num), *(f"{value:.1f}" for value in times), f"{ratios[-1]:.3f}", f"{whole[-1]:.3f}"]
         )
     headings = ["round", "trainings", "start s", "training s", "end s", "bare loop s", "throughput", "of the whole run"]
-    print_table(f"{given.spec} {' '.join(overrides)}, load {os.getloadavg()[0]:.1f} at the end", headings, rows)
-    print(result("overhead", ratios, given.goal, packages=PACKAGES, more={"whole_run": spread(whole)}))
+    print_table(f"{given.scale} {' '.join(overrides)}, load {os.getloadavg()[0]:.1f} at the end", headings, rows)
+    print(
+        result(
+            f"overhead {given.scale}", ratios, GOALS[given.scale], packages=PACKAGES, more={"whole_run": spread(whole)}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scales at which whole studies are timed: that of the preset ``digits``, one of longer trainings, and one for a GPU."""
+"""The scales at which whole studies are timed: that of the preset ``digits``, longer trainings, and one for a GPU."""
 
 import importlib
 from typing import Any
@@ -18,6 +18,14 @@ SCALES: dict[str, dict[str, Any]] = {
         "fixed": {"dataset": "digits", "network": "cifar_resnet", "width": 16, "epochs": 12, "batch_size": 64},
         "blocks": 4,
         "trials": 4,
+    },
+    # a group of eight takes a minute and more
+    "minute": {
+        "merge": ["add", "mul"],
+        "depth": [8],
+        "fixed": {"dataset": "digits", "network": "cifar_resnet", "width": 8, "epochs": 96, "batch_size": 128},
+        "blocks": 8,
+        "trials": 1,
     },
     # ResNet-20 on images of CIFAR-10's number and shape; by both sides four trials share a GPU
     "cifar": {

@@ -43,7 +43,7 @@ def tutorial(folder: Path, scale: str, num: int) -> float:
 def main() -> None:
     """Print the table and a line of JSON for each way of training; the last is the faster one's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", default="digits", choices=sorted(SCALES))
+    parser.add_argument("--scale", default="digits", choices=list(GOALS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--blocks", type=int, help="of the study, for both sides' number of trainings")
     parser.add_argument("--trials", type=int, help="of search, a block")
