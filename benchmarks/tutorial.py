@@ -28,7 +28,6 @@ from ray.tune.search.optuna import OptunaSearch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torchvision.transforms import v2
 
 from benchmarks.scales import SCALES, load_plugins
 from study.config import TrialConfig
@@ -40,6 +39,9 @@ class Augmented(Dataset[Any]):
     """Images and labels, each image padded, cropped and maybe mirrored when it is asked for."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        # here, for a trial that augments nothing need not import it
+        from torchvision.transforms import v2
+
         self._pixels, self._labels = pixels, labels
         self._transform = v2.Compose([v2.RandomCrop(pixels.shape[-1], padding=4), v2.RandomHorizontalFlip()])
 
