@@ -8,7 +8,6 @@ import statsmodels.formula.api as smf
 from scipy import optimize, stats
 from test_analysis_book import Book, find, synthetic_spec
 
-import analysis.pooling
 from analysis.pooling import mixed_model, pool
 from analysis.tables import Inputs, build_table
 
@@ -139,7 +138,7 @@ def test_a_mixed_model_that_cannot_be_fitted_says_so(monkeypatch):
         def __init__(self, *_, **__):
             raise np.linalg.LinAlgError("Singular matrix")
 
-    monkeypatch.setattr(analysis.pooling, "MixedLM", Singular)
+    monkeypatch.setattr("statsmodels.regression.mixed_linear_model.MixedLM", Singular)
     assert mixed_model([0.1, 0.2, 0.3, 0.5], [0, 0, 1, 1]).note == "mixed model failed: Singular matrix"
 
 

@@ -13,7 +13,7 @@ from study.execution import FILE, frozen_execution
 from study.gpu import asking, here
 from study.plan import make_plan
 
-GPUS = {"include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
+GPUS = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
 
 
 def gpu_held(*more):
