@@ -38,18 +38,24 @@ def write_spec(path: Path, **parts: object) -> Path:
     return path
 
 
+def run_command(spec: Path | str, storage: Path) -> list[str]:
+    """``fmm-study run`` as a process of this Python."""
+    return [sys.executable, "-c", "from study.cli import main; main()", "run", str(spec), "--storage", str(storage)]
+
+
 def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str] = ()) -> Watched:
     """Run a study to its end. Raises ``RuntimeError`` with what it has printed when it fails."""
     name = spec.stem if isinstance(spec, Path) else spec
     root = storage / name
-    command = [sys.executable, "-c", "from study.cli import main; main()", "run", str(spec), "--storage", str(storage)]
     storage.mkdir(parents=True, exist_ok=True)
     log = storage / f"{name}.log"
     env = os.environ | {"FMM_STUDY_PLUGINS": ",".join(packages)}
     found = Watched()
     started = time.perf_counter()
     with log.open("wb") as out:
-        process = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(
+            [*run_command(spec, storage), *options], stdout=out, stderr=subprocess.STDOUT, env=env
+        )
     driver, counted, size = psutil.Process(process.pid), 0, 0
     while process.poll() is None:
         now = time.perf_counter() - started

@@ -10,12 +10,12 @@ import argparse
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.common import print_table, result, spread
+from benchmarks.driven import run_command
 
 LIMIT_SECONDS = 10.0
 # What is there at the end of each part, in the study's folder.
@@ -28,10 +28,11 @@ PARTS = {
 
 def start(storage: Path) -> dict[str, float]:
     """Seconds until each part was there. Raises ``RuntimeError`` when the run ends before."""
-    command = [sys.executable, "-c", "from study.cli import main; main()", "run", "digits", "--storage", str(storage)]
     found: dict[str, float] = {}
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        run_command("digits", storage), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     while len(found) < len(PARTS):
         for part, name in PARTS.items():
             if part not in found and any((storage / "digits").glob(name)):

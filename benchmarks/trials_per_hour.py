@@ -41,7 +41,7 @@ def tutorial(folder: Path, scale: str, num: int) -> float:
 
 
 def main() -> None:
-    """Print the table and a line of JSON for each way of training; the last is the faster one's."""
+    """Print the table and a line of JSON for each way of training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="digits", choices=list(GOALS))
     parser.add_argument("--rounds", type=int, default=3)

@@ -152,9 +152,12 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
     """No file that a run should have removed, and the weights that the study keeps."""
     checkpoints = workspace.root / "checkpoints"
     for key, record in contents.replicates.items():
-        for name in ("state.pt", "outcome.json"):
-            if record["state"] != "failed" and _left_over(checkpoints / key / name, workspace.root / "report.html"):
-                yield f"checkpoints: {key}/{name} is left over"
+        left = {
+            "state.pt": (checkpoints / key / "state.pt").exists(),
+            "outcome.json": _older(checkpoints / key / "outcome.json", workspace.root / "report.html"),
+        }
+        if record["state"] != "failed":
+            yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
         kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
         if kept and plan.spec.checkpoints != "none":
             yield from _weights(checkpoints / key / "final.pt", f"checkpoints: {key}/final.pt", _where(record))
@@ -170,7 +173,7 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
                 yield f"measurements: {path.relative_to(workspace.root)} cannot be read: {error}"
 
 
-def _left_over(path: Path, report: Path) -> bool:
+def _older(path: Path, report: Path) -> bool:
     """Whether a run, which ends with a report, has ended since: before that a group may be at work, or have been killed."""
     return path.exists() and report.exists() and path.stat().st_mtime < report.stat().st_mtime
 

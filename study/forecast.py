@@ -24,6 +24,7 @@ from study.plan import Cell, Plan
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
 from study.timing import untrained
+from study.training.light_sgd import LightSGD
 from study.training.penalty import jacobian_penalty, unit_directions
 
 _TIMED = 5
@@ -141,7 +142,7 @@ def _images(known: Facts, num: int, shape: tuple[int, int, int] | None = None) -
 def _image_seconds(model: nn.Module, known: Facts, config: TrialConfig, device: str) -> float:
     """Seconds of an optimisation step for each image of its batch."""
     batch = min(config.batch_size, known.num_train)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=config.momentum)
+    optimizer = LightSGD(model.parameters(), lr=0.0, momentum=config.momentum)
 
     def seconds(num: int, times: int) -> float:
         pixels, labels = (part.to(device) for part in _images(known, num))

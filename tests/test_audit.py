@@ -117,7 +117,10 @@ def test_a_missing_checkpoint_and_a_left_over_file(plan, workspace) -> None:
     kept[0].unlink()
     left = kept[1].parent / "outcome.json"
     left.write_text(json.dumps([]))
-    # of a group at work, or killed since the last run ended
+    # of a group at work, or killed since the last run ended; what is half trained of a finished one never stands there
+    (kept[2].parent / "state.pt").touch()
+    assert any("state.pt is left over" in fault for fault in faults(plan, workspace))
+    (kept[2].parent / "state.pt").unlink()
     assert not any("left over" in fault for fault in faults(plan, workspace))
     report = workspace.root / "report.html"
     report.touch()

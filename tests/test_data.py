@@ -11,6 +11,7 @@ from study.data import Split, load_dataset, split
 from study.data.augment import augmented
 from study.data.dataset import stratified
 from study.data.digits import digits
+from study.errors import UserError
 from study.registry import DATASETS
 
 
@@ -36,6 +37,15 @@ def test_it_is_scikit_learns_array(dataset):
     assert len(set(theirs)) == 1797
     assert sorted(rows(dataset.pool, dataset.test)) == sorted(theirs)
     assert dataset.image_shape == (1, 8, 8) and dataset.num_classes == 10 and dataset.accuracy_floor == 0.9
+
+
+def test_without_scikit_learn_or_its_file_it_is_said_what_to_do(monkeypatch):
+    monkeypatch.setattr("study.data.digits._FILE", "datasets/data/no_digits.csv.gz")
+    with pytest.raises(UserError, match=r"digits is not where scikit-learn has it, .*no_digits.csv.gz: pip install"):
+        digits()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="scikit-learn, which is not installed"):
+        digits()
 
 
 def test_sizes_and_disjointness(dataset):

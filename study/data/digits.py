@@ -23,12 +23,17 @@ _FILE = "datasets/data/digits.csv.gz"
 
 @DATASETS.register("digits", formula="1,797 images 1x8x8, 10 classes", source="https://archive.ics.uci.edu/dataset/80")
 def digits() -> Dataset:
-    """Load scikit-learn's digits. Raises ``UserError`` where scikit-learn is not installed."""
+    """Load scikit-learn's digits. Raises ``UserError`` where scikit-learn, or its file, is not installed."""
     # from its file, because every worker would need a second to import what ``load_digits`` needs
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
         raise UserError("dataset digits comes with scikit-learn, which is not installed: pip install scikit-learn")
-    table = np.loadtxt(Path(package.origin).parent / _FILE, delimiter=",", dtype=np.int64)
+    path = Path(package.origin).parent / _FILE
+    if not path.is_file():
+        raise UserError(
+            f"dataset digits is not where scikit-learn has it, {path}: pip install --force-reinstall scikit-learn"
+        )
+    table = np.loadtxt(path, delimiter=",", dtype=np.int64)
     labels = np.ascontiguousarray(table[:, -1])
     images = torch.from_numpy(table[:, :-1]).to(torch.uint8).view(-1, 1, 8, 8)
     whole = Split(images=images, labels=torch.from_numpy(labels), scale=16.0)
