@@ -5,6 +5,7 @@ counts only if it is eligible in every stratum, so that the replicate stays the 
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Side:
     @property
     def failure(self) -> Flags:
         """Where the network collapsed or diverged: an outcome, not a missing value."""
-        return np.isin(self.states, (COLLAPSED, DIVERGED))
+        return np.asarray((self.states == COLLAPSED) | (self.states == DIVERGED))
 
     def only(self, strata: slice) -> "Side":
         """The same side in some of its strata."""
@@ -158,7 +159,13 @@ def _mcnemar(arm: Side, reference: Side) -> float | None:
     only_arm = int(np.count_nonzero(fails_arm & ~fails_reference))
     only_reference = int(np.count_nonzero(fails_reference & ~fails_arm))
     discordant = only_arm + only_reference
-    return float(stats.binomtest(only_arm, discordant, 0.5).pvalue) if discordant else 1.0
+    return _even_odds(only_arm, discordant) if discordant else 1.0
+
+
+@cache
+def _even_odds(count: int, of: int) -> float:
+    """Exact two-sided p of ``count`` of ``of`` at even odds. Kept: a study asks for the same few thousands of times."""
+    return float(stats.binomtest(count, of, 0.5).pvalue)
 
 
 def _at_chance(arm: Side, reference: Side, equal: Flags, outcome: ReadOutcome, chance: float | None) -> float | None:

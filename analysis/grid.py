@@ -1,6 +1,7 @@
 """The confirm phase as a grid of cells by replicates, and the pairs of cells in it that a contrast compares."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,26 +55,33 @@ class ConfirmGrid:
 
     def floats(self, column: str, cells: list[int]) -> Floats:
         """Values of a numeric column for ``cells``; NaN where there is none."""
-        if column not in self.confirm.column_names:
-            return np.full(self.rows[cells].shape, np.nan)
-        values = pc.fill_null(self.confirm[column].cast(pa.float64()), np.nan).to_numpy()
-        return self._gather(values, cells, np.nan)
+        return self._column(column, pa.float64(), np.nan)[self.rows[cells]]
 
     def flags(self, column: str, cells: list[int], missing: bool) -> Flags:
         """Values of a boolean column for ``cells``; ``missing`` where there is none."""
-        if column not in self.confirm.column_names:
-            return np.full(self.rows[cells].shape, missing)
-        values = pc.fill_null(self.confirm[column], missing).to_numpy()
-        return self._gather(values.astype(np.bool_), cells, missing)
+        return self._column(column, pa.bool_(), missing)[self.rows[cells]]
 
     def states(self, cells: list[int]) -> Integers:
         """Positions in ``study.schema.STATES``, or ``NO_RECORD``."""
-        values = pc.index_in(self.confirm["state"], value_set=pa.array(STATES, pa.string())).to_numpy()
-        return self._gather(values.astype(np.int64), cells, NO_RECORD)
+        return self._states[self.rows[cells]]
 
-    def _gather(self, values: NDArray[Any], cells: list[int], missing: Any) -> NDArray[Any]:
-        padded = np.append(values, np.asarray([missing], dtype=values.dtype))
-        return padded[self.rows[cells]]
+    @cached_property
+    def _states(self) -> Integers:
+        values = pc.index_in(self.confirm["state"], value_set=pa.array(STATES, pa.string())).to_numpy()
+        return np.append(values.astype(np.int64), NO_RECORD)
+
+    @cached_property
+    def _columns(self) -> dict[tuple[str, Any], NDArray[Any]]:
+        return {}
+
+    def _column(self, name: str, kind: pa.DataType, missing: Any) -> NDArray[Any]:
+        """A column, and ``missing`` after its end, where ``NO_RECORD`` points. Every contrast reads it: it is kept."""
+        if (name, missing) not in self._columns:
+            there = name in self.confirm.column_names
+            values = self.confirm[name].cast(kind) if there else pa.nulls(self.confirm.num_rows, kind)
+            filled = pc.fill_null(values, missing).to_numpy(zero_copy_only=False)
+            self._columns[name, missing] = np.append(filled, np.asarray([missing], filled.dtype))
+        return self._columns[name, missing]
 
 
 def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:

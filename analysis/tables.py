@@ -56,6 +56,11 @@ class Inputs:
     price: float | None = None
 
     @cached_property
+    def built(self) -> dict[str, pa.Table]:
+        """Registered tables built so far, by name: files and report show the same."""
+        return {}
+
+    @cached_property
     def trials(self) -> pa.Table:
         """One row a replicate."""
         return trials_table(self.spec, self.contents)
@@ -145,7 +150,9 @@ class Inputs:
 def build_table(inputs: Inputs, name: str) -> pa.Table:
     """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
     discover("analysis")
-    return with_units(TABLES[name].build(inputs))
+    if name not in inputs.built:
+        inputs.built[name] = with_units(TABLES[name].build(inputs))
+    return inputs.built[name]
 
 
 def build_tables(

@@ -50,6 +50,8 @@ def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> 
             canvas = FigureCanvasSVG(figure) if form == "svg" else FigureCanvasAgg(figure)
             sink = io.BytesIO()
             canvas.print_figure(sink, format=form, dpi=_DPI, metadata=_METADATA[form])
+            # places are fractions of the figure, and laying out takes as long as drawing: once is enough
+            figure.set_layout_engine("none")
             files[form] = sink.getvalue()
     return files
 
