@@ -19,7 +19,11 @@ def build_attention(attention: str, form: str, channels: int) -> nn.Module:
     """
     gate, applied = ATTENTIONS[attention], ATTENTION_FORMS[form]
     if (attention == "none") != (form == "none"):
-        raise UserError(f"attention = {attention!r} with attention_form = {form!r}: 'none' goes with 'none' alone")
+        lacking, known = ("attention_form", ATTENTION_FORMS) if form == "none" else ("attention", ATTENTIONS)
+        others = ", ".join(name for name in known.names() if name != "none")
+        raise UserError(
+            f"attention = {attention!r} with attention_form = {form!r}: {lacking} has to be one of {others}"
+        )
     if attention == "none":
         return nn.Identity()
     built: Form = applied.build(gate.build(channels), channels)
