@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     # workers import this module: they have no use for Optuna and scipy, which take a second
     from study.agenda import Agenda
 
-# of a lost worker Tune logs a traceback, though its group goes on elsewhere; what it gives up is told by ``LedgerWriter``
-logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+# of a lost worker Tune logs a traceback, and at the end its name, though its group went on; ``LedgerWriter`` tells what failed
+for _name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 # How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small. More workers
 # than make so many reports a second report less often, because each report takes the driver some milliseconds.

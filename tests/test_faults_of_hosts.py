@@ -17,7 +17,7 @@ from study.workspace import Workspace
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PREEMPTION = 2  # DRAIN_NODE_REASON_PREEMPTION: what Ray's autoscaler and KubeRay tell it of a spot instance
-GRACE_SECONDS = 3
+GRACE_SECONDS = 2
 
 
 @pytest.fixture
@@ -35,18 +35,23 @@ def cluster() -> Iterator[Any]:
 def test_a_spot_notice(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ray._raylet import GcsClient
 
-    fixed = "{dataset: digits, width: 4, epochs: 12, batch_size: 128}"
+    fixed = "{dataset: digits, width: 4, epochs: 40, batch_size: 128}"
     spec, storage = write_spec(tmp_path / "kill.yaml", blocks=1, fixed=fixed), tmp_path / "storage"
     process = start(spec, storage, "--address", cluster.address)
-    # both hosts are in the middle of a training
-    while num_records(storage) < 1 or len(list(storage.glob("kill/checkpoints/*/state.pt"))) < 2:
-        assert process.poll() is None, log_of(storage).read_text()
-        time.sleep(0.02)
+
+    def wait_for_both() -> None:
+        """Until both hosts are in the middle of a training."""
+        while num_records(storage) < 1 or len(list(storage.glob("kill/checkpoints/*/state.pt"))) < 2:
+            assert process.poll() is None, log_of(storage).read_text()
+            time.sleep(0.02)
+
+    wait_for_both()
     host = next(node for node in cluster.list_all_nodes() if not node.head)
     deadline = int(1000 * (time.time() + GRACE_SECONDS))
     accepted, why = GcsClient(address=cluster.address).drain_node(host.node_id, PREEMPTION, "spot notice", deadline)
     assert accepted, why
     time.sleep(GRACE_SECONDS)
+    wait_for_both()  # again: trainings have ended in the meantime
     cluster.remove_node(host, allow_graceful=False)
     struck, held = time.monotonic(), num_records(storage)
     while num_records(storage) == held:
