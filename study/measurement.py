@@ -137,7 +137,7 @@ def estimates_of(name: str, given: Mapping[str, Any], context: MeasureContext) -
         return measure(name, parse_settings(name, given), context), ""
     except UserError as fault:
         return getattr(fault, "estimates", {}), str(fault)
-    except Exception:  # noqa: BLE001  a statistic's fault is its own: the replicate and the other statistics stand
+    except Exception:  # noqa: BLE001  all that a statistic raises: it is recorded as its error, and the others stand
         return {}, traceback.format_exc(limit=-3).strip()
 
 

@@ -55,7 +55,7 @@ def _reports(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"lost": str(error)}
     except UserError as error:
         yield {"fault": str(error)}
-    except Exception:  # noqa: BLE001  whatever it is, it is told to the process that keeps records
+    except Exception:  # noqa: BLE001  all that training raises: its end is told to the process that keeps records
         yield {"fault": traceback.format_exc(limit=-3).strip()}
 
 

@@ -278,9 +278,9 @@ def run_agenda(
         )
         try:
             tuner.fit()
-        except Exception:
+        except Exception:  # all of it goes up: as it is, or as what the writer raised before Tune wrapped it
             if writer.fault:
-                raise writer.fault from None
+                raise writer.fault from writer.fault.__cause__
             raise
     return agenda.done
 

@@ -208,7 +208,7 @@ class _Replay:
         if self._store is not None:
             try:
                 self._write_study(self._store, {}, "KILLED")
-            # as in ``MlflowView``; the next replay closes the run
+            # whatever a store raises: its run stays RUNNING there, until the next replay of the ledger ends it
             except Exception:  # noqa: BLE001
                 self._store = None
 
