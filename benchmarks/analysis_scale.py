@@ -28,14 +28,14 @@ def measure(root: Path) -> dict[str, float]:
     """Seconds of each step from a ledger to its report, in this process, and the most memory it took in GB."""
     from rich.console import Console
 
-    from analysis.report import build_report
-    from analysis.tables import build_tables
-    from study.audit import audit
-    from study.describe import print_status
-    from study.ledger import read_ledger
-    from study.plan import make_plan
-    from study.recorded import in_folder
-    from study.workspace import Workspace
+    from analysis.report.page import build_report
+    from analysis.tables.build import build_tables
+    from study.checks.audit import audit
+    from study.commands.recorded import in_folder
+    from study.planning.plan import make_plan
+    from study.printing.describe import print_status
+    from study.results.ledger import read_ledger
+    from study.results.workspace import Workspace
 
     workspace = Workspace(root)
     taken: dict[str, float] = {}

@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.common import print_table, result
 from benchmarks.driven import watch, write_spec
-from study.ledger import read_ledger
+from study.results.ledger import read_ledger
 
 # three blocks a step, one step an epoch
 EPOCHS, BLOCKS_A_STEP, WAIT_SECONDS = 3, 3, 0.4

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from tabulate import tabulate
 
-from analysis.sequential import first_rejections
+from analysis.stats.sequential import first_rejections
 
 NUM_STUDIES = 10_000
 LOOKS = (10, 16, 24)

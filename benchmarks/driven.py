@@ -81,7 +81,7 @@ def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str
 
 
 def _num_at_work(checkpoints: Path) -> int:
-    """Trainings that a worker has begun and not finished, by their files (``study.trial``)."""
+    """Trainings that a worker has begun and not finished, by their files (``study.worker.group``)."""
     begun = {path.parent.name for name in ("attempts.json", "state.pt") for path in checkpoints.glob(f"*/{name}")}
     return len(begun - {path.parent.name for path in checkpoints.glob("*/outcome.json")})
 

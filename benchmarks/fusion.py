@@ -22,7 +22,7 @@ import torch
 from benchmarks.common import hardware, result, spread, versions
 from study.config import TrialConfig
 from study.data.facts import Facts
-from study.timing import timer
+from study.resources.timing import timer
 
 SIZES = (1, 2, 4, 8, 16)
 # network, depth, width
@@ -59,7 +59,7 @@ class Case:
         return f"{self.network} d{self.depth} w{self.width} {self.side}x{self.side} b{self.batch}"
 
     def timer(self, size: int, device: str, steps: int = STEPS) -> Callable[[], float]:
-        """See ``study.execution.timer``."""
+        """See ``study.resources.execution.timer``."""
         config = TrialConfig(
             dataset="random", network=self.network, depth=self.depth, width=self.width, batch_size=self.batch, seed=0,
             split_seed=0, weight_decay=5e-4, augment="pad_crop" if self.channels == 3 else "none",

@@ -21,10 +21,10 @@ from benchmarks.common import print_table, result, spread
 from benchmarks.driven import watch, write_spec
 from benchmarks.scales import SCALES, specification
 from search_spaces import load_spec
-from study.agenda import Agenda
-from study.execution import frozen_execution
-from study.ledger import Contents, read_ledger
-from study.plan import make_plan
+from study.planning.agenda import Agenda
+from study.planning.plan import make_plan
+from study.resources.execution import frozen_execution
+from study.results.ledger import Contents, read_ledger
 from study.task import Task
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow")
@@ -48,7 +48,7 @@ def groups_of(spec_name: str, overrides: list[str], root: Path) -> list[list[Tas
 
 
 def _loop(storage: Path, threads: int, queue: Any, ready: Any) -> None:
-    from study.trial import run_group
+    from study.worker.group import run_group
 
     ready.wait()
     while (group := queue.get()) is not None:

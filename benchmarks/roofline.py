@@ -27,7 +27,7 @@ from benchmarks.common import hardware, print_table, result, spread, versions
 from benchmarks.to_accuracy import show
 from study.config import TrialConfig
 from study.data.facts import Facts
-from study.timing import timer
+from study.resources.timing import timer
 
 Timer = Callable[[], float]
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 12288)}
@@ -69,7 +69,7 @@ class Case:
     small: bool = False
 
     def timer(self, device: str, options: tuple[str, ...], size: int, steps: int) -> Timer:
-        """See ``study.timing.timer``."""
+        """See ``study.resources.timing.timer``."""
         config = TrialConfig(
             dataset="random", network=self.network, depth=self.depth, width=self.width, batch_size=self.batch, seed=0,
             split_seed=0, weight_decay=5e-4, augment=self.augment,

@@ -13,9 +13,9 @@ import numpy as np
 
 from search_spaces import Spec, load_spec
 from search_spaces.measure import Measure
-from study import search
-from study.ledger import SEGMENT_RECORDS, encode
-from study.plan import Plan, make_plan
+from study.planning import search
+from study.planning.plan import Plan, make_plan
+from study.results.ledger import SEGMENT_RECORDS, encode
 from study.schema import EstimateRecord, MeasureRecord, Record, ReplicateRecord, State
 from study.smoothness import statistic_key
 

@@ -2,7 +2,8 @@
 
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
 from search_spaces.resources import Resources
-from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Levels, Outcome, Spec
+from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Outcome, Spec
+from search_spaces.strict import Levels
 
 __all__ = [
     "Budget",

@@ -4,14 +4,11 @@ The dose of a level is not read from its name: it is declared, so that ``mix_25`
 share of blocks that have it at this depth, and a penalty its weight.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
 
-from search_spaces.strict import Strict
-
-if TYPE_CHECKING:
-    from search_spaces.spec import Levels, Spec
+from search_spaces.strict import Levels, Strict
 
 _LEAST_DOSES = 3
 
@@ -20,7 +17,7 @@ class Step(Strict):
     """The cells at ``levels`` have this ``dose``."""
 
     dose: float = Field(allow_inf_nan=False)
-    levels: dict[str, bool | int | float | str] = Field(min_length=1)
+    levels: Levels = Field(min_length=1)
 
 
 class Dose(Strict):
@@ -46,14 +43,14 @@ class Dose(Strict):
         return list(dict.fromkeys(name for step in self.steps for name in step.levels))
 
 
-def check_doses(spec: "Spec") -> None:
+def check_doses(doses: Mapping[str, Dose], factors: Sequence[str], cells: Sequence[Levels]) -> None:
     """Raise ``ValueError`` for a dose that names a factor or a level that the study does not have, or a cell twice."""
-    cells = list(spec.cells())
-    for name, dose in spec.doses.items():
+    for name, dose in doses.items():
         for factor in dose.factors():
-            if factor not in spec.factor_names():
-                known = ", ".join(spec.factor_names())
-                raise ValueError(f"doses.{name} names {factor!r}, which is no factor of this study ({known})")
+            if factor not in factors:
+                raise ValueError(
+                    f"doses.{name} names {factor!r}, which is no factor of this study ({', '.join(factors)})"
+                )
         if "dataset" in dose.factors():
             raise ValueError(f"doses.{name} names 'dataset': doses are compared within a dataset")
         for step in dose.steps:
@@ -64,9 +61,9 @@ def check_doses(spec: "Spec") -> None:
                 raise ValueError(f"doses.{name}: {step.levels} are several cells; name what tells them apart")
 
 
-def _holds(cell: "Levels", levels: "Levels") -> bool:
+def _holds(cell: Levels, levels: Levels) -> bool:
     return all(cell.get(name) == level for name, level in levels.items())
 
 
-def _context(cell: "Levels", dose: Dose) -> "Levels":
+def _context(cell: Levels, dose: Dose) -> Levels:
     return {name: level for name, level in cell.items() if name not in dose.factors()}

@@ -3,14 +3,12 @@
 Here Optuna chooses the scientific factors too. That gives cells unequal budgets, so nothing in such a study is an effect.
 """
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from search_spaces.strict import Strict
-
-if TYPE_CHECKING:
-    from search_spaces.spec import Spec
 
 
 class Objective(Strict):
@@ -48,20 +46,20 @@ class Joint(Strict):
         return objectives
 
 
-def refuse_effects(spec: "Spec") -> None:
-    """Raise ``ValueError`` naming what a joint search has no place for."""
-    if spec.space:
+def refuse_effects(spec: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` naming what of a specification, as plain values, a joint search has no place for."""
+    if spec["space"]:
         raise ValueError("space with joint: a joint search chooses from nuisance and factors; remove one")
     for key in ("claims", "level_claims", "control", "contrasts", "doses"):
-        if getattr(spec, key):
+        if spec[key]:
             raise ValueError(
                 f"{key} with joint: a joint search looks for the best network, not for an effect; remove one"
             )
-    if spec.replicates > 1:
-        raise ValueError(f"replicates={spec.replicates} with joint: each block confirms its own winners; use blocks")
-    if spec.scheduler.name != "none":
-        raise ValueError(f"scheduler={spec.scheduler.name!r} with joint: several objectives know no early stopping")
-    if spec.budget.shortened:
+    if (replicates := spec["replicates"]) > 1:
+        raise ValueError(f"replicates={replicates} with joint: each block confirms its own winners; use blocks")
+    if (scheduler := spec["scheduler"]["name"]) != "none":
+        raise ValueError(f"scheduler={scheduler!r} with joint: several objectives know no early stopping")
+    if spec["budget"]["shortened"]:
         raise ValueError("budget.shortened with joint: a shortened training serves effects; remove one")
-    if not spec.budget.search_trials:
+    if not spec["budget"]["search_trials"]:
         raise ValueError("budget.search_trials=0 with joint: nothing to search")

@@ -1,14 +1,12 @@
 """https://doi.org/10.1093/biomet/70.3.659 (Lan and DeMets 1983): looks at a study before its last block."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from search_spaces.strict import Strict
-
-if TYPE_CHECKING:
-    from search_spaces.spec import Spec
 
 
 class Sequential(Strict):
@@ -24,18 +22,16 @@ class Sequential(Strict):
         return looks
 
 
-def check_looks(spec: "Spec") -> None:
-    """Raise ``ValueError`` naming what does not go with looks."""
-    if spec.sequential is None:
-        return
-    last = spec.sequential.looks[-1]
-    if spec.blocks != last:
-        raise ValueError(f"blocks={spec.blocks} with sequential.looks up to {last}: blocks is the last look, {last}")
-    if spec.joint:
+def check_looks(looks: Sequence[int], spec: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` naming what of a specification, as plain values, does not go with ``looks``."""
+    last, blocks = looks[-1], spec["blocks"]
+    if blocks != last:
+        raise ValueError(f"blocks={blocks} with sequential.looks up to {last}: blocks is the last look, {last}")
+    if spec["joint"]:
         raise ValueError("sequential with joint: a joint search decides no claim; remove one")
-    if not (spec.claims or spec.level_claims):
+    if not (spec["claims"] or spec["level_claims"]):
         raise ValueError("sequential without claims: looks are there to decide claims; add one or remove sequential")
-    if spec.control is None:
+    if spec["control"] is None:
         raise ValueError(
             "sequential without control: no number of blocks gives a verdict without an A/A control; add one"
         )

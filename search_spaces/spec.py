@@ -17,11 +17,7 @@ from search_spaces.joint import Joint, refuse_effects
 from search_spaces.measure import Measure
 from search_spaces.resources import Resources
 from search_spaces.sequential import Sequential, check_looks
-from search_spaces.strict import Strict
-
-Level = bool | int | float | str
-Levels = dict[str, Level]
-Grid = dict[str, list[Level]]
+from search_spaces.strict import Grid, Level, Levels, Strict
 
 
 class FloatRange(Strict):
@@ -208,8 +204,9 @@ class Spec(Strict):
                 f"budget.search_trials={self.budget.search_trials} but nuisance is empty: nothing to search"
             )
         if self.joint:
-            refuse_effects(self)
-        check_looks(self)
+            refuse_effects(self.model_dump())
+        if self.sequential:
+            check_looks(self.looks, self.model_dump())
         factors = self.factor_names()
         named = [("published", known.levels) for known in self.published]
         named += [(f"level_claims.{name}", claim.arm) for name, claim in self.level_claims.items()]
@@ -228,7 +225,7 @@ class Spec(Strict):
                     raise ValueError(
                         f"a contrast names {factor!r}, which is no factor of this study ({', '.join(factors)})"
                     )
-        check_doses(self)
+        check_doses(self.doses, factors, list(self.cells()))
         return self
 
     def factor_names(self) -> list[str]:

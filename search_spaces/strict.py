@@ -1,6 +1,10 @@
-"""What every part of a specification is: frozen, and without keys that are not known."""
+"""What every part of a specification is made of: models that are frozen and know their keys, levels and grids of levels."""
 
 from pydantic import BaseModel, ConfigDict
+
+Level = bool | int | float | str
+Levels = dict[str, Level]
+Grid = dict[str, list[Level]]
 
 
 class Strict(BaseModel):

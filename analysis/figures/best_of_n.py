@@ -6,10 +6,10 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.arms import context_name, has_datasets
-from analysis.best_of_n import best_of_n_rows
 from analysis.figures.style import INK, LINES, looks, mark, message, panels
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.best_of_n import best_of_n_rows
+from analysis.trials.arms import context_name, has_datasets
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

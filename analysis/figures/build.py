@@ -10,9 +10,9 @@ import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from analysis.export import render, write_bytes
 from analysis.figures.style import RC
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.words.export import render, write_bytes
 from study.errors import UserError, nearest
 from study.registry import FIGURES, discover
 

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.arms import arm_columns, arm_name, context_name, has_datasets
 from analysis.figures.style import COLOURS, LINES, mark, message, panels, thinned
-from analysis.tables import Inputs
-from analysis.trials import rows_of
+from analysis.inputs import Inputs
+from analysis.trials.arms import arm_columns, arm_name, context_name, has_datasets
+from analysis.trials.table import rows_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

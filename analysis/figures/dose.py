@@ -7,12 +7,12 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.dose_response import dose_response_table
+from analysis.effects.readings import POOLED
 from analysis.figures.style import INK, LINES, Look, looks, mark, message
-from analysis.outcomes import METRIC_OUTCOMES
-from analysis.readings import POOLED
-from analysis.tables import Inputs
-from analysis.wording import outcome_text, unit_of
+from analysis.inputs import Inputs
+from analysis.tables.dose_response import dose_response_table
+from analysis.trials.outcomes import METRIC_OUTCOMES
+from analysis.words.wording import outcome_text, unit_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

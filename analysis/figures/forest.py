@@ -8,12 +8,12 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.claim_part import FAILURES
+from analysis.claims.part import FAILURES
+from analysis.effects.readings import POOLED
+from analysis.effects.strata import contrast_key, shown_strata
 from analysis.figures.style import COLOURS, INK, MUTED, mark, message, say_thinned, thinned
-from analysis.readings import POOLED
-from analysis.strata import contrast_key, shown_strata
-from analysis.tables import Inputs
-from analysis.wording import contrast_text, outcome_text, unit_of
+from analysis.inputs import Inputs
+from analysis.words.wording import contrast_text, outcome_text, unit_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from analysis.arms import arm_columns, arm_name, context_name, has_datasets
 from analysis.figures.style import FAINT, INK, MUTED, looks, mark, message, say_thinned, thinned
-from analysis.tables import Inputs
-from analysis.trials import rows_of, setting_column
+from analysis.inputs import Inputs
+from analysis.trials.arms import arm_columns, arm_name, context_name, has_datasets
+from analysis.trials.table import rows_of, setting_column
 from search_spaces.spec import FloatRange, Nuisance, Spec
 from study.registry import FIGURES
 

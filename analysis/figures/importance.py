@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, MUTED, Look, looks, mark, message
-from analysis.importance import layer_rows
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.importance import layer_rows
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

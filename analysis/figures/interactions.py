@@ -9,17 +9,18 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.arms import arm_name
+from analysis.effects.paired import cell_values
 from analysis.figures.style import INK, LINES, Look, looks, mark, message
-from analysis.grid import Cell, ConfirmGrid, confirm_grid
-from analysis.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
-from analysis.paired import cell_values
-from analysis.signflip import sign_flip_interval
-from analysis.tables import Inputs
-from analysis.trials import setting_column
-from analysis.units import OF_OUTCOME
-from analysis.wording import outcome_text, unit_of
-from search_spaces.spec import Level, Spec
+from analysis.inputs import Inputs
+from analysis.stats.signflip import sign_flip_interval
+from analysis.trials.arms import arm_name
+from analysis.trials.grid import Cell, ConfirmGrid, confirm_grid
+from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
+from analysis.trials.table import setting_column
+from analysis.words.units import OF_OUTCOME
+from analysis.words.wording import outcome_text, unit_of
+from search_spaces.spec import Spec
+from search_spaces.strict import Level
 from study.registry import FIGURES
 
 _MOST_OUTCOMES = 3

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from analysis.arms import cell_heads, context_name, has_datasets
 from analysis.figures.style import INK, MUTED, looks, mark, message
-from analysis.grid import confirm_grid
-from analysis.paths import BUDGETS, Paths, budget_paths, smoothness_outcomes, training_paths
-from analysis.tables import Inputs
-from analysis.wording import outcome_text
+from analysis.inputs import Inputs
+from analysis.tables.paths import BUDGETS, Paths, budget_paths, smoothness_outcomes, training_paths
+from analysis.trials.arms import cell_heads, context_name, has_datasets
+from analysis.trials.grid import confirm_grid
+from analysis.words.wording import outcome_text
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.cells import cells_table
 from analysis.figures.style import COLOURS, INK, MUTED, message
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.cells import cells_table
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, INK, gap, mark, message
-from analysis.pictured import pictured_rows
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.pictured import pictured_rows
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

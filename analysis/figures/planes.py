@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from analysis.figures.style import INK, MUTED, gap, message
-from analysis.pictured import pictured_rows
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.pictured import pictured_rows
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

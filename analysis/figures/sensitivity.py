@@ -6,8 +6,8 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, LINES, MARKERS, MUTED, mark, message
-from analysis.sensitivity import sensitivity_table
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.sensitivity import sensitivity_table
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import COLOURS, INK, LINES, MUTED, mark, message, panels
-from analysis.pictured import pictured_rows
-from analysis.tables import Inputs
+from analysis.inputs import Inputs
+from analysis.tables.pictured import pictured_rows
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.arms import arm_name, context_name, has_datasets
 from analysis.figures.style import INK, Look, looks, mark, message, say_thinned, thinned
-from analysis.tables import Inputs
-from analysis.trials import estimate_names, rows_of
-from analysis.wording import outcome_text
+from analysis.inputs import Inputs
+from analysis.trials.arms import arm_name, context_name, has_datasets
+from analysis.trials.table import estimate_names, rows_of
+from analysis.words.wording import outcome_text
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 

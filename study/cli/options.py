@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from search_spaces import Spec
-    from study.workspace import Workspace
+    from study.results.workspace import Workspace
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
 StorageOption = Annotated[Path, typer.Option("--storage", help="Folder under which each study has its own.")]
@@ -48,6 +48,6 @@ def checked_spec(name_or_path: str, override: list[str]) -> "Spec":
 
 def workspace_of(spec: "Spec", storage: Path) -> "Workspace":
     """The study's folder under ``storage``."""
-    from study.workspace import Workspace
+    from study.results.workspace import Workspace
 
     return Workspace(storage / spec.name)

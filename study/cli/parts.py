@@ -27,10 +27,10 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
-    from study.console import open_console
-    from study.describe_measured import print_measured
-    from study.measuring import as_plain, measure_file, parse_statistics
+    from study.measuring.network import as_plain, measure_file, parse_statistics
     from study.plugins import load_plugins
+    from study.printing.console import open_console
+    from study.printing.measured import print_measured
 
     load_plugins(plugin, folder=str(Path.cwd()))
     chosen = parse_statistics(statistic, setting)
@@ -52,9 +52,9 @@ def levels(
     plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
 ) -> None:
     """List what a specification may name: kind, name, formula, extra parameters, source."""
-    from study.console import open_console
-    from study.describe import print_levels
-    from study.levels import levels
+    from study.printing.console import open_console
+    from study.printing.describe import print_levels
+    from study.printing.levels import levels
 
     rows = list(levels(kind, plugin))
     if as_json:
@@ -86,7 +86,7 @@ def doctor(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
-    from study.doctor import examine
+    from study.checks.doctor import examine
 
     well = True
     for finding in examine(storage, address, tracking_uri):

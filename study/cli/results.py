@@ -26,10 +26,10 @@ def report(
     from_mlflow: FromOption = None,
 ) -> None:
     """Write tables, figures and one self-contained report.html."""
-    from study import driver
+    from study.commands import show
 
-    held, workspace = driver.recorded(spec, override, storage, from_mlflow)
-    typer.echo(driver.report(held, workspace))
+    held, workspace = show.recorded(spec, override, storage, from_mlflow)
+    typer.echo(show.report(held, workspace))
 
 
 @commands.command()
@@ -40,10 +40,10 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
 ) -> None:
     """Show what changed from one study to another: specification, provenance, outcomes, effects, verdicts."""
-    from analysis.two_studies import Side, compare_studies
-    from study.console import open_console
-    from study.describe_comparison import check_format, print_comparison
-    from study.recorded import anywhere
+    from analysis.comparison.two_studies import Side, compare_studies
+    from study.commands.recorded import anywhere
+    from study.printing.comparison import check_format, print_comparison
+    from study.printing.console import open_console
 
     check_format(form)
     sides = [
@@ -64,10 +64,10 @@ def ui(
     browse: Annotated[bool, typer.Option(help="Open the comparison in a browser.")] = True,
 ) -> None:
     """Open MLflow's UI on this study, at a ready comparison."""
-    from study import driver
+    from study.commands import show
 
     checked = checked_spec(spec, override)
-    driver.ui(checked, workspace_of(checked, storage), tracking=tracking_uri, host=host, port=port, browse=browse)
+    show.ui(checked, workspace_of(checked, storage), tracking=tracking_uri, host=host, port=port, browse=browse)
 
 
 @commands.command()
@@ -80,9 +80,9 @@ def export(
     from_mlflow: FromOption = None,
 ) -> None:
     """Write tables as Parquet, CSV, Markdown and LaTeX."""
-    from study import driver
+    from study.commands import show
 
-    held, workspace = driver.recorded(spec, override, storage, from_mlflow)
-    for paths in driver.export(held, workspace, table, formats).values():
+    held, workspace = show.recorded(spec, override, storage, from_mlflow)
+    for paths in show.export(held, workspace, table, formats).values():
         for path in paths:
             typer.echo(path)

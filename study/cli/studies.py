@@ -27,9 +27,9 @@ commands = typer.Typer()
 @commands.command()
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:  # noqa: B006
     """Show cells, trials, cost and power of a study; runs nothing."""
-    from study.console import open_console
-    from study.describe import print_plan
-    from study.plan import make_plan
+    from study.planning.plan import make_plan
+    from study.printing.console import open_console
+    from study.printing.describe import print_plan
 
     print_plan(make_plan(checked_spec(spec, override), needs_data=False), open_console(), price)
 
@@ -41,9 +41,9 @@ def cost(
     override: SetOption = [],  # noqa: B006
 ) -> None:
     """Show what each layer of a cell costs, and the total of every other cell; runs nothing."""
-    from study.console import open_console
-    from study.describe_cost import print_cost
-    from study.plan import make_plan
+    from study.planning.plan import make_plan
+    from study.printing.console import open_console
+    from study.printing.cost import print_cost
 
     print_cost(make_plan(checked_spec(spec, override), needs_data=False), cell, open_console())
 
@@ -68,10 +68,10 @@ def run(
 @commands.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from study.console import open_console
-    from study.describe import print_status
-    from study.ledger import read_ledger
-    from study.plan import make_plan
+    from study.planning.plan import make_plan
+    from study.printing.console import open_console
+    from study.printing.describe import print_status
+    from study.results.ledger import read_ledger
 
     checked = checked_spec(spec, override)
     workspace = workspace_of(checked, storage)
@@ -104,10 +104,10 @@ def audit(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
-    from study import driver
+    from study.commands import show
 
     checked = checked_spec(spec, override)
-    faults, told = driver.check(checked, workspace_of(checked, storage), tracking=tracking_uri)
+    faults, told = show.check(checked, workspace_of(checked, storage), tracking=tracking_uri)
     for line in [*faults, told]:
         typer.echo(line)
     if faults:
@@ -125,8 +125,8 @@ def _drive(
     *,
     retry_failed: bool = False,
 ) -> None:
-    from study.allowance import Allowance
-    from study.start import started
+    from study.commands.start import started
+    from study.resources.allowance import Allowance
 
     allowance = Allowance.of(**{"max_hours": None, "max_money": None, "price": None, **limits})
     checked = checked_spec(spec, override)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from study.atomic import check_archive, replacing
 from study.data.files import damaged
 from study.data.parts import Split
 from study.errors import StorageError
-from study.whole import check_archive, replacing
 
 SIZE = 64
 # What Pillow raises for a file that is missing, is no image or is cut short.

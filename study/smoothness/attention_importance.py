@@ -21,7 +21,7 @@ from study.smoothness.ceiling import ceilings
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, read_layers, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.rank import kendall, reliability, spearman, top_overlap
+from study.smoothness.rank_correlation import kendall, reliability, spearman, top_overlap
 
 KINDS = ("zero", "mean", "taylor")
 AGREEMENTS = {"spearman": spearman, "kendall": kendall, "top10": top_overlap}

@@ -23,7 +23,7 @@ from study.smoothness.attention_importance import AGREEMENTS, LEAST_UNITS, over_
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, only_units, read_layers, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.rank import reliability, spearman
+from study.smoothness.rank_correlation import reliability, spearman
 
 PREFIX = "attention_shapley"
 _HALVES = 20

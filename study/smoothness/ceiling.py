@@ -16,7 +16,7 @@ import math
 import numpy as np
 import torch
 
-from study.smoothness.rank import top_overlap
+from study.smoothness.rank_correlation import top_overlap
 
 # normal pairs in a simulation: the overlap's error is .003 or less for any number of units
 _DRAWN = 2**18

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 
 from search_spaces import Spec
-from study.ledger import Contents
+from study.results.ledger import Contents
 from study.tracking.packing import unpack
 from study.tracking.runs import STUDY_PHASE, Wanted
 from study.tracking.store import HeldRun, masked, read_runs

@@ -12,8 +12,8 @@ import yaml
 
 from search_spaces import Spec, parse_spec
 from study.errors import UserError, nearest
-from study.kept import FOLDER, kept_path
-from study.ledger import Contents, decode
+from study.results.kept_tables import FOLDER, kept_path
+from study.results.ledger import Contents, decode
 from study.tracking.packing import unpack
 from study.tracking.runs import STUDY_PHASE
 from study.tracking.store import HeldRun, fetch_files, masked, read_runs, study_names
@@ -22,8 +22,9 @@ from study.tracking.view import as_user_error
 
 @dataclass(frozen=True, kw_only=True)
 class ReadStudy:
-    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/provenance.py`` notes them, and
-    ``registration`` as ``study/registration.py`` does.
+    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/results/provenance.py``
+    notes them, and
+    ``registration`` as ``study/results/registration.py`` does.
 
     ``num_unwritten``: runs that a driver is writing just now, or was when it was killed; they are not in ``contents``.
     """

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.records import slot
+from analysis.trials.records import slot
 from search_spaces import Spec
-from study.ledger import Contents, encode
+from study.results.ledger import Contents, encode
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
 from study.tracking.packing import pack
 

@@ -105,7 +105,7 @@ class Store:
         return written or lacking
 
     def write_study(self, wanted: WantedRun, status: str, session: Mapping[str, Any]) -> HeldRun:
-        """Bring the parent run up to date and to ``status``. ``session``: datasets of ``study/provenance.py``."""
+        """Bring the parent run up to date and to ``status``. ``session``: datasets of ``study/results/provenance.py``."""
         if self.study is None:
             self.study = self._create(wanted.name, wanted.tags, 0)
         held = self.study

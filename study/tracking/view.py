@@ -18,10 +18,10 @@ import yaml
 
 from search_spaces import Spec
 from study.errors import UserError
-from study.kept import FOLDER
-from study.ledger import Contents
-from study.provenance import read_sessions, session_tags
-from study.registration import read_registration
+from study.results.kept_tables import FOLDER
+from study.results.ledger import Contents
+from study.results.provenance import read_sessions, session_tags
+from study.results.registration import read_registration
 from study.schema import Record
 from study.tracking.pages import experiment_tags
 from study.tracking.runs import Wanted

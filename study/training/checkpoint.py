@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from study.whole import check_archive, replacing
+from study.atomic import check_archive, replacing
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

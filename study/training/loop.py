@@ -24,7 +24,7 @@ from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import EVALUATION_BATCH, evaluate
 from study.training.light_sgd import LightSGD
 from study.training.penalty import jacobian_penalty, unit_directions
-from study.training.ranks import ALONE, Ranks
+from study.training.process_group import ALONE, Ranks
 from study.training.schedule import learning_rate
 
 # A mean training loss above this many times that of uniform guessing counts as an explosion.

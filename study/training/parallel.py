@@ -13,7 +13,7 @@ import torch
 
 from study.training.lane import Member
 from study.training.loop import Progress, note_epoch, note_look, train_epoch, validate
-from study.training.ranks import Ranks
+from study.training.process_group import Ranks
 from study.training.synchronised import synchronised
 
 

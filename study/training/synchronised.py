@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from study.training.ranks import Ranks
+from study.training.process_group import Ranks
 
 
 @contextmanager

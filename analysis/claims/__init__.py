@@ -1,0 +1,1 @@
+"""Claims: from differences to judgements and their words."""

@@ -1,0 +1,179 @@
+"""One comparison of a claim, its effect and limits turned so that positive is what the claim says."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.effects.compare import MAX_INELIGIBLE
+from analysis.effects.image_variance import images_interval
+from analysis.stats.power import pairs_needed, smallest_detectable, smallest_detectable_t
+from analysis.stats.rule import Rule
+from analysis.stats.verdicts import Limits, comparison_verdict, oriented
+from analysis.trials.outcomes import other_scales
+from analysis.words.wording import levels_text, outcome_text
+from search_spaces.spec import Outcome
+
+FAILURES = ("collapsed", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimPart:
+    """Numbers of one reference and one outcome of a claim on a dataset; ``None`` where there are no pairs.
+
+    Of the sign-flip interval and the one that counts test images too (if there is one) the wider decides: it is ``low`` to
+    ``high``; ``counts_images`` says that it is the latter.
+    ``row`` is the effects table's. ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in
+    the outcome's unit (logarithms where ``scale`` is log ratio) and in the claim's direction; ``low`` and ``high`` hold
+    at ``level``, ``high_of_k`` at ``level_of_k``. ``obstacles`` say in words what forbids a verdict on the mean.
+    ``num_datasets`` counts what a part over datasets is a mean of; ``None`` on one dataset.
+    """
+
+    row: Mapping[str, Any]
+    outcome: Outcome
+    level: float
+    level_of_k: float
+    effect: float | None
+    low: float | None
+    high: float | None
+    high_of_k: float | None
+    at_chance: float | None
+    smallest_detectable: float | None
+    sign_flip: tuple[float, float] | None
+    images: tuple[float, float] | None
+    counts_images: bool
+    obstacles: tuple[str, ...]
+    num_datasets: int | None = None
+
+    @property
+    def limits(self) -> Limits | None:
+        """What the verdict rule reads; ``None`` where a verdict on the mean difference is forbidden."""
+        if self.obstacles or self.low is None or self.high is None or self.high_of_k is None:
+            return None
+        return Limits(low=self.low, high=self.high, high_of_k=self.high_of_k, margin=self.outcome.margin)
+
+    @property
+    def lost(self) -> bool:
+        """Whether no further pair can bring a verdict: a failure or an unequal budget stays in the comparison."""
+        return bool(self.row["n_unequal"] or ("/" in self.row["outcome"] and failures_text(self.row)))
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of this comparison alone."""
+        return comparison_verdict(self.limits) if self.limits else "undecided"
+
+    def support(self) -> tuple[int, float]:
+        """A key by which the comparison that holds a claim back comes first."""
+        rank = {"refuted": 0, "undecided": 2 if self.limits else 1, "supported": 3}[self.verdict]
+        return rank, (self.effect or 0.0) / self.outcome.margin
+
+    def pairs_to(self, verdict: str) -> int | None:
+        """About how many pairs reach ``verdict`` four times in five if effect and spread stay; ``None`` if none would.
+
+        ``None`` too where test images count: more pairs do not make them more.
+        """
+        spread, effect = self.row["sd_difference"], self.effect
+        if self.limits is None or self.counts_images or spread is None or effect is None or self.num_datasets:
+            return None
+        distance = effect if verdict == "supported" else self.outcome.margin - effect
+        if distance <= 0:
+            return None
+        try:
+            return pairs_needed(distance, spread, self.level if verdict == "supported" else self.level_of_k)
+        except ValueError:  # more pairs than anyone will run
+            return None
+
+
+def claim_part(
+    row: Mapping[str, Any],
+    outcome: Outcome,
+    differences: Mapping[int, float],
+    scales: Mapping[str, float | None],
+    level: float,
+    num_parts: int,
+    planned: int,
+    rule: Rule,
+) -> ClaimPart:
+    """From a primary row of the effects table and the differences behind it, one a block or replicate.
+
+    ``scales`` maps other outcomes of the same contrast to their mean differences; ``level`` is the claim's,
+    ``planned`` the number of pairs the study plans, ``rule`` gives the intervals.
+    """
+    turn = 1.0 if outcome.better == "higher" else -1.0
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("effect", "low", "high", "high_of_k", "smallest_detectable", "sign_flip", "images")
+    )
+    numbers["counts_images"] = False
+    if differences:
+        by_now = rule.level_by_now(level)
+        numbers["effect"] = turn * row["mean_difference"] + 0.0
+        flips, images = _intervals(row, outcome, differences, level, rule)
+        numbers |= {"sign_flip": flips, "images": images, "counts_images": _wider(flips, images) == images}
+        numbers["low"], numbers["high"] = _wider(flips, images)
+        numbers["high_of_k"] = numbers["high"]
+        if num_parts > 1:
+            numbers["high_of_k"] = _wider(*_intervals(row, outcome, differences, level / num_parts, rule))[1]
+        if numbers["counts_images"]:
+            numbers["smallest_detectable"] = smallest_detectable_t(row["images_se"], row["images_df"], by_now)
+        elif row["sd_difference"] is not None:
+            numbers["smallest_detectable"] = smallest_detectable(len(differences), by_now, row["sd_difference"])
+    chance = row["mean_difference_failures_at_chance"]
+    return ClaimPart(
+        row=row,
+        outcome=outcome,
+        level=level,
+        level_of_k=level / num_parts,
+        at_chance=None if chance is None else turn * chance,
+        obstacles=tuple(_obstacles(row, scales, planned)),
+        **numbers,
+    )
+
+
+def _intervals(
+    row: Mapping[str, Any], outcome: Outcome, differences: Mapping[int, float], level: float, rule: Rule
+) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """The sign-flip interval at ``level`` and the one that counts test images, in the claim's direction.
+
+    The latter, of one look, holds at what of the level is spent by now.
+    """
+    images = images_interval(row, rule.level_by_now(level))
+    flips = oriented(*rule.interval(list(differences.values()), list(differences), level), outcome.better)
+    return flips, None if images is None else oriented(*images, outcome.better)
+
+
+def _wider(flips: tuple[float, float], images: tuple[float, float] | None) -> tuple[float, float]:
+    return flips if images is None or images[1] - images[0] <= flips[1] - flips[0] else images
+
+
+def _obstacles(row: Mapping[str, Any], scales: Mapping[str, float | None], planned: int) -> Iterator[str]:
+    if row["n_waiting"]:
+        yield f"{row['n_waiting']} of {planned} pairs have not run yet"
+    if row["n_unequal"]:
+        yield f"budgets are unequal in {row['n_unequal']} pairs"
+    failures, is_estimate = failures_text(row), "/" not in row["outcome"]
+    started = row["n_pairs"] + row["n_excluded"]
+    if failures and not is_estimate:
+        yield f"{failures}, and a mean over survivors decides nothing"
+    elif not row["n_waiting"] and row["n_excluded"] > MAX_INELIGIBLE * started:
+        yield f"{row['n_excluded']} of {started} pairs are ineligible, more than {MAX_INELIGIBLE:.0%}"
+    elif not row["n_waiting"] and not row["n_pairs"]:
+        yield "there are no pairs"
+    against = [
+        outcome_text(name)
+        for name in other_scales(row["outcome"])
+        if (scales.get(name) or 0.0) * (row["mean_difference"] or 0.0) < 0
+    ]
+    if against:
+        yield f"the effect has the opposite sign on another scale ({', '.join(against)})"
+
+
+def failures_text(row: Mapping[str, Any]) -> str:
+    """``merge mul fails in 15 of 16 trainings, merge add in 0 of 16``; empty when none failed."""
+    counts = {}
+    for side in ("arm", "reference"):
+        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
+        counts[side] = failed, failed + row[f"n_{side}_completed"]
+    (arm, of_arm), (reference, of_reference) = counts["arm"], counts["reference"]
+    if not (arm or reference):
+        return ""
+    ours, theirs = levels_text(row["arm"]), levels_text(row["reference"])
+    return f"{ours} fails in {arm} of {of_arm} trainings, {theirs} in {reference} of {of_reference}"

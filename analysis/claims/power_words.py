@@ -1,0 +1,91 @@
+"""What a planned study can see, in words, before anything has run: no spread is known yet, so it is the unknown."""
+
+from analysis.stats.expected_blocks import expected_blocks
+from analysis.stats.power import pairs_for_verdict, pairs_needed, smallest_detectable
+from analysis.stats.sequential import spent
+from analysis.stats.signflip import smallest_p
+from analysis.words.wording import outcome_text, size_text
+from search_spaces.spec import Spec
+
+# A spread of paired accuracy differences to show power at before anything has run: 1 point.
+_ASSUMED_SD = 0.01
+# Spreads in margins at which a plan is worked out, and what they are called.
+_SPREADS = {"half the margin": 0.5, "the margin": 1.0, "twice the margin": 2.0}
+
+
+def power_lines(spec: Spec) -> list[str]:
+    """The smallest detectable effect, and for each claim's outcome the largest spread at which its margin would be seen.
+
+    Both at a power of four in five; claims at alpha over their number, Holm's first and strictest step (Bonferroni's in a
+    sequential study, whose looks and expected numbers of blocks follow).
+    """
+    pairs = spec.blocks if spec.blocks > 1 else spec.replicates
+    effect = smallest_detectable(pairs, spec.alpha, _ASSUMED_SD)
+    found = f"differences of {100 * effect:.2f} points are found 4 times in 5" if effect < 1 else "nothing can be found"
+    lines = [
+        f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
+        f"spread of {100 * _ASSUMED_SD:g} points, {found}"
+    ]
+    num_claims = len(spec.claims) + len(spec.level_claims)
+    for name, claim in spec.claims.items():
+        for outcome in claim.outcomes:
+            # detectable effects are proportional to the spread, so one of spread 1 says all
+            unit = smallest_detectable(pairs, spec.alpha / num_claims, 1.0)
+            margin = size_text(outcome.name, "difference", outcome.margin)
+            if unit == float("inf"):
+                seen = "cannot be seen with so few pairs"
+            else:
+                spread = size_text(outcome.name, "difference", outcome.margin / unit)
+                seen = f"is seen 4 times in 5 if the pairs' differences spread by {spread} or less ({unit:.2f} spreads)"
+            lines.append(f"{name}: an effect of its margin, {margin} in {outcome_text(outcome.name)}, {seen}")
+    if spec.claims:
+        level = spec.alpha / num_claims
+        needed = [f"{pairs_needed(1.0, spread, level)} at a spread of {name}" for name, spread in _SPREADS.items()]
+        lines.append(
+            f"pairs needed to see an effect of the margin 4 times in 5 at level {level:.3g}: {', '.join(needed)}"
+        )
+    return lines + _looks(spec, num_claims)
+
+
+def verdict_warning(spec: Spec) -> str:
+    """Why so few blocks give no sure verdict, and how many would; empty where there are enough, or nothing to decide.
+
+    A sequential study's first look need not be sure of one, though it should be able to give one.
+    """
+    num_claims = len(spec.claims) + len(spec.level_claims)
+    if not num_claims or spec.blocks == 1:
+        return ""
+    pairs = spec.looks[0]
+    level = spent(pairs / spec.blocks, spec.alpha) / num_claims
+    possible = smallest_p(pairs) <= level
+    if spec.sequential:
+        early = f"the first look decides nothing: {pairs} pairs cannot reach the level spent by then, {level:.2g}"
+        return "" if possible else early
+    sure = pairs_for_verdict(spec.alpha, num_claims)
+    if pairs >= sure:
+        return ""
+    gives = "give one only when almost every pair agrees" if possible else "cannot give one at all"
+    if possible and pairs < pairs_for_verdict(spec.alpha, num_claims, num_against=1):
+        gives = "give one only when every pair agrees, the most extreme pattern"
+    return f"too few blocks for a sure verdict: with {num_claims} claims (Holm) {pairs} pairs {gives}; blocks: {sure} would do"
+
+
+def _looks(spec: Spec, num_claims: int) -> list[str]:
+    """Of a sequential study: what may be spent by each look, and how many blocks a comparison is expected to take."""
+    if spec.sequential is None:
+        return []
+    level, looks = spec.alpha / num_claims, spec.looks
+    by_then = ", ".join(f"{spent(n / looks[-1], level):.2g}" for n in looks)
+    lines = [
+        f"looks at {', '.join(map(str, looks))} blocks, each only for cells that an undecided claim needs (trainings and time "
+        f"above: all of them); level of a claim {level:.3g} (Bonferroni over {num_claims}), spent by then: {by_then} "
+        "(Lan-DeMets)"
+    ]
+    for name, spread in _SPREADS.items():
+        null, margin = (expected_blocks(looks, level, effect, spread) for effect in (0.0, 1.0))
+        lines.append(
+            f"at a spread of {name} a comparison takes {null.blocks:.1f} blocks without an effect (refuted "
+            f"{null.refuted:.0%}) and {margin.blocks:.1f} at an effect of the margin (supported "
+            f"{margin.supported:.0%}), expected by simulation"
+        )
+    return lines

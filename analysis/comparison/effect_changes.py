@@ -1,0 +1,109 @@
+"""How the effects of two studies differ: each contrast and outcome that both have, pooled over strata.
+
+Two studies are independent samples, so the difference of their effects has the variances' sum and Welch's degrees of freedom
+(https://doi.org/10.1093/biomet/34.1-2.28). Where both hold the same networks (equal trial keys: one spec run twice, or one
+study and its extension) the differences are paired by block and replicate instead, on the pairs that both have.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from analysis.effects.compare import subtract
+from analysis.effects.readings import POOLED
+from analysis.inputs import Inputs
+
+_KEY = ("dataset", "arm", "reference", "outcome", "scale")
+Key = tuple[str, ...]
+
+
+def effect_changes(a: Inputs, b: Inputs, refused: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a contrast and outcome of both: either effect and its number of pairs, B minus A with its interval.
+
+    ``low`` and ``high`` hold at 1 - alpha of ``a``; ``how`` is ``paired`` or ``independent``. ``refused`` maps a dataset or an
+    outcome to why it cannot be compared, which then stands under ``note``, and nothing is subtracted. ``main``: whether either
+    study makes claims about it, or it is test accuracy.
+    """
+    ours, theirs = _pooled(a), _pooled(b)
+    pairs = _pairs(a.differences), _pairs(b.differences)
+    same = _same_networks(a.trials, b.trials)
+    rows = []
+    for key in ours:
+        if key not in theirs:
+            continue
+        named = dict(zip(_KEY, key, strict=True))
+        one, two = ours[key], theirs[key]
+        row: dict[str, Any] = {**named, "a": one["mean_difference"], "b": two["mean_difference"]}
+        row |= {
+            "n_a": one["n_pairs"],
+            "n_b": two["n_pairs"],
+            "how": "",
+            "n": 0,
+            "main": key in pairs[0] or key in pairs[1],
+        }
+        row |= dict.fromkeys(("difference", "low", "high"))
+        row["note"] = refused.get(named["dataset"], "") or refused.get(named["outcome"], "")
+        if not row["note"] and row["a"] is not None and row["b"] is not None:
+            shared = sorted(pairs[0].get(key, {}).keys() & pairs[1].get(key, {}).keys()) if same else []
+            row |= (
+                _paired(pairs[0][key], pairs[1][key], shared, a.spec.alpha)
+                if shared
+                else _welch(one, two, a.spec.alpha)
+            )
+        rows.append(row)
+    return rows
+
+
+def _paired(a: Mapping[Any, float], b: Mapping[Any, float], shared: list[Any], alpha: float) -> dict[str, Any]:
+    d = subtract(np.array([b[pair] for pair in shared]), np.array([a[pair] for pair in shared]))
+    mean, n = float(d.mean()), len(d)
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1) * d.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    return _interval(mean, half) | {"how": "paired", "n": n}
+
+
+def _welch(one: Mapping[str, Any], two: Mapping[str, Any], alpha: float) -> dict[str, Any]:
+    mean, half = two["mean_difference"] - one["mean_difference"], None
+    if one["sd_difference"] is not None and two["sd_difference"] is not None:
+        squares = [row["sd_difference"] ** 2 / row["n_pairs"] for row in (one, two)]
+        terms = [square**2 / (row["n_pairs"] - 1) for square, row in zip(squares, (one, two), strict=True)]
+        degrees = sum(squares) ** 2 / sum(terms) if sum(terms) else np.inf
+        half = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(sum(squares)))
+    return _interval(mean, half) | {"how": "independent", "n": min(one["n_pairs"], two["n_pairs"])}
+
+
+def _interval(mean: float, half: float | None) -> dict[str, Any]:
+    limits = (None, None) if half is None else (mean - half, mean + half)
+    return {"difference": mean, "low": limits[0], "high": limits[1]}
+
+
+def _pooled(inputs: Inputs) -> dict[Key, dict[str, Any]]:
+    rows: dict[Key, dict[str, Any]] = {}
+    for row in inputs.effects.to_pylist():
+        if row["stratum"] == POOLED:
+            rows.setdefault(tuple(row[name] for name in _KEY), row)
+    return rows
+
+
+def _pairs(differences: pa.Table) -> dict[Key, dict[tuple[int, int], float]]:
+    found: dict[Key, dict[tuple[int, int], float]] = {}
+    for row in differences.to_pylist():
+        if row["stratum"] == POOLED:
+            pairs = found.setdefault(tuple(row[name] for name in _KEY), {})
+            pairs[row["block"], row["replicate"]] = row["difference"]
+    return found
+
+
+def _same_networks(a: pa.Table, b: pa.Table) -> bool:
+    """Whether the confirmed networks of one study are all among those of the other."""
+    ours, theirs = (
+        {
+            key
+            for key, phase in zip(t["trial_key"].to_pylist(), t["phase"].to_pylist(), strict=True)
+            if phase == "confirm"
+        }
+        for t in (a, b)
+    )
+    return bool(ours) and bool(theirs) and (ours <= theirs or theirs <= ours)

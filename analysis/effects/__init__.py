@@ -1,0 +1,1 @@
+"""Effects: an arm minus a reference, pair by pair, with intervals, controls and strata."""

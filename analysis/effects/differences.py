@@ -1,0 +1,53 @@
+"""The pairs behind the effects: one row a replicate, so that every one of them can be a dot in a figure."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.effects.compare import pair_up, subtract
+from analysis.effects.readings import readings
+from analysis.trials.grid import confirm_grid, label
+from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, other_scales, outcomes_of
+from search_spaces.spec import Spec
+
+_VALUE_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "dataset", "arm", "reference", "stratum", "outcome", "scale")),
+        *((name, pa.int64()) for name in ("block", "replicate")),
+        *(
+            pa.field(name, pa.float64(), metadata=_VALUE_UNIT)
+            for name in ("arm_value", "reference_value", "difference")
+        ),
+    ],
+    metadata={"row": "one eligible pair of replicates in one contrast, dataset, outcome and stratum"},
+)
+
+
+def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
+    """Every eligible pair of every contrast, on the outcomes that claims name, on their other scales, and on accuracy.
+
+    ``difference`` is arm minus reference, exactly what the effects table takes the mean of. Raises ``ValueError`` for a
+    table with two confirm rows of one replicate.
+    """
+    grid = confirm_grid(spec, trials)
+    parts: list[pa.Table] = [SCHEMA.empty_table()]
+    for reading in readings(spec, grid, spec.all_contrasts(), main_outcomes(spec, trials)):
+        head = {"study": spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
+        head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
+        head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+        a, b = pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)
+        used = np.flatnonzero(np.isfinite(a))
+        values = {"arm_value": a[used], "reference_value": b[used], "difference": subtract(a[used], b[used])}
+        columns: dict[str, Any] = {name: pa.repeat(text, len(used)) for name, text in head.items()}
+        columns |= {"block": grid.pairs[used, 0], "replicate": grid.pairs[used, 1], **values}
+        parts.append(pa.Table.from_arrays([pa.array(columns[name]) for name in SCHEMA.names], schema=SCHEMA))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    """What a study is mainly read on: outcomes that claims name, the same on their other scales, and test accuracy."""
+    claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
+    wanted = claimed | {other for name in claimed for other in other_scales(name)} | {METRIC_OUTCOMES[0]}
+    return [outcome for outcome in outcomes_of(spec, trials) if outcome.name in wanted]

@@ -1,0 +1,171 @@
+"""https://doi.org/10.1198/jbes.2010.07136 -- Cameron, Gelbach, Miller (2011), Robust Inference With Multiway Clustering.
+
+All replicates of a study are tested on the same images, so the mean difference in accuracy varies with the draw of
+replicates and with the draw of images. With D[r, i] the difference in correctness of replicate r on image i, n replicates
+and N images, the variance of its mean is
+
+    s2_replicate / n + s2_image / N - s2_residual / (n N),
+
+the variance of the replicates' means, that of the images' means, and the residual mean square of the two-way layout,
+which is in both of the others. In mean squares it is (MS_replicate + MS_image - MS_residual) / (n N). The share of
+replicates and that of images, differences with MS_residual, are floored at zero. Degrees of freedom after Satterthwaite
+(https://doi.org/10.2307/3002019), interval by t.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.effects.compare import pair_up
+from analysis.effects.readings import Reading
+from analysis.trials.grid import ConfirmGrid, Integers
+from study.results.ledger import Contents
+
+OUTCOME = "test/accuracy"
+COLUMNS = ("images_low", "images_high", "images_se", "images_df", "p_images", "n_images")
+CORRECT_SCHEMA = pa.schema([("trial_key", pa.string()), ("num_test", pa.int64()), ("correct", pa.binary())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoWay:
+    """Mean squares of a replicates x images layout with one value a place, and the variance of its mean."""
+
+    mean: float
+    num_replicates: int
+    num_images: int
+    ms_replicate: float
+    ms_image: float
+    ms_residual: float
+
+    @property
+    def _terms(self) -> list[tuple[float, int]]:
+        """The mean squares that make up the variance, each with its sign, and their degrees of freedom."""
+        replicates, images = float(self.ms_replicate > self.ms_residual), float(self.ms_image > self.ms_residual)
+        n, num = self.num_replicates - 1, self.num_images - 1
+        return [
+            (replicates * self.ms_replicate, n),
+            (images * self.ms_image, num),
+            ((1 - replicates - images) * self.ms_residual, n * num),
+        ]
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over replicates and images, both drawn at random."""
+        return float(np.sqrt(sum(term for term, _ in self._terms) / (self.num_replicates * self.num_images)))
+
+    @property
+    def degrees(self) -> float:
+        """Satterthwaite's degrees of freedom of ``standard_error`` squared; those of replicates where it is zero."""
+        below = sum(term**2 / degrees for term, degrees in self._terms)
+        return sum(term for term, _ in self._terms) ** 2 / below if below > 0 else float(self.num_replicates - 1)
+
+
+def two_way(values: NDArray[np.integer[Any]], scale: float = 1.0) -> TwoWay | None:
+    """The layout of ``values`` / ``scale``, whole numbers (num_replicates, num_images); ``None`` below two of either.
+
+    Sums are of whole numbers, hence exact. One pass over the values.
+    """
+    n, num = values.shape
+    if n < 2 or num < 2:
+        return None
+    rows, columns = values.sum(axis=1, dtype=np.int64), values.sum(axis=0, dtype=np.int64)
+    total, squares = int(rows.sum()), int(np.einsum("ri,ri->", values, values, dtype=np.int64))
+    centre = total**2 / (n * num)
+    by_replicate = float(np.dot(rows, rows)) / num - centre
+    by_image = float(np.dot(columns, columns)) / n - centre
+    residual = max(squares - centre - by_replicate - by_image, 0.0)
+    unit = scale**2
+    return TwoWay(
+        mean=total / (n * num) / scale,
+        num_replicates=n,
+        num_images=num,
+        ms_replicate=max(by_replicate, 0.0) / (n - 1) / unit,
+        ms_image=max(by_image, 0.0) / (num - 1) / unit,
+        ms_residual=residual / ((n - 1) * (num - 1)) / unit,
+    )
+
+
+def correct_table(contents: Contents) -> pa.Table:
+    """Which test images each network names rightly: one row a record that says so, ``correct`` as packed bits.
+
+    Raises ``ValueError`` for a record whose bits do not fit its number of images.
+    """
+    rows = []
+    for record in contents.replicates.values():
+        if not (num := record.get("num_test", 0)):
+            continue
+        bits = base64.b64decode(record.get("test_correct", ""))
+        if len(bits) != -(-num // 8):
+            raise ValueError(f"trial {record['trial_key']}: {len(bits)} bytes of correctness for {num} test images")
+        rows.append({"trial_key": record["trial_key"], "num_test": num, "correct": bits})
+    return pa.Table.from_pylist(rows, schema=CORRECT_SCHEMA)
+
+
+class Correctness:
+    """The correctness of confirmed networks, by their place in a grid; unpacked only when a reading asks for it."""
+
+    def __init__(self, grid: ConfirmGrid, correct: pa.Table | None) -> None:
+        held = {} if correct is None else {row["trial_key"]: row for row in correct.to_pylist()}
+        rows = [held.get(key) for key in grid.confirm["trial_key"].to_pylist()]
+        self._bits = [row["correct"] if row else b"" for row in rows]
+        # one more entry, which NO_RECORD points to
+        self._num = np.array([row["num_test"] if row else 0 for row in rows] + [0], dtype=np.int64)
+
+    def numbers(self, reading: Reading, alpha: float) -> dict[str, Any]:
+        """The columns ``COLUMNS`` of a reading of test accuracy; null unless every eligible pair has its correctness."""
+        numbers: dict[str, Any] = dict.fromkeys(COLUMNS)
+        used = np.isfinite(pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)[0])
+        arm, reference = reading.arm_rows[:, used], reading.reference_rows[:, used]
+        sizes = np.unique(self._num[np.stack([arm, reference])])
+        if len(sizes) != 1 or not sizes[0]:
+            return numbers
+        differences = self._sum(arm, int(sizes[0])) - self._sum(reference, int(sizes[0]))
+        layout = two_way(differences, scale=len(arm))
+        if layout is None:
+            return numbers
+        numbers["images_se"], numbers["images_df"] = layout.standard_error, layout.degrees
+        numbers["images_low"], numbers["images_high"] = t_interval(
+            layout.mean, layout.standard_error, layout.degrees, alpha
+        )
+        numbers["p_images"] = _p(layout)
+        numbers["n_images"] = layout.num_images
+        return numbers
+
+    def _sum(self, rows: Integers, num: int) -> NDArray[np.int16]:
+        """In how many strata each replicate names each image rightly: (num_replicates, num)."""
+        found = np.zeros((rows.shape[1], num), dtype=np.int16)
+        for stratum in rows:
+            packed = np.frombuffer(b"".join(self._bits[i] for i in stratum), np.uint8).reshape(len(stratum), -1)
+            found += np.unpackbits(packed, axis=1, count=num)
+        return found
+
+
+def t_interval(mean: float, standard_error: float, degrees: float, level: float) -> tuple[float, float]:
+    """The two-sided interval at 1 - ``level`` of a mean, in its unit."""
+    half = float(stats.t.ppf(1 - level / 2, degrees)) * standard_error
+    return mean - half, mean + half
+
+
+def images_interval(row: Mapping[str, Any], level: float) -> tuple[float, float] | None:
+    """The interval at 1 - ``level`` that counts test images too, from a row of the effects table, if it has one."""
+    if row["images_se"] is None:
+        return None
+    return t_interval(row["mean_difference"], row["images_se"], row["images_df"], level)
+
+
+def deciding_p(row: Mapping[str, Any]) -> float | None:
+    """The p that Holm's procedure takes: the larger one, as the wider interval decides; ``None`` without pairs."""
+    found = [row[name] for name in ("p_sign_flip", "p_images") if row[name] is not None]
+    return max(found, default=None)
+
+
+def _p(layout: TwoWay) -> float:
+    if layout.standard_error == 0:
+        return 1.0 if layout.mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(layout.mean) / layout.standard_error, layout.degrees))

@@ -1,0 +1,148 @@
+"""Every contrast of a study, read on every outcome, in every stratum and pooled: arm minus reference, paired."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.effects.compare import COUNTED_STATES, compare
+from analysis.effects.control import aa_results
+from analysis.effects.image_variance import COLUMNS as IMAGES
+from analysis.effects.image_variance import OUTCOME, Correctness, deciding_p
+from analysis.effects.levels import level_parts, level_readings
+from analysis.effects.readings import POOLED, Reading, readings
+from analysis.stats.holm import directed_p, holm
+from analysis.trials.grid import confirm_grid, label
+from analysis.trials.outcomes import outcomes_of
+from search_spaces.spec import Spec
+
+_OUTCOME_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
+
+
+def _schema() -> pa.Schema:
+    texts = ("study", "claim", "role", "dataset", "arm", "reference", "stratum", "outcome", "scale")
+    differences = ("mean_difference", "sd_difference", "ci_low", "ci_high", "t_low", "t_high")
+    images = IMAGES[:3]
+    counts = [f"n_{side}_{state}" for side in ("arm", "reference") for state in COUNTED_STATES]
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in texts),
+            *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_unequal")),
+            *(pa.field(n, pa.float64(), metadata={"unit": "of the outcome"}) for n in ("mean_arm", "mean_reference")),
+            *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in (*differences, *images)),
+            *((name, pa.float64()) for name in ("images_df", "p_images", "p_sign_flip", "p_holm", "pairing_gain")),
+            ("n_images", pa.int64()),
+            *((name, pa.int64()) for name in counts),
+            ("mcnemar_p", pa.float64()),
+            pa.field("mean_difference_failures_at_chance", pa.float64(), metadata={"unit": "fraction of images"}),
+            ("mean_verdict", pa.bool_()),
+            ("label", pa.string()),
+            ("note", pa.string()),
+        ],
+        metadata={"row": "one contrast, dataset, outcome and stratum"},
+    )
+
+
+SCHEMA = _schema()
+
+
+def effects_table(
+    spec: Spec,
+    trials: pa.Table,
+    chance: Mapping[str, float] | None = None,
+    correct: pa.Table | None = None,
+    amended: str = "",
+) -> pa.Table:
+    """One row a contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
+
+    Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
+    ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
+    dataset to the accuracy of guessing (1 / classes), at which failed networks are counted; ``correct`` says which test images
+    each network names rightly, for the interval of test accuracy that counts them (``images_low`` to ``n_images``);
+    ``amended`` says in words how claims were changed after results were there, and joins every label.
+    ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
+    was left out.
+    Raises ``ValueError`` for a table with two confirm rows of one replicate.
+    """
+    grid = confirm_grid(spec, trials)
+    images = Correctness(grid, correct)
+    rows: list[dict[str, Any]] = []
+    for reading in readings(spec, grid, spec.all_contrasts(), outcomes_of(spec, trials)):
+        numbers = compare(
+            reading.arm,
+            reading.reference,
+            outcome=reading.outcome,
+            alpha=spec.alpha,
+            equal=reading.equal,
+            planned=reading.planned,
+            chance=(chance or {}).get(reading.dataset),
+        )
+        numbers["mean_verdict"] &= spec.blocks > 1
+        numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
+        named = {"dataset": reading.dataset, "stratum": reading.stratum}
+        named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+        rows += [head | named | numbers for head in _heads(spec, reading, amended)]
+    if not spec.sequential:  # Holm's procedure needs all claims at one time
+        _add_holm(spec, rows, trials)
+    _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _heads(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
+    """Who asks: a row for each claim that names this contrast and outcome, else one row."""
+    contrast = reading.contrast
+    labels = ["at these hyperparameters, no verdict"] if spec.blocks == 1 else []
+    labels += ["demonstration"] if spec.demonstration else []
+    labels += ["the interval counts one look"] if spec.sequential else []
+    labels += [amended] if amended else []
+    head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
+    head["label"] = "; ".join(labels)
+    claims = [
+        name
+        for name, claim in spec.claims.items()
+        if contrast in claim.contrasts() and reading.outcome.name in [o.name for o in claim.outcomes]
+    ]
+    if claims:
+        role = "primary" if reading.stratum == POOLED else "exploratory"
+        return [head | {"claim": name, "role": role} for name in claims]
+    return [head | {"claim": "", "role": "control" if contrast == spec.control else "exploratory"}]
+
+
+def claim_parts(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Claim -> the directed p of each of its parts, from the primary rows of one dataset; ``None`` for an untestable part.
+
+    A reference that the dataset lacks is a part that cannot be tested.
+    """
+    parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
+    for row in rows:
+        better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
+        p = deciding_p(row) if row["mean_verdict"] else None
+        p = None if p is None else directed_p(p, row["mean_difference"], better)
+        parts[row["claim"]].append(p)
+    for name, claim in spec.claims.items():
+        parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))
+    return parts
+
+
+def _add_holm(spec: Spec, rows: list[dict[str, Any]], trials: pa.Table) -> None:
+    """One p a claim and dataset, adjusted over the claims of both kinds, on the claim's pooled rows."""
+    primary = [row for row in rows if row["role"] == "primary"]
+    levels = level_readings(spec, trials)
+    for dataset in dict.fromkeys(row["dataset"] for row in primary):
+        asked = [row for row in primary if row["dataset"] == dataset]
+        adjusted = holm(claim_parts(spec, asked) | level_parts(levels, dataset))
+        for row in asked:
+            row["p_holm"] = adjusted[row["claim"]]
+
+
+def _add_control(spec: Spec, rows: list[dict[str, Any]], effects: pa.Table) -> None:
+    """Say on every primary row when the A/A control failed or is missing; a failed one leaves no verdict."""
+    results = aa_results(spec, effects)
+    failed = [result.dataset for result in results if result.inside is False]
+    note = f"A/A control outside the margin on {', '.join(failed)}" if failed else ""
+    if not any(result.inside is not None for result in results):
+        note = "A/A control not run" if spec.control else "no A/A control"
+    for row in rows:
+        if row["role"] == "primary" and note:
+            row["note"] = "; ".join(filter(None, [row["note"], note]))
+            row["mean_verdict"] &= not failed

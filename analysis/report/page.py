@@ -1,0 +1,198 @@
+"""One self-contained ``report.html``: the claims first, then tables, figures, where it comes from, how to do it again.
+
+A table's or figure's ``place`` says where it stands: the chapter by its whole part, the order there by the rest.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from analysis.inputs import Inputs
+from analysis.report.headline import answer, control_word, facts, total_spent
+from analysis.report.summary import Summary, summary
+from analysis.tables.build import build_table, table_columns
+from analysis.words.export import bold_cells, text_rows, write_bytes
+from study.registry import FIGURES, TABLES, discover
+
+_NUMBERS = ("number", "p", "interval", "effect", "size", "level", "percent")
+_EFFECTS_PLACE = 1.2
+# a table of more rows is closed at first
+_MOST_OPEN = 30
+_CHAPTERS = {1: "Effects", 2: "Smoothness, dose and attention", 3: "Pictures of landscapes", 4: "Controls and caveats"}
+_CONTROLS = 4
+SPECIFICATION = "specification"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table as people read it."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as people read it: headings with whether they hold numbers, and rows in groups with a heading."""
+
+    name: str
+    title: str
+    caption: str
+    source: str = ""
+    place: float
+    headings: list[tuple[str, bool]]
+    groups: list[tuple[str, list[list[Cell]]]]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all groups."""
+        return sum(len(rows) for _, rows in self.groups)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is short enough to stand open."""
+        return self.num_rows <= _MOST_OPEN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as a data address."""
+
+    name: str
+    title: str
+    caption: str
+    place: float
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """A heading, what to know first, and the tables and figures under it."""
+
+    anchor: str
+    title: str
+    notes: list[str] = field(default_factory=list)
+    items: list[Table | Picture] = field(default_factory=list)
+
+
+def build_report(inputs: Inputs, root: Path, provenance: Mapping[str, Any]) -> Path:
+    """Write ``root/figures/*`` and ``root/report.html``; return the report's path.
+
+    ``provenance`` is shown as it comes: text, or a mapping of texts (versions). Its entry ``specification`` is the YAML
+    that runs the study again. Raises ``UserError`` when a file cannot be written.
+    """
+    # matplotlib takes a while to import, and tables need none of it
+    from analysis.figures.build import build_figures
+
+    written = build_figures(inputs, root / "figures")
+    pictures = {name: next(p for p in paths if p.suffix == ".svg").read_bytes() for name, paths in written.items()}
+    return write_bytes(root / "report.html", render_report(inputs, pictures, provenance).encode())
+
+
+def render_report(inputs: Inputs, pictures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
+    """The report as HTML; ``pictures`` maps a registered figure to its SVG. Nothing is loaded from elsewhere."""
+    spec = inputs.spec
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_packaged("report.html.j2"))
+    script = _packaged("report.js")
+    return template.render(
+        spec=spec,
+        title=spec.title or spec.name,
+        answer=answer(inputs.findings),
+        claims=inputs.findings,
+        facts=facts(inputs),
+        control=control_word(inputs),
+        cost=total_spent(inputs),
+        chapters=_chapters(inputs, pictures),
+        files=[(entry.name, entry.formula) for entry in TABLES],
+        provenance={name: value for name, value in provenance.items() if name != SPECIFICATION},
+        specification=provenance.get(SPECIFICATION, ""),
+        level=f"{1 - spec.alpha:.0%}",
+        script=script,
+        # a browser runs this script and no other, and loads nothing
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _packaged(name: str) -> str:
+    return (resources.files("analysis.report") / name).read_text(encoding="utf-8")
+
+
+def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[Chapter]:
+    """Chapters that have something in them: the effects as ``run`` prints them, titled tables, ``pictures``."""
+    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
+    items: list[Table | Picture] = [_effects(found), *_tables(inputs)]
+    items += [_picture(name, svg) for name, svg in pictures.items()]
+    chapters = []
+    for number, title in _CHAPTERS.items():
+        mine = [item for item in items if _chapter(item) == number]
+        notes = found.notes if number == _CONTROLS else []
+        if mine or notes:
+            chapters.append(
+                Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=sorted(mine, key=_place))
+            )
+    return chapters
+
+
+def _place(item: Table | Picture) -> float:
+    return item.place
+
+
+def _chapter(item: Table | Picture) -> int:
+    """A place that is in no chapter is in the last."""
+    return int(item.place) if int(item.place) in _CHAPTERS else _CONTROLS
+
+
+def _picture(name: str, svg: bytes) -> Picture:
+    traits = FIGURES[name].traits
+    address = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    # a figure that says no place comes last
+    place = traits.get("place", _CONTROLS + 0.99)
+    return Picture(name=name, title=traits["title"], caption=FIGURES[name].formula, place=place, address=address)
+
+
+def _tables(inputs: Inputs) -> Iterator[Table]:
+    """Every table whose registration gives it a ``title``."""
+    discover("analysis.tables")
+    for entry in TABLES:
+        if "title" not in entry.traits:
+            continue
+        columns = table_columns(entry.name)
+        table = build_table(inputs, entry.name)
+        shown = entry.traits["shown"](inputs, table) if "shown" in entry.traits else table
+        rows, bold = text_rows(shown, columns), bold_cells(shown, columns)
+        if not rows and entry.traits.get("optional"):
+            continue
+        # a column without a word in it says nothing
+        kept = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
+        yield Table(
+            name=entry.name,
+            title=entry.traits["title"],
+            caption=entry.formula,
+            source=entry.source,
+            place=entry.traits["place"],
+            headings=[(columns[i].heading, columns[i].kind in _NUMBERS) for i in kept],
+            groups=[
+                ("", [[Cell(text=row[i], bold=i in bold and bold[i][n]) for i in kept] for n, row in enumerate(rows)])
+            ],
+        )
+
+
+def _effects(found: Summary) -> Table:
+    return Table(
+        name="main_effects",
+        title="Main effects",
+        caption="arm minus reference: accuracy for every contrast, claimed outcomes for the claims' own; all outcomes are in "
+        "tables/effects",
+        place=_EFFECTS_PLACE,
+        headings=[(heading, heading in ("Pairs", "p")) for heading in found.headings],
+        groups=[(block.heading, [[Cell(text=text) for text in row] for row in block.rows]) for block in found.blocks],
+    )

@@ -1,0 +1,154 @@
+"""What ``run`` ends with: each claim in a sentence, the main effects in aligned lines, what to know before believing them.
+
+Lines fit in 100 columns for names of ordinary length. Drawing is left to the caller; nothing here knows a terminal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.claims.findings import Finding
+from analysis.claims.part import failures_text
+from analysis.effects.assay import AssayResult
+from analysis.effects.control import aa_results
+from analysis.effects.readings import POOLED
+from analysis.effects.strata import contrast_key, shown_strata
+from analysis.words.numbers import p_text
+from analysis.words.wording import contrast_text, effect_text, outcome_text
+from search_spaces.spec import Spec
+
+DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
+_ACCURACY = "test/accuracy"
+_RIGHT = ("Pairs", "p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One contrast: a heading and its rows of text, under the summary's headings."""
+
+    heading: str
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """``claims``: a sentence each; ``blocks``: rows under ``headings``; ``effects``: the same rows as numbers; ``notes``."""
+
+    claims: list[str]
+    headings: list[str]
+    blocks: list[Block]
+    effects: pa.Table
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """The blocks as lines of text with aligned columns, the headings first."""
+        rows = [row for block in self.blocks for row in block.rows]
+        widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            aligned = zip(self.headings, cells, widths, strict=True)
+            texts = [cell.rjust(width) if name in _RIGHT else cell.ljust(width) for name, cell, width in aligned]
+            return ("  " + "  ".join(texts)).rstrip()
+
+        lines = [line(self.headings)] if rows else []
+        for block in self.blocks:
+            lines += [block.heading, *map(line, block.rows)]
+        return lines
+
+
+def summary(
+    spec: Spec,
+    effects: pa.Table,
+    claims: Sequence[Finding] = (),
+    assay: Sequence[AssayResult] = (),
+    amended: str = "",
+) -> Summary:
+    """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
+
+    Strata are shown where a contrast has two to four of them; the effects table has all. ``amended`` says how the claims were
+    changed after results were there.
+    """
+    claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
+    rows = effects.to_pylist()
+    strata = shown_strata(rows)
+    kept = []
+    for row in rows:
+        main = row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in claimed)
+        kept.append(bool(main) and row["stratum"] in strata[contrast_key(row)])
+    table = effects.filter(pa.array(kept, pa.bool_()))
+    several = len({row["dataset"] for row in rows}) > 1
+    return Summary(
+        claims=[f"{finding.sentence} To change it: {_lower(finding.change)}" for finding in claims],
+        headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
+        blocks=_blocks(table.to_pylist(), strata, several),
+        effects=table,
+        notes=[f"{amended[:1].upper()}{amended[1:]}."] * bool(amended)
+        + _notes(spec, effects, table.to_pylist(), assay),
+    )
+
+
+def _blocks(rows: list[dict[str, Any]], strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> list[Block]:
+    groups: dict[tuple[str, ...], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    for row in rows:
+        # two claims that read one outcome share its line
+        groups.setdefault(contrast_key(row), {}).setdefault((row["outcome"], row["stratum"]), []).append(row)
+    blocks = []
+    for key, group in groups.items():
+        first = next(iter(group.values()))[0]
+        heading = contrast_text(first["arm"], first["reference"]) + (f" on {first['dataset']}" if several else "")
+        failures = failures_text(first)
+        lines = [
+            [
+                strata[key][stratum],
+                ", ".join(row["claim"] for row in same if row["claim"]),
+                outcome_text(outcome),
+                str(same[0]["n_pairs"]),
+                _difference(same[0]),
+                p_text(same[0]["p_sign_flip"]),
+            ]
+            for (outcome, stratum), same in group.items()
+        ]
+        blocks.append(Block(heading=heading + (f" ({failures})" if failures else ""), rows=lines))
+    return blocks
+
+
+def _difference(row: dict[str, Any]) -> str:
+    return effect_text(row["outcome"], row["scale"], row["mean_difference"], row["ci_low"], row["ci_high"]) or "-"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Sequence[AssayResult]) -> list[str]:
+    """What to know before believing the numbers, each once."""
+    notes = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
+    notes += [result.sentence() for result in assay]
+    if spec.blocks == 1:
+        notes.append("One search block: effects hold at these hyperparameters and carry no verdict.")
+    if spec.demonstration:
+        notes.append(DEMONSTRATION)
+    where: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["note"] and row["stratum"] == POOLED:
+            key = contrast_text(row["arm"], row["reference"]), row["note"]
+            where.setdefault(key, []).append(outcome_text(row["outcome"]))
+    for (contrast, note), outcomes in where.items():
+        notes.append(f"{contrast} ({', '.join(dict.fromkeys(outcomes))}): {note}.")
+    gains = [row["pairing_gain"] for row in rows if (row["outcome"], row["stratum"]) == (_ACCURACY, POOLED)]
+    if known := [gain for gain in gains if gain is not None]:
+        notes.append(
+            f"Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median {median(known):.0%}."
+        )
+    level = "at Holm's level over the claims"
+    if spec.sequential:
+        looks = ", ".join(map(str, spec.looks))
+        level = f"repeated ones over looks at {looks} blocks, at alpha over the number of claims; those above count one look"
+    notes.append(
+        f"Differences are arm minus reference; intervals ({1 - spec.alpha:.0%}) invert the sign-flip test; p is two-sided. "
+        f"Claims: positive speaks for the claim, intervals {level}."
+    )
+    return notes

@@ -1,0 +1,48 @@
+"""How claims are tested: once, at Holm's levels; or look by look, at Bonferroni's, with repeated intervals.
+
+Holm's procedure needs the p-values of all claims at one time. Claims that are decided at different looks have none, so that
+each then keeps alpha over the number of claims throughout.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.stats.holm import holm_levels
+from analysis.stats.sequential import repeated_interval, spent
+from analysis.stats.signflip import sign_flip_interval
+from search_spaces.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """``looks``: numbers of blocks at the looks taken so far, ``last`` at the one planned last; no looks: one, at the end."""
+
+    alpha: float
+    num_claims: int
+    looks: tuple[int, ...] = ()
+    last: int = 0
+
+    def levels(self, parts: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+        """Claim -> the level of its intervals, from the directed p-values of each claim's parts."""
+        if self.looks:
+            return dict.fromkeys(parts, self.alpha / self.num_claims)
+        return holm_levels(parts, self.alpha)
+
+    def interval(self, values: Sequence[float], blocks: Sequence[int], level: float) -> tuple[float, float]:
+        """The interval of the centre of ``values``, one a block of ``blocks`` (ascending). Raises ``ValueError`` for none."""
+        if not self.looks:
+            return sign_flip_interval(values, level)
+        counts = [sum(block < num for block in blocks) for num in self.looks]
+        return repeated_interval(values, counts, [num / self.last for num in self.looks], level)
+
+    def level_by_now(self, level: float) -> float:
+        """The part of ``level`` spent by the present look: what a single test now would hold."""
+        return spent(self.looks[-1] / self.last, level) if self.looks else level
+
+
+def rule_of(spec: Spec, num_looks: int = 0) -> Rule:
+    """The rule of a study; of a sequential one, at the look with this number, counted from 1."""
+    num_claims = len(spec.claims) + len(spec.level_claims)
+    if not num_looks:
+        return Rule(alpha=spec.alpha, num_claims=num_claims)
+    return Rule(alpha=spec.alpha, num_claims=num_claims, looks=tuple(spec.looks[:num_looks]), last=spec.looks[-1])

@@ -1,0 +1,56 @@
+"""One number a replicate (or block): its mean, spread and interval, as the columns of a table."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from analysis.stats.signflip import sign_flip_interval, sign_flip_p
+
+NAMES = ("mean", "sd", "ci_low", "ci_high")
+
+
+def spread_fields(unit: str, *, prefix: str = "") -> list[pa.Field]:
+    """Fields of what ``spread`` gives."""
+    return [pa.field(f"{prefix}{name}", pa.float64(), metadata={"unit": unit}) for name in NAMES]
+
+
+def spread(values: ArrayLike, alpha: float, *, prefix: str = "") -> dict[str, Any]:
+    """Mean, standard deviation and sign-flip interval at 1 - ``alpha`` of finite ``values`` (n,); null where there is none."""
+    v = np.asarray(values, dtype=np.float64)
+    found: dict[str, Any] = {f"{prefix}{name}": None for name in NAMES}
+    if len(v):
+        found[f"{prefix}mean"] = float(v.mean())
+        found[f"{prefix}sd"] = float(v.std(ddof=1)) if len(v) > 1 else None
+        found[f"{prefix}ci_low"], found[f"{prefix}ci_high"] = sign_flip_interval(v, alpha)
+    return found
+
+
+def p_value(values: ArrayLike) -> float | None:
+    """Two-sided sign-flip p of "symmetric about zero"; ``None`` without values."""
+    v = np.asarray(values, dtype=np.float64)
+    return sign_flip_p(v) if len(v) else None
+
+
+def jackknife_ratio(
+    parts: ArrayLike, wholes: ArrayLike, alpha: float
+) -> tuple[float | None, float | None, float | None]:
+    """https://doi.org/10.1214/aoms/1177706647 (Tukey 1958): sum of ``parts`` over sum of ``wholes``, with its interval.
+
+    One block is left out at a time, pseudo-values have a t interval at 1 - ``alpha``. With equal wholes this is the
+    ordinary t interval of the mean. Limits are ``None`` for one block, all three for nothing.
+    """
+    part, whole = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
+    if not whole.sum() > 0:
+        return None, None, None
+    ratio, n = float(part.sum() / whole.sum()), len(whole)
+    if n < 2 or np.any(whole.sum() - whole <= 0):
+        return ratio, None, None
+    left = (part.sum() - part) / (whole.sum() - whole)
+    pseudo = n * ratio - (n - 1) * left
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * float(pseudo.std(ddof=1)) / math.sqrt(n)
+    centre = float(pseudo.mean())
+    return ratio, centre - half, centre + half

@@ -1,0 +1,156 @@
+"""https://arxiv.org/abs/2203.08124 (Somepalli et al. 2022, reproducibility score): do networks draw the same decision regions?
+
+The share of grid points, on planes that all networks share, to which two networks give one label.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analysis.inputs import Inputs
+from analysis.tables.kept import kept_tables
+from analysis.trials.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
+from analysis.words.export import Column
+from study.registry import TABLES
+
+_SHARE = {"unit": "fraction of grid points"}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "dataset", "cell", "other", "replicates")),
+        *((name, pa.int64()) for name in ("n_networks", "n_other", "n_pairs", "n_planes")),
+        *(pa.field(name, pa.float64(), metadata=_SHARE) for name in ("agreement", "agreement_sd", "agreement_low")),
+        pa.field("agreement_stderr", pa.float64(), metadata=_SHARE),
+        *((name, pa.int64()) for name in ("n_failed", "n_missing")),
+    ],
+    metadata={"row": "a cell with itself, or two cells that a contrast compares; over pairs of completed networks"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Networks:
+    """Completed networks of a cell by replicate (a column of the grid): their labels (planes, points); the others, counted."""
+
+    name: str
+    dataset: str
+    labels: dict[int, NDArray[np.int16]]
+    num_failed: int
+    num_missing: int
+
+
+@TABLES.register(
+    "decision_agreement",
+    formula="share of points, on planes through three samples that all networks share, to which two networks give one label; "
+    "over pairs of replicates of a cell, or of two cells that are compared",
+    source="https://arxiv.org/abs/2203.08124",
+    title="Agreement of decision regions",
+    place=3.5,
+    optional=True,
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="With", name="other"),
+        Column(heading="Replicates", name="replicates"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Agreement", name="agreement", kind="percent"),
+        Column(heading="Spread", name="agreement_sd", kind="percent"),
+        Column(heading="Least", name="agreement_low", kind="percent"),
+        Column(heading="Planes", name="n_planes", kind="number"),
+        Column(heading="Error by planes", name="agreement_stderr", kind="percent"),
+        Column(heading="Failed", name="n_failed", kind="number"),
+        Column(heading="Not measured", name="n_missing", kind="number"),
+    ),
+)
+def decision_agreement(inputs: Inputs) -> pa.Table:
+    """One row a cell with itself, then two rows a contrast and stratum: different replicates, and the same ones.
+
+    ``replicates`` is ``different`` where two networks differ in seed and split, as they must within a cell, so that a cell and
+    a contrast can be set beside one another; ``same`` where they share them and differ in the arm alone. Pairs share networks:
+    ``agreement_sd`` is their spread, no standard error. ``agreement_stderr`` is that of the planes; all rows share them, so
+    much of it cancels where rows are compared. Failed networks (collapsed, diverged) are left out, as a constant answer
+    agrees with itself; they are counted, and so are those that kept no grid or another one than most. Empty where no network
+    has kept one.
+    """
+    grids = _grids(inputs)
+    if not grids:
+        return SCHEMA.empty_table()
+    grid = confirm_grid(inputs.spec, inputs.trials)
+    cells = [_networks(grid, i, grids) for i in range(len(grid.cells))]
+    rows = []
+    for cell in cells:
+        if cell.name:
+            rows.append(_row(inputs, cell, cell, "different", itertools.combinations(cell.labels, 2)))
+    for contrast in inputs.spec.all_contrasts():
+        for stratum in (s for strata in strata_of(inputs.spec, grid, contrast).values() for s in strata):
+            arm, reference = cells[stratum.arm], cells[stratum.reference]
+            pairs = list(itertools.product(arm.labels, reference.labels))
+            if pairs:
+                rows.append(_row(inputs, arm, reference, "different", ((i, j) for i, j in pairs if i != j)))
+                rows.append(_row(inputs, arm, reference, "same", ((i, j) for i, j in pairs if i == j)))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
+    """Trial key -> labels (planes, points), of networks whose planes are those that most of their dataset have."""
+    statistic = "decision_regions"
+    corners = {row["trial_key"]: t["label"].to_pylist() for row, t in kept_tables(inputs, statistic, "corners")}
+    found: dict[str, dict[str, tuple[Any, NDArray[np.int16]]]] = {}
+    for row, table in kept_tables(inputs, statistic, "labels"):
+        # the samples' classes tell one draw of planes from another
+        planes = (table.num_rows, *corners.get(row["trial_key"], []))
+        num_planes = len(table["plane"].unique())
+        found.setdefault(row["dataset"], {})[row["trial_key"]] = (
+            planes,
+            table["label"].to_numpy().reshape(num_planes, -1),
+        )
+    grids: dict[str, NDArray[np.int16]] = {}
+    for networks in found.values():
+        common = Counter(planes for planes, _ in networks.values()).most_common(1)[0][0]
+        grids |= {key: labels for key, (planes, labels) in networks.items() if planes == common}
+    return grids
+
+
+def _networks(grid: ConfirmGrid, cell: int, grids: dict[str, NDArray[np.int16]]) -> _Networks:
+    labels, states, name = {}, Counter[str](), ""
+    for pair, at in enumerate(grid.rows[cell].tolist()):
+        if at == NO_RECORD:
+            continue
+        key, state, name = (grid.confirm[column][at].as_py() for column in ("trial_key", "state", "cell"))
+        if state == "completed" and key in grids:
+            labels[pair] = grids[key]
+        states["missing" if state == "completed" and key not in grids else state] += 1
+    failed = sum(states.values()) - states["completed"] - states["missing"]
+    dataset = grid.cells[cell].dataset
+    return _Networks(name=name, dataset=dataset, labels=labels, num_failed=failed, num_missing=states["missing"])
+
+
+def _row(
+    inputs: Inputs, one: _Networks, other: _Networks, replicates: str, pairs: Iterable[tuple[int, int]]
+) -> dict[str, Any]:
+    # (pairs, planes)
+    by_plane = np.array([np.mean(one.labels[i] == other.labels[j], axis=1) for i, j in pairs])
+    shares = by_plane.mean(1) if len(by_plane) else by_plane
+    num_planes = by_plane.shape[1] if len(by_plane) else 0
+    over_planes = by_plane.mean(0).std(ddof=1) / num_planes**0.5 if num_planes > 1 else None
+    both = [one] if one is other else [one, other]
+    return {
+        "study": inputs.spec.name,
+        "dataset": one.dataset,
+        "cell": one.name,
+        "other": other.name,
+        "replicates": replicates,
+        "n_networks": len(one.labels),
+        "n_other": len(other.labels),
+        "n_pairs": len(shares),
+        "n_planes": num_planes,
+        "agreement": float(shares.mean()) if len(shares) else None,
+        "agreement_sd": float(shares.std(ddof=1)) if len(shares) > 1 else None,
+        "agreement_low": float(shares.min()) if len(shares) else None,
+        "agreement_stderr": None if over_planes is None else float(over_planes),
+        "n_failed": sum(networks.num_failed for networks in both),
+        "n_missing": sum(networks.num_missing for networks in both),
+    }

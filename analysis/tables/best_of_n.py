@@ -1,0 +1,91 @@
+"""https://arxiv.org/abs/1909.03004 -- Dodge, Gururangan, Card, Schwartz, Smith (2019), Show Your Work.
+
+The best validation accuracy to be expected of n search trials, from the empirical distribution of those that were run. Which
+operator looks best depends on the budget; the curves show for which budgets. The formula takes trials as drawn at random:
+those after the start-up points are proposed by the sampler from what went before, so a curve flatters a budget in which it
+was not told as much.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+
+from analysis.inputs import Inputs
+from analysis.tables.searched import by_cell, search_counts, search_fields
+from analysis.trials.arms import cell_heads
+from analysis.trials.grid import Floats
+from analysis.words.export import Column
+from study.registry import TABLES
+
+_FRACTION = {"unit": "fraction of images"}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
+        ("depth", pa.int64()),
+        ("n", pa.int64()),
+        *search_fields(),
+        *(pa.field(name, pa.float64(), metadata=_FRACTION) for name in ("mean", "sd", "lowest", "highest")),
+    ],
+    metadata={
+        "row": "one cell and number of search trials n; mean, spread and extremes over blocks with n trials or more"
+    },
+)
+
+
+def expected_best(values: ArrayLike) -> Floats:
+    """Expected maximum of n draws with replacement from ``values`` (N,), for n = 1 ... N: shape (N,), same unit.
+
+    Exact: with v sorted, the sum over i of v_i ((i/N)^n - ((i-1)/N)^n).
+    """
+    v = np.sort(np.asarray(values, dtype=np.float64))
+    below = np.arange(len(v) + 1) / max(len(v), 1)
+    powers = below[None, :] ** np.arange(1, len(v) + 1)[:, None]
+    return np.asarray(np.diff(powers, axis=1) @ v)
+
+
+def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
+    """One row a cell and n from 1 to the most trials a block of it ran."""
+    heads = cell_heads(inputs.spec, inputs.trials)
+    rows = []
+    for cell, blocks in by_cell(inputs).items():
+        curves = [expected_best(searched.accuracy) for searched in blocks]
+        counts = search_counts(blocks)
+        for n in range(1, max(map(len, curves)) + 1):
+            reached = np.array([curve[n - 1] for curve in curves if len(curve) >= n])
+            numbers = {
+                "n_blocks": len(reached),
+                "mean": float(reached.mean()),
+                "sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
+                "lowest": float(reached.min()),
+                "highest": float(reached.max()),
+            }
+            rows.append(heads[cell] | counts | {"n": n} | numbers)
+    return rows
+
+
+@TABLES.register(
+    "best_of_n",
+    formula="expected validation accuracy of the best of n search trials, over blocks; n in powers of two, and all",
+    source="https://arxiv.org/abs/1909.03004",
+    title="Expected best of n trials",
+    place=4.7,
+    optional=True,
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="Trials", name="n", kind="number"),
+        Column(heading="Blocks", name="n_blocks", kind="number"),
+        Column(heading="Expected best", name="mean", kind="percent"),
+        Column(heading="Spread", name="sd", kind="percent"),
+        Column(heading="Lowest", name="lowest", kind="percent"),
+        Column(heading="Highest", name="highest", kind="percent"),
+        Column(heading="Diverged", name="n_diverged", kind="number"),
+    ),
+)
+def best_of_n_table(inputs: Inputs) -> pa.Table:
+    """One row a cell and n; the figure's data hold every n. Diverged trials count at chance, and are counted."""
+    rows = best_of_n_rows(inputs)
+    last = {row["cell"]: row["n"] for row in rows}
+    kept = [row for row in rows if row["n"] & (row["n"] - 1) == 0 or row["n"] == last[row["cell"]]]
+    return pa.Table.from_pylist(kept, schema=SCHEMA)

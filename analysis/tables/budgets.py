@@ -1,0 +1,111 @@
+"""https://arxiv.org/abs/1909.03004 -- a conclusion may hang on the budget: every verdict again at a share of the epochs.
+
+Each winner's shortened trainings (phase ``short``: the schedule run to its end in fewer epochs) take the place of its full
+one, and everything is judged as ever: same pairs, same controls, same rule. Exploratory: a study's verdict is that at the
+full budget.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.tables.claims import claims_table
+from analysis.words.export import Column
+from study.config import TrialConfig
+from study.registry import TABLES
+from study.results.ledger import Contents
+from study.schema import ReplicateRecord
+
+FULL = 1.0
+_EFFECT_UNIT = {"unit": "of the outcome, positive in the claim's direction"}
+_FROM_CLAIMS = ("claim", "dataset", "verdict", "outcome", "scale", "effect", "ci_low", "ci_high", "margin", "n_pairs")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "claim", "dataset")),
+        pa.field("share", pa.float64(), metadata={"unit": "of the epochs"}),
+        *((name, pa.string()) for name in ("verdict", "full_verdict")),
+        ("agrees", pa.bool_()),
+        *((name, pa.string()) for name in ("outcome", "scale")),
+        *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high", "margin")),
+        ("n_pairs", pa.int64()),
+        ("reason", pa.string()),
+    ],
+    metadata={"row": "one claim, dataset and share of the epochs; exploratory below the whole"},
+)
+
+
+@TABLES.register(
+    "budget_verdicts",
+    formula="each claim's verdict were the epochs fewer, beside that at the full budget: fully annealed trainings of the same "
+    "winners on the same seeds take the place of the confirmed ones. Exploratory",
+    source="https://arxiv.org/abs/1909.03004",
+    title="Verdicts at smaller budgets",
+    place=1.8,
+    optional=True,
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Share of the epochs", name="share", kind="percent"),
+        Column(heading="Verdict", name="verdict"),
+        Column(heading="At the full budget", name="full_verdict"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Margin", name="margin", kind="size"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Reason", name="reason"),
+    ),
+)
+def budget_verdicts_table(inputs: Inputs) -> pa.Table:
+    """One row a claim, dataset and share, the full budget last; empty where no training is shortened."""
+    shares = sorted(inputs.spec.budget.shortened)
+    full = (
+        {(row["claim"], row["dataset"]): row["verdict"] for row in claims_table(inputs).to_pylist()} if shares else {}
+    )
+    rows: list[dict[str, Any]] = []
+    for share in [*shares, FULL] if shares else []:
+        for row in claims_table(inputs if share == FULL else at_share(inputs, share)).to_pylist():
+            known = full.get((row["claim"], row["dataset"]), "")
+            kept = {name: row[name] for name in ("study", "reason", *_FROM_CLAIMS)}
+            rows.append({**kept, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
+    order = list(dict.fromkeys((row["claim"], row["dataset"]) for row in rows))
+    rows.sort(key=lambda row: (order.index((row["claim"], row["dataset"])), row["share"]))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def at_share(inputs: Inputs, share: float) -> Inputs:
+    """The study as if its confirm phase had been the trainings shortened to ``share``; searches are the same."""
+    shares, full = short_shares(inputs), _full_epochs(inputs)
+    replicates: dict[str, ReplicateRecord] = {}
+    for key, record in inputs.contents.replicates.items():
+        if record["phase"] == "search":
+            replicates[key] = record
+        elif shares.get(key) == share:
+            # where epochs are a factor, the cell is named by those of the full training
+            config = {**record["config"], "epochs": full(record)}
+            replicates[key] = cast(ReplicateRecord, {**record, "phase": "confirm", "config": config})
+    return replace(inputs, contents=Contents(replicates=replicates, measures=inputs.contents.measures))
+
+
+def short_shares(inputs: Inputs) -> dict[str, float]:
+    """Trial key of each shortened training -> its share of the epochs, one of those that the study asks for."""
+    full = _full_epochs(inputs)
+    found = {}
+    for key, record in inputs.contents.replicates.items():
+        if record["phase"] != "short":
+            continue
+        for share in inputs.spec.budget.shortened:
+            # as the plan rounds
+            if max(1, round(share * full(record))) == record["config"]["epochs"]:
+                found[key] = share
+    return found
+
+
+def _full_epochs(inputs: Inputs) -> Callable[[ReplicateRecord], int]:
+    """Epochs of a full training in a record's cell."""
+    confirmed = [record for record in inputs.contents.replicates.values() if record["phase"] == "confirm"]
+    known = {record["cell"]: int(record["config"]["epochs"]) for record in confirmed}
+    fixed = int(inputs.spec.fixed.get("epochs", TrialConfig.epochs))
+    return lambda record: known.get(record["cell"], fixed)

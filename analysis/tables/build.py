@@ -1,0 +1,41 @@
+"""Builds registered tables and writes them as files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.words.export import FORMATS, Column, write_table
+from analysis.words.units import with_units
+from study.registry import TABLES, discover
+
+
+def build_table(inputs: Inputs, name: str) -> pa.Table:
+    """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
+    discover("analysis.tables")
+    if name not in inputs.built:
+        inputs.built[name] = with_units(TABLES[name].build(inputs))
+    return inputs.built[name]
+
+
+def build_tables(
+    inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = ()
+) -> dict[str, list[Path]]:
+    """Write registered tables (all, or those of ``names``) into ``folder``; return table name -> files.
+
+    ``formats`` overrules each table's own. Raises ``UserError`` for an unknown table or format.
+    """
+    discover("analysis.tables")
+    written = {}
+    for name in list(names) or TABLES.names():
+        traits = TABLES[name].traits
+        chosen = list(formats) or traits.get("formats", FORMATS)
+        table, note = build_table(inputs, name), inputs.amendment.words
+        written[name] = write_table(table, folder, name, table_columns(name), chosen, note)
+    return written
+
+
+def table_columns(name: str) -> list[Column]:
+    """The main columns of a registered table; empty for all."""
+    return list(TABLES[name].traits.get("columns", ()))

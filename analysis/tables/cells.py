@@ -1,0 +1,103 @@
+"""The cells table: what each cell was given, how its networks ended, what they reached, what they cost."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.trials.arms import planned_cells
+from analysis.trials.table import rows_of
+from analysis.words.export import DASH, Column
+from study.registry import TABLES
+from study.schema import STATES
+
+_FRACTION = {"unit": "fraction of images"}
+_READ = (
+    "cell", "phase", "state", "test/accuracy", "params", "flops", "boundary", "defaulted", "epochs",
+    "train_seconds", "measure_seconds",
+)  # fmt: skip
+_PHASES = ("search", "confirm", "short")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
+        ("depth", pa.int64()),
+        *((name, pa.int64()) for name in ("params", "flops", "n_search", "n_confirm")),
+        *((f"n_{state}", pa.int64()) for state in STATES),
+        pa.field("test_accuracy_mean", pa.float64(), metadata=_FRACTION),
+        pa.field("test_accuracy_sd", pa.float64(), metadata=_FRACTION),
+        ("at_boundary", pa.string()),
+        ("n_defaulted", pa.int64()),
+        *(pa.field(f"epochs_{phase}", pa.int64(), metadata={"unit": "epochs"}) for phase in _PHASES),
+        *(pa.field(f"{kind}_seconds", pa.float64(), metadata={"unit": "s"}) for kind in (*_PHASES, "measure")),
+    ],
+    metadata={
+        "row": "one cell; states and accuracy are those of the confirm phase, accuracy of completed networks only"
+    },
+)
+
+
+@TABLES.register(
+    "cells",
+    formula="one row a planned cell: networks by how they ended, accuracy of the completed ones, cost",
+    source="",
+    title="Cells",
+    place=4.1,
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="Parameters", name="params", kind="number", missing=DASH),
+        Column(heading="Search trials", name="n_search", kind="number"),
+        Column(heading="Confirmed", name="n_confirm", kind="number"),
+        *(Column(heading=s.capitalize(), name=f"n_{s}", kind="number") for s in STATES if s != "pruned"),
+        Column(
+            heading="Test accuracy ± sd",
+            name="test_accuracy_mean",
+            kind="percent",
+            spread="test_accuracy_sd",
+            missing=DASH,
+        ),
+        Column(heading="Winners at a boundary", name="at_boundary"),
+        Column(heading="Epochs, search", name="epochs_search", kind="number"),
+        Column(heading="Epochs, confirm", name="epochs_confirm", kind="number"),
+        Column(heading="Epochs, shortened", name="epochs_short", kind="number"),
+    ),
+)
+def cells_table(inputs: Inputs) -> pa.Table:
+    """One row a planned cell, in the order of the spec; one without results has counts of zero and no mean.
+
+    Means and spreads are of completed networks, whose number stands beside them. ``at_boundary`` counts the confirmed
+    winners whose value lies in the outer tenth of a log range.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows_of(inputs.trials, _READ):
+        groups.setdefault(row["cell"], []).append(row)
+    heads = planned_cells(inputs.spec, inputs.trials)
+    rows = [{**head, **_row(groups.get(head["cell"], []))} for head in heads]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def boundary_counts(rows: list[dict[str, Any]]) -> Counter[str]:
+    """Hyperparameter -> in how many of these rows its value lies at the boundary of its range."""
+    return Counter(name for row in rows for name in row["boundary"].split(",") if name)
+
+
+def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    by_phase = {phase: [row for row in rows if row["phase"] == phase] for phase in _PHASES}
+    confirm = by_phase["confirm"]
+    states = Counter(row["state"] for row in confirm)
+    accuracy = [row["test/accuracy"] for row in confirm if row["state"] == "completed"]
+    reached = np.array([value for value in accuracy if value is not None])
+    return {
+        **{name: rows[0][name] if rows else None for name in ("params", "flops")},
+        "n_search": len(by_phase["search"]),
+        "n_confirm": len(confirm),
+        **{f"n_{state}": states[state] for state in STATES},
+        "test_accuracy_mean": float(reached.mean()) if len(reached) else None,
+        "test_accuracy_sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
+        "at_boundary": ", ".join(f"{name} {num}" for name, num in sorted(boundary_counts(confirm).items())),
+        "n_defaulted": sum(row["defaulted"] for row in confirm),
+        **{f"epochs_{phase}": sum(row["epochs"] for row in held) for phase, held in by_phase.items()},
+        **{f"{phase}_seconds": float(sum(row["train_seconds"] for row in held)) for phase, held in by_phase.items()},
+        "measure_seconds": float(sum(row["measure_seconds"] for row in rows)),
+    }

@@ -1,0 +1,82 @@
+"""https://proceedings.mlr.press/v32/hutter14.html: the table of hyperparameter importance, by dataset and over datasets.
+
+The numbers come from Optuna's evaluators, which this package may not import: the driver hands over what computes them.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.stats.pooling import ALL_DATASETS
+from analysis.words.export import Column
+from study.registry import TABLES
+
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "dataset", "evaluator", "parameter", "role")),
+        *(pa.field(name, pa.float64(), metadata={"unit": "share of 1"}) for name in ("importance", "sd")),
+        ("n_spread", pa.int64()),
+        ("spread_over", pa.string()),
+        ("n_trials", pa.int64()),
+        ("note", pa.string()),
+    ],
+    metadata={
+        "row": "one dataset, evaluator and parameter: share of the validation loss's variation over search trials (PED-ANOVA: "
+        "of what tells the best tenth); over datasets the mean of theirs"
+    },
+)
+
+
+@TABLES.register(
+    "hyperparameter_importance",
+    formula="importance for the validation loss of search trials (fANOVA, PED-ANOVA, mean decrease in impurity), shares of "
+    "main effects, mean and spread over blocks (one block: over seeds; all datasets: over datasets); describes where was "
+    "searched, and is no effect",
+    source="https://proceedings.mlr.press/v32/hutter14.html",
+    title="Importance of hyperparameters and factors",
+    place=4.4,
+    optional=True,
+    columns=(
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Evaluator", name="evaluator"),
+        Column(heading="Parameter", name="parameter"),
+        Column(heading="Role", name="role"),
+        Column(heading="Importance", name="importance", kind="number"),
+        Column(heading="Spread", name="sd", kind="number"),
+        Column(heading="over", name="spread_over"),
+        Column(heading="Number", name="n_spread", kind="number"),
+        Column(heading="Trials", name="n_trials", kind="number"),
+        Column(heading="Note", name="note"),
+    ),
+)
+def hyperparameter_importance_table(inputs: Inputs) -> pa.Table:
+    """Most important first within a dataset and evaluator; empty where nothing was searched or nothing computes them."""
+    rows = inputs.importances
+    rows = [*rows, *_over_datasets(rows)]
+    order = {key: i for i, key in enumerate(dict.fromkeys((row["dataset"], row["evaluator"]) for row in rows))}
+    rows.sort(key=lambda row: (order[row["dataset"], row["evaluator"]], -(row["importance"] or 0.0)))
+    return pa.Table.from_pylist([{"study": inputs.spec.name, **row} for row in rows], schema=SCHEMA)
+
+
+def _over_datasets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the datasets of a study of several. Losses of different datasets are never put into one evaluation."""
+    if len({row["dataset"] for row in rows}) < 2:
+        return []
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["importance"] is not None:
+            groups.setdefault((row["evaluator"], row["parameter"], row["role"]), []).append(row)
+    pooled = []
+    for (evaluator, parameter, role), members in groups.items():
+        values = np.array([row["importance"] for row in members])
+        named = {"dataset": ALL_DATASETS, "evaluator": evaluator, "parameter": parameter, "role": role}
+        numbers = {"importance": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else None}
+        counts = {
+            "n_spread": len(values),
+            "spread_over": "datasets",
+            "n_trials": sum(row["n_trials"] for row in members),
+        }
+        pooled.append(named | numbers | counts | {"note": ""})
+    return pooled

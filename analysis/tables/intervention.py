@@ -1,0 +1,150 @@
+"""https://arxiv.org/abs/1908.02729 (Hoffman et al. 2019): smoothness set by intervention, beside what an operator does to it.
+
+If multiplication helps because it smooths, then smoothing the reference by a Jacobian penalty in its training loss should
+move accuracy too. Three kinds of rows: ``penalty`` (the reference with the penalty minus without), ``contrast`` (the arm
+minus the reference, both without), ``contrast against penalty`` (the arm without minus the reference with). ``alike`` says
+where the last two are as smooth as each other, within the margins of the claim: there, what differs in accuracy is not
+smoothness. The nearest penalty is read from the same data, so all of this is exploratory.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.effects.compare import compare
+from analysis.effects.paired import exploratory
+from analysis.effects.readings import POOLED, readings
+from analysis.inputs import Inputs
+from analysis.trials.grid import ConfirmGrid, confirm_grid, label
+from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
+from analysis.words.export import Column
+from search_spaces.spec import Claim, Contrast, Spec
+from study.registry import TABLES
+
+PENALTY = "jacobian_penalty"
+AGAINST = "contrast against penalty"
+_NUMBERS = ("mean_difference", "sd_difference", "ci_low", "ci_high", "p_sign_flip")
+_COUNTS = ("n_pairs", "n_excluded", "n_waiting", "n_unequal")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "claim", "dataset", "kind", "arm", "reference")),
+        ("penalty", pa.float64()),
+        *((name, pa.string()) for name in ("outcome", "scale")),
+        *((name, pa.float64()) for name in _NUMBERS),
+        *((name, pa.int64()) for name in _COUNTS),
+        ("n_failures", pa.int64()),
+        ("alike", pa.bool_()),
+        *((name, pa.string()) for name in ("label", "note")),
+    ],
+    metadata={"row": "one comparison with or without a Jacobian penalty, dataset and outcome, pooled over strata"},
+)
+
+
+@TABLES.register(
+    "intervention",
+    formula="smoothness set by a Jacobian penalty on the reference, beside the contrast's own effect, and one against the "
+    "other; alike: no smoothness outcome of the claim differs by its margin; exploratory",
+    source="https://arxiv.org/abs/1908.02729",
+    title="Smoothness by intervention",
+    place=2.7,
+    optional=True,
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Comparison", name="kind"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd_difference", kind="effect"),
+        Column(heading="p", name="p_sign_flip", kind="p"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Left out", name="n_excluded", kind="number"),
+        Column(heading="Failures", name="n_failures", kind="number"),
+        Column(heading="As smooth", name="alike"),
+        Column(heading="Label", name="label"),
+        Column(heading="Note", name="note"),
+    ),
+)
+def intervention_table(inputs: Inputs) -> pa.Table:
+    """One row a comparison and outcome, for each claim on a smoothness statistic, in a study whose factors hold the penalty.
+
+    ``penalty`` is that of the comparison (of ``contrast``: none, 0). Empty where the penalty is no factor, or has no level 0.
+    """
+    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    outcomes = {outcome.name: outcome for outcome in outcomes_of(spec, inputs.trials)}
+    rows: list[dict[str, Any]] = []
+    for name, claim in spec.claims.items():
+        smooth = [outcome.name for outcome in claim.outcomes if outcomes[outcome.name].is_estimate]
+        if not smooth or 0 not in _penalties(spec):
+            continue
+        read = [outcomes[outcome] for outcome in [*smooth, METRIC_OUTCOMES[0]]]
+        for kind, penalty, contrast in _comparisons(spec, claim):
+            found = [row for row in _rows(inputs, grid, contrast, read) if row["n_pairs"] or row["n_excluded"]]
+            if kind == AGAINST:
+                _say_alike(claim, found)
+            head = {"study": spec.name, "claim": name, "kind": kind, "penalty": penalty, "label": exploratory(spec)}
+            rows += [head | row for row in found]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _penalties(spec: Spec) -> list[float]:
+    """Weights of the penalty among the study's levels, in increasing order."""
+    levels = {level for grid in spec.factors for level in grid.get(PENALTY, [])}
+    return sorted(float(level) for level in levels)
+
+
+def _comparisons(spec: Spec, claim: Claim) -> Iterator[tuple[str, float, Contrast]]:
+    """What the claim's contrasts become with a penalty on one side; none where a contrast is on the penalty itself."""
+    weights = [weight for weight in _penalties(spec) if weight > 0]
+    for contrast in claim.contrasts():
+        if PENALTY not in contrast.arm:
+            arm, reference = contrast.arm | {PENALTY: 0.0}, contrast.reference | {PENALTY: 0.0}
+            yield "contrast", 0.0, Contrast(arm=arm, reference=reference)
+            for weight in weights:
+                penalised = contrast.reference | {PENALTY: weight}
+                yield "penalty", weight, Contrast(arm=penalised, reference=reference)
+                yield AGAINST, weight, Contrast(arm=arm, reference=penalised)
+
+
+def _rows(
+    inputs: Inputs, grid: ConfirmGrid, contrast: Contrast, outcomes: list[ReadOutcome]
+) -> Iterator[dict[str, Any]]:
+    spec = inputs.spec
+    for reading in readings(spec, grid, [contrast], outcomes):
+        if reading.stratum != POOLED:
+            continue
+        numbers = compare(
+            reading.arm,
+            reading.reference,
+            outcome=reading.outcome,
+            alpha=spec.alpha,
+            equal=reading.equal,
+            planned=spec.blocks * spec.replicates,
+            chance=inputs.chance.get(reading.dataset),
+        )
+        failures = [f"n_{side}_{state}" for side in ("arm", "reference") for state in ("collapsed", "diverged")]
+        yield {
+            "dataset": reading.dataset,
+            "arm": label(contrast.arm),
+            "reference": label(contrast.reference),
+            "outcome": reading.outcome.name,
+            "scale": reading.outcome.scale,
+            **{name: numbers[name] for name in (*_NUMBERS, *_COUNTS, "note")},
+            "n_failures": sum(numbers[name] for name in failures),
+        }
+
+
+def _say_alike(claim: Claim, rows: list[dict[str, Any]]) -> None:
+    """On each dataset: whether every smoothness outcome of the claim differs by less than its margin; null without pairs."""
+    margins = {outcome.name: outcome.margin for outcome in claim.outcomes}
+    for dataset in {row["dataset"] for row in rows}:
+        here = [row for row in rows if row["dataset"] == dataset]
+        sizes = [
+            None if row["mean_difference"] is None else abs(row["mean_difference"]) < margins[row["outcome"]]
+            for row in here
+            if row["outcome"] in margins and "/" not in row["outcome"]
+        ]
+        for row in here:
+            row["alike"] = None if None in sizes else all(sizes)

@@ -1,0 +1,168 @@
+"""Smoothness at matched accuracy: is an arm smoother, or just less (or more) far along?
+
+In each replicate both arms' statistics are interpolated at one common validation accuracy, that of the lower arm's last
+network minus a point, along each arm's own path (``analysis/tables/paths.py``); a second time at one common training
+loss, that of
+the arm whose last network has the higher one, on its logarithm. A path that never meets the level makes the replicate not
+estimable: nothing is extrapolated. What is matched was not set but found, so a difference is an association, no effect.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.effects.compare import MAX_INELIGIBLE, subtract
+from analysis.effects.readings import Reading, readings
+from analysis.inputs import Inputs
+from analysis.stats.crossing import value_at
+from analysis.stats.spread import p_value, spread, spread_fields
+from analysis.tables.paths import (
+    BUDGETS,
+    Paths,
+    budget_paths,
+    eligible,
+    last,
+    of_claims,
+    of_sides,
+    smoothness_outcomes,
+    training_paths,
+)
+from analysis.trials.grid import Floats, confirm_grid, label
+from analysis.words.export import Column
+from study.registry import TABLES
+
+POINT = 0.01
+LABEL = "associational"
+ESTIMATED, PARTLY, NOT_ESTIMABLE = "estimated", "partly", "not_estimable"
+_TEXTS = (
+    "study",
+    "along",
+    "matched_on",
+    "dataset",
+    "arm",
+    "reference",
+    "stratum",
+    "outcome",
+    "scale",
+    "status",
+    "label",
+)
+_UNIT = "of the outcome, its logarithm where scale is log ratio"
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        *((name, pa.int64()) for name in ("n_pairs", "n_not_estimable", "n_excluded")),
+        *(
+            pa.field(f"level_{name}", pa.float64(), metadata={"unit": "of matched_on"})
+            for name in ("mean", "low", "high")
+        ),
+        *spread_fields(_UNIT),
+        ("p_sign_flip", pa.float64()),
+        pa.field("unmatched_mean", pa.float64(), metadata={"unit": _UNIT}),
+    ],
+    metadata={
+        "row": "one contrast, dataset, stratum, outcome, path and what is matched; arm minus reference by replicate"
+    },
+)
+
+
+@TABLES.register(
+    "matched_accuracy",
+    formula="smoothness at one common validation accuracy (the lower arm's last minus a point) or training loss (the higher "
+    "last one), by linear interpolation within each replicate: along fully annealed trainings of a share and all of the "
+    "epochs, and, not annealed, along the confirmed training itself. Associational: what is matched was found, not set",
+    source="",
+    title="Smoothness at matched accuracy",
+    place=2.2,
+    optional=True,
+    shown=of_claims,
+    columns=(
+        Column(heading="Along", name="along"),
+        Column(heading="Matched on", name="matched_on", kind="outcome"),
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Stratum", name="stratum"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Status", name="status"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Not estimable", name="n_not_estimable", kind="number"),
+        Column(heading="Left out", name="n_excluded", kind="number"),
+        Column(heading="Level", name="level_mean", kind="interval", low="level_low", high="level_high"),
+        Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Unmatched", name="unmatched_mean", kind="effect"),
+        Column(heading="Spread", name="sd", kind="effect"),
+        Column(heading="p", name="p_sign_flip", kind="p"),
+        Column(heading="Label", name="label"),
+    ),
+)
+def matched_accuracy_table(inputs: Inputs) -> pa.Table:
+    """One row a reading, path and matched quantity; empty where no training is shortened and nothing measured in training.
+
+    A replicate counts if both networks completed in every stratum; it is estimable if the level lies on both paths in
+    every one. ``status`` is ``not_estimable`` where no replicate is, ``partly`` where more than a tenth is not. ``level_low``
+    and ``level_high`` are the extremes over replicates; ``unmatched_mean`` is of the last networks of the same pairs.
+    """
+    grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
+    found = [make(inputs, grid, outcomes) for make in (budget_paths, training_paths)]
+    paths = [path for path in found if path is not None]
+    rows = [
+        row
+        for reading in (readings(inputs.spec, grid, inputs.spec.all_contrasts(), outcomes) if paths else ())
+        for path in paths
+        for row in _rows(inputs, reading, path)
+    ]
+    rows.sort(key=lambda row: (row["along"] != BUDGETS, row["matched_on"] != "val/accuracy"))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _rows(inputs: Inputs, reading: Reading, paths: Paths) -> Iterator[dict[str, Any]]:
+    values = paths.values[reading.outcome.name]
+    if not np.isfinite(values).any():  # not measured along this path
+        return
+    head = {"study": inputs.spec.name, "along": paths.along, "dataset": reading.dataset, "stratum": reading.stratum}
+    head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
+    head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+    head["label"] = LABEL if paths.along == BUDGETS else f"{LABEL}, not annealed"
+    ok = eligible(reading)
+    started = int(np.count_nonzero((reading.arm.present | reading.reference.present).any(axis=0)))
+    arm, reference = of_sides(values, reading)
+    unmatched = subtract(last(arm), last(reference)).mean(axis=0) if len(arm) else np.zeros(0)
+    for name, x, level in _levels(reading, paths):
+        ours, theirs = (value_at(level, at, side) for at, side in zip(x, (arm, reference), strict=True))
+        d = subtract(ours, theirs).mean(axis=0) if len(arm) else np.zeros(0)
+        used = ok & np.isfinite(d)
+        shown = np.exp(level) if name == "train/loss" else level
+        at_level = shown.mean(axis=0)[used] if len(arm) else np.zeros(0)
+        num, missing = int(used.sum()), int((ok & ~used).sum())
+        yield {
+            **head,
+            "matched_on": name,
+            "status": _status(num, missing),
+            "n_pairs": num,
+            "n_not_estimable": missing,
+            "n_excluded": started - num - missing,
+            "level_mean": float(at_level.mean()) if num else None,
+            "level_low": float(at_level.min()) if num else None,
+            "level_high": float(at_level.max()) if num else None,
+            **spread(d[used], inputs.spec.alpha),
+            "p_sign_flip": p_value(d[used]),
+            "unmatched_mean": float(unmatched[used].mean()) if num else None,
+        }
+
+
+def _levels(reading: Reading, paths: Paths) -> Iterator[tuple[str, tuple[Floats, Floats], Floats]]:
+    """What is matched: its name, both sides' paths in it, and the common level (num_strata, num_pairs)."""
+    accuracy = of_sides(paths.accuracy, reading)
+    yield "val/accuracy", accuracy, np.minimum(*map(last, accuracy)) - POINT
+    # a loss of nothing has no logarithm, and such a point no place on the path
+    arm, reference = of_sides(np.log(np.where(paths.loss > 0, paths.loss, np.nan)), reading)
+    yield "train/loss", (arm, reference), np.maximum(last(arm), last(reference))
+
+
+def _status(num: int, missing: int) -> str:
+    if not num:
+        return NOT_ESTIMABLE
+    return PARTLY if missing > MAX_INELIGIBLE * (num + missing) else ESTIMATED

@@ -1,0 +1,97 @@
+"""The pareto table of a joint search: what each block found that nothing beats, and how it did on the test split."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.words.export import Column
+from study.planning.pareto import chosen, objectives
+from study.registry import TABLES
+from study.schema import ReplicateRecord
+
+SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("block", pa.int64()),
+        ("cell", pa.string()),
+        ("number", pa.int64()),
+        ("settings", pa.string()),
+        ("objectives", pa.string()),
+        ("state", pa.string()),
+        pa.field("test_accuracy", pa.float64(), metadata={"unit": "fraction of images"}),
+        pa.field("test_loss", pa.float64(), metadata={"unit": "nat"}),
+        ("params", pa.int64()),
+        ("flops", pa.int64()),
+    ],
+    metadata={
+        "row": "one Pareto-optimal trial of a block's joint search; test of its confirmed replicate, if it is run"
+    },
+)
+
+
+@TABLES.register(
+    "pareto",
+    formula="one row a Pareto-optimal trial of a block: its objectives in the search, its test once confirmed",
+    source="https://doi.org/10.1109/4235.996017",
+    title="Best networks of the joint search",
+    place=1.9,
+    optional=True,
+    columns=(
+        Column(heading="Block", name="block", kind="number"),
+        Column(heading="Cell", name="cell"),
+        Column(heading="Trial", name="number", kind="number"),
+        Column(heading="Settings", name="settings"),
+        Column(heading="Objectives in search", name="objectives"),
+        Column(heading="Confirmed", name="state"),
+        Column(heading="Test accuracy", name="test_accuracy", kind="percent"),
+        Column(heading="Parameters", name="params", kind="number"),
+        Column(heading="FLOPs", name="flops", kind="number"),
+    ),
+)
+def pareto_table(inputs: Inputs) -> pa.Table:
+    """One row a trial that a block confirms, in order of block and number; empty where the search is not joint.
+
+    ``objectives`` are those of the search trial, on validation images; ``state`` is the confirmed replicate's, empty
+    while it has not been run. No rows of different blocks are averaged: each block may find other networks.
+    """
+    spec = inputs.spec
+    if spec.joint is None:
+        return SCHEMA.empty_table()
+    confirmed: dict[tuple[Any, ...], ReplicateRecord] = {}
+    blocks: dict[int, list[ReplicateRecord]] = {block: [] for block in range(spec.blocks)}
+    for record in inputs.contents.replicates.values():
+        if record["phase"] == "confirm":
+            confirmed[record["cell"], record["block"], record["number"]] = record
+        elif record["phase"] == "search" and record["block"] in blocks and record["number"] < spec.budget.search_trials:
+            blocks[record["block"]].append(record)
+    rows = [
+        _row(inputs, record, confirmed.get((record["cell"], block, record["number"])))
+        for block, records in blocks.items()
+        for record in chosen(spec, sorted(records, key=lambda record: record["number"]))
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _row(inputs: Inputs, record: ReplicateRecord, confirmed: ReplicateRecord | None) -> dict[str, Any]:
+    spec = inputs.spec
+    assert spec.joint is not None
+    reached = zip(spec.joint.objectives, objectives(spec, record) or (), strict=True)
+    metrics = confirmed["metrics"] if confirmed else {}
+    return {
+        "study": spec.name,
+        "block": record["block"],
+        "cell": record["cell"],
+        "number": record["number"],
+        "settings": ", ".join(f"{name}={_text(record['config'][name])}" for name in spec.nuisance),
+        "objectives": ", ".join(f"{objective.name}={value:.6g}" for objective, value in reached),
+        "state": confirmed["state"] if confirmed else "",
+        "test_accuracy": metrics.get("test/accuracy"),
+        "test_loss": metrics.get("test/loss"),
+        "params": record["params"],
+        "flops": record["flops"],
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,137 @@
+"""The table of effects over datasets: t over dataset means, and a mixed model beside it as a sensitivity analysis."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.effects.paired import exploratory
+from analysis.effects.readings import POOLED
+from analysis.inputs import Inputs
+from analysis.stats.pooling import MIN_DATASETS, WALD_WARNING, mixed_model, pool
+from analysis.words.export import Column
+from study.registry import TABLES
+
+_KEY = ("arm", "reference", "outcome", "scale")
+_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
+_DIFFERENCES = ("mean_difference", "sd_datasets", "t_low", "t_high", "least", "most")
+_MIXED = ("mixed_estimate", "mixed_low", "mixed_high", "mixed_sd_datasets")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "arm", "reference", "outcome", "scale", "datasets")),
+        *((name, pa.int64()) for name in ("n_datasets", "n_pairs", "n_below_zero", "n_above_zero")),
+        *(pa.field(name, pa.float64(), metadata=_UNIT) for name in _DIFFERENCES),
+        ("p_t", pa.float64()),
+        *(pa.field(name, pa.float64(), metadata=_UNIT) for name in _MIXED),
+        ("mixed_p", pa.float64()),
+        ("mixed_converged", pa.bool_()),
+        *((name, pa.string()) for name in ("label", "note", "mixed_note")),
+    ],
+    metadata={
+        "row": "one contrast and outcome over the datasets that have pairs; mean, spread and t interval are of dataset "
+        "means; n_below_zero counts the datasets whose own interval lies below zero"
+    },
+)
+
+
+@TABLES.register(
+    "pooled",
+    formula="effects over datasets: mean of the dataset means with its t interval, each dataset counting once; a mixed model "
+    f"(random dataset) beside it ({WALD_WARNING})",
+    source="https://doi.org/10.1002/sim.791",
+    title="Effects over datasets",
+    place=1.5,
+    optional=True,
+    columns=(
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Datasets", name="n_datasets", kind="number"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Mean of datasets", name="mean_difference", kind="effect", low="t_low", high="t_high"),
+        Column(heading="Spread", name="sd_datasets", kind="effect"),
+        Column(heading="p (t)", name="p_t", kind="p"),
+        Column(heading="Below zero", name="n_below_zero", kind="number"),
+        Column(heading="Above zero", name="n_above_zero", kind="number"),
+        Column(
+            heading="Sensitivity: mixed model", name="mixed_estimate", kind="effect", low="mixed_low", high="mixed_high"
+        ),
+        Column(heading="p (Wald)", name="mixed_p", kind="p"),
+        Column(heading="Fit", name="mixed_note"),
+        Column(heading="Label", name="label"),
+        Column(heading="Note", name="note"),
+    ),
+)
+def pooled_table(inputs: Inputs) -> pa.Table:
+    """One row a contrast and main outcome with pairs on two datasets or more, in the order of the effects table.
+
+    Only what a claim names, on five datasets or more, is labelled ``primary``; the claims table holds its verdict.
+    """
+    differences = _differences(inputs)
+    groups: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in inputs.effects.to_pylist():
+        key = tuple(row[name] for name in _KEY)
+        if row["stratum"] == POOLED and row["n_pairs"] and key in differences:
+            kept = groups.setdefault(key, {}).setdefault(row["dataset"], row)
+            # a contrast of several claims has a row for each
+            kept["role"] = "primary" if "primary" in (kept["role"], row["role"]) else row["role"]
+    rows = [_row(inputs, key, by, *differences[key]) for key, by in groups.items() if len(by) > 1]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _differences(inputs: Inputs) -> dict[tuple[str, ...], tuple[list[float], list[str]]]:
+    """Contrast and outcome -> its differences over all strata, and the dataset of each."""
+    found: dict[tuple[str, ...], tuple[list[float], list[str]]] = {}
+    columns = {name: inputs.differences[name].to_pylist() for name in (*_KEY, "stratum", "dataset", "difference")}
+    for *key, stratum, dataset, difference in zip(*columns.values(), strict=True):
+        if stratum == POOLED:
+            values, datasets = found.setdefault(tuple(key), ([], []))
+            values.append(difference)
+            datasets.append(dataset)
+    return found
+
+
+def _row(
+    inputs: Inputs,
+    key: tuple[str, ...],
+    by_dataset: Mapping[str, Mapping[str, Any]],
+    differences: list[float],
+    datasets: list[str],
+) -> dict[str, Any]:
+    rows = list(by_dataset.values())
+    means = [row["mean_difference"] for row in rows]
+    pooled, mixed = pool(means), mixed_model(differences, datasets, inputs.spec.alpha)
+    low, high = pooled.interval(inputs.spec.alpha)
+    barred = [name for name, row in by_dataset.items() if not row["mean_verdict"]]
+    primary = rows[0]["role"] == "primary"
+    label = exploratory(inputs.spec)
+    if len(rows) < MIN_DATASETS:
+        label += f"; fewer than {MIN_DATASETS} datasets"
+    elif primary:
+        label = label.replace("exploratory", "primary", 1)
+    return {
+        "study": inputs.spec.name,
+        **dict(zip(_KEY, key, strict=True)),
+        "datasets": ", ".join(by_dataset),
+        "n_datasets": len(rows),
+        "n_pairs": sum(row["n_pairs"] for row in rows),
+        "n_below_zero": int(np.sum([row["ci_high"] < 0 for row in rows])),
+        "n_above_zero": int(np.sum([row["ci_low"] > 0 for row in rows])),
+        "mean_difference": pooled.mean,
+        "sd_datasets": pooled.sd,
+        "t_low": low,
+        "t_high": high,
+        "least": min(means),
+        "most": max(means),
+        "p_t": pooled.p,
+        "mixed_estimate": mixed.estimate,
+        "mixed_low": mixed.low,
+        "mixed_high": mixed.high,
+        "mixed_sd_datasets": mixed.sd_datasets,
+        "mixed_p": mixed.p,
+        "mixed_converged": mixed.converged,
+        "label": label,
+        "note": f"no verdict may rest on the mean on {', '.join(barred)}" if barred else "",
+        "mixed_note": mixed.note,
+    }

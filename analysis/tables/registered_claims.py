@@ -1,0 +1,92 @@
+"""https://doi.org/10.1073/pnas.1708274114 (Nosek et al. 2018): the claims as the study states them, before any number."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from analysis.inputs import Inputs
+from analysis.trials.grid import label
+from analysis.words.export import Column
+from search_spaces.registered import registered
+from search_spaces.spec import Spec
+from study.registry import TABLES
+
+_TEXTS = ("study", "claim", "text", "estimand", "arm", "reference", "outcome", "better")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        pa.field("margin", pa.float64(), metadata={"unit": "of the outcome (fraction of images, natural logarithm)"}),
+        pa.field("above", pa.float64(), metadata={"unit": "of the outcome"}),
+        *((name, pa.string()) for name in ("test", "family", "fixed")),
+    ],
+    metadata={"row": "one comparison (reference and outcome) of a claim, or one claim on a level"},
+)
+
+
+@TABLES.register(
+    "registered",
+    formula="one row a comparison of a claim: estimand, contrast, margin, test and family, and since when it stands",
+    source="https://doi.org/10.1073/pnas.1708274114",
+    title="What was claimed",
+    place=4.05,
+    optional=True,
+    columns=(
+        Column(heading="Claim", name="claim"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Claim says", name="better"),
+        Column(heading="Margin", name="margin", kind="number"),
+        Column(heading="Estimand", name="estimand"),
+        Column(heading="Test", name="test"),
+        Column(heading="Family", name="family"),
+        Column(heading="Fixed", name="fixed"),
+    ),
+)
+def registered_table(inputs: Inputs) -> pa.Table:
+    """Each claim's comparisons as the specification has them. A level claim's ``margin`` is ``below``, beside ``above``."""
+    spec, rows = inputs.spec, []
+    fixed = registered(spec)["claims"]
+    for name, claim in spec.claims.items():
+        averaged = f"mean over replicates of arm minus reference, in {len(fixed[name]['cells'])} cells"
+        parts = len(claim.references) * len(claim.outcomes)
+        for reference in claim.references:
+            for outcome in claim.outcomes:
+                row = _row(inputs, name, claim.text, averaged, _paired(parts))
+                row |= {"arm": label(claim.arm), "reference": label(reference)}
+                rows.append(row | {"outcome": outcome.name, "better": outcome.better, "margin": outcome.margin})
+    for name, level in spec.level_claims.items():
+        averaged = f"mean over networks, in {len(fixed[name]['cells'])} cells"
+        row = _row(
+            inputs, name, level.text, averaged, "sign-flip interval of the mean below margin, or above the other limit"
+        )
+        row |= {"arm": label(level.arm), "reference": "", "outcome": level.outcome, "better": "lower"}
+        rows.append(row | {"margin": level.below, "above": level.above})
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict[str, Any]:
+    held, amendment = inputs.registration, inputs.amendment
+    since = f"{held['since']} ({held['digest']})" if held else "not registered"
+    if name in amendment.post_hoc:
+        since = f"post hoc, {amendment.words}"
+    row = {"study": inputs.spec.name, "claim": name, "text": text, "estimand": estimand, "test": test}
+    return row | {"family": family_text(inputs.spec), "fixed": since}
+
+
+def _paired(num_parts: int) -> str:
+    """How a claim on differences is tested; one of several comparisons needs all of them."""
+    test = "paired sign-flip test, inverted"
+    return (
+        f"{test}; all {num_parts} comparisons must hold, one at level / {num_parts} refutes" if num_parts > 1 else test
+    )
+
+
+def family_text(spec: Spec) -> str:
+    """What the claims share: ``Holm over 4 claims at 0.05``."""
+    num = len(spec.claims) + len(spec.level_claims)
+    claims = f"{num} claim{'s' if num != 1 else ''} at {spec.alpha:g}"
+    if spec.sequential is None:
+        return f"Holm over {claims}"
+    looks = ", ".join(map(str, spec.looks))
+    return f"Bonferroni over {claims}, spent over looks at {looks} blocks"

@@ -1,0 +1,109 @@
+"""https://jmlr.org/papers/v11/cawley10a.html -- Cawley and Talbot (2010): what choosing on a split adds to its own score.
+
+The authors' accuracy is the maximum over epochs on the split that also chose the epoch. How much that overstates is
+measured here: one half of the validation split chooses its best epoch, and its accuracy there stands against that of the
+other half, which had no say, at the same epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.claims.part import FAILURES
+from analysis.inputs import Inputs
+from analysis.stats.spread import spread, spread_fields
+from analysis.trials.arms import cell_heads
+from analysis.words.export import Column
+from study.registry import TABLES
+
+_HALVES = ("val/accuracy_half1", "val/accuracy_half2")
+_UNIT = "fraction of images"
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
+        ("depth", pa.int64()),
+        ("outcome", pa.string()),
+        ("scale", pa.string()),
+        *((name, pa.int64()) for name in ("n", "n_failed", "n_unknown")),
+        *spread_fields(_UNIT),
+        *spread_fields(_UNIT, prefix="both_ways_"),
+        *spread_fields(_UNIT, prefix="max_minus_final_"),
+    ],
+    metadata={"row": "one cell; completed confirmed networks"},
+)
+
+
+@TABLES.register(
+    "selection_inflation",
+    formula="by how much the best accuracy over epochs overstates, on the split that chose the epoch (what the authors "
+    "report): a half of the validation split at its best epoch minus the other half at that epoch. Zero for a choice that "
+    "costs nothing. Both ways: the mean with the halves exchanged too, which takes out that one half may be harder. Beside "
+    "it: the best epoch minus the last, on the whole split",
+    source="https://jmlr.org/papers/v11/cawley10a.html",
+    title="Selection inflation",
+    place=4.5,
+    optional=True,
+    columns=(
+        Column(heading="Cell", name="cell"),
+        Column(heading="Networks", name="n", kind="number"),
+        Column(heading="Failed", name="n_failed", kind="number"),
+        Column(heading="Inflation", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="size"),
+        Column(
+            heading="Both ways",
+            name="both_ways_mean",
+            kind="effect",
+            low="both_ways_ci_low",
+            high="both_ways_ci_high",
+        ),
+        Column(
+            heading="Best epoch minus last",
+            name="max_minus_final_mean",
+            kind="effect",
+            low="max_minus_final_ci_low",
+            high="max_minus_final_ci_high",
+        ),
+    ),
+)
+def selection_inflation_table(inputs: Inputs) -> pa.Table:
+    """One row a cell with a network whose halves are known; collapsed and diverged ones are counted, ``n_unknown`` too.
+
+    A half has half of the images, so its inflation is larger than that of the whole split would be. Intervals are by sign
+    flips over replicates, at 1 - ``spec.alpha``. Fractions of images.
+    """
+    confirm = inputs.trials.filter(pc.equal(inputs.trials["phase"], "confirm")).select(["trial_key", "cell", "state"])
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in confirm.to_pylist():
+        groups.setdefault(row["cell"], []).append(row)
+    heads = cell_heads(inputs.spec, inputs.trials)
+    rows = []
+    for cell, members in groups.items():
+        completed = [inputs.contents.replicates[r["trial_key"]]["curves"] for r in members if r["state"] == "completed"]
+        found = [numbers for curves in completed if (numbers := inflation(curves)) is not None]
+        if not found:
+            continue
+        one, both, gain = np.array(found).T
+        head = heads[cell] | {"outcome": "val/accuracy", "scale": "difference"}
+        counts = {"n": len(found), "n_failed": sum(r["state"] in FAILURES for r in members)}
+        spreads = spread(one, inputs.spec.alpha) | spread(both, inputs.spec.alpha, prefix="both_ways_")
+        spreads |= spread(gain, inputs.spec.alpha, prefix="max_minus_final_")
+        rows.append(head | counts | {"n_unknown": len(completed) - len(found)} | spreads)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def inflation(curves: Mapping[str, Sequence[float]]) -> tuple[float, float, float] | None:
+    """Of one training: inflation with half 1 choosing, its mean with either half choosing, and best epoch minus last.
+
+    ``None`` where the curves lack the halves (trained before they were kept) or hold no number. Ties go to the first epoch.
+    """
+    if not all(curves.get(name) for name in (*_HALVES, "val/accuracy")):
+        return None
+    first, second, whole = (np.asarray(curves[name], dtype=np.float64) for name in (*_HALVES, "val/accuracy"))
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return None
+    one = first.max() - second[first.argmax()]
+    other = second.max() - first[second.argmax()]
+    return float(one), float(one + other) / 2, float(whole.max() - whole[-1])

@@ -1,0 +1,96 @@
+"""Smoother when, and at what accuracy: the statistics in the middle of training, arm minus reference, epoch by epoch.
+
+The networks are those of the confirmed trainings before their schedule has ended: not annealed, on validation images.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.effects.compare import subtract
+from analysis.effects.readings import POOLED, readings
+from analysis.inputs import Inputs
+from analysis.stats.spread import p_value, spread, spread_fields
+from analysis.tables.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
+from analysis.trials.grid import confirm_grid, label
+from analysis.words.export import Column
+from study.registry import TABLES
+
+_TEXTS = ("study", "dataset", "arm", "reference", "stratum", "outcome", "scale", "label")
+_FRACTION = {"unit": "fraction of images"}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        pa.field("epoch", pa.int64(), metadata={"unit": "epochs"}),
+        *((name, pa.int64()) for name in ("n_pairs", "n_missing")),
+        *(pa.field(f"{side}_val_accuracy", pa.float64(), metadata=_FRACTION) for side in ("arm", "reference")),
+        *spread_fields("of the outcome, its logarithm where scale is log ratio"),
+        ("p_sign_flip", pa.float64()),
+    ],
+    metadata={"row": "one contrast, dataset, stratum, outcome and epoch; arm minus reference by replicate"},
+)
+
+
+@TABLES.register(
+    "trajectory",
+    formula="smoothness during training: arm minus reference of the networks after each epoch measured, by replicate, beside "
+    "the validation accuracy both had reached; not annealed, exploratory",
+    source="",
+    title="Smoothness during training",
+    place=2.3,
+    optional=True,
+    shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
+    columns=(
+        Column(heading="Dataset", name="dataset"),
+        Column(heading="Arm", name="arm"),
+        Column(heading="Reference", name="reference"),
+        Column(heading="Stratum", name="stratum"),
+        Column(heading="Outcome", name="outcome", kind="outcome"),
+        Column(heading="Epoch", name="epoch", kind="number"),
+        Column(heading="Pairs", name="n_pairs", kind="number"),
+        Column(heading="Missing", name="n_missing", kind="number"),
+        Column(heading="Accuracy, arm", name="arm_val_accuracy", kind="percent"),
+        Column(heading="Accuracy, reference", name="reference_val_accuracy", kind="percent"),
+        Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
+        Column(heading="Spread", name="sd", kind="effect"),
+        Column(heading="p", name="p_sign_flip", kind="p"),
+        Column(heading="Label", name="label"),
+    ),
+)
+def trajectory_table(inputs: Inputs) -> pa.Table:
+    """One row a reading and epoch at which it was measured; empty where nothing was measured during training.
+
+    Pairs are those whose networks completed in the end; ``n_missing`` of them lack a converged value at the epoch.
+    """
+    grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
+    paths = training_paths(inputs, grid, outcomes)
+    if paths is None:
+        return SCHEMA.empty_table()
+    rows: list[dict[str, Any]] = []
+    for reading in readings(inputs.spec, grid, inputs.spec.all_contrasts(), outcomes):
+        arm, reference = of_sides(paths.values[reading.outcome.name], reading)
+        ok = eligible(reading)
+        if not len(arm) or not np.isfinite(arm).any():
+            continue
+        d = subtract(arm, reference).mean(axis=0)
+        reached = [side.mean(axis=0) for side in of_sides(paths.accuracy, reading)]
+        head = {"study": inputs.spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
+        head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
+        head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale, "label": "not annealed"}
+        for k, epoch in enumerate(paths.points):
+            used = ok & np.isfinite(d[:, k])
+            if not used.any():
+                continue
+            accuracy = {
+                f"{side}_val_accuracy": float(values[used, k].mean())
+                for side, values in zip(("arm", "reference"), reached, strict=True)
+            }
+            counts = {"n_pairs": int(used.sum()), "n_missing": int((ok & ~used).sum())}
+            rows.append(
+                {**head, "epoch": int(epoch), **counts, **accuracy}
+                | spread(d[used, k], inputs.spec.alpha)
+                | {"p_sign_flip": p_value(d[used, k])}
+            )
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

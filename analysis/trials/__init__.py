@@ -1,0 +1,1 @@
+"""Trials: from a study's records to one row per replicate."""

@@ -1,0 +1,80 @@
+"""What a contrast is read on: accuracies, losses, and every estimate, each with the scale of its differences."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from analysis.trials.table import estimate_names
+from search_spaces.spec import Spec
+
+Scale = Literal["difference", "log ratio"]
+
+METRIC_OUTCOMES = ("test/accuracy", "test/accuracy_best", "test/loss", "test/loss_best", "val/accuracy", "val/loss")
+
+# Estimates that are positive by definition and compared as ratios. A name that ends in _log or _mean_log holds a
+# logarithm already: its plain difference is the log ratio.
+_POSITIVE = re.compile(
+    r"""(
+      ^jacobian_.*_(mean|rms)$                     # norms of the input Jacobian
+    | (lipschitz|spectral_norm).*_(mean|p\d+)$     # local Lipschitz lower bounds
+    | curvature.*_(mean|rms)$                      # norms of input curvature
+    | excess_variation(_probabilities|_unit_logits)?$
+    | (second_difference|linear_gap|length_ratio)$ # path statistics
+    | ^noise_[^_]+_l1(_tempered)?$                 # L1 distance under noise
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOutcome:
+    """A column of the trials table, how pairs of it are subtracted, and whether it is a smoothness statistic."""
+
+    name: str
+    scale: Scale
+    is_estimate: bool
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether this is an accuracy, for which a failed network can be counted at chance."""
+        return not self.is_estimate and "/accuracy" in self.name
+
+
+def scale_of(name: str) -> Scale:
+    """The scale on which two values of a column are compared."""
+    return "log ratio" if _POSITIVE.search(name) else "difference"
+
+
+def outcomes_of(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    """Metrics, every estimate in the table, and whatever a claim names, also when it was never measured."""
+    estimates = estimate_names(trials)
+    claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
+    names = dict.fromkeys([*METRIC_OUTCOMES, *estimates, *claimed])
+    return [ReadOutcome(name=name, scale=scale_of(name), is_estimate="/" not in name) for name in names]
+
+
+def other_scales(name: str) -> list[str]:
+    """The same statistic on the other scales: probabilities, temperature-scaled ones, unit logits.
+
+    Raw logits are left out: they grow with the norm of the logits, which is no smoothness.
+    """
+    for family in _SCALE_FAMILIES:
+        for pattern in family:
+            if found := re.fullmatch(pattern.replace("*", "(.+)"), name):
+                return [other.replace("*", found[1]) for other in family if other != pattern]
+    return []
+
+
+# One statistic on several scales; * is what the names of a family share. On a log scale all are compared as ratios.
+_SCALE_FAMILIES = (
+    ("jacobian_probabilities_*", "jacobian_unit_logits_*"),
+    (
+        "path_*_excess_variation_log",
+        "path_*_excess_variation_probabilities",
+        "path_*_excess_variation_unit_logits",
+    ),
+    ("noise_*_l1_tempered", "noise_*_l1"),
+    ("lipschitz_probabilities_*", "lipschitz_unit_logits_*"),
+)

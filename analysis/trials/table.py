@@ -1,0 +1,179 @@
+"""One row a replicate: who it is, what it was given, what it cost, what it reached, what was measured on it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.trials.records import current_measures, current_records
+from search_spaces.spec import Choice, Spec
+from search_spaces.strict import Level
+from study.results.ledger import Contents
+from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, SPLITS, EstimateRecord, MeasureRecord, ReplicateRecord
+
+METRIC_COLUMNS = tuple(
+    f"{split}/{name}{suffix}"
+    for suffix in ("", "_best", "_bn_reestimated")
+    for split in SPLITS
+    for name in ("accuracy", "loss")
+)
+_INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
+_FROM_RECORD = ("trial_key", "cell", "phase", "replicate", "number", "state", "reason")
+_UNITS = {"epochs": "epochs", "params": "parameters", "train_seconds": "s", "measure_seconds": "s"}
+_METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
+
+
+def trials_table(spec: Spec, contents: Contents) -> pa.Table:
+    """One row a replicate record, superseded ones left out, in a fixed order with fixed types.
+
+    Columns: identity, further factors, nuisance values, cost, ``defaulted``, ``boundary`` (comma-joined), metrics, then
+    each estimate with ``_stderr`` and ``_converged``. What was not measured, or is NaN, is null. Units stand in each
+    field's metadata under ``unit``. Raises ``ValueError`` when two statistics give estimates of one name.
+    """
+    records = current_records(spec, contents)
+    columns = _identity(spec, records) | _settings(spec, records) | _cost(records, contents)
+    columns["defaulted"] = pa.array([r["defaulted"] for r in records], pa.bool_())
+    columns["boundary"] = pa.array([",".join(r["boundary"]) for r in records], pa.string())
+    columns |= _metrics(records)
+    for name, column in _estimates(spec, records, current_measures(contents)).items():
+        if name in columns:
+            raise ValueError(f"an estimate is called {name!r}, which is another column's name")
+        columns[name] = column
+    fields = [pa.field(name, column.type, metadata=_unit(spec, columns, name)) for name, column in columns.items()]
+    schema = pa.schema(fields, metadata={"study": spec.name, "row": "one replicate"})
+    return pa.Table.from_arrays(list(columns.values()), schema=schema)
+
+
+def setting_column(name: str) -> str:
+    """The column that holds factor or nuisance ``name``: its own name unless a measured column already has that."""
+    return f"{name}_setting" if name in (*COST_COLUMNS, "defaulted", "boundary") else name
+
+
+def estimate_names(trials: pa.Table) -> list[str]:
+    """Names of the estimates in a table of trials, in order."""
+    names = set(trials.column_names)
+    return [name for name in trials.column_names if {f"{name}_stderr", f"{name}_converged"} <= names]
+
+
+def rows_of(trials: pa.Table, columns: Iterable[str] = (), *, phase: str = "") -> list[dict[str, Any]]:
+    """Rows as mappings, of ``phase`` alone if one is named, and of only ``columns``: all of them take long and much memory."""
+    table = trials.filter(pc.equal(trials["phase"], phase)) if phase else trials
+    names = list(dict.fromkeys(columns))
+    rows: list[dict[str, Any]] = (table.select(names) if names else table).to_pylist()
+    return rows
+
+
+def finite_or_null(value: float | None) -> float | None:
+    """``None`` for NaN (a number that does not exist); infinities stay."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _identity(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
+    columns: dict[str, pa.Array] = {}
+    for name in IDENTITY_COLUMNS:
+        values: list[Any]
+        if name == "study":
+            values = [spec.name] * len(records)
+        elif name == "search_block":
+            values = [r["block"] for r in records]
+        elif name in _FROM_RECORD:
+            values = [r[name] for r in records]  # type: ignore[literal-required]
+        else:
+            values = [r["config"].get(name) for r in records]
+        columns[name] = pa.array(values, pa.int64() if name in _INTEGERS else pa.string())
+    return columns
+
+
+def _settings(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
+    """Factors that are no identity column, then nuisance values."""
+    levels: dict[str, list[Level]] = {}
+    for grid in spec.factors:
+        for name, values in grid.items():
+            if name not in IDENTITY_COLUMNS:
+                levels.setdefault(name, []).extend(values)
+    for name, nuisance in spec.nuisance.items():
+        levels[name] = nuisance.choices if isinstance(nuisance, Choice) else [nuisance.default]
+    columns = {}
+    for name, known in levels.items():
+        kind = _level_type(known)
+        given = [r["config"].get(name) for r in records]
+        if pa.types.is_string(kind):
+            given = [None if value is None else str(value) for value in given]
+        columns[setting_column(name)] = pa.array(given, kind)
+    return columns
+
+
+def _level_type(levels: Iterable[Level]) -> pa.DataType:
+    kinds = {type(level) for level in levels}
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int}:
+        return pa.int64()
+    return pa.float64() if kinds <= {int, float} else pa.string()
+
+
+def _cost(records: list[ReplicateRecord], contents: Contents) -> dict[str, pa.Array]:
+    seconds: dict[str, float] = {}
+    for measure in contents.measures.values():
+        seconds[measure["trial_key"]] = seconds.get(measure["trial_key"], 0.0) + measure["measure_seconds"]
+    columns = {}
+    for name in COST_COLUMNS:
+        kind = pa.int64() if name in _INTEGERS else pa.float64()
+        if name == "measure_seconds":
+            values = [seconds.get(r["trial_key"], 0.0) for r in records]
+        else:
+            values = [r[name] for r in records]  # type: ignore[literal-required]
+        columns[name] = pa.array(values, kind)
+    return columns
+
+
+def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
+    seen = {name for record in records for name in record["metrics"]}
+    names = [*METRIC_COLUMNS, *sorted(seen.difference(METRIC_COLUMNS))]
+    # from_pandas: NaN, a number that does not exist, becomes null
+    return {name: pa.array([r["metrics"].get(name) for r in records], pa.float64(), from_pandas=True) for name in names}
+
+
+def _estimates(
+    spec: Spec, records: list[ReplicateRecord], measures: dict[str, dict[str, MeasureRecord]]
+) -> dict[str, pa.Array]:
+    """Three columns an estimate; statistics in the order of the spec, estimates in the order they are reported."""
+    owners: dict[str, str] = {}
+    held: dict[str, list[tuple[int, dict[str, EstimateRecord]]]] = {}
+    for i, record in enumerate(records):
+        for statistic, measure in measures.get(record["trial_key"], {}).items():
+            held.setdefault(statistic, []).append((i, measure["estimates"]))
+            for name in measure["estimates"]:
+                if owners.setdefault(name, statistic) != statistic:
+                    raise ValueError(f"statistics {owners[name]!r} and {statistic!r} both give an estimate {name!r}")
+    planned = list(spec.measure.statistics)
+    rank = {statistic: i for i, statistic in enumerate([*planned, *sorted(set(owners.values()).difference(planned))])}
+    columns = {}
+    for name in sorted(owners, key=lambda name: rank[owners[name]]):
+        found = [(i, estimates[name]) for i, estimates in held[owners[name]] if name in estimates]
+        places = np.array([i for i, _ in found], dtype=np.int64)
+        for part in ("value", "stderr"):
+            values = np.full(len(records), np.nan)
+            values[places] = [e[part] for _, e in found]
+            columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64(), from_pandas=True)
+        absent, converged = np.ones(len(records), dtype=np.bool_), np.zeros(len(records), dtype=np.bool_)
+        absent[places], converged[places] = False, [e["converged"] for _, e in found]
+        columns[f"{name}_converged"] = pa.array(converged, pa.bool_(), mask=absent)
+    return columns
+
+
+def _unit(spec: Spec, columns: Mapping[str, pa.Array], name: str) -> dict[str, str] | None:
+    """The unit of a number: of a cost, a metric, a setting, an estimate (and its standard error)."""
+    if "/" in name:
+        kind = name.partition("/")[2].partition("_")[0]
+        return {"unit": _METRIC_UNITS[kind]} if kind in _METRIC_UNITS else None
+    if name in _UNITS:
+        return {"unit": _UNITS[name]}
+    estimate = name.removesuffix("_stderr")
+    if f"{estimate}_converged" in columns:
+        return {"unit": "natural logarithm" if estimate.endswith("_log") else "of the statistic"}
+    settings = {setting_column(setting) for setting in (*spec.factor_names(), *spec.nuisance)}
+    return {"unit": "as configured"} if name in settings.difference(IDENTITY_COLUMNS) else None

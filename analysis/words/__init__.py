@@ -1,0 +1,1 @@
+"""Words: numbers, units and money as text, and tables as files."""

@@ -1,0 +1,168 @@
+"""Write a table as parquet, csv, markdown and latex beside each other, each file whole or not at all.
+
+Parquet and csv hold every column at full precision. Markdown and latex are for reading: the table's main columns under
+human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says how many more there are.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from tabulate import tabulate
+
+from analysis.words.numbers import interval_text, number_text, p_text
+from analysis.words.wording import effect_text, level_text, outcome_text, size_text
+from study.atomic import replacing
+from study.errors import StorageError, UserError, nearest
+
+FORMATS = ("parquet", "csv", "md", "tex")
+MAX_ROWS = 1000
+DASH = "\u2013"  # what is planned and not there
+# around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
+_BOLD = ("\x02", "\x03")
+_BY_OUTCOME = ("effect", "size", "level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits.
+
+    ``effect`` (a difference, with its interval), ``size`` (a margin) and ``level`` (a mean) are read in the unit of the
+    row's ``outcome`` and ``scale``; ``outcome`` is an outcome's name, ``percent`` a fraction, with ``spread`` (the column of
+    its standard deviation) after it. ``bold`` names a column of flags: cells in bold. ``missing`` stands for no value.
+    """
+
+    heading: str
+    name: str
+    kind: Literal["text", "number", "p", "interval", "effect", "size", "level", "outcome", "percent"] = "text"
+    low: str = ""
+    high: str = ""
+    spread: str = ""
+    bold: str = ""
+    missing: str = ""
+
+
+def write_table(
+    table: pa.Table,
+    folder: Path,
+    name: str,
+    columns: Sequence[Column] = (),
+    formats: Sequence[str] = FORMATS,
+    note: str = "",
+) -> list[Path]:
+    """Write ``folder/name.FORMAT`` for each format, each through a temporary file and a rename; return the paths.
+
+    ``note`` is what a reader of any of the formats but csv must know: a last line, in parquet the schema's ``note``.
+
+    Raises ``UserError`` for an unknown format or when the folder cannot be written.
+    """
+    return [write_bytes(folder / f"{name}.{form}", render(table, form, columns, note)) for form in formats]
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all, and its folder where there is none; return ``path``.
+
+    Raises ``UserError`` when it cannot be written.
+    """
+    try:
+        with replacing(path, lasting=False) as partial:
+            partial.write_bytes(data)
+    except StorageError as error:
+        raise UserError(f"cannot write {path}: {error.reason}") from None
+    return path
+
+
+def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str = "") -> bytes:
+    """The bytes of a file in one of ``FORMATS``. Without ``columns``, every column is a main column; ``note`` comes last."""
+    if form not in FORMATS:
+        raise UserError(f"unknown table format {form!r}{nearest(form, FORMATS)}")
+    if form == "parquet":
+        sink = io.BytesIO()
+        if note:
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"note": note.encode()})
+        pyarrow.parquet.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+    if form == "csv":
+        sink = io.BytesIO()
+        pyarrow.csv.write_csv(_plain(table), sink)
+        return sink.getvalue()
+    shown = list(columns) or [Column(heading=field.name, name=field.name, kind=_kind(field)) for field in table.schema]
+    rows = text_rows(table.slice(0, MAX_ROWS), shown)
+    if form == "md":
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    for i, flags in bold_cells(table.slice(0, MAX_ROWS), shown).items():
+        for row, flag in zip(rows, flags, strict=True):
+            row[i] = f"{_BOLD[0]}{row[i]}{_BOLD[1]}" if flag else row[i]
+    headings = [column.heading for column in shown]
+    align = ["left" if column.kind in ("text", "outcome") else "right" for column in shown]
+    style = "pipe" if form == "md" else "latex_booktabs"
+    body = rows or [[""] * len(shown)]
+    text = tabulate(body, headings, tablefmt=style, disable_numparse=True, colalign=align)
+    if more := table.num_rows - len(rows):
+        text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
+    if note:
+        text = f"{text.rstrip()}\n\n{note if form == 'md' else _latex(note)}"
+    for mark, written in zip(_BOLD, ("**", "**") if form == "md" else (r"\textbf{", "}"), strict=True):
+        text = text.replace(mark, written)
+    return f"{text.rstrip()}\n".encode()
+
+
+def _latex(text: str) -> str:
+    """``text`` with LaTeX's special characters escaped, as ``tabulate`` does it in cells."""
+    return (
+        str(tabulate([[text]], tablefmt="latex_booktabs", disable_numparse=True)).splitlines()[2].removesuffix(r" \\")
+    )
+
+
+def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:
+    """Cells of the main columns as people read them."""
+    needed = [name for c in columns for name in (c.name, c.low, c.high, c.spread) if name]
+    needed += [name for c in columns if c.kind in _BY_OUTCOME for name in ("outcome", "scale")]
+    rows = table.select(list(dict.fromkeys(needed))).to_pylist()
+    return [[_text(row, column) or column.missing for column in columns] for row in rows]
+
+
+def bold_cells(table: pa.Table, columns: Sequence[Column]) -> dict[int, list[bool]]:
+    """Position of a column that has cells in bold -> a flag a row."""
+    named = [(i, column.bold) for i, column in enumerate(columns) if column.bold]
+    return {i: [bool(flag) for flag in table[name].to_pylist()] for i, name in named}
+
+
+def _text(row: dict[str, Any], column: Column) -> str:
+    value = row[column.name]
+    if column.kind == "effect":
+        limits = [row[name] if name else None for name in (column.low, column.high)]
+        return effect_text(row["outcome"], row["scale"], value, *limits)
+    if column.kind == "size":
+        return size_text(row["outcome"], row["scale"], value)
+    if column.kind == "level":
+        return level_text(row["outcome"], value)
+    if column.kind == "outcome":
+        return outcome_text(value)
+    if column.kind == "percent":
+        spread = row[column.spread] if column.spread else None
+        if value is None or spread is None:
+            return "" if value is None else f"{100 * value:.1f}%"
+        return f"{100 * value:.2f} ± {100 * spread:.2f}%"
+    if column.kind == "interval":
+        return interval_text(value, row[column.low], row[column.high])
+    if column.kind == "p":
+        return p_text(value)
+    if column.kind == "number" and not isinstance(value, int):
+        return number_text(value)
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _kind(field: pa.Field) -> Literal["text", "number"]:
+    return "number" if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) else "text"
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as plain strings: csv knows no others."""
+    fields = [pa.field(f.name, f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))

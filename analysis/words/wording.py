@@ -1,0 +1,105 @@
+"""Contrasts, outcomes and effects as people read them; accuracy in percentage points wherever it is read.
+
+Tables for machines (parquet, csv) keep the outcome's own unit: accuracy as a fraction of images.
+"""
+
+import math
+from dataclasses import dataclass
+
+from analysis.words.numbers import interval_text, number_text
+
+_NAMES = {
+    "jacobian_unit_logits_mean_log": "near (log Jacobian)",
+    "path_different_excess_variation_log": "between (log variation)",
+    "attention_importance_ratio_zero": "correlation of gate and importance over its noise ceiling",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What a value is multiplied by to be read, the symbol of a difference, and that of a level."""
+
+    factor: float = 1.0
+    difference: str = ""
+    level: str = ""
+
+
+def unit_of(outcome: str, scale: str = "difference") -> Unit:
+    """Percentage points for accuracy, natural logarithms for ratios, nats for losses."""
+    if "/accuracy" in outcome:
+        return Unit(factor=100.0, difference="pp", level="%")
+    if scale == "log ratio" or outcome.endswith("_log"):
+        return Unit(difference="log")
+    return Unit(difference="nat", level=" nat") if "/loss" in outcome else Unit()
+
+
+def outcome_text(outcome: str) -> str:
+    """``test accuracy``, ``near (log Jacobian)``; other names with spaces."""
+    return _NAMES.get(outcome, outcome.replace("_", " ").replace("/", " "))
+
+
+def effect_text(
+    outcome: str, scale: str, value: float | None, low: float | None = None, high: float | None = None
+) -> str:
+    """A difference with its unit and, where there are limits, its interval: ``-1.20 pp [-2.31, 0.04]``."""
+    unit = unit_of(outcome, scale)
+    if value is None:
+        return ""
+    value = unit.factor * value
+    limits = [] if low is None or high is None else [unit.factor * low, unit.factor * high]
+    if unit.level == "%":  # two decimals always, so that accuracies line up
+        number, *shown = (f"{x:.2f}" for x in (value, *limits))
+        number = "0.00" if number == "-0.00" else number
+        interval = f"[{', '.join('0.00' if x == '-0.00' else x for x in shown)}]" if shown else ""
+    else:
+        text = interval_text(value, *limits) if limits else number_text(value, 3)
+        number, _, interval = text.partition(" ")
+    if any(map(math.isinf, limits)):
+        interval = "(no interval)"
+    return " ".join(filter(None, (number, unit.difference, interval)))
+
+
+def size_text(outcome: str, scale: str, value: float | None) -> str:
+    """A margin or a detectable effect, to two significant digits: ``1 pp``, ``0.095 log``."""
+    unit = unit_of(outcome, scale)
+    if value is None:
+        return ""
+    size = unit.factor * value
+    return f"{number_text(size, 2) if abs(size) < 10 else f'{size:.0f}'} {unit.difference}".rstrip()
+
+
+def level_text(outcome: str, value: float | None) -> str:
+    """A mean: ``97.1%``, ``1.234``. Smoothness levels have no unit, also where their logarithms are compared."""
+    unit = unit_of(outcome)
+    if value is None:
+        return ""
+    return f"{unit.factor * value:.1f}%" if unit.level == "%" else f"{number_text(value)}{unit.level}"
+
+
+def contrast_text(arm: str, reference: str) -> str:
+    """``merge: mul - add`` from the labels ``merge=mul`` and ``merge=add``."""
+    return _joined(arm, reference, "{name}: {arm} - {reference}", " - ")
+
+
+def minus_text(arm: str, reference: str, better: str = "higher") -> str:
+    """``merge mul minus add``, turned round where lower is better, so that positive is what a claim says."""
+    pair = (arm, reference) if better == "higher" else (reference, arm)
+    return _joined(*pair, "{name} {arm} minus {reference}", " minus ")
+
+
+def levels_text(label: str) -> str:
+    """``merge mul`` from the label ``merge=mul``; the pooled stratum is ``all``."""
+    return label.replace("=", " ")
+
+
+def _joined(arm: str, reference: str, form: str, between: str) -> str:
+    ours, theirs = _levels(arm), _levels(reference)
+    if not ours or list(ours) != list(theirs):
+        return f"{arm}{between}{reference}"
+    return ", ".join(form.format(name=name, arm=ours[name], reference=theirs[name]) for name in ours)
+
+
+def _levels(label: str) -> dict[str, str]:
+    """Factor -> level of a label; nothing where a level holds a space, and the label is shown as it is."""
+    parts = [item.partition("=") for item in label.split(" ")]
+    return {name: level for name, _, level in parts} if all(name and sign for name, sign, _ in parts) else {}

@@ -1,0 +1,225 @@
+"""Does everything agree? The ledger with itself, with Optuna, the tables, the checkpoints, and MLflow.
+
+Each check is a generator of faults, one line each; no line means that all agree. What is merely not run yet is no fault.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.trials.records import current_records
+from search_spaces.registered import digest
+from study.atomic import check_archive
+from study.config import TrialConfig
+from study.planning import search
+from study.planning.pareto import chosen
+from study.planning.plan import Plan
+from study.results.kept_tables import kept_path
+from study.results.ledger import Contents, decode, segments
+from study.results.registration import NAME as REGISTRATION
+from study.results.registration import read_registration
+from study.results.workspace import Workspace
+from study.schema import ReplicateRecord
+
+
+def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """Every fault found, as one line that names the replicate or file."""
+    yield from _lines(workspace)
+    yield from _keys(contents)
+    yield from _plan(plan, contents)
+    yield from _suggestions(plan, contents)
+    yield from _measures(plan, contents)
+    yield from _folder(plan, contents, workspace)
+    yield from _tables(plan, contents, workspace)
+    yield from _claims(workspace)
+
+
+def _lines(workspace: Workspace) -> Iterator[str]:
+    """Damaged lines, and keys written more often than a retried failure explains."""
+    written: Counter[str] = Counter()
+    for segment in segments(workspace.ledger):
+        for number, line in enumerate(segment.read_bytes().splitlines(), start=1):
+            record = decode(line)
+            if record is None:
+                yield f"ledger: {segment.name} line {number} is damaged"
+            elif record["kind"] == "replicate":
+                written[record["trial_key"]] += record["state"] != "failed"
+            else:
+                written[record["measure_key"]] += not record["error"]
+    yield from (f"ledger: {key} is written {count} times" for key, count in written.items() if count > 1)
+
+
+def _keys(contents: Contents) -> Iterator[str]:
+    for key, record in contents.replicates.items():
+        if TrialConfig.from_mapping(record["config"]).trial_key != key:
+            yield f"ledger: {key}: its settings have another key"
+    for measured in contents.measures.values():
+        if measured["trial_key"] not in contents.replicates:
+            yield f"ledger: {measured['measure_key']}: measured on {measured['trial_key']}, which is not there"
+
+
+def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
+    """Every record stands where the plan puts it, with the seeds of its block."""
+    cells = {cell.name: cell for cell in plan.cells}
+    for key, record in contents.replicates.items():
+        cell = cells.get(record["cell"])
+        if cell is None:
+            yield f"ledger: {key}: cell {record['cell']!r} is not in the plan"
+            continue
+        nuisance = {name: record["config"][name] for name in plan.spec.nuisance}
+        if record["phase"] != "search":
+            epochs = record["config"]["epochs"] if record["phase"] == "short" else None
+            planned = plan.confirm_config(cell, record["block"], record["replicate"], nuisance, epochs)
+            if epochs is not None and epochs not in plan.short_epochs(cell):
+                yield f"ledger: {key}: {_where(record)} has {epochs} epochs, which the plan does not ask for"
+        else:
+            curve = tuple(record["config"]["stop_curve"])
+            planned = plan.search_config(cell, record["block"], nuisance, curve)
+        if planned.trial_key != key:
+            yield f"ledger: {key}: {_where(record)} has other settings than the plan"
+
+
+def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
+    """Optuna, asked again with the same history, suggests what was run; the winner is what was confirmed."""
+    if plan.spec.joint:
+        yield from _joint_suggestions(plan, contents)
+        return
+    settings = {cell.name: cell.settings for cell in plan.cells}
+    threads: dict[tuple[str, int], list[ReplicateRecord]] = {}
+    for record in contents.replicates.values():
+        if record["phase"] == "search":
+            threads.setdefault((record["cell"], record["block"]), []).append(record)
+    for (cell, block), records in threads.items():
+        history = sorted(records, key=lambda record: record["number"])
+        if [record["number"] for record in history] != list(range(len(history))):
+            yield f"search: {cell} block {block} has trials {[record['number'] for record in history]}"
+            continue
+        for number, record in enumerate(history):
+            suggested = search.suggest(plan.spec, cell, block, history[:number], settings.get(cell))
+            run = {name: record["config"][name] for name in plan.spec.nuisance}
+            if suggested != run:
+                yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
+    for record in current_records(plan.spec, contents):
+        if record["phase"] != "search":
+            history = sorted(threads.get((record["cell"], record["block"]), []), key=lambda r: r["number"])
+            values, _ = search.winner(plan.spec, history)
+            run = {name: record["config"][name] for name in plan.spec.nuisance}
+            if values != run and len(history) >= plan.spec.budget.search_trials:
+                yield f"search: {_where(record)} confirmed {run}, the winner is {values}"
+
+
+def _joint_suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
+    cells = [cell.name for cell in plan.cells]
+    for block in range(plan.spec.blocks):
+        records = [r for r in contents.replicates.values() if (r["phase"], r["block"]) == ("search", block)]
+        history = sorted(records, key=lambda record: record["number"])
+        if [record["number"] for record in history] != list(range(len(history))):
+            yield f"search: block {block} has trials {[record['number'] for record in history]}"
+            continue
+        for number, record in enumerate(history):
+            suggested = search.suggest_jointly(plan.spec, cells, block, history[:number])
+            run = record["cell"], {name: record["config"][name] for name in plan.spec.nuisance}
+            if suggested != run:
+                yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
+        if len(history) < plan.spec.budget.search_trials:
+            continue
+        front = {(record["cell"], record["number"]) for record in chosen(plan.spec, history)}
+        for record in current_records(plan.spec, contents):
+            mine = record["phase"] == "confirm" and record["block"] == block
+            if (
+                mine
+                and record["cell"] in {cell for cell, _ in front}
+                and (record["cell"], record["number"]) not in front
+            ):
+                yield f"search: {_where(record)} was confirmed and is not the block's choice"
+
+
+def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
+    for record in current_records(plan.spec, contents):
+        if record["state"] not in ("completed", "collapsed"):
+            continue
+        for name, key in plan.measure_keys(record["trial_key"], record["replicate"], record["phase"]).items():
+            if key not in contents.measures:
+                yield f"measures: {_where(record)} lacks {name}"
+
+
+def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """No file that a run should have removed, and the weights that the study keeps."""
+    checkpoints = workspace.root / "checkpoints"
+    for key, record in contents.replicates.items():
+        left = {
+            "state.pt": (checkpoints / key / "state.pt").exists(),
+            "outcome.json": _older(checkpoints / key / "outcome.json", workspace.root / "report.html"),
+        }
+        if record["state"] != "failed":
+            yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
+        kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
+        if kept and plan.spec.checkpoints != "none":
+            yield from _weights(checkpoints / key / "final.pt", f"checkpoints: {key}/final.pt", _where(record))
+    for key, measured in contents.measures.items():
+        for table in measured.get("kept", []):
+            path = kept_path(workspace.root, measured["trial_key"], key, table)
+            if not path.exists():
+                yield f"measurements: {path.relative_to(workspace.root)} is missing ({measured['statistic']})"
+                continue
+            try:
+                pq.read_table(path)
+            except (pa.ArrowException, OSError) as error:
+                yield f"measurements: {path.relative_to(workspace.root)} cannot be read: {error}"
+
+
+def _older(path: Path, report: Path) -> bool:
+    """Whether a run, which ends with a report, has ended since: before that a group may be at work, or have been killed."""
+    return path.exists() and report.exists() and path.stat().st_mtime < report.stat().st_mtime
+
+
+def _weights(path: Path, name: str, where: str) -> Iterator[str]:
+    try:
+        check_archive(path)
+    except FileNotFoundError:
+        yield f"{name} is missing ({where})"
+    except (ValueError, OSError) as error:
+        yield f"{name} is damaged ({where}): {error}"
+
+
+def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
+    """``trials.parquet`` holds the ledger's current replicates, once each, with their metrics."""
+    path = workspace.tables / "trials.parquet"
+    if not path.exists():
+        return
+    try:
+        metrics = [name for name in pq.read_schema(path).names if "/" in name]
+        rows = {row["trial_key"]: row for row in pq.read_table(path, columns=["trial_key", *metrics]).to_pylist()}
+        count = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        yield f"tables: trials.parquet cannot be read: {error}"
+        return
+    if count != len(rows):
+        yield f"tables: trials.parquet has {count} rows and {len(rows)} keys"
+    current = {record["trial_key"]: record for record in current_records(plan.spec, contents)}
+    for key in current.keys() ^ rows.keys():
+        yield f"tables: {key} is in {'the ledger' if key in current else 'trials.parquet'} alone (run: fmm-study export)"
+    for key in current.keys() & rows.keys():
+        for name, value in current[key]["metrics"].items():
+            if name in rows[key] and not _same(rows[key][name], value):
+                yield f"tables: {key} {name} is {rows[key][name]}, in the ledger {value}"
+
+
+def _claims(workspace: Workspace) -> Iterator[str]:
+    """What was claimed before any result is as it was written then."""
+    held = read_registration(workspace.root)
+    if held is not None and digest(held["registered"]) != held["digest"]:
+        yield f"claims: {REGISTRATION}: what is registered has another digest than {held['digest']}: it was edited"
+
+
+def _same(a: Any, b: float) -> bool:
+    return isinstance(a, float) and (a == b or (math.isnan(a) and math.isnan(b)))
+
+
+def _where(record: ReplicateRecord) -> str:
+    return f"{record['cell']} block {record['block']} {record['phase']} {record['number']}"

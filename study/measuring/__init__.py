@@ -1,0 +1,5 @@
+"""The statistics on trained networks: on a study's replicates, and on any checkpoint or network without a study."""
+
+from study.measuring.network import Measured, measure_checkpoint, measure_file, measure_network
+
+__all__ = ["Measured", "measure_checkpoint", "measure_file", "measure_network"]

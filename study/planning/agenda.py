@@ -1,0 +1,231 @@
+"""What to run next: the one place that turns a plan and a ledger into groups of tasks.
+
+Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
+in full and then shortened, then any measurement still missing. A thread has one group in flight at most, so every
+suggestion sees exactly the trials before it. Groups are handed out round-robin over cells, least advanced first. In a joint
+search, which chooses the cell too, a block is one thread. In a sequential study the threads of later blocks exist only once
+a look has left a claim undecided.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from search_spaces import Levels
+from study.config import TrialConfig
+from study.planning import pareto, search
+from study.planning.plan import Cell, Plan
+from study.results.ledger import Contents
+from study.schema import Phase, ReplicateRecord
+from study.smoothness import on_validation
+from study.task import Execution, Task
+
+# From what the ledger holds after so many blocks: names of the cells that go on.
+GoOn = Callable[[Contents, int], Iterable[str]]
+# A cell (in a joint search: all of them) and a block.
+Thread = tuple[str, int]
+Slot = tuple[str, str, int, int]
+ALL_CELLS = "*"
+
+
+class Agenda:
+    """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead.
+
+    ``execution``: by cell, how its replicates train (one by one, by the plain step, if not given). ``go_on`` says which
+    cells a sequential study needs after a look; without it there is nothing after the first.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        contents: Contents,
+        *,
+        retry_failed: bool = False,
+        execution: Mapping[str, Execution] | None = None,
+        go_on: GoOn | None = None,
+    ) -> None:
+        self.plan = plan
+        self._execution = execution or {}
+        self.contents = contents
+        self._go_on = go_on
+        self._num_looks = 1
+        self._blocks = {self._name(cell.name): plan.spec.looks[0] for cell in plan.cells}
+        # each failed replicate and measurement gets one more chance in this agenda's life
+        failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
+        failed |= {key for key, record in contents.measures.items() if record["error"]}
+        self._to_retry = failed if retry_failed else set()
+        self._history: dict[Thread, list[ReplicateRecord]] = {}
+        self._in_flight: set[Thread] = set()
+        self._tasks: dict[Thread, list[Task]] = {}
+        self._cells = {cell.name: cell for cell in plan.cells}
+        by_slot: dict[Slot, ReplicateRecord] = {
+            (self._name(r["cell"]), r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
+        }
+        for thread in ((name, block) for name in self._blocks for block in range(plan.spec.blocks)):
+            history: list[ReplicateRecord] = []
+            while (record := by_slot.get((thread[0], "search", thread[1], len(history)))) is not None:
+                history.append(record)
+            self._history[thread] = history[: plan.spec.budget.search_trials]
+        self._look()
+
+    def next_group(self) -> list[Task] | None:
+        """The next group to run, or ``None`` when every thread is busy or done."""
+        ready: dict[str, list[tuple[Thread, list[Task]]]] = {}
+        for thread in self._threads():
+            if thread not in self._in_flight and (tasks := self._ahead(thread)):
+                ready.setdefault(tasks[0].cell, []).append((thread, tasks))
+        if not ready:
+            return None
+        # the least advanced cell; ties go to the order of the plan (min is stable)
+        candidates = min(ready.values(), key=lambda threads: min(tasks[0].number for _, tasks in threads))
+        kind = _kind(candidates[0][1])
+        group: list[Task] = []
+        for thread, tasks in candidates:
+            if _kind(tasks) == kind and (not group or len(group) + len(tasks) <= self.plan.spec.resources.group):
+                group += tasks
+                self._in_flight.add(thread)
+        ranks = self.plan.spec.resources.data_parallel
+        ways = {task.cell: vars(self._execution.get(task.cell, Execution())) for task in group}
+        return [dataclasses.replace(task, ranks=ranks, **ways[task.cell]) for task in group]
+
+    def group_ended(self, tasks: list[Task]) -> None:
+        """A group has ended and its records are in the ledger: its threads may go on."""
+        for task in tasks:
+            thread = (self._name(task.cell), task.block)
+            self._in_flight.discard(thread)
+            self._tasks.pop(thread, None)
+            keys = self.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
+            self._to_retry -= {task.config.trial_key, *keys.values()}
+            record = self.contents.replicates.get(task.config.trial_key)
+            if task.phase == "search" and record is not None:
+                # a retried trial takes its own place; a new one the next
+                self._history[thread][task.number : task.number + 1] = [record]
+        self._look()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is in flight and nothing lies ahead."""
+        return not self._in_flight and not any(map(self._ahead, self._threads()))
+
+    def _look(self) -> None:
+        """Once all blocks of a look are complete, the cells that undecided claims need go on to the next one.
+
+        Which look has been reached follows from the ledger: the looks are taken anew from the first one in each agenda.
+        """
+        looks = self.plan.spec.looks
+        while self._go_on and self._num_looks < len(looks) and self.done:
+            before = looks[self._num_looks - 1]
+            wanted = set(self._go_on(self.contents, before))
+            further = [name for name, num in self._blocks.items() if num == before and name in wanted]
+            if not further:
+                return
+            self._blocks |= dict.fromkeys(further, looks[self._num_looks])
+            self._num_looks += 1
+
+    def _threads(self) -> Iterator[Thread]:
+        return ((name, block) for name, num in self._blocks.items() for block in range(num))
+
+    def _name(self, cell: str) -> str:
+        """Of the thread that ``cell`` belongs to."""
+        return ALL_CELLS if self.plan.spec.joint else cell
+
+    def _ahead(self, thread: Thread) -> list[Task]:
+        """The tasks that a thread is ready for; empty when it has come to its end. Worked out once a step."""
+        if thread not in self._tasks:
+            self._tasks[thread] = self._work_out(thread)
+        return self._tasks[thread]
+
+    def _work_out(self, thread: Thread) -> list[Task]:
+        spec, (name, block), history = self.plan.spec, thread, self._history[thread]
+        again = [record for record in history if record["trial_key"] in self._to_retry]
+        if again:
+            config = TrialConfig.from_mapping(again[0]["config"])
+            return [_search_task(config, again[0]["cell"], block, again[0]["number"])]
+        if spec.joint:
+            return self._work_out_jointly(block, history)
+        cell = self._cells[name]
+        if len(history) < spec.budget.search_trials:
+            values = search.suggest(spec, name, block, history, cell.settings)
+            if values is not None:
+                config = self.plan.search_config(cell, block, values, search.stop_curve(spec, history))
+                return [_search_task(config, name, block, len(history))]
+        values, defaulted = search.winner(spec, history)
+        return self._confirm(cell, block, values, len(history), defaulted=defaulted)
+
+    def _work_out_jointly(self, block: int, history: list[ReplicateRecord]) -> list[Task]:
+        """One task at a time, so that a group holds members of one cell."""
+        spec = self.plan.spec
+        if len(history) < spec.budget.search_trials:
+            suggested = search.suggest_jointly(spec, list(self._cells), block, history)
+            if suggested is not None:
+                name, values = suggested
+                return [
+                    _search_task(
+                        self.plan.search_config(self._cells[name], block, values, ()), name, block, len(history)
+                    )
+                ]
+        for record in pareto.chosen(spec, history):
+            values = {name: record["config"][name] for name in spec.nuisance}
+            tasks = self._confirm(self._cells[record["cell"]], block, values, record["number"])
+            if tasks:
+                return tasks[:1]
+        return []
+
+    def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:
+        """What is missing of the replicates that train ``values``, the winner of a search: in full first, then shortened."""
+        for epochs in (None, *self.plan.short_epochs(cell)):
+            tasks = [
+                task
+                for replicate in self.plan.replicates(block)
+                if (task := self._replicate(cell, block, replicate, values, number, epochs, defaulted=defaulted))
+            ]
+            if tasks:
+                return tasks
+        return []
+
+    def _replicate(
+        self,
+        cell: Cell,
+        block: int,
+        replicate: int,
+        values: Levels,
+        number: int,
+        epochs: int | None,
+        *,
+        defaulted: bool,
+    ) -> Task | None:
+        """A replicate, if it or a measurement of it is missing or to be repeated."""
+        spec = self.plan.spec
+        config = self.plan.confirm_config(cell, block, replicate, values, epochs)
+        phase: Phase = "confirm" if epochs is None else "short"
+        during = spec.measure.during if phase == "confirm" else None
+        task = Task(
+            config=config,
+            cell=cell.name,
+            phase=phase,
+            block=block,
+            replicate=replicate,
+            number=number,
+            statistics=spec.measure.of(replicate, phase),
+            keep_samples=tuple(spec.measure.keep_samples),
+            during={name: on_validation(name, given) for name, given in during.statistics.items()} if during else {},
+            every=during.every if during else 0,
+            boundary=() if defaulted else search.at_boundary(spec, values),
+            defaulted=defaulted,
+            checkpoints=spec.checkpoints,
+        )
+        held, record = self.contents.measures, self.contents.replicates.get(config.trial_key)
+        keys = self.plan.measure_keys(config.trial_key, replicate, phase)
+        missing = {n: task.statistics[n] for n, key in keys.items() if key not in held or key in self._to_retry}
+        unmeasured = missing and record is not None and record["state"] in ("completed", "collapsed")
+        if record is None or config.trial_key in self._to_retry or unmeasured:
+            return dataclasses.replace(task, statistics=missing)
+        return None
+
+
+def _kind(tasks: list[Task]) -> tuple[Phase, int]:
+    """What members of a group have in common, beside their cell."""
+    return tasks[0].phase, tasks[0].config.epochs
+
+
+def _search_task(config: TrialConfig, cell: str, block: int, number: int) -> Task:
+    return Task(config=config, cell=cell, phase="search", block=block, replicate=block, number=number)

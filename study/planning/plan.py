@@ -1,0 +1,225 @@
+"""From a specification to a plan: cells with short names, checked levels, and the seeds that cells share.
+
+Everything that can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from search_spaces import Choice, Levels, Spec
+from study import models
+from study.config import TrialConfig
+from study.data import dataset_facts, load_dataset
+from study.errors import UserError, nearest
+from study.planning.search import check_parts, check_space
+from study.plugins import load_plugins, refuse_foreign
+from study.registry import (
+    ATTENTION_FORMS,
+    ATTENTIONS,
+    AUGMENTATIONS,
+    DATASETS,
+    MERGES,
+    NETWORKS,
+    Registry,
+)
+from study.schema import Phase
+from study.seeding import derive_seed
+from study.smoothness import on_validation, parse_settings, statistic_key
+from study.training import check_schedule
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "dataset": DATASETS,
+    "augment": AUGMENTATIONS,
+    "network": NETWORKS,
+    "merge": MERGES,
+    "attention": ATTENTIONS,
+    "attention_form": ATTENTION_FORMS,
+}
+# Set by the plan itself, never by a specification.
+_DERIVED = ("seed", "split_seed", "stop_curve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of factor levels. ``settings`` are all values of its replicates but seeds and nuisance ones."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked study: its specification and its cells, in order."""
+
+    spec: Spec
+    cells: tuple[Cell, ...]
+
+    def search_config(self, cell: Cell, block: int, nuisance: Levels, stop_curve: tuple[float, ...]) -> TrialConfig:
+        """Settings of a search trial. All trials of a block, in every cell, share its split and its seed."""
+        epochs = self.spec.budget.search_epochs or cell.settings["epochs"]
+        seed = derive_seed(self.spec.seed, "search", block)
+        return self._config(cell, block, seed, {**nuisance, "epochs": epochs, "stop_curve": stop_curve})
+
+    def confirm_config(
+        self, cell: Cell, block: int, replicate: int, nuisance: Levels, epochs: int | None = None
+    ) -> TrialConfig:
+        """Settings of a confirmed replicate, on its own seed: trained in full, or for ``epochs``."""
+        values = {**nuisance, **({} if epochs is None else {"epochs": epochs})}
+        return self._config(cell, block, derive_seed(self.spec.seed, "confirm", replicate), values)
+
+    def short_epochs(self, cell: Cell) -> list[int]:
+        """Epochs of the shortened trainings of each winner; of few epochs two shares may be as many, and then are one."""
+        whole = cell.settings["epochs"]
+        lengths = dict.fromkeys(max(1, round(share * whole)) for share in self.spec.budget.shortened)
+        return [epochs for epochs in lengths if epochs < whole]
+
+    def replicates(self, block: int) -> range:
+        """Indices of the replicates that train the winner of ``block``: replicate r is block r, unless there is one block."""
+        return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
+
+    def measure_keys(self, trial_key: str, replicate: int, phase: Phase) -> dict[str, str]:
+        """Statistic -> the key of what a study wants measured on a replicate."""
+        wanted, sampled = self.spec.measure.of(replicate, phase), self.spec.measure.keep_samples
+        return {
+            name: statistic_key(trial_key, name, settings, samples=name in sampled) for name, settings in wanted.items()
+        }
+
+    @property
+    def num_search(self) -> int:
+        """Search trials of the whole study."""
+        if self.spec.joint:
+            return self.spec.blocks * self.spec.budget.search_trials
+        return len(self.cells) * self.spec.blocks * self.spec.budget.search_trials
+
+    @property
+    def num_confirm(self) -> int:
+        """Confirmed replicates of the whole study; at most, where the search is joint."""
+        if self.spec.joint:
+            return self.spec.blocks * self.spec.joint.confirm
+        return len(self.cells) * self.spec.blocks * self.spec.replicates
+
+    @property
+    def num_short(self) -> int:
+        """Shortened trainings of the whole study."""
+        each = self.spec.blocks * self.spec.replicates
+        return each * sum(len(self.short_epochs(cell)) for cell in self.cells)
+
+    @property
+    def num_trainings(self) -> int:
+        """All of them; at most, where the search is joint."""
+        return self.num_search + self.num_confirm + self.num_short
+
+    def _config(self, cell: Cell, block: int, seed: int, values: Mapping[str, Any]) -> TrialConfig:
+        split_seed = derive_seed(self.spec.seed, "split", block)
+        return TrialConfig.from_mapping({**cell.settings, **values, "seed": seed, "split_seed": split_seed})
+
+
+def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
+    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name.
+
+    With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts.
+    """
+    refuse_foreign([*spec.plugins, *filter(None, [spec.space.partition(":")[0]])])
+    load_plugins(spec.plugins, str(Path.cwd()) if spec.plugins else "")
+    for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
+        for name in names:
+            if name in _DERIVED or name not in TrialConfig.__dataclass_fields__:
+                known = [field for field in TrialConfig.__dataclass_fields__ if field not in _DERIVED]
+                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
+    if "epochs" in spec.nuisance:
+        raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
+    check_parts(spec)
+    for where, statistic, settings in spec.measure.all():
+        parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
+    plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
+    keys: dict[str, str] = {}
+    networks: dict[str, str] = {}
+    for cell in plan.cells:
+        key = plan.confirm_config(cell, 0, 0, _defaults(spec)).trial_key
+        if key in keys:
+            raise UserError(f"factors: two cells are one and the same network: {keys[key]!r} and {cell.name!r}")
+        keys[key] = cell.name
+        if (identity := _placed(plan, cell)) in networks:
+            raise UserError(
+                f"factors: two cells are one and the same network: {networks[identity]!r} and {cell.name!r} "
+                "(merge_where picks the same blocks at this depth); leave one out"
+            )
+        networks[identity] = cell.name
+        check_space(spec, cell.settings)
+        _check_shares(spec, cell)
+    if needs_data:
+        for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
+            load_dataset(name)
+    return plan
+
+
+def _cell(spec: Spec, levels: Levels) -> Cell:
+    settings = {**spec.fixed, **levels}
+    config = TrialConfig.from_mapping({**settings, **_defaults(spec), "seed": 0, "split_seed": 0})
+    for name, nuisance in spec.nuisance.items():
+        for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
+            TrialConfig.from_mapping({**config.as_dict(), name: value})
+    check_schedule(config.schedule)
+    for name, registry in _REGISTRIES.items():
+        registry[getattr(config, name)]
+    _build(config)
+    return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _check_shares(spec: Spec, cell: Cell) -> None:
+    """Raise ``UserError`` for a batch that ``resources.data_parallel`` processes cannot share out evenly."""
+    num, given = spec.resources.data_parallel, spec.nuisance.get("batch_size")
+    asked = given.choices if isinstance(given, Choice) else [cell.settings.get("batch_size", TrialConfig.batch_size)]
+    for size in asked:
+        batch = min(int(size), dataset_facts(cell.settings["dataset"]).num_train)
+        if batch % num:
+            raise UserError(
+                f"resources.data_parallel = {num} with batches of {batch} images ({cell.name}): expected a number that "
+                "divides them"
+            )
+
+
+def _build(config: TrialConfig) -> nn.Module:
+    known = dataset_facts(config.dataset)
+    channels = known.image_shape[0]
+    return models.build_network(
+        config, num_classes=known.num_classes, mean=(0.0,) * channels, deviation=(1.0,) * channels
+    )
+
+
+def _placed(plan: Plan, cell: Cell) -> str:
+    """All settings but ``merge_where``, and where that puts the operator: modules with their plain attributes, by name.
+
+    Names of levels count: ``add`` and its alias are one network on purpose.
+    """
+    settings = {**cell.settings, "merge_where": ""}
+    parts: list[Any] = [sorted(settings.items())]
+    if "merge_where" in plan.spec.factor_names():
+        network = _build(plan.confirm_config(cell, 0, 0, _defaults(plan.spec)))
+        for name, module in network.named_modules():
+            plain = {key: value for key, value in vars(module).items() if isinstance(value, (str, int, float, tuple))}
+            shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]
+            parts.append((name, type(module).__qualname__, sorted(plain.items()), shapes))
+    return repr(parts)
+
+
+def _defaults(spec: Spec) -> Levels:
+    return {name: nuisance.default for name, nuisance in spec.nuisance.items()}
+
+
+def _name(config: TrialConfig, levels: Levels) -> str:
+    """``digits/d8/add`` or ``digits/d8/add/se.mul``; further factors follow as ``width=16``.
+
+    It rests on levels alone, not on which other cells there are, so that extending a study renames no cell.
+    """
+    parts = [config.dataset, f"d{config.depth}", config.merge]
+    if config.merge_site != "skip":
+        parts[-1] += f"@{config.merge_site}"
+    if config.attention != "none":
+        parts.append(f"{config.attention}.{config.attention_form}")
+    named = ("dataset", "depth", "merge", "merge_site", "attention", "attention_form")
+    return "/".join(parts + [f"{name}={level}" for name, level in levels.items() if name not in named])

@@ -1,0 +1,107 @@
+"""What ``compare`` prints: two studies side by side on a terminal, as Markdown or as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tabulate import tabulate
+
+from analysis.comparison.two_studies import TwoStudies
+from analysis.words.wording import contrast_text, effect_text, outcome_text
+from study.errors import UserError, nearest
+from study.printing.console import say
+
+FORMATS = ("text", "md", "json")
+# title, headings, rows
+_Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
+
+
+def check_format(form: str) -> None:
+    """Raise ``UserError`` for an unknown format, before anything is read."""
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}{nearest(form, FORMATS)}")
+
+
+def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
+    """Print ``found`` as one of ``FORMATS``: Markdown and JSON are for files, so they stand on stdout as they are."""
+    if form == "json":
+        values = {**dataclasses.asdict(found), "identical": found.identical}
+        console.out(json.dumps(values, indent=2), highlight=False)
+    elif form == "md":
+        parts = ["\n".join(f"- {line}" for line in _lines(found))]
+        for title, headings, rows in _sections(found):
+            cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            parts.append(f"## {title}\n\n{tabulate(cells, headings, tablefmt='pipe', disable_numparse=True)}")
+        console.out("\n\n".join(parts), highlight=False)
+    else:
+        for line in _lines(found):
+            say(console, line)
+        for title, headings, rows in _sections(found):
+            table = Table(*headings, box=None, title=f"[bold]{escape(title)}[/bold]", title_justify="left")
+            for row in rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+
+
+def _lines(found: TwoStudies) -> Iterator[str]:
+    yield f"A: {found.a}, {found.num_a:,} replicates"
+    yield f"B: {found.b}, {found.num_b:,} replicates"
+    if found.identical:
+        yield "identical: the same specification, and every number of every replicate the same to the last bit"
+        return
+    if found.num_shared:
+        yield (
+            f"{found.num_shared:,} replicates are in both by their key (same settings and seeds); "
+            f"{found.num_equal:,} of them have the same numbers to the last bit"
+        )
+    else:
+        yield "no replicate is in both: effects are compared as independent samples"
+    num = len(found.specification)
+    yield (
+        f"the specification differs in {num} {'values' if num > 1 else 'value'}"
+        if num
+        else "the specification is the same"
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.refused.items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        yield f"not compared: {', '.join(names)} ({why})"
+    if not found.effects:
+        yield "no contrast is read on the same dataset and outcome in both: no effect can be compared"
+
+
+def _sections(found: TwoStudies) -> Iterator[_Section]:
+    changes = {
+        "Specification": found.specification,
+        "Provenance": found.provenance,
+        "Networks and cost": found.outcomes,
+        "Verdicts": found.verdicts if found.changed_verdicts else [],
+    }
+    for title, rows in changes.items():
+        if rows:
+            yield title, ("What", "A", "B"), list(rows)
+    main = [row for row in found.effects if row["main"]]
+    if main and not found.identical:
+        headings = ("Contrast", "Dataset", "Outcome", "A", "B", "B - A", "Pairs", "How")
+        yield "Effects", headings, [_effect(row) for row in main]
+
+
+def _effect(row: dict[str, Any]) -> tuple[str, ...]:
+    def text(value: float | None, *limits: float | None) -> str:
+        return effect_text(row["outcome"], row["scale"], value, *limits) or "-"
+
+    return (
+        contrast_text(row["arm"], row["reference"]),
+        row["dataset"],
+        outcome_text(row["outcome"]),
+        text(row["a"]),
+        text(row["b"]),
+        row["note"] or text(row["difference"], row["low"], row["high"]),
+        f"{row['n_a']}, {row['n_b']}",
+        f"paired, {row['n']} in both" if row["how"] == "paired" else row["how"],
+    )

@@ -1,0 +1,212 @@
+"""https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html: how many groups share a GPU, by what they fill of it.
+
+Ray's fractions of a GPU place groups and limit nothing, so the memory that a group takes is measured before any begins: of
+training steps and of an evaluation in every cell, and of measuring in the cell of each network (depth, width, data) that
+trains in most. Where fewer groups fit than ``resources.gpus`` asks for, fewer run. ``memory.json`` in the study's folder keeps
+what was found on a device, so that it is measured once. Nothing of it changes a result.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces import Choice
+from study.atomic import read_json, write_text
+from study.config import TrialConfig
+from study.data import load_dataset
+from study.data.facts import dataset_facts
+from study.data.parts import Split
+from study.data.stream import NUM_HELD
+from study.errors import UserError
+from study.measuring.replicate import estimates_of, measuring
+from study.planning.plan import Cell, Plan
+from study.resources.timing import Ask, timer, untrained
+from study.training import evaluate
+from study.training.evaluate import EVALUATION_BATCH
+from study.training.fused import out_of_memory
+from study.worker.group import SPLITS_KEPT
+
+FILE = "memory.json"
+# Of a device's memory, what all groups together may fill: allocators leave gaps.
+FILLED = 0.9
+# What a process takes beside its tensors, in bytes: CUDA's context and the code of its libraries.
+CONTEXT = 600 * 2**20
+# Ray counts GPUs in ten-thousandths.
+_UNITS = 10_000
+
+Statistics = list[list[Any]]  # of name and settings
+
+
+def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask | None) -> tuple[Plan, str]:
+    """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side; and a line that says so.
+
+    ``together``: by cell, how many replicates train as one. The line is empty where nothing is to be said. ``ask``
+    (``study.resources.gpu``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Raises
+    ``UserError`` where
+    one group alone does not fit. Cost: some seconds a cell, and once what measuring a replicate of each network takes.
+    """
+    resources = plan.spec.resources
+    asked = resources.gpus
+    if not 0 < asked < 1:
+        return plan, ""
+    if ask is None:
+        return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
+    meter = Meter(ask)
+    training, needs = _needs(plan, folder / FILE, together, meter)
+    largest = max(needs, key=lambda name: needs[name])
+    beside = _data(plan) + CONTEXT
+    # the driver, which has just measured, keeps a context of its own
+    room = FILLED * meter.total - CONTEXT
+    filled = f"a group of {largest} fills {_gib(needs[largest] + beside)} of {_gib(meter.total)} ({meter.name})"
+    if max(training.values()) + beside > room:
+        raise UserError(f"resources.gpus = {asked:g}: not even one group fits on a GPU: {filled}")
+    # measuring makes do with what there is, in smaller chunks, but would leave nothing to others
+    fit, wanted = max(1, int(room / (needs[largest] + beside))), _UNITS // max(1, round(asked * _UNITS))
+    if fit >= wanted:
+        return plan, ""
+    resources = resources.model_copy(update={"gpus": _UNITS // fit / _UNITS})
+    fitting = dataclasses.replace(plan, spec=plan.spec.model_copy(update={"resources": resources}))
+    return (
+        fitting,
+        f"{fit} group{'s' if fit > 1 else ''} on a GPU at once, not the {wanted} of resources.gpus = {asked:g}: {filled}",
+    )
+
+
+def _needs(
+    plan: Plan, path: Path, together: Mapping[str, int], meter: "Meter"
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
+    kept: dict[str, Any] = read_json(path) or {}
+    known = kept.setdefault(f"{meter.name}, {meter.total} bytes", {"training": {}, "measuring": {}})
+    before, configs = json.dumps(kept), {cell.name: _config(plan, cell) for cell in plan.cells}
+    for name, config in configs.items():
+        if name not in known["training"]:
+            known["training"][name] = meter.training(config, together.get(name, 1))
+    training = {name: known["training"][name] for name in configs}
+    networks = {
+        name: f"{config.network}, depth {config.depth}, width {config.width}, {config.dataset}"
+        for name, config in configs.items()
+    }
+    # what is measured may change in the life of a study
+    statistics = [[name, settings] for _, name, settings in plan.spec.measure.all()]
+    for network in dict.fromkeys(networks.values()):
+        if known["measuring"].get(network, {}).get("statistics") != statistics:
+            largest = max((name for name in configs if networks[name] == network), key=training.__getitem__)
+            found = meter.measuring(configs[largest], statistics) if statistics else 0
+            known["measuring"][network] = {"bytes": found, "statistics": statistics}
+    if json.dumps(kept) != before:
+        write_text(path, json.dumps(kept, indent=2) + "\n")
+    return training, {name: max(training[name], known["measuring"][networks[name]]["bytes"]) for name in configs}
+
+
+def _config(plan: Plan, cell: Cell) -> TrialConfig:
+    """Of the cell's replicates, one of those with the largest batch."""
+    nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
+    batch = plan.spec.nuisance.get("batch_size")
+    if isinstance(batch, Choice):
+        nuisance["batch_size"] = max(map(int, batch.choices))
+    return plan.confirm_config(cell, 0, 0, nuisance)
+
+
+def _data(plan: Plan) -> int:
+    """Bytes of images that a worker keeps on the device from one trial to the next."""
+    names = {cell.settings["dataset"] for cell in plan.cells}
+    held = [part for name in names for part in (load_dataset(name).pool, load_dataset(name).test)]
+    one = sum(part.images.nbytes + part.labels.nbytes for part in held if isinstance(part, Split))
+    return min(SPLITS_KEPT, plan.spec.blocks) * one
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+class Meter:
+    """A device's name and memory in bytes, and what is filled of it at most; more than all of it where it does not fit.
+
+    ``ask`` (``study.resources.gpu``) runs functions where the device is.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.name, self.total = ask(_metered, "device")
+
+    def training(self, config: TrialConfig, together: int) -> int:
+        """By steps and an evaluation of ``together`` replicates that train as one."""
+        return int(self._ask(_metered, "training", config, together))
+
+    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
+        """By measuring one replicate."""
+        return int(self._ask(_metered, "measuring", config, statistics))
+
+
+def _metered(method: str, *arguments: Any) -> Any:
+    return getattr(CudaMeter(), method)(*arguments)
+
+
+class CudaMeter:
+    """The first GPU of this machine, by what torch's allocator has reserved of it at most; methods as ``Meter`` has them."""
+
+    kind = "cuda"
+
+    def device(self) -> tuple[str, int]:
+        """Its name and memory in bytes."""
+        known = torch.cuda.get_device_properties(0)
+        return known.name, known.total_memory
+
+    def training(self, config: TrialConfig, together: int) -> int:
+        """As ``Meter`` says."""
+        known = dataset_facts(config.dataset)
+
+        def steps() -> None:
+            timer(config, known, together, self.kind)()
+
+        def evaluation() -> None:
+            part = _random(config.dataset, self.kind, min(EVALUATION_BATCH, known.num_val))
+            evaluate(untrained(config, known).to(self.kind), part.batches(EVALUATION_BATCH))
+
+        return max(self._filled(steps), together * self._filled(evaluation))
+
+    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
+        """As ``Meter`` says."""
+        known = dataset_facts(config.dataset)
+        most = known.num_train if isinstance(load_dataset(config.dataset).pool, Split) else NUM_HELD
+        sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
+
+        def measured() -> None:
+            parts = {name: _random(config.dataset, self.kind, min(num, most)) for name, num in sizes.items()}
+            model, batch = untrained(config, known).to(self.kind), config.batch_size
+            # the network is an untrained one: what cannot be had of it is left out
+            with (
+                contextlib.suppress(UserError),
+                measuring(model, parts, known.num_classes, seed=0, batch_size=batch) as context,
+            ):
+                for name, settings in statistics:
+                    estimates_of(name, settings, context)
+
+        return self._filled(measured)
+
+    def _filled(self, work: Callable[[], None]) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            work()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return self.device()[1]
+        finally:
+            filled = torch.cuda.max_memory_reserved()
+            torch.cuda.empty_cache()
+        return filled
+
+
+def _random(dataset: str, device: str, num: int) -> Split:
+    """``num`` images of noise."""
+    known, generator = dataset_facts(dataset), torch.Generator(device).manual_seed(0)
+    images = torch.randint(256, (num, *known.image_shape), generator=generator, device=device, dtype=torch.uint8)
+    return Split(images=images, labels=torch.arange(num, device=device) % known.num_classes)

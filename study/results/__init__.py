@@ -1,0 +1,1 @@
+"""What a study leaves on disk: ledger, provenance, registered claims, kept tables."""

@@ -1,0 +1,133 @@
+"""What a study was run with, for MLflow and the report: code, versions, machine, data. Source of the tag names:
+https://mlflow.org/docs/latest/ml/tracking/#system-tags
+
+Written by ``run`` into the study's folder (``provenance.json``, one entry a distinct setting), so that a view replayed
+later, elsewhere or by newer code still says what the results were made with. Holds no credentials and no user name.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from study.atomic import read_json, write_text
+from study.data import load_dataset
+from study.registry import DATASETS
+
+_PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
+_FILE = "provenance.json"
+
+
+def note_session(
+    root: Path,
+    datasets: Iterable[str],
+    *,
+    gpus: float = 0,
+    price: float | None = None,
+    plugins: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Add how the study runs now to ``root / provenance.json``, unless its last entry says the same.
+
+    ``gpus``: what a group of replicates occupies; 0 means that it trains on the CPU. Loads each dataset (cached).
+    ``price``: of an hour of a GPU, or of a core, if the user has told it.
+    ``plugins``: where modules with levels of the user's own came from, as ``study.plugins.plugin_sources`` tells.
+    """
+    session: dict[str, Any] = {
+        **_commit(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "hostname": socket.gethostname(),
+        "cpu": _cpu(),
+        "device": _device(gpus),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "datasets": {name: fingerprint(name) for name in sorted(set(datasets))},
+    }
+    if plugins:
+        session["plugins"] = {name: dict(source) for name, source in plugins.items()}
+    if price is not None:
+        session["price"] = price
+    sessions = read_sessions(root)
+    if sessions[-1:] != [session]:
+        write_text(root / _FILE, json.dumps([*sessions, session], indent=2) + "\n")
+
+
+def read_sessions(root: Path) -> list[dict[str, Any]]:
+    """What ``note_session`` has written, oldest first; empty for a study that was never run."""
+    sessions: list[dict[str, Any]] = read_json(root / _FILE) or []
+    return sessions
+
+
+def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
+    """One session as flat tags: ``git_commit``, ``git_dirty``, ``python``, ``device``, ``version.torch``, ..."""
+    tags = {key: str(value) for key, value in session.items() if not isinstance(value, dict)}
+    if "git_commit" in tags:
+        # the name under which MLflow's own pages show a version
+        tags["mlflow.source.git.commit"] = tags["git_commit"]
+    return tags | {f"version.{name}": version for name, version in session.get("packages", {}).items()}
+
+
+def fingerprint(name: str) -> dict[str, Any]:
+    """Digest (16 hex digits) of a dataset's images and labels, pool then test, and its sizes in images."""
+    dataset = load_dataset(name)
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (dataset.pool, dataset.test):
+        for tensor in part.content():
+            digest.update(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return {
+        "digest": digest.hexdigest(),
+        "source": DATASETS[name].source,
+        "num_pool": len(dataset.pool),
+        "num_test": len(dataset.test),
+        "num_classes": dataset.num_classes,
+        "image_shape": list(dataset.image_shape),
+    }
+
+
+def _commit(folder: Path) -> dict[str, Any]:
+    """The commit of the checkout that holds ``folder``, and whether tracked files differ; empty outside a checkout."""
+    try:
+        commit, changed = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
+            for command in (
+                ["log", "-1", "--format=%H", "--", "."],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    # an installation inside some other project's checkout has no commit of its own
+    return {"git_commit": commit.strip(), "git_dirty": bool(changed.strip())} if commit.strip() else {}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    """``<model> x <usable cores>``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = (line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line)
+        model = next(names, model)
+    return f"{model} x {cores}"
+
+
+def _device(gpus: float) -> str:
+    if not gpus:
+        return "cpu"
+    import torch
+
+    # on a cluster the driver's host may have no GPU of its own
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"

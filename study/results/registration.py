@@ -1,0 +1,55 @@
+"""https://doi.org/10.1073/pnas.1708274114 (Nosek et al. 2018): ``claims.json``, what a study claimed before it knew anything.
+
+Written by the driver before the first confirmed replicate, and from then on only added to: a later run under other claims
+leaves the first ones there, and adds itself with the number of replicates known by then.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from search_spaces import Spec
+from search_spaces.registered import changes, digest, registered
+from study.atomic import read_json, write_text
+
+NAME = "claims.json"
+
+
+def read_registration(root: Path) -> dict[str, Any] | None:
+    """What ``claims.json`` holds: ``digest``, ``registered``, ``since``, ``confirm_began`` (a time or ``None``), ``later``."""
+    held: dict[str, Any] | None = read_json(root / NAME)
+    return held
+
+
+def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) -> None:
+    """Fix the claims of ``spec``, or add them as a later change once ``num_confirmed`` replicates are known.
+
+    While there is none, claims are free. ``before`` is the specification of the last run: what a study that has replicates
+    and no ``claims.json`` (it was begun without one) is held to.
+    """
+    held, now = read_registration(root), registered(spec)
+    if held is None or not num_confirmed:
+        old = registered(before) if before and num_confirmed else now
+        held = {"digest": digest(old), "registered": old, "since": _now(), "confirm_began": None, "later": []}
+    known = {held["digest"], *(entry["digest"] for entry in held["later"])}
+    if digest(now) not in known:
+        departs = [change.text for change in changes(held["registered"], now)]
+        entry = {"digest": digest(now), "since": _now(), "num_confirmed": num_confirmed, "changes": departs}
+        held["later"] += [entry] if departs else []
+    _write(root, held)
+
+
+def note_confirm(root: Path) -> None:
+    """Note the time at which the first confirmed replicate was written, once."""
+    held = read_registration(root)
+    if held is not None and held["confirm_began"] is None:
+        _write(root, held | {"confirm_began": _now()})
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _write(root: Path, held: dict[str, Any]) -> None:
+    write_text(root / NAME, json.dumps(held, indent=2) + "\n")

@@ -1,0 +1,148 @@
+"""A study's folder: ``results/<study>/``, who may write it, and what was frozen in it when it began.
+
+One driver a study: the lock names its holder. ``study.json`` holds the specification of the first run; a later run may add
+levels, blocks, trials or statistics, and is refused, naming the value, when it changes what finished replicates rest on.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from search_spaces import Spec
+from study.atomic import read_json, write_text
+from study.errors import UserError
+
+# Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of what is
+# claimed is let through and told for ever after (``study.results.registration``).
+_FREE = {
+    "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
+    "checkpoints", "plugins", "doses",
+}  # fmt: skip
+_FREE_RESOURCES = {"cpus", "gpus"}
+_GROWING = ("blocks", "budget.search_trials", "budget.shortened")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of one study. Raises ``UserError`` for an address, such as ``s3://bucket``."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        # as a path, s3://bucket would be a folder called "s3:"
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.root)):
+            raise UserError(
+                f"--storage {self.root.parent}: a folder is needed, on a filesystem that all hosts share (NFS)"
+            )
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's segments."""
+        return self.root / "ledger"
+
+    @property
+    def tables(self) -> Path:
+        """Exported tables."""
+        return self.root / "tables"
+
+    def holder(self) -> dict[str, Any] | None:
+        """The driver at work: ``pid``, ``host``, ``since``; ``None`` when the lock is free."""
+        try:
+            with FileLock(self.root / "driver.lock", timeout=0):
+                return None
+        except Timeout:
+            unknown = dict.fromkeys(("pid", "host", "since"), "?")
+            return unknown | (read_json(self.root / "driver.json") or {})
+        except OSError:
+            return None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only driver of this study. Raises ``UserError`` naming the holder, or why the folder is unwritable."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / "driver.lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            who = self.holder() or {}
+            raise UserError(
+                f"study {self.root.name!r} is being run by process {who.get('pid', '?')} on {who.get('host', '?')} "
+                f"since {who.get('since', '?')}; one driver a study"
+            ) from None
+        except OSError as error:
+            raise UserError(f"results folder {self.root}: {error.strerror or error}") from None
+        holder = self.root / "driver.json"
+        with lock:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
+
+    def freeze(self, spec: Spec) -> Spec | None:
+        """Record ``spec`` on the first run; later check that it only extends what was recorded. Raises ``UserError``.
+
+        Returns what was recorded before.
+        """
+        path = self.root / "study.json"
+        now = json.loads(spec.model_dump_json())
+        # through the model: a key that is new since then has its default
+        held = read_json(path)
+        before = json.loads(Spec.model_validate(held).model_dump_json()) if held else None
+        if before:
+            refuse_change(before, now, where=str(self.root))
+        write_text(path, json.dumps(now, indent=2) + "\n")
+        return Spec.model_validate(before) if before else None
+
+
+def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    """Raise ``UserError`` naming the first value by which ``now`` is another study than ``before``."""
+    old, new = _comparable(before), _comparable(now)
+    for key in dict.fromkeys([*old, *new]):
+        if key not in _GROWING and old.get(key) != new.get(key):
+            raise UserError(
+                f"{where} holds results of another specification: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
+                "use another name or --storage, or put the value back"
+            )
+    for share in old["budget.shortened"]:
+        if share not in new["budget.shortened"]:
+            raise UserError(
+                f"{where} holds trainings of a share {share:g} of the epochs; put it back: budget.shortened"
+            )
+    for key in ("blocks", "budget.search_trials"):
+        if new[key] < old[key]:
+            raise UserError(f"{where} holds results with {key} = {old[key]!r}; it can grow, not shrink to {new[key]!r}")
+    if new.get("joint.confirm") and _cells(before) != _cells(now):
+        raise UserError(f"{where} holds results of a joint search over other cells; use another name or --storage")
+    gone = [cell for cell in _cells(before) if cell not in _cells(now)]
+    if gone:
+        raise UserError(f"{where} holds results of cell {gone[0]!r}, which the specification no longer has")
+
+
+def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    # what is measured while a network trains cannot be had afterwards
+    flat["measure.during"] = spec["measure"]["during"]
+    for key, value in spec.items():
+        if key in _FREE or key == "factors":
+            continue
+        if isinstance(value, dict):
+            inner = {f"{key}.{name}": item for name, item in value.items()}
+            flat |= {k: v for k, v in inner.items() if k not in {f"resources.{free}" for free in _FREE_RESOURCES}}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _cells(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(sorted(cell.items())) for cell in Spec.model_validate(spec).cells()]

@@ -1,0 +1,116 @@
+"""https://arxiv.org/abs/2006.15704 (PyTorch Distributed): what one of the processes that train a replicate together does.
+
+``python -m study.worker.rank_process`` is told what to do by a line of JSON on its standard input, and reports by
+lines of JSON where its
+standard output was; what libraries print goes to its standard error. Its input stays open: when it closes, the process
+that started it is gone, and it ends at once, whatever it was doing. ``study.worker.rank_launcher`` starts and watches it.
+"""
+
+import datetime
+import json
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from study.data import Splits, load_dataset, split
+from study.errors import UserError
+from study.plugins import load_plugins
+from study.task import Task
+from study.training import Progress
+from study.training.backend import set_backend
+from study.training.parallel import train_by_ranks
+from study.training.process_group import Ranks, RanksLost
+from study.worker.ahead import member_of
+
+# The others wait while the first rank evaluates and measures; a rank that is gone is noticed otherwise, and sooner.
+_PATIENCE = datetime.timedelta(days=7)
+
+
+def main() -> None:
+    """Train to the end; never returns: what a broken process group would wait for at a process's end is left out."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as reports:
+        os.dup2(2, 1)
+        given = json.loads(_line())
+        # Ctrl-C in a terminal reaches all processes; whether training goes on is for the driver to say
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        for report in _reports(given):
+            print(json.dumps(report), file=reports)
+    os._exit(0)
+
+
+def _reports(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """``progress`` of every epoch, and at last one of ``done``, ``lost`` (another rank) and ``fault`` (this one's)."""
+    try:
+        for progress in _train(given):
+            yield {"progress": [progress.epoch, progress.epochs, progress.val_loss]}
+        yield {"done": True}
+    except RanksLost as error:
+        yield {"lost": str(error)}
+    except UserError as error:
+        yield {"fault": str(error)}
+    except Exception:  # noqa: BLE001  all that training raises: its end is told to the process that keeps records
+        yield {"fault": traceback.format_exc(limit=-3).strip()}
+
+
+def _train(given: dict[str, Any]) -> Iterator[Progress]:
+    set_backend(given["threads"])
+    load_plugins(given["plugins"])
+    ranks, device = Ranks(given["rank"], given["size"]), torch.device(given["device"])
+    if device.type == "cuda":
+        device = torch.device("cuda", ranks.rank)
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=Path(given["meeting"]).as_uri(),
+            rank=ranks.rank,
+            world_size=ranks.size,
+            timeout=_PATIENCE,
+        )
+    except RuntimeError as error:
+        raise RanksLost(f"rank {ranks.rank} did not meet the others: {error}") from error
+    # the first rank reads the checkpoint before the others do: a damaged one is put aside once
+    if ranks.rank:
+        ranks.as_first(0, device)
+    task = Task.from_plain(given["task"])
+    member = member_of(task, Path(given["folder"]), device, _splits)
+    if ranks.rank == 0:
+        ranks.as_first(0, device)
+    yield from train_by_ranks(member, ranks, device)
+
+
+def _splits(dataset: str, split_seed: int, device: str) -> Splits:
+    found, where = split(load_dataset(dataset), split_seed), torch.device(device)
+    return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test)
+
+
+# Input is read without Python's buffer: a process that loads data is a copy of this one, and would wait for ever for the
+# buffer's lock, which a thread that reads by it holds.
+
+
+def _line() -> bytes:
+    read = b""
+    while not read.endswith(b"\n") and (more := os.read(0, 2**16)):
+        read += more
+    return read
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 2**16):
+        pass
+    # with the processes that load its data
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

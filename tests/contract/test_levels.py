@@ -1,0 +1,51 @@
+"""The page of levels is the registry's, and what is known of the authors' runs names levels that exist."""
+
+from pathlib import Path
+
+import torch
+
+from search_spaces import load_spec
+from study.config import TrialConfig
+from study.models import build_network
+from study.models.merges.placement import SITES
+from study.printing.levels import REGENERATE, levels, markdown
+from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES
+
+PAGE = Path(__file__).parents[2] / "docs" / "levels.md"
+
+
+def test_the_page_of_levels_is_the_registrys():
+    assert PAGE.read_text() == markdown(), f"docs/levels.md is not what the registry says: run `{REGENERATE}`"
+
+
+def test_every_level_is_on_the_page_once():
+    lines = markdown().splitlines()
+    for row in levels():
+        assert sum(line.startswith(f"| `{row['name']}` |") and row["source"] in line for line in lines) >= 1, row
+
+
+def test_the_eleven_runs_of_the_authors_are_combinations_of_levels():
+    runs = {tuple(sorted(run.levels.items())): run.value for run in load_spec("caltech101_authors", []).published}
+    assert len(runs) == 11
+    for levels_of_run in map(dict, runs):
+        assert levels_of_run["merge"] in MERGES and levels_of_run.get("merge_site", "skip") in SITES
+        assert levels_of_run["attention"] in ATTENTIONS
+        assert levels_of_run.get("attention_form", "none") in ATTENTION_FORMS
+    # METHOD's table, the two ends of it
+    assert max(runs.values()) == 0.8785 and min(runs.values()) == 0.7713
+
+
+def test_the_authors_baseline_is_addition_where_the_block_normalises_its_branch():
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits = {}
+    for merge in ("add", "add_bn_f", "sig1_bn"):
+        config = TrialConfig(dataset="fake", depth=8, width=4, seed=1, split_seed=0, merge=merge)
+        logits[merge] = build_network(config, num_classes=3, mean=(0.5,), deviation=(0.25,))(x)
+    torch.testing.assert_close(logits["add"], logits["add_bn_f"])
+    assert not torch.allclose(logits["add"], logits["sig1_bn"])
+
+
+def test_only_the_named_shift_starts_at_one():
+    for merge, expected in (("sig_bn_shift_x", (1, 0)), ("bn_sig_shift_f", (0, 1)), ("mul_bn_shift1", (1, 1))):
+        built = MERGES[merge].build(4)
+        assert built.bn_x.bias.eq(expected[0]).all() and built.bn_f.bias.eq(expected[1]).all(), merge

@@ -1,0 +1,205 @@
+"""Plug-ins: the code of ``docs/plugins.md`` is run as it stands there; faults are one line; the contract can be failed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from study.config import TrialConfig
+from study.errors import UserError
+from study.plugins import check_attention, check_merge, load_plugins, plugin_sources
+from study.registry import ATTENTIONS, MERGES
+
+PAGE = Path(__file__).parents[2] / "docs/plugins.md"
+
+STUDY = """
+import json, sys
+from pathlib import Path
+from search_spaces import load_spec
+from study.planning.agenda import Agenda
+from study.results.ledger import Contents
+from study.planning.plan import make_plan
+from study.worker.group import run_group
+import test_my_levels
+plan = make_plan(load_spec("mine.yaml"))
+agenda, contents = Agenda(plan, Contents()), None
+contents = agenda.contents
+while (group := agenda.next_group()) is not None:
+    for event in run_group(group, Path("results")):
+        for record in event if isinstance(event, list) else []:
+            contents.add(record)
+    agenda.group_ended(group)
+test_my_levels.test_levels_keep_the_contract()
+records = list(contents.replicates.values())
+print(json.dumps({
+    "cells": [cell.name for cell in plan.cells],
+    "states": [(r["cell"], r["phase"], r["state"], r["reason"]) for r in records],
+    "warmed": [(r["cell"], r["config"]["lr"], r["config"]["warmup_epochs"]) for r in records],
+    "confidence": [m["estimates"]["confidence"]["value"] for m in contents.measures.values()],
+}))
+"""
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def written(folder):
+    """The page's files: blocks of one name one after another."""
+    for code in blocks("python"):
+        name = re.match(r"# (\w+\.py)\n", code).group(1)
+        with (folder / name).open("a") as file:
+            file.write(code)
+    (spec,) = blocks("yaml")
+    (folder / "mine.yaml").write_text(spec)
+
+
+def test_the_pages_study_runs_with_the_pages_levels(tmp_path):
+    import json
+
+    written(tmp_path)
+    env = os.environ | {"FMM_STUDY_PLUGINS": "my_levels,my_space"}
+    command = [sys.executable, "-c", STUDY]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["cells"] == ["stripes/d8/add", "stripes/d8/geometric", "stripes/d8/add/peak.mul"]
+    assert len(told["states"]) == 3 * 2 * 3 and not [reason for *_, reason in told["states"] if reason]
+    assert {state for _, _, state, _ in told["states"]} <= {"completed", "collapsed"}
+    for cell, lr, warmup in told["warmed"]:
+        assert (warmup > 0) == (lr > 0.05 and "geometric" in cell)
+    assert len(told["confidence"]) == 6 and all(0.5 <= value <= 1 for value in told["confidence"])
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module that can be imported, and forgets it afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = []
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        names.append(name)
+        return name
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+REGISTER = "from study.registry import MERGES\nMERGES.register({name!r}, formula='', source='')(object)\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("absent_one", None, ["no module 'absent_one'", "absent_one.py"]),
+        ("raising_one", "x = 1\n1 / 0\n", ["'raising_one'", "ZeroDivisionError", "raising_one.py line 2"]),
+        ("needing_one", "import nowhere_at_all\n", ["'needing_one'", "nowhere_at_all"]),
+        ("twice_one", REGISTER.format(name="add"), ["'twice_one'", "merge 'add' is registered twice"]),
+        ("broken_one", "def f(:\n", ["'broken_one'", "SyntaxError"]),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_one_line(module, name, text, parts):
+    if text is not None:
+        module(name, text)
+    with pytest.raises(UserError) as caught:
+        load_plugins([name])
+    assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_a_study_folder_is_looked_in_last_and_a_module_is_loaded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "counted_one.py").write_text(
+        "import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1\n"
+    )
+    (tmp_path / "json.py").write_text("1 / 0\n")
+    for _ in range(2):
+        load_plugins(["counted_one", "json"], str(tmp_path))
+    import builtins
+
+    assert builtins.counted == 1 and sys.path[-1] == str(tmp_path)
+    del builtins.counted, sys.modules["counted_one"]
+
+
+def test_an_installed_distribution_is_found_by_its_entry_point(module, tmp_path, monkeypatch):
+    module("entered_one", "loaded = True\n")
+    info = tmp_path / "entered-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entered\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[fmm_study.plugins]\nmine = entered_one\n")
+    load_plugins()
+    assert sys.modules["entered_one"].loaded
+    source = plugin_sources([])["entered_one"]
+    assert (source["distribution"], source["version"]) == ("entered", "1.2") and len(source["digest"]) == 16
+    (tmp_path / "entered_one.py").write_text("loaded = False\n")
+    assert plugin_sources([])["entered_one"]["digest"] != source["digest"]
+
+
+def test_plugins_rename_no_trial(spec_of, monkeypatch):
+    from study.planning.plan import make_plan
+
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "study.plugins")
+
+    plain, named = (make_plan(spec_of(plugins=plugins)) for plugins in ([], ["study.plugins"]))
+    keys = [plan.confirm_config(plan.cells[0], 0, 0, {"lr": 0.1}).trial_key for plan in (plain, named)]
+    assert keys[0] == keys[1] and "plugins" not in TrialConfig.__dataclass_fields__
+
+
+@pytest.mark.parametrize("name", ["add", "mul_bn", "star", "noise_gate", "tanh_gate_shuffled", "concat"])
+def test_our_own_operators_pass(name):
+    check_merge(name)
+
+
+@pytest.mark.parametrize("name", ["se", "cbam", "simam"])
+def test_our_own_gates_pass(name):
+    assert name in ATTENTIONS
+    check_attention(name)
+
+
+class Odd(nn.Module):
+    """A module with one fault."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        if fault == "seed":
+            self.w = nn.Parameter(torch.rand(3))
+        if fault == "count":
+            self.w = nn.Parameter(torch.ones(3))
+
+    def forward(self, x, f):
+        if self.fault == "shape":
+            return x[:, :1]
+        if self.fault == "finite":
+            return x / 0
+        if self.fault == "gradient":
+            return (x - x).abs().sqrt() + f
+        return x + torch.rand(()) if self.fault == "random" else x + f
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("shape", "gives shape"), ("finite", "not finite"), ("gradient", "gradient that is not finite"),
+        ("random", "global random state"), ("seed", "equal seeds"), ("count", "is not its 3 parameters"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_found(fault, said, monkeypatch):
+    monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
+    MERGES.register("odd", formula="", source="", extra_params="0")(lambda channels: Odd(fault))
+    with pytest.raises(UserError, match=said):
+        check_merge("odd")
+
+
+def test_levels_of_a_plugin_are_listed(module, monkeypatch):
+    from study.printing.levels import levels
+
+    monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
+    module("listed_one", REGISTER.format(name="listed_merge"))
+    assert "listed_merge" in [row["name"] for row in levels("merge", ["listed_one"])]

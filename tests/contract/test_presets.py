@@ -1,0 +1,35 @@
+"""Every preset is a study that can be planned without its data, and its first lines say how large it is."""
+
+import re
+from importlib import resources
+
+import pytest
+
+from search_spaces import load_spec, presets
+from study.planning.plan import make_plan
+
+WITHOUT_CLAIMS = {"joint"}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_can_be_planned_and_its_comment_tells_its_size(name: str) -> None:
+    plan = make_plan(load_spec(name), needs_data=False)
+    text = (resources.files("search_spaces") / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = " ".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+    told = [
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:search trials|confirmed|cells)", comment)
+    ]
+    if told:
+        assert told == [len(plan.cells), *[n for n in (plan.num_search,) if n], plan.num_confirm]
+    assert told or plan.spec.demonstration, (
+        "the first lines of a preset tell cells, search trials, confirmed replicates"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(presets()) - WITHOUT_CLAIMS))
+def test_a_preset_has_the_control_and_enough_blocks_for_a_verdict(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.control is not None
+    assert spec.demonstration or spec.blocks >= 10
+    accuracy = [o.margin for claim in spec.claims.values() for o in claim.outcomes if "accuracy" in o.name]
+    assert accuracy and set(accuracy) == {0.01 if spec.demonstration else 0.005}

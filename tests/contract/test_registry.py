@@ -1,0 +1,208 @@
+"""The registry itself, and the contract that every registered merge, attention, form, dataset and network keeps to."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import study.data
+import study.models
+import study.planning.search  # the four imports register parts
+import study.smoothness  # noqa: F401  registers statistics
+from study import registry
+from study.config import TrialConfig
+from study.data import Splits, load_dataset, offline, split
+from study.errors import UserError
+from study.models import build_network
+from study.registry import ATTENTION_FORMS, ATTENTIONS, DATASETS, MERGES, NETWORKS, Registry
+
+torch.set_num_threads(1)
+
+ALL = [value for value in vars(registry).values() if isinstance(value, Registry)]
+FORMS = [name for name in ATTENTION_FORMS.names() if name != "none"]
+VARIANTS = [{"merge": name} for name in MERGES.names()]
+VARIANTS += [{"network": entry.name, "depth": entry.traits["smallest_depth"]} for entry in NETWORKS]
+VARIANTS += [
+    {"attention": a, "attention_form": form, "merge": merge}
+    for a in ATTENTIONS.names()
+    if a != "none"
+    for form in FORMS
+    for merge in (("add", "sig_bn") if a == "se" else ("add",))
+]
+
+
+def label(variant):
+    return "-".join(map(str, variant.values()))
+
+
+def network(variant, seed=3) -> nn.Module:
+    config = TrialConfig(**{"dataset": "fake", "depth": 8, "width": 8, "seed": seed, "split_seed": 0} | variant)
+    return build_network(config, num_classes=4, mean=(0.5, 0.4), deviation=(0.25, 0.5))
+
+
+def images(n=6, seed=0):
+    return torch.rand(n, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def trained_a_little(variant, seed=3) -> nn.Module:
+    """Off the starting point, where gates are zero and running statistics trivial."""
+    model = network(variant, seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(3):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images(seed=step)), torch.arange(6) % 4).backward()
+        optimizer.step()
+    return model
+
+
+def test_a_duplicate_name_raises_and_the_part_is_handed_back_unchanged():
+    parts: Registry[object] = Registry("part")
+    part = object()
+    assert parts.register("one", formula="f", source="s", trait=3)(part) is part
+    with pytest.raises(ValueError, match="part 'one' is registered twice"):
+        parts.register("one", formula="f", source="s")(object())
+    assert parts["one"].build is part and parts["one"].traits == {"trait": 3}
+    assert parts.names() == ["one"] and "one" in parts and "two" not in parts
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "meant"),
+    [
+        (MERGES, "sig_bm", "sig_bn"),
+        (ATTENTIONS, "cbm", "cbam"),
+        (ATTENTION_FORMS, "multiply", "mul"),
+        (DATASETS, "digit", "digits"),
+        (NETWORKS, "cifar_resnte", "cifar_resnet"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(of, name, meant):
+    with pytest.raises(UserError, match=f"unknown {of.kind} '{name}' .did you mean '{meant}'"):
+        of[name]
+
+
+def test_a_name_near_to_nothing_is_answered_with_all_of_them():
+    with pytest.raises(UserError, match=r"unknown merge 'zzzzz' \(known: .*\badd, .*none"):
+        MERGES["zzzzz"]
+
+
+def test_what_the_study_rests_on_is_there():
+    assert {"add", "add_alias", "none", "mul", "sig_bn"} <= set(MERGES.names())
+    assert "se" in ATTENTIONS and {"native", "mul", "add", "static"} <= set(FORMS)
+    assert {"digits", "fake"} <= set(DATASETS.names())
+
+
+@pytest.mark.parametrize("of", ALL, ids=lambda of: of.kind)
+def test_every_entry_says_its_formula_and_where_it_comes_from(of):
+    for entry in of:
+        assert entry.formula.strip(), entry.name
+        # a table or figure of our own rests on no paper; its caption says what it shows
+        own = entry.source == ("" if of.kind in ("table", "figure") else "this file")
+        assert entry.source.startswith("http") or own, entry.name
+
+
+@pytest.mark.parametrize("of", [MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS], ids=lambda of: of.kind)
+def test_an_unknown_keyword_raises(of):
+    arguments = {"merge": (4,), "attention": (8,), "attention_form": (nn.Identity(), 4)}.get(of.kind, ())
+    values = {"depth": 8, "width": 4, "num_classes": 3, "mean": (0.5,), "deviation": (0.5,), "merge": "add"}
+    values |= {"merge_site": "skip", "attention": "none", "attention_form": "none"}
+    for entry in of:
+        with pytest.raises(TypeError, match="nonsense"):
+            entry.build(*arguments, **(values if of is NETWORKS else {}), nonsense=1)
+
+
+@pytest.mark.parametrize("name", MERGES.names())
+def test_a_merge_keeps_shape(name):
+    merge = MERGES[name].build(8)
+    x, f = torch.randn(2, 8, 5, 3), torch.randn(2, 8, 5, 3)
+    assert merge(x, f).shape == x.shape
+    assert torch.isfinite(merge(x, f)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in ATTENTIONS.names() if name != "none"])
+def test_a_gate_gives_weights_in_the_unit_interval_that_broadcast(name):
+    x = 3 * torch.randn(2, 8, 6, 4, generator=torch.Generator().manual_seed(0))
+    a = ATTENTIONS[name].build(8)(x)
+    pairs = (2, 24, 24) if ATTENTIONS[name].traits.get("pairwise") else None
+    assert a.shape == pairs or torch.broadcast_shapes(a.shape, x.shape) == x.shape
+    assert ((a >= 0) & (a <= 1)).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_shape_and_gradients(variant):
+    model = trained_a_little(variant)
+    model.zero_grad()
+    logits = model(images())
+    assert logits.shape == (6, 4) and torch.isfinite(logits).all()
+    functional.cross_entropy(logits, torch.arange(6) % 4).backward()
+    for name, parameter in model.named_parameters():
+        if variant.get("attention_form") == "untrained" and ".gate." in name:
+            assert not parameter.requires_grad and parameter.grad is None, name
+            continue
+        # a parameter without a gradient is dead weight, and twins would differ in more than their form
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_the_seed_and_nothing_else_decides(variant):
+    first = network(variant).state_dict()
+    torch.manual_seed(99)
+    again, other = network(variant).state_dict(), network(variant, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    # and forward draws nothing: two passes in training mode from one state agree and move no generator
+    model = network(variant)
+    twin, state = copy.deepcopy(model), torch.get_rng_state()
+    assert torch.equal(model(images()), twin(images()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_in_evaluation_an_image_does_not_depend_on_its_batch(variant):
+    parts = MERGES[variant.get("merge", "add")], ATTENTION_FORMS[variant.get("attention_form", "none")]
+    if any(part.traits.get("mixes_batch") for part in parts):
+        pytest.skip("mixes the batch by declaration; tests of the placebos say how")
+    model = trained_a_little(variant).double().eval()
+    x = images().double()
+    whole = model(x)
+    assert torch.allclose(model(x[2:3]), whole[2:3], rtol=1e-10, atol=1e-12)
+    assert torch.allclose(model(x.flip(0)).flip(0), whole, rtol=1e-10, atol=1e-12)
+    other = torch.cat([x[:1], 1 - x[1:]])
+    assert torch.allclose(model(other)[:1], whole[:1], rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(whole[0], whole[1])  # images do matter
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_a_state_dict_round_trip_carries_everything(variant):
+    model, other = trained_a_little(variant), network(variant, seed=4)
+    assert not torch.equal(model.eval()(images()), other.eval()(images()))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(images()), other(images()))
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_a_dataset_is_what_it_says(name):
+    try:
+        with offline():
+            dataset = load_dataset(name)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert dataset.name == name and 0 < dataset.accuracy_floor < 1
+    assert len(dataset.mean) == len(dataset.deviation) == dataset.image_shape[0]
+    assert 0 < dataset.num_val < len(dataset.pool)
+    parts = split(dataset, 5)
+    assert isinstance(parts, Splits)
+    for whole in (parts.train, parts.val, parts.test):
+        assert set(whole.labels.tolist()) == set(range(dataset.num_classes))
+        part = whole.held()
+        assert part.images.dtype == torch.uint8 and part.labels.dtype == torch.int64
+        assert part.images.shape == (len(part), *dataset.image_shape)
+        pixels = part.pixels()
+        assert pixels.dtype == torch.float32 and pixels.min() >= 0 and 0.5 < pixels.max() <= 1
+    model = build_network(
+        TrialConfig(dataset=name, depth=8, width=4, seed=0, split_seed=0),
+        num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation,
+    )  # fmt: skip
+    assert model(parts.train.held().pixels(slice(4))).shape == (4, dataset.num_classes)

@@ -1,0 +1,96 @@
+"""LaTeX of every registered table: well formed wherever the tests run, and compiled where there is a LaTeX."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from test_analysis_book import planted, synthetic_spec
+
+from analysis.inputs import Inputs
+from analysis.tables.build import build_table, build_tables, table_columns
+from analysis.words.export import Column, render
+from analysis.words.units import is_number, unit_in
+from study.registry import TABLES, discover
+
+discover("analysis.tables")
+COMPILERS = [name for name in ("pdflatex", "tectonic") if shutil.which(name)]
+HOSTILE = r"50% of $x_1$ & #2 ~ ^{a} \textbf{b} <c> | é ±"
+PREAMBLE = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage[paperwidth=300cm,paperheight=300cm,margin=1cm]{geometry}
+\usepackage{booktabs}
+\begin{document}
+"""
+
+
+def inputs():
+    claims = synthetic_spec().model_dump()["claims"]
+    for claim in claims.values():
+        claim["text"] = HOSTILE
+    return Inputs(
+        spec=synthetic_spec(title=HOSTILE, claims=claims), contents=planted().contents, chance={"digits": 0.1}
+    )
+
+
+@pytest.mark.parametrize("name", TABLES.names())
+def test_latex_is_well_formed(name):
+    held = inputs()
+    text = render(build_table(held, name), "tex", table_columns(name)).decode()
+    body, _, after = text.partition("\\end{tabular}")
+    begin = re.fullmatch(r"\\begin\{tabular\}\{([lr]+)\}", body.splitlines()[0])
+    assert begin and text.count("\\begin{") == text.count("\\end{") == 1
+    assert [body.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [1, 1, 1]
+    rows = [line for line in body.splitlines() if line.endswith("\\\\")]
+    assert rows
+    for row in [*rows, after]:
+        assert len(re.findall(r"(?<!\\)&", row)) == (0 if row is after else len(begin[1]) - 1)
+        assert not re.search(r"(?<!\\)[%#$_]", row), row
+        assert not re.search("[\x00-\x08]", row)
+        assert row.count("{") - row.count("\\{") == row.count("}") - row.count("\\}")
+
+
+def test_every_number_of_every_table_has_a_unit():
+    held = inputs()
+    lacking = {
+        name: [field.name for field in build_table(held, name).schema if is_number(field) and not unit_in(field)]
+        for name in TABLES.names()
+    }
+    assert {name: columns for name, columns in lacking.items() if columns} == {}
+
+
+@pytest.mark.skipif(not COMPILERS, reason="no LaTeX is installed (pdflatex or tectonic)")
+def test_every_table_compiles(tmp_path):
+    import pyarrow as pa
+
+    build_tables(inputs(), tmp_path, formats=["tex"])
+    (tmp_path / "hostile.tex").write_bytes(
+        render(pa.table({"a": [HOSTILE], "b": [True]}), "tex", [Column(heading=HOSTILE, name="a", bold="b")])
+    )
+    parts = "\n\n".join(f"\\input{{{path.name}}}" for path in sorted(tmp_path.glob("*.tex")))
+    (tmp_path / "all.tex").write_text(f"{PREAMBLE}{parts}\n\\end{{document}}\n")
+    options = ["-halt-on-error", "-interaction=nonstopmode"] if COMPILERS[0] == "pdflatex" else []
+    done = subprocess.run(
+        [COMPILERS[0], *options, "all.tex"], cwd=tmp_path, capture_output=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def means(name):
+    return any(column.kind in ("level", "effect") or column.spread for column in table_columns(name))
+
+
+# verdicts hold their comparisons' numbers; a joint search's networks stand alone
+SINGLE = {"claims", "budget_verdicts", "pareto"}
+COUNTS = {"n", "Pairs", "Replicates", "Networks", "Blocks", "Completed"}
+STATES = {"Failures", "Failed", "Diverged", "Collapsed", "Arm collapsed", "Left out", "Missing"}
+
+
+@pytest.mark.parametrize("name", sorted(filter(means, set(TABLES.names()) - SINGLE)))
+def test_every_table_of_means_says_how_many_how_spread_and_what_failed(name):
+    columns = table_columns(name)
+    headings = {column.heading for column in columns}
+    assert headings & COUNTS
+    assert "Spread" in headings or any(column.spread for column in columns)
+    assert headings & STATES or name == "pooled"  # of its datasets, each with its own row in effects

@@ -1,0 +1,103 @@
+"""The doctor asks every host of a cluster: each usual fault is told, with what to do; two real hosts of Ray's own."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from study.checks import cluster as doctor_cluster
+from study.checks.cluster import _host, _number
+from study.checks.host import Host, describe, source_digest
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Host:
+    (tmp_path / "mark").write_text("")
+    return describe(str(tmp_path), "mark", ["digits"])
+
+
+def told(here: Host, counted: float = 0, **changes: object) -> tuple[str, str]:
+    answer: Host = {**here, **changes}  # type: ignore[typeddict-item]
+    return _host(here, counted, answer, Path("/results"), (time.time() - 5, time.time()))
+
+
+def test_a_host_like_this_one_is_well(here: Host) -> None:
+    assert told(here) == ("the same versions and storage, 0 GPUs", "")
+    assert (here["storage"], here["missing"]) == ("", {})
+    assert here["versions"]["fmm-study"] == source_digest() and len(source_digest()) == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "advice"),
+    [
+        ({"storage": "is not there"}, "/results is not there", "--storage that all hosts share"),
+        ({"missing": {"cifar10": "put it into data/"}}, "dataset cifar10 is missing", "put it into data/"),
+        ({"gpus": 2}, "torch sees 2 GPUs, Ray counts none", "--num-gpus"),
+        ({"clock": 0.0}, "its clock differs by about -", "NTP"),
+        ({"versions": {}}, "torch missing (here ", "the same commit on every host"),
+    ],
+)
+def test_each_fault_is_told(here: Host, changes: dict[str, object], found: str, advice: str) -> None:
+    what, then = told(here, **changes)
+    assert found in what and advice in then
+
+
+def test_other_code_and_a_gpu_that_torch_does_not_see(here: Host) -> None:
+    what, then = told(here, counted=4, versions={**here["versions"], "ray": "1.0", "fmm-study": "another"})
+    assert (
+        "ray 1.0 (here " in what and "fmm-study another (here " in what and "Ray counts 4 GPUs, torch sees none" in what
+    )
+    assert "nvidia-smi" in then
+    what, then = _host(here, 0, ModuleNotFoundError("No module named 'study'"), Path("/results"), (0, 1))
+    assert "No module named 'study'" in what and "install fmm-study there" in then
+
+
+def test_a_head_alone() -> None:
+    assert "no worker has joined" in _number(1)[1] and _number(1)[2]
+    assert _number(3) == ("hosts", "3", "")
+
+
+def test_a_storage_that_is_another_folder_there_or_none(tmp_path: Path) -> None:
+    assert describe(str(tmp_path), "mark", [])["storage"] == "is another folder there"
+    assert describe(str(tmp_path / "none"), "mark", [])["storage"] == "is not there"
+
+
+def test_the_mark_is_gone_when_all_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(address, question, *given):
+        return [("a (1.2.3.4)", 0, question(*given)), ("b (1.2.3.5)", 0, question(str(tmp_path / "other"), *given[1:]))]
+
+    monkeypatch.setattr(doctor_cluster, "ask_hosts", ask)
+    hosts, well, ill = doctor_cluster.examine_hosts("1.2.3.4:6379", tmp_path / "results", ["digits"])
+    assert hosts == ("hosts", "2", "")
+    assert well[0] == "host a (1.2.3.4)" and not well[2]
+    assert ill[0] == "host b (1.2.3.5)" and "is not there" in ill[1]
+    assert not list((tmp_path / "results").iterdir())
+
+
+@pytest.mark.slow
+def test_two_hosts_of_rays_own(tmp_path: Path) -> None:
+    """Both on this machine, one with a logical GPU that torch does not see."""
+    script = f"""
+import ray
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "num_gpus": 0}})
+cluster.add_node(num_cpus=1, num_gpus=1)
+from pathlib import Path
+from study.checks.doctor import examine
+for finding in examine(Path({str(tmp_path)!r}) / "results", cluster.address, None):
+    print(finding.name, "|", finding.found, "|", finding.advice)
+cluster.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("host")]
+    assert lines[0] == "hosts | 2 | "
+    # without a GPU on this machine
+    ill = [line for line in lines[1:] if "Ray counts 1 GPUs, torch sees none" in line]
+    well = [line for line in lines[1:] if line.endswith("| the same versions and storage, 0 GPUs | ")]
+    import torch
+
+    if not torch.cuda.is_available():
+        assert len(ill) == len(well) == 1, done.stdout

@@ -1,0 +1,163 @@
+"""A study read back from an MLflow store is the ledger's, bit for bit, and so are its tables and report."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from mlflow import MlflowClient
+from test_analysis_book import planted, synthetic_spec
+
+from study.commands import show
+from study.commands.recorded import in_folder, in_store
+from study.errors import UserError
+from study.results.kept_tables import write_kept
+from study.results.ledger import Contents, Ledger, read_ledger
+from study.results.provenance import note_session, read_sessions
+from study.results.workspace import Workspace
+from study.tracking.packing import pack, unpack
+from study.tracking.reading import read_study, with_changes
+from study.tracking.store import read_runs, tracking_uri
+from study.tracking.view import replay
+
+
+def written(root: Path, name: str) -> tuple[Any, Workspace]:
+    """A study of every kind of record, in a real ledger: superseded, retried, measured again, not finite, unmeasured."""
+    book = planted(blocks=2)
+    key = book.confirm(
+        "mul", 14, 0, 0.1 + 0.2, number=7, trial_key="superseding", curves={"val/loss": [1 / 3, math.nan]}
+    )
+    book.replicate("add", 8, 1, phase="search", number=1, state="failed", reason="its worker\nwas lost")
+    for settings in ("few pairs", "many pairs"):
+        values = {"kept_apart": 1e-323 if settings == "few pairs" else math.inf, "unknown": math.nan}
+        book.measure(
+            key, "path", values, converged=settings == "few pairs", seconds=0.1, measure_key=f"{key} {settings}"
+        )
+    book.measure(key, "noise", {}, error="no such thing")
+    workspace = Workspace(root / name)
+    for number, trained in enumerate(list(book.contents.replicates.values())):
+        if trained["phase"] == "confirm":
+            keep_regions(book, workspace.root, trained["trial_key"], number)
+    with Ledger(workspace.ledger) as ledger:
+        for record in [*book.contents.replicates.values(), *book.contents.measures.values()]:
+            ledger.append(record)
+        again = dict(ledger.contents.replicates["merge=add,depth=8/search/1/1"])
+        ledger.append(again | {"state": "completed", "reason": "", "metrics": {"val/loss": 2 / 3}})
+    note_session(workspace.root, ["fake"])
+    spec = synthetic_spec(name=name)
+    workspace.freeze(spec)
+    return spec, workspace
+
+
+def keep_regions(book: Any, root: Path, key: str, number: int) -> None:
+    """What ``decision_regions`` keeps of a network, two planes of four points."""
+    book.measure(key, "decision_regions", {"components": 2.0}, measure_key=f"regions{number}")
+    grid = {"plane": [0] * 4 + [1] * 4, "row": [0, 0, 1, 1] * 2, "column": [0, 1, 0, 1] * 2}
+    corners = {"plane": [0, 0, 0, 1, 1, 1], "corner": [0, 1, 2] * 2, "label": [0, 1, 2] * 2, "x": [0.0, 1.0, 0.5] * 2}
+    corners |= {"y": [0.0, 0.0, 1.0] * 2, **{name: [-0.1] * 6 for name in ("x_low", "y_low")}}
+    tables = {
+        "labels": pa.table({**grid, "label": [0, 1, 1, number % 2] * 2}),
+        "corners": pa.table({**corners, **{name: [1.1] * 6 for name in ("x_high", "y_high")}}),
+    }
+    kept = write_kept(root, key, f"regions{number}", tables)
+    book.contents.measures[f"regions{number}"]["kept"] = kept
+
+
+def texts(contents: Contents) -> list[dict[str, str]]:
+    """By repr, which tells floats apart to the last bit and finds NaN equal to itself."""
+    return [{key: repr(r) for key, r in held.items()} for held in (contents.replicates, contents.measures)]
+
+
+@pytest.fixture(scope="module")
+def study(uri: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Workspace]:
+    spec, workspace = written(tmp_path_factory.mktemp("reading"), "read-back")
+    replay(spec, workspace.root, read_ledger(workspace.ledger), uri, {}, done=True)
+    return spec, workspace
+
+
+def test_the_ledger_bit_for_bit(uri: str, study: Any) -> None:
+    spec, workspace = study
+    found, contents = read_study(uri, spec.name), read_ledger(workspace.ledger)
+    assert found.spec == spec and found.num_unwritten == 0
+    assert found.sessions == read_sessions(workspace.root) != []
+    assert texts(found.contents) == texts(contents)
+    assert len(contents.replicates) == 14 and any("nan" in text for text in texts(contents)[1].values())
+    held = list(found.contents.replicates)
+    assert held.index("superseding") > held.index("merge=mul,depth=14/confirm/0/1")
+
+
+def test_tables_and_report_byte_for_byte(uri: str, study: Any, tmp_path: Path) -> None:
+    spec, workspace = study
+    made = []
+    elsewhere = tmp_path / "another machine"
+    for held, folder in ((in_folder(workspace), "ledger"), (in_store(uri, spec.name, elsewhere), "store")):
+        show.report(held, Workspace(tmp_path / folder))
+        files = {
+            p.relative_to(tmp_path / folder): p.read_bytes() for p in (tmp_path / folder).rglob("*") if p.is_file()
+        }
+        made.append(files)
+    assert made[0] == made[1]
+    assert b"different" in made[1][Path("tables/decision_agreement.csv")]  # made of tables kept beside the ledger
+    assert {"tables/trials.parquet", "tables/claims.tex", "report.html"} <= {str(path) for path in made[0]}
+
+
+def test_named_by_file_or_by_study(uri: str, study: Any, tmp_path: Path) -> None:
+    spec, _ = study
+    held, workspace = show.recorded(spec.name, ["alpha=0.1"], tmp_path, uri)
+    assert workspace.root == tmp_path / spec.name
+    assert held.spec.alpha == 0.1 and held.spec.model_copy(update={"alpha": spec.alpha}) == spec
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json") | {"title": "of my own"}))
+    assert show.recorded(str(path), [], tmp_path, uri)[0].spec.title == "of my own"
+    with pytest.raises(UserError, match=r"holds no study 'read-bakc' \(did you mean 'read-back'\?\)"):
+        show.recorded("read-bakc", [], tmp_path, uri)
+    assert with_changes(spec, [], "") is spec
+
+
+def test_a_view_that_is_behind(uri: str, tmp_path: Path, spec_of: Any, record_of: Any, config_of: Any) -> None:
+    spec, contents = spec_of(name="behind"), Contents()
+    for seed in range(3):
+        contents.add(record_of(config_of(seed=seed), cell="fake/d8/add", number=seed))
+    replay(spec, tmp_path, contents, uri, {}, done=True)
+    client, runs = MlflowClient(uri), {run.tags.get("trial_key", ""): run for run in read_runs(uri, "behind")}
+    first, second = (runs[key] for key in list(contents.replicates)[:2])
+    client.delete_tag(first.run_id, next(iter(pack(b""))))
+    with pytest.raises(
+        UserError, match=r"does not hold the ledger's lines; bring .*: fmm-study ui behind --tracking-uri"
+    ):
+        read_study(uri, "behind")
+    # as a driver at work leaves it
+    client.update_run(first.run_id, status="RUNNING")
+    found = read_study(uri, "behind")
+    assert found.num_unwritten == 1 and len(found.contents.replicates) == 2
+    replay(spec, tmp_path, contents, uri, {}, done=True)
+    assert texts(read_study(uri, "behind").contents) == texts(contents)
+    client.set_tag(second.run_id, next(iter(pack(b""))), "eJw=")
+    with pytest.raises(UserError, match="does not hold the ledger's lines"):
+        read_study(uri, "behind")
+    client.delete_tag(runs[""].run_id, next(iter(pack(b""))))
+    with pytest.raises(UserError, match="does not hold its specification"):
+        read_study(uri, "behind")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no study 'digits'$"):
+        read_study(tracking_uri(None, tmp_path), "digits")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 5699, 5700, 5701, 60_000])
+def test_packing(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    tags = pack(data)
+    assert unpack(tags) == data and unpack({**tags, "mlflow.note.content": "x"}) == data
+    assert max(map(len, tags.values())) <= 8000
+    # a longer one's parts are left behind by MLflow's stores
+    assert unpack(pack(random.Random(1).randbytes(80_000)) | tags) == data
+    names = list(tags)
+    assert unpack({name: tags[name] for name in names[1:]}) is None
+    assert unpack({name: tags[name] for name in names[:-1]}) is None
+    assert unpack({}) is None

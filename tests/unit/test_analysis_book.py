@@ -1,0 +1,127 @@
+"""A small synthetic study for the analysis tests: a spec and a ledger with planted numbers."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.effects.table import effects_table
+from analysis.trials.table import trials_table
+from search_spaces.load import parse_spec
+from study.results.ledger import Contents, Ledger, read_ledger
+
+JACOBIAN = "jacobian_unit_logits_mean_log"
+EXCESS = "path_different_excess_variation"
+
+SPEC = f"""
+name: synthetic
+factors:
+  merge: [add, add_alias, mul]
+  depth: [8, 14]
+fixed: {{dataset: digits, epochs: 6}}
+nuisance:
+  lr: {{low: 0.01, high: 1.0, log: true, default: 0.1}}
+  optimiser: {{choices: [sgd, adam]}}
+blocks: 8
+budget: {{search_trials: 2, startup_trials: 1}}
+measure: {{statistics: {{path: {{}}, input_jacobian: {{}}}}}}
+control: {{arm: {{merge: add_alias}}, reference: {{merge: add}}}}
+claims:
+  C3:
+    text: smoother
+    arm: {{merge: mul}}
+    references: [{{merge: add}}]
+    outcomes: [{{name: {JACOBIAN}, margin: 0.1, better: lower}}]
+  C4:
+    text: better
+    arm: {{merge: mul}}
+    references: [{{merge: add}}]
+    outcomes: [{{name: test/accuracy, margin: 0.02}}]
+"""
+
+
+def synthetic_spec(**changes):
+    """The spec above with keys of the top level replaced."""
+    spec = parse_spec(SPEC, "test")
+    return spec.model_validate(spec.model_dump() | changes)
+
+
+class Book:
+    """Writes records of the synthetic study into ``contents``, one cell, phase and replicate at a time."""
+
+    def __init__(self):
+        self.contents = Contents()
+
+    def replicate(self, merge="add", depth=8, block=0, **given):
+        phase = given.get("phase", "confirm")
+        number = given.get("number", 1 if phase == "confirm" else 0)
+        cell = f"merge={merge},depth={depth}"
+        key = given.get("trial_key", f"{cell}/{phase}/{block}/{number}")
+        config = {"dataset": "digits", "depth": depth, "merge": merge, "seed": 1000 + block, "network": "cifar_resnet"}
+        config |= {"width": 8, "merge_site": "skip", "attention": "none", "attention_form": "none", "epochs": 6}
+        config |= {"lr": 0.1, "optimiser": "sgd"} | given.get("config", {})
+        record = {
+            "kind": "replicate", "trial_key": key, "cell": cell, "phase": phase, "block": block, "replicate": block,
+            "number": number, "config": config, "state": given.get("state", "completed"), "reason": given.get("reason", ""),
+            "boundary": given.get("boundary", []), "defaulted": False, "metrics": given.get("metrics", {}),
+            "curves": given.get("curves", {}), "epochs": given.get("epochs", 6), "params": 100, "flops": 1000,
+            "train_seconds": 1.5,
+        }  # fmt: skip
+        self.contents.add(record)
+        return key
+
+    def confirm(self, merge, depth, block, accuracy, state="completed", estimates=(), **given):
+        key = self.replicate(merge, depth, block, state=state, metrics={"test/accuracy": accuracy}, **given)
+        if estimates:
+            self.measure(key, "input_jacobian", dict(estimates))
+        return key
+
+    def measure(self, key, statistic, values, converged=True, seconds=0.25, error="", measure_key=None):
+        estimates = {
+            name: {"value": value, "stderr": 0.01, "num_samples": 256, "converged": converged}
+            for name, value in values.items()
+        }
+        record = {"kind": "measure", "trial_key": key, "measure_key": measure_key or f"{key}/{statistic}"}
+        record |= {"statistic": statistic, "estimates": estimates, "measure_seconds": seconds, "error": error}
+        self.contents.add(record)
+
+
+def planted(blocks=8, skip=()):
+    """``add`` at .90 + block/1000 everywhere, ``add_alias`` alike but for +-.001, ``mul`` +.01 r at 8 and -.01 at 14."""
+    book = Book()
+    for block in range(blocks):
+        base = 0.90 + block / 1000
+        for depth in (8, 14):
+            shift = 0.01 * (block + 1) if depth == 8 else -0.01
+            for merge, accuracy, jacobian in (
+                ("add", base, 1.0 + block / 10),
+                ("add_alias", base + (0.001 if block % 2 else -0.001), 1.0 + block / 10),
+                ("mul", base + shift, 0.5 + block / 10 + (0.1 if depth == 14 else 0.0)),
+            ):
+                if (merge, depth, block) not in skip:
+                    book.confirm(merge, depth, block, accuracy, estimates={JACOBIAN: jacobian, EXCESS: jacobian})
+    return book
+
+
+def effects_of(book, spec=None, chance=None):
+    spec = spec or synthetic_spec()
+    return effects_table(spec, trials_table(spec, book.contents), chance)
+
+
+def find(effects, **wanted):
+    """The only row with these values."""
+    rows = [row for row in effects.to_pylist() if all(row[name] == value for name, value in wanted.items())]
+    assert len(rows) == 1, f"{len(rows)} rows for {wanted}"
+    return rows[0]
+
+
+def mul(effects, stratum="all", outcome="test/accuracy"):
+    return find(effects, arm="merge=mul", stratum=stratum, outcome=outcome)
+
+
+@pytest.mark.parametrize("field", ["replicates", "measures"])
+def test_synthetic_records_pass_through_a_real_ledger(tmp_path: Path, field):
+    contents = planted().contents
+    with Ledger(tmp_path) as ledger:
+        for record in [*contents.replicates.values(), *contents.measures.values()]:
+            assert ledger.append(record)
+    assert getattr(read_ledger(tmp_path), field) == getattr(contents, field)

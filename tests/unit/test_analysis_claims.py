@@ -1,0 +1,215 @@
+"""Claims on synthetic studies of each outcome, in frozen words."""
+
+import math
+
+import pytest
+from test_analysis_book import JACOBIAN, Book, synthetic_spec
+
+from analysis.effects.assay import assay_results
+from analysis.inputs import Inputs
+from analysis.tables.build import build_table, table_columns
+from analysis.words.export import render
+
+PROBABILITIES = "jacobian_probabilities_mean_log"
+SPREAD = [0.004, -0.004, 0.002, -0.002, 0.001, -0.001, 0.003, -0.003, 0.0, 0.0]
+
+
+def study(accuracy=0.0, jacobian=0.0, alias=0.0, probabilities=None, blocks=10, fail=(), spread=SPREAD):
+    """One depth; ``mul`` and ``add_alias`` off ``add`` by these on average; ``fail`` lists what collapses."""
+    book = Book()
+    for block in range(blocks):
+        shift = spread[block % len(spread)]
+        for merge, by, log in (("add", 0.0, 0.0), ("add_alias", alias, 0.0), ("mul", accuracy, jacobian)):
+            noise = 0.0 if merge == "add" else shift
+            values = {JACOBIAN: 1.0 + log + 10 * noise}
+            if probabilities is not None:
+                values[PROBABILITIES] = 2.0 + (probabilities if merge == "mul" else 0.0)
+            state = "collapsed" if (merge, block) in fail else "completed"
+            reached = 0.2 if state == "collapsed" else 0.95 + by + noise
+            book.confirm(merge, 8, block, reached, state=state, estimates=values)
+    return book
+
+
+def inputs_of(book, **changes):
+    factors = [{"merge": ["add", "add_alias", "mul"], "depth": [8]}]
+    spec = synthetic_spec(**({"factors": factors, "blocks": 10} | changes))
+    return Inputs(spec=spec, contents=book.contents, chance={"digits": 0.1})
+
+
+def claims_of(book, **changes):
+    return {row["claim"]: row for row in build_table(inputs_of(book, **changes), "claims").to_pylist()}
+
+
+def test_supported():
+    row = claims_of(study(accuracy=0.03, jacobian=-0.4))["C4"]
+    assert row["verdict"] == "supported"
+    assert row["sentence"] == (
+        "C4 is supported on digits: test accuracy differs by 3.00 pp [2.80, 3.20] for merge mul minus add (margin 2 pp, "
+        "smallest detectable effect 0.26 pp, 10 pairs)."
+    )
+    assert row["reason"] == "The interval lies above zero and reaches the margin."
+    assert row["change"] == "A repetition whose upper limit lies below the margin of 2 pp."
+    assert (row["effect"], row["margin"], row["n_pairs"]) == (pytest.approx(0.03), 0.02, 10)
+
+
+def test_lower_is_better_is_turned_round():
+    row = claims_of(study(accuracy=0.03, jacobian=-0.4))["C3"]
+    assert (row["verdict"], row["better"], row["effect"]) == ("supported", "lower", pytest.approx(0.4))
+    assert row["ci_low"] > 0
+    assert row["sentence"] == (
+        "C3 is supported on digits: near (log Jacobian) differs by 0.400 log [0.377, 0.423], a factor of 1.49, for merge add "
+        "minus mul (margin 0.1 log, smallest detectable effect 0.03 log, 10 pairs)."
+    )
+
+
+def test_refuted():
+    row = claims_of(study(accuracy=0.01, jacobian=0.4))
+    assert (row["C3"]["verdict"], row["C4"]["verdict"]) == ("refuted", "refuted")
+    assert row["C4"]["reason"] == "At level 0.025 the upper limit, 1.23 pp, lies below the margin of 2 pp."
+    assert row["C4"]["change"] == ("An effect of at least the margin, 2 pp; these data leave room for 1.23 pp at most.")
+
+
+def test_undecided_says_how_many_blocks():
+    row = claims_of(study(accuracy=0.01, spread=[10 * x for x in SPREAD]))["C4"]
+    assert row["verdict"] == "undecided"
+    assert row["reason"] == "The interval holds both zero and the margin of 2 pp."
+    assert row["change"] == "More blocks: about 66 in all would refute it, if effect and spread stay as they are."
+    assert row["smallest_detectable"] == pytest.approx(0.0303, abs=0.0005)
+
+
+def test_too_few_pairs_cannot_decide():
+    row = claims_of(study(accuracy=0.03, blocks=5), blocks=5)["C4"]
+    assert (row["verdict"], row["reason"]) == ("undecided", "5 pairs cannot reach level 0.025.")
+    assert "smallest detectable effect none" in row["sentence"]
+    assert row["ci_low"] == -math.inf
+
+
+def test_collapse_counts_failures_instead():
+    rows = claims_of(study(accuracy=0.03, jacobian=-2.0, fail=[("mul", block) for block in range(9)]))
+    assert {row["verdict"] for row in rows.values()} == {"undecided"}
+    row = rows["C4"]
+    assert row["sentence"] == (
+        "C4 is undecided on digits: merge mul fails in 9 of 10 trainings, merge add in 0 of 10 (exact McNemar p = 0.004); "
+        "with failures counted at chance, test accuracy differs by -76.20 pp for merge mul minus add; where both networks "
+        "survived, test accuracy differs by 3.00 pp (no interval) for merge mul minus add (margin 2 pp, smallest detectable "
+        "effect none, 1 pair)."
+    )
+    assert row["reason"].startswith("Merge mul fails in 9 of 10 trainings, merge add in 0 of 10, and a mean over surv")
+    assert row["change"].startswith("Trainings that do not fail")
+    assert (row["arm_failures"], row["arm_trainings"], row["mcnemar_p"]) == (9, 10, 2 / 2**9)
+    assert rows["C3"]["reason"] == "9 of 10 pairs are ineligible, more than 10%."
+
+
+def test_one_collapse_of_ten_keeps_the_smoothness_verdict_and_ends_the_other():
+    rows = claims_of(study(accuracy=0.03, jacobian=-0.4, fail=[("mul", 3)]))
+    assert (rows["C3"]["verdict"], rows["C4"]["verdict"]) == ("supported", "undecided")
+    assert rows["C3"]["n_pairs"] == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "made", "reason"),
+    [
+        ({}, {"alias": 0.03}, "The A/A control differs by more than its margin on digits."),
+        ({"control": None}, {}, "This study has no A/A control, which every verdict needs."),
+    ],
+)
+def test_without_a_sound_control_nothing_is_decided(changes, made, reason):
+    rows = claims_of(study(accuracy=0.03, jacobian=0.4, **made), **changes)
+    assert {row["verdict"] for row in rows.values()} == {"undecided"}
+    assert {row["reason"] for row in rows.values()} == {reason}
+
+
+def test_one_block_and_a_demonstration_are_said():
+    book = Book()
+    for seed in range(6):
+        for merge in ("add", "add_alias", "mul"):
+            key = book.confirm(merge, 8, 0, 0.95 + 0.03 * (merge == "mul"), trial_key=f"{merge}{seed}")
+            book.contents.replicates[key]["replicate"] = seed
+    rows = claims_of(book, blocks=1, replicates=6, demonstration=True)
+    row = rows["C4"]
+    assert (row["verdict"], row["qualifier"]) == ("no verdict", "at these hyperparameters; demonstration")
+    assert row["sentence"].startswith(
+        "C4 has no verdict on digits (at these hyperparameters; demonstration): test accuracy"
+    )
+
+
+def test_an_unfinished_study_waits():
+    book = study(accuracy=0.03, blocks=8)
+    row = claims_of(book)["C4"]
+    assert (row["verdict"], row["reason"]) == ("undecided", "2 of 10 pairs have not run yet.")
+    assert row["change"] == "The pairs still to run: the same command continues."
+    empty = claims_of(Book())["C4"]
+    assert (empty["verdict"], empty["reason"]) == ("undecided", "The A/A control has not run yet.")
+    assert "no pair is left to compare test accuracy (margin 2 pp)" in empty["sentence"]
+
+
+@pytest.mark.parametrize(("probabilities", "verdict"), [(-0.2, "supported"), (0.2, "undecided"), (0.0, "supported")])
+def test_opposite_signs_between_scales_decide_nothing(probabilities, verdict):
+    row = claims_of(study(jacobian=-0.4, probabilities=probabilities))["C3"]
+    assert row["verdict"] == verdict
+    if verdict == "undecided":
+        assert row["reason"] == ("The effect has the opposite sign on another scale (jacobian probabilities mean log).")
+
+
+def test_comparators_and_co_primaries():
+    claims = {
+        "C2": {"text": "all", "arm": {"merge": "mul"}, "references": [{"merge": "add"}, {"merge": "add_alias"}],
+               "outcomes": [{"name": "test/accuracy", "margin": 0.02}]},
+        "C3": {"text": "both", "arm": {"merge": "mul"}, "references": [{"merge": "add"}],
+               "outcomes": [{"name": "test/accuracy", "margin": 0.02}, {"name": JACOBIAN, "margin": 0.1, "better": "lower"}]},
+    }  # fmt: skip
+    held = claims_of(study(accuracy=0.03, jacobian=-0.4), claims=claims)
+    assert (held["C2"]["verdict"], held["C3"]["verdict"]) == ("supported", "supported")
+    assert held["C3"]["reason"] == "In every comparison the interval lies above zero and reaches the margin."
+    rough = claims_of(study(accuracy=0.03, jacobian=0.4), claims=claims)["C3"]
+    assert (rough["verdict"], rough["outcome"]) == ("refuted", JACOBIAN)
+    assert rough["level_of_k"] == pytest.approx(rough["level"] / 2)
+    parts = build_table(inputs_of(study(accuracy=0.03, jacobian=0.4), claims=claims), "claim_parts").to_pylist()
+    alone = [(part["claim"], part["reference"], part["outcome"], part["verdict"]) for part in parts]
+    assert sorted(alone) == [
+        ("C2", "merge=add", "test/accuracy", "supported"),
+        ("C2", "merge=add_alias", "test/accuracy", "supported"),
+        ("C3", "merge=add", JACOBIAN, "refuted"),
+        ("C3", "merge=add", "test/accuracy", "supported"),
+    ]
+
+
+@pytest.mark.parametrize(("loss", "seen"), [(0.3, "seen"), (0.0, "not seen"), (None, "not run")])
+def test_assay_sensitivity(loss, seen):
+    factors = [{"merge": ["add", "add_alias", "mul", "none"], "depth": [8]}]
+    book = study(accuracy=0.03)
+    for block in range(10):
+        if loss is not None:
+            book.confirm("none", 8, block, 0.95 - loss - SPREAD[block])
+    row = claims_of(book, factors=factors)["C4"]
+    assert (row["assay"], row["verdict"]) == (seen, "supported" if seen == "seen" else "undecided")
+    inputs = inputs_of(book, factors=factors)
+    (result,) = assay_results(inputs.spec, inputs.trials)
+    assert result.seen is {"seen": True, "not seen": False, "not run": None}[seen]
+
+
+def test_failures_without_skips_are_a_difference_seen_at_the_greatest_depth():
+    factors = [{"merge": ["add", "add_alias", "mul", "none"], "depth": [8, 14]}]
+    book = study(accuracy=0.03)
+    for block in range(10):
+        book.confirm("none", 8, block, 0.95)
+        book.confirm("add", 14, block, 0.95)
+        book.confirm("none", 14, block, 0.1, state="collapsed")
+    inputs = inputs_of(book, factors=factors)
+    (result,) = assay_results(inputs.spec, inputs.trials)
+    assert (result.seen, result.where) == (True, "depth 14")
+    assert result.found == "without skips 10 of 10 trainings fail, with them 0"
+
+
+GOLDEN = """\
+| Claim   | Text     | Dataset   | Verdict   | Label         | Outcome             |                   Effect |   Level |   Margin |   Smallest detectable |   Pairs |   McNemar p | Reason                                                                 | What would change it                                                               |
+|:--------|:---------|:----------|:----------|:--------------|:--------------------|-------------------------:|--------:|---------:|----------------------:|--------:|------------:|:-----------------------------------------------------------------------|:-----------------------------------------------------------------------------------|
+| C3      | smoother | digits    | supported | demonstration | near (log Jacobian) | 0.400 log [0.377, 0.423] |   0.025 |  0.1 log |              0.03 log |      10 |             | The interval lies above zero and reaches the margin.                   | A repetition whose upper limit lies below the margin of 0.1 log.                   |
+| C4      | better   | digits    | refuted   | demonstration | test accuracy       |     1.00 pp [0.80, 1.20] |    0.05 |     2 pp |               0.26 pp |      10 |             | At level 0.05 the upper limit, 1.20 pp, lies below the margin of 2 pp. | An effect of at least the margin, 2 pp; these data leave room for 1.20 pp at most. |
+"""  # noqa: E501
+
+
+def test_golden_claims_table():
+    table = build_table(inputs_of(study(accuracy=0.01, jacobian=-0.4), demonstration=True), "claims")
+    text = render(table, "md", table_columns("claims")).decode()
+    assert text == GOLDEN
