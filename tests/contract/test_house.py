@@ -50,16 +50,6 @@ def test_files_hold_one_idea() -> None:
     assert not long
 
 
-def test_constraints_meet_the_bounds() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = {
-        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    }
-    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
-    names = {re.split(r"[\[<>=!~]", requirement)[0].lower() for requirement in wanted}
-    assert names <= pinned
-
-
 def test_trials_need_only_torch(tmp_path: Path) -> None:
     """``study.worker.group`` runs where ray, optuna, mlflow and pydantic cannot be imported, as on a bare GPU machine."""
     script = f"""
