@@ -1,4 +1,4 @@
-"""Small specifications and made-up records that several test modules share. Imports no torch."""
+"""Small specifications and made-up records that several test modules share. Imports torch where tests run, not before."""
 
 import copy
 from collections.abc import Callable
@@ -61,6 +61,14 @@ def _measured(trial_key: str, measure_key: str, *, error: str = "", statistic: s
         "measure_seconds": 0.0,
         "error": error,
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run side by side, each on a core of its own."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ layers = pytest.importorskip("timm.layers", reason="timm is a reference for test
 cbam = pytest.importorskip("timm.layers.cbam", exc_type=ImportError)
 coord_attn = pytest.importorskip("timm.layers.coord_attn", exc_type=ImportError)
 
-torch.set_num_threads(1)
-
 WIDTHS = [8, 64]
 
 

@@ -19,8 +19,6 @@ from study.models.attention import build_attention
 from study.models.blocks import BasicBlock
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 
-torch.set_num_threads(1)
-
 MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
 OPERATORS = [entry.name for entry in MERGES if "matches" not in entry.traits] + MATCHED
 PAIRS = [(a, form) for a in ATTENTIONS.names() for form in ATTENTION_FORMS.names() if "none" not in (a, form)]

@@ -14,8 +14,6 @@ from study.training.fused import Ended, train_together
 from study.training.lane import Member
 from study.training.stack import obstacle
 
-torch.set_num_threads(1)
-
 BASE = {"dataset": "fake", "depth": 8, "width": 4, "split_seed": 2, "epochs": 1, "batch_size": 4}
 # two replicates that differ in all that replicates may differ in
 ONE = {"seed": 1, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "schedule": "constant"}

@@ -18,8 +18,6 @@ from study.errors import UserError
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, DATASETS, MERGES, NETWORKS, Registry
 
-torch.set_num_threads(1)
-
 ALL = [value for value in vars(registry).values() if isinstance(value, Registry)]
 FORMS = [name for name in ATTENTION_FORMS.names() if name != "none"]
 VARIANTS = [{"merge": name} for name in MERGES.names()]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from test_analysis_book import JACOBIAN, Book, synthetic_spec
+from book import JACOBIAN, Book, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table

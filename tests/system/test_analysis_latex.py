@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from test_analysis_book import planted, synthetic_spec
+from book import planted, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table, build_tables, table_columns

@@ -18,8 +18,6 @@ from study.models import build_network
 from study.planning.plan import make_plan
 from study.training import evaluate, train
 
-torch.set_num_threads(1)
-
 PACKAGED = [DEBIAN / f"{file}.gz" for file in FILES]
 here = pytest.mark.skipif(
     not all(path.is_file() for path in PACKAGED),

@@ -238,7 +238,7 @@ def test_the_driver_killed_at_twenty_moments(
     spec: Path, tmp_path: Path, calm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """kill -9 of a driver that has its worker in its own process: a host that goes down. See test_storm.py for Ray's."""
-    program = Path(__file__).with_name("serial.py")
+    program = Path(__file__).parents[1] / "support" / "serial.py"
     command = [sys.executable, str(program), str(spec), str(tmp_path / "killed"), "20", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr

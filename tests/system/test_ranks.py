@@ -22,8 +22,6 @@ from study.training.process_group import Ranks
 from study.worker.group import run_group
 from study.worker.rank_launcher import train_in_ranks
 
-torch.set_num_threads(1)
-
 TASK = Task(
     config=apart.DIGITS, cell="c", phase="confirm", block=0, replicate=0, number=0, checkpoints="final", ranks=2,
     statistics={"path": {"num_pairs": 8, "num_steps": 4}}, every=10,

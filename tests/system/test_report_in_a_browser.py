@@ -11,8 +11,7 @@ import time
 import aiohttp
 import matplotlib.image
 import pytest
-from test_analysis_figures import full
-from test_analysis_report import PROVENANCE, inputs_of
+from book import PROVENANCE, full, inputs_of
 
 from analysis.report.page import build_report
 

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from book import full, inputs_of
 from driving import finish, log_of, num_records, results, start, write_spec
-from test_analysis_report import full, inputs_of
 
 from analysis.report.headline import facts, total_spent
 from analysis.words.spending import device_hours, spent_words, trial_seconds

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow import MlflowClient
-from test_tracking_reading import texts, written
+from read_back import texts, written
 
 from study.commands import show
 from study.commands.recorded import in_folder, in_store

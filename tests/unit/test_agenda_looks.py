@@ -4,7 +4,7 @@ import copy
 import random
 
 import pytest
-from test_agenda import Interrupted, Worker, slots
+from made_up_worker import Interrupted, Worker, slots
 
 from study.commands.recorded import agenda_of
 from study.planning.agenda import Agenda

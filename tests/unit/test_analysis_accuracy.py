@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_analysis_book import planted, synthetic_spec
+from book import planted, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.stats.signflip import sign_flip_p

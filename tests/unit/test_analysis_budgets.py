@@ -1,40 +1,13 @@
 """Shares of the epochs: every verdict again at each, by the study's own rule; and they are in no other analysis."""
 
 import pytest
-from test_analysis_book import EXCESS, JACOBIAN, Book, synthetic_spec
-from test_analysis_claims import SPREAD, claims_of, study
+from book import EXCESS, JACOBIAN, Book
+from one_depth import SPREAD, claims_of, study
+from shares import BUDGET, inputs_of, table, train
 
-from analysis.inputs import Inputs
 from analysis.tables.budgets import at_share, short_shares
-from analysis.tables.build import build_table, table_columns
+from analysis.tables.build import table_columns
 from analysis.words.export import render
-
-BUDGET = {"search_trials": 2, "startup_trials": 1, "shortened": [0.25, 0.5]}
-FIXED = {"dataset": "digits", "epochs": 12}
-FACTORS = [{"merge": ["add", "add_alias", "mul"], "depth": [8]}]
-
-
-def inputs_of(book, **changes):
-    given = {"factors": FACTORS, "blocks": 10, "budget": BUDGET, "fixed": FIXED} | changes
-    return Inputs(spec=synthetic_spec(**given), contents=book.contents, chance={"digits": 0.1})
-
-
-def table(book, name, **changes):
-    return build_table(inputs_of(book, **changes), name)
-
-
-def train(book, merge, block, share, accuracy, statistics, loss=1.0, depth=8, state="completed", **given):
-    """One training at a share of 12 epochs: confirmed at 1, else shortened."""
-    epochs = round(12 * share)
-    phase = "confirm" if share == 1 else "short"
-    key = book.replicate(
-        merge, depth, block, phase=phase, state=state, epochs=epochs, config={"epochs": epochs},
-        trial_key=f"{merge}/{depth}/{block}/{share}",
-        metrics={"test/accuracy": accuracy, "val/accuracy": accuracy, "train/loss": loss}, **given,
-    )  # fmt: skip
-    if statistics:
-        book.measure(key, "input_jacobian", statistics)
-    return key
 
 
 def shortened(full=0.03, half=0.0):

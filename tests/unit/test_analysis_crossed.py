@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from book import Book, find, synthetic_spec
 from scipy import stats
-from test_analysis_book import Book, find, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table

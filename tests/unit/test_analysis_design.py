@@ -2,7 +2,7 @@
 
 import pyarrow.parquet
 import pytest
-from test_analysis_book import JACOBIAN, Book, effects_of, find, mul, planted, synthetic_spec
+from book import JACOBIAN, Book, effects_of, find, mul, planted, synthetic_spec
 
 from analysis.effects.table import SCHEMA, effects_table
 from analysis.trials.table import trials_table

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from book import JACOBIAN, Book, find, synthetic_spec
 from scipy import stats
-from test_analysis_book import JACOBIAN, Book, find, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from book import EXCESS, JACOBIAN, effects_of, mul, planted, synthetic_spec
 from statsmodels.stats.multitest import multipletests
-from test_analysis_book import EXCESS, JACOBIAN, effects_of, mul, planted, synthetic_spec
 
 from analysis.effects.control import aa_results
 from analysis.stats.holm import directed_p, holm

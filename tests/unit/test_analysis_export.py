@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from test_analysis_book import effects_of, planted, synthetic_spec
+from book import effects_of, planted, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.report.summary import summary

@@ -6,44 +6,20 @@ import xml.etree.ElementTree as ET
 import matplotlib.image
 import pyarrow.csv
 import pytest
-from test_analysis_book import JACOBIAN, Book, planted, synthetic_spec
+from book import JACOBIAN, Book, collapsed, full, inputs_of, planted, synthetic_spec
 
 from analysis.figures.build import FORMATS, build_figures, draw, figure_data, figure_names
 from analysis.figures.style import COLOURS, looks
-from analysis.inputs import Inputs
 from analysis.tables.build import build_table
 from analysis.trials.arms import arm_name, context_name
 from study.errors import UserError
 from study.registry import FIGURES, TABLES
 
 
-def full(blocks=8):
-    """The planted study with learning curves, one collapsed network and one that diverged."""
-    book = planted(blocks, skip=[("mul", 14, 0), ("mul", 14, 1)])
-    book.confirm("mul", 14, 0, 0.3, state="collapsed", estimates={JACOBIAN: -5.0})
-    book.replicate("mul", 14, 1, state="diverged")
-    for record in book.contents.replicates.values():
-        record["curves"] = {"val/accuracy": [0.5, 0.7, 0.9 + record["block"] / 100], "val/loss": [3.0, 2.0, 1.0]}
-        record["boundary"] = ["lr"] if record["block"] == 0 else []
-    return book
-
-
-def collapsed():
-    book = Book()
-    for merge in ("add", "add_alias", "mul"):
-        for block in range(8):
-            book.confirm(merge, 8, block, 0.1, state="collapsed", estimates={JACOBIAN: 0.0})
-    return book
-
-
 def single():
     book = Book()
     book.confirm("add", 8, 0, 1.0, estimates={JACOBIAN: 1.0}, curves={"val/accuracy": [0.5]})
     return book
-
-
-def inputs_of(book, **changes):
-    return Inputs(spec=synthetic_spec(**changes), contents=book.contents, chance={"digits": 0.1})
 
 
 BOOKS = {"full": full, "empty": Book, "collapsed": collapsed, "single cell": single}

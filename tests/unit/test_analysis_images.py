@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from book import Book, find, synthetic_spec
 from statsmodels.formula.api import ols
-from test_analysis_book import Book, find, synthetic_spec
 
 from analysis.effects.image_variance import correct_table, t_interval, two_way
 from analysis.inputs import Inputs

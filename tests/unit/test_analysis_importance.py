@@ -2,7 +2,7 @@
 
 import matplotlib as mpl
 import pytest
-from test_analysis_book import Book, planted, synthetic_spec
+from book import Book, planted, synthetic_spec
 
 from analysis.figures.build import build_figures, draw, figure_data
 from analysis.figures.style import RC

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from test_analysis_book import Book, planted, synthetic_spec
+from book import Book, planted, synthetic_spec
 from toys import conv_context, conv_net, images, run
 
 from analysis.figures.build import draw, figure_data

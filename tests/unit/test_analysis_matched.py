@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from test_analysis_book import EXCESS, JACOBIAN, Book, find, synthetic_spec
-from test_analysis_budgets import BUDGET, inputs_of, table, train
-from test_analysis_claims import SPREAD, study
+from book import EXCESS, JACOBIAN, Book, find, synthetic_spec
+from one_depth import SPREAD, study
+from shares import BUDGET, inputs_of, table, train
 
 from analysis.figures.build import figure_data
 from analysis.stats.crossing import value_at

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 import statsmodels.formula.api as smf
+from book import Book, find, synthetic_spec
 from scipy import optimize, stats
-from test_analysis_book import Book, find, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.stats.pooling import mixed_model, pool

@@ -9,10 +9,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from test_analysis_book import Book, planted, synthetic_spec
-from test_analysis_figures import collapsed, full
+from book import PROVENANCE, Book, collapsed, full, inputs_of, planted, synthetic_spec
 
-from analysis.inputs import Inputs
 from analysis.report.headline import answer, facts, spent
 from analysis.report.page import build_report, render_report
 from analysis.tables.build import build_table
@@ -20,7 +18,6 @@ from analysis.tables.build import build_table
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '</title><script>alert("x")</script> & <b>5</b>'
 PICTURES = {"effects": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}
-PROVENANCE = {"git commit": "abc<1>", "versions": {"torch": "2.15"}, "specification": "name: synthetic # <a>\n"}
 
 
 class Reader(HTMLParser):
@@ -52,10 +49,6 @@ def read(html):
     reader.close()
     assert reader.open == []
     return reader, " ".join(" ".join(reader.text).split())
-
-
-def inputs_of(book, **changes):
-    return Inputs(spec=synthetic_spec(**changes), contents=book.contents, chance={"digits": 0.1})
 
 
 def test_one_file_that_loads_nothing(tmp_path):

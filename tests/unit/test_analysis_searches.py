@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from book import Book, find, synthetic_spec
 from scipy import stats
-from test_analysis_book import Book, find, synthetic_spec
 
 from analysis.figures.build import figure_data
 from analysis.inputs import Inputs

@@ -5,7 +5,7 @@ import random
 
 import pyarrow as pa
 import pytest
-from test_analysis_book import EXCESS, JACOBIAN, Book, planted, synthetic_spec
+from book import EXCESS, JACOBIAN, Book, planted, synthetic_spec
 
 from analysis.trials.curves import curves_table
 from analysis.trials.table import trials_table

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from gated import CHANNELS, context, images, toy
 from scipy import stats
-from test_attention_importance import CHANNELS, context, images, toy
 
 from study.smoothness import measure, parse_settings
 from study.smoothness.attention_importance import _over_images, _within_images

@@ -14,8 +14,6 @@ from study.models.derangement import derangement
 from study.models.initialise import initialise
 from study.registry import ATTENTION_FORMS, ATTENTIONS
 
-torch.set_num_threads(1)
-
 GATES = [name for name in ATTENTIONS.names() if name != "none"]
 FORMS = [name for name in ATTENTION_FORMS.names() if name != "none"]
 OWN_MAPS = ("sk", "non_local")  # they weigh maps of their own, not x

@@ -13,8 +13,6 @@ from study.models.attention import build_attention
 from study.models.attention.eca import eca_kernel_size
 from study.registry import ATTENTION_FORMS, ATTENTIONS
 
-torch.set_num_threads(1)
-
 GATES = [name for name in ATTENTIONS.names() if name != "none"]
 
 

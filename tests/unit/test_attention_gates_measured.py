@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_attention_importance import CLASSES, context, images
+from gated import CLASSES, context, images
 from timm.layers import EcaModule, SEModule
 from torch import nn
 from torchvision.ops import SqueezeExcitation

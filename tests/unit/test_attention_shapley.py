@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_attention_importance import Attention, Gate, context, cross_entropy, images
+from gated import Attention, Gate, context, cross_entropy, images
 from torch import nn
 
 from study.errors import UserError

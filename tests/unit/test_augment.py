@@ -16,8 +16,6 @@ from study.models import build_network
 from study.registry import AUGMENTATIONS
 from study.training import loop, train
 
-torch.set_num_threads(1)
-
 NAMES = AUGMENTATIONS.names()
 SIZES = [(32, 32), (28, 28), (13, 9)]
 CONFIG = TrialConfig(

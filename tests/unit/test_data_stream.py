@@ -24,8 +24,6 @@ from study.training import Progress, train
 from study.training.process_group import Ranks
 from study.worker.group import run_group
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(
     dataset="imagenet", depth=8, width=2, seed=1, split_seed=2, epochs=2, batch_size=4, lr=0.01,
     augment="random_resized_crop_flip",

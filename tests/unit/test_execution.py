@@ -20,8 +20,6 @@ from study.task import Execution, Task
 from study.training import Progress, load_checkpoint
 from study.worker.group import run_group
 
-torch.set_num_threads(1)
-
 
 def frozen_groups(plan, folder, *, started):
     return {name: found.together for name, found in frozen_execution(plan, folder, here, started=started).items()}

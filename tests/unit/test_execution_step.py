@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 import study.resources.execution as module
 from study.data.facts import dataset_facts
@@ -11,8 +10,6 @@ from study.planning.plan import make_plan
 from study.resources.execution import FILE, frozen_execution, measure_step
 from study.resources.gpu import here
 from study.resources.timing import FEW_IMAGES
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture

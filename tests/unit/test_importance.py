@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from book import Book, synthetic_spec
 from optuna.importance import FanovaImportanceEvaluator
-from test_analysis_book import Book, synthetic_spec
 
 import study.planning.importance as study_importance
 from analysis.inputs import Inputs

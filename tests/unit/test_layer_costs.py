@@ -19,8 +19,6 @@ from study.planning.plan import make_plan
 from study.printing.cost import print_cost
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 
-torch.set_num_threads(1)
-
 IMAGE = (3, 16, 16)
 WIDTHS = {"wrn": 1}
 MERGED = ("add", "none", "highway", "star", "concat", "sig_bn", "rezero")

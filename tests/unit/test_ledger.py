@@ -4,6 +4,7 @@ import json
 import zlib
 
 import pytest
+from book import planted
 
 from study.results import ledger as module
 from study.results.ledger import Contents, Ledger, decode, encode, read_ledger, segments
@@ -165,3 +166,12 @@ def test_segments_roll_over_and_are_read_in_order(tmp_path, records, monkeypatch
     with Ledger(tmp_path) as ledger:
         assert list(ledger.records()) == records[:-1] and ledger.append(records[-1])
     assert held(tmp_path) == records and len(segments(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("field", ["replicates", "measures"])
+def test_synthetic_records_pass_through_a_real_ledger(tmp_path, field):
+    contents = planted().contents
+    with Ledger(tmp_path) as ledger:
+        for record in [*contents.replicates.values(), *contents.measures.values()]:
+            assert ledger.append(record)
+    assert getattr(read_ledger(tmp_path), field) == getattr(contents, field)

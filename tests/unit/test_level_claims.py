@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_analysis_book import Book, effects_of, find, synthetic_spec
+from book import Book, effects_of, find, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.report.page import render_report

@@ -1,8 +1,8 @@
 """A sequential study from its ledger: which look decided each claim, who goes on, and what its tables say meanwhile."""
 
 import pytest
+from book import JACOBIAN, find
 from synthetic import CONTROL, MERGES, accuracy_claim, claims_of, inputs_of, planted_study, smoothness_claim
-from test_analysis_book import JACOBIAN, find
 
 from analysis.claims.looks import course_of
 from analysis.stats.sequential import repeated_interval

@@ -28,7 +28,6 @@ from study.smoothness import MeasureContext, measure, parse_settings, reestimate
 from study.training import Progress, load_checkpoint
 from study.worker.group import discard_outcome, run_group
 
-torch.set_num_threads(1)
 CHOSEN = {"input_jacobian": {"num_samples": 8}, "path": {"num_pairs": 6, "num_steps": 4}}
 
 

@@ -16,8 +16,6 @@ from study.models.initialise import initialise
 from study.models.merges import Merge
 from study.registry import MERGES
 
-torch.set_num_threads(1)
-
 
 def draw(*shape, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

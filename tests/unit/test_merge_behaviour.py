@@ -13,8 +13,6 @@ from study.models import build_network
 from study.models.initial_behaviour import format_blocks, format_overview, initial_behaviour, initial_behaviours
 from study.registry import MERGES
 
-torch.set_num_threads(1)
-
 
 def behave(merge, depth, width=8, **changes):
     config = TrialConfig(dataset="none", depth=depth, width=width, seed=0, split_seed=0, merge=merge, **changes)

@@ -11,7 +11,6 @@ from study.models.derangement import derangement
 from study.models.merges.placebos import NoiseGate
 from study.registry import MERGES
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 

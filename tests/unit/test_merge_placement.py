@@ -14,8 +14,6 @@ from study.models.merges.plain import Add
 from study.planning.plan import make_plan
 from study.registry import MERGES
 
-torch.set_num_threads(1)
-
 
 def network(**changes) -> nn.Module:
     config = TrialConfig(**{"dataset": "fake", "depth": 20, "width": 4, "seed": 1, "split_seed": 0} | changes)

@@ -16,8 +16,6 @@ from study.models.blocks import BasicBlock
 from study.models.merges.normalised import SigmoidBatchNorm
 from study.registry import ATTENTIONS, MERGES
 
-torch.set_num_threads(1)
-
 # exact in float32: the float64 references normalise by the very same numbers
 MEAN, DEVIATION = (0.5, 0.25, 0.375), (0.25, 0.5, 0.125)
 

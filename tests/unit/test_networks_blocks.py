@@ -13,8 +13,6 @@ from study.models.merges.plain import Add
 from study.models.preactivation import PreActivationBlock
 from study.registry import MERGES, NETWORKS
 
-torch.set_num_threads(1)
-
 # two blocks a stage where that is cheap
 SMALL = {
     "cifar_resnet": {"depth": 14, "width": 4},

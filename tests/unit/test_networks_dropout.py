@@ -17,7 +17,6 @@ from study.models.hashing import hash32
 from study.seeding import derive_seed
 from study.training.loop import DrawsEachStep
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 SHAPE = torch.Size((32, 8, 16, 16))
 

@@ -14,8 +14,6 @@ from study.models.merges.plain import Add
 from study.printing.levels import levels
 from study.registry import MERGES, NETWORKS
 
-torch.set_num_threads(1)
-
 MATCHED = {entry.traits["matches"]: entry.name for entry in MERGES if "matches" in entry.traits}
 # those that cost half a hidden channel a block or more, at 16 channels, and those that cost less
 DEAR = ["adapt_gate", "concat", "highway", "star", "star_sum"]

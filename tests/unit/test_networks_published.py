@@ -13,8 +13,6 @@ from study.models import build_network, num_flops, num_params
 from study.models.torchvision_weights import load_torchvision, torchvision_key, torchvision_state_dict
 from study.registry import NETWORKS
 
-torch.set_num_threads(1)
-
 MEAN, DEVIATION = (0.5, 0.25, 0.375), (0.25, 0.5, 0.125)
 NONE = {"merge": "add", "merge_site": "skip", "attention": "none", "attention_form": "none"}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from book import mul
 from synthetic import MERGES, accuracy_claim, claims_of, inputs_of, planted_study, smoothness_claim
-from test_analysis_book import mul
 
 from analysis.tables.build import build_table, table_columns
 from analysis.words.export import render

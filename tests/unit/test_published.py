@@ -1,7 +1,7 @@
 """Published results stand beside ours at the same levels; a study that names none is not bothered with them."""
 
 import pytest
-from test_analysis_book import Book, synthetic_spec
+from book import Book, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.report.page import render_report

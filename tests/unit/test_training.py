@@ -16,8 +16,6 @@ from study.models import build_network
 from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
 from study.training.loop import EXPLOSION
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(
     dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=5, batch_size=16, lr=0.1, weight_decay=1e-3, warmup_epochs=1
 )  # fmt: skip

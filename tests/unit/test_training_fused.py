@@ -22,8 +22,6 @@ from study.training.lane import Member
 from study.training.stack import obstacle
 from study.training.stacked_sgd import StackedSGD
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=0, split_seed=2, epochs=4, batch_size=16, lr=0.05)
 CONFIGS = [
     dataclasses.replace(CONFIG, seed=seed, split_seed=seed, lr=0.03 * (seed + 1), weight_decay=1e-3 * seed)

@@ -17,8 +17,6 @@ from study.training.lane import Lane, Member
 from study.training.loop import train_epoch
 from study.training.options import OPTIONS, obstacle, usable
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=2, batch_size=16, lr=0.05)
 CLOSE = {"rtol": 2e-3, "atol": 2e-4}  # float32, after some epochs
 VARIANTS = [

@@ -17,8 +17,6 @@ from study.smoothness import MeasureContext, measure, parse_settings
 from study.training import loop, train
 from study.training.penalty import jacobian_penalty, unit_directions
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(
     dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=2, batch_size=16, jacobian_penalty=0.1
 )

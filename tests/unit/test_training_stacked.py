@@ -17,8 +17,6 @@ from study.training.light_sgd import LightSGD
 from study.training.stack import Stack
 from study.training.stacked_sgd import StackedSGD
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS.names())
 @pytest.mark.parametrize("how", ["ahead", "one by one", "side by side"])

@@ -12,8 +12,6 @@ from study.seeding import derive_seed
 from study.training import train
 from study.training.loop import DrawsEachStep
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(dataset="fake", depth=8, seed=5, split_seed=2, epochs=3, batch_size=16)
 STEPS = 3  # of 48 images
 

@@ -19,8 +19,6 @@ from study.registry import AUGMENTATIONS
 from study.training.lane import Lane, Member
 from study.training.loop import train_epoch, train_steps
 
-torch.set_num_threads(1)
-
 CONFIG = TrialConfig(
     dataset="random",
     depth=8,

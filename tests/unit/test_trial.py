@@ -20,8 +20,6 @@ from study.training import Progress, evaluate, load_checkpoint
 from study.training.checkpoint import save_checkpoint
 from study.worker.group import discard_outcome, run_group
 
-torch.set_num_threads(1)
-
 STATISTICS = {"path": {"num_pairs": 8, "num_steps": 4}, "input_jacobian": {"num_samples": 8}}
 
 

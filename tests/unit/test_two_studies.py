@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from book import JACOBIAN, planted, synthetic_spec
 from rich.console import Console
 from scipy import stats
-from test_analysis_book import JACOBIAN, planted, synthetic_spec
 
 from analysis.comparison.two_studies import Side, TwoStudies, compare_studies
 from analysis.inputs import Inputs

@@ -1,16 +1,15 @@
-"""A small synthetic study for the analysis tests: a spec and a ledger with planted numbers."""
-
-from pathlib import Path
-
-import pytest
+"""A small synthetic study for tests of the analysis: a specification and records with planted numbers."""
 
 from analysis.effects.table import effects_table
+from analysis.inputs import Inputs
 from analysis.trials.table import trials_table
 from search_spaces.load import parse_spec
-from study.results.ledger import Contents, Ledger, read_ledger
+from study.results.ledger import Contents
 
 JACOBIAN = "jacobian_unit_logits_mean_log"
 EXCESS = "path_different_excess_variation"
+PROVENANCE = {"git commit": "abc<1>", "versions": {"torch": "2.15"}, "specification": "name: synthetic # <a>\n"}
+
 
 SPEC = f"""
 name: synthetic
@@ -102,6 +101,29 @@ def planted(blocks=8, skip=()):
     return book
 
 
+def full(blocks=8):
+    """The planted study with learning curves, one collapsed network and one that diverged."""
+    book = planted(blocks, skip=[("mul", 14, 0), ("mul", 14, 1)])
+    book.confirm("mul", 14, 0, 0.3, state="collapsed", estimates={JACOBIAN: -5.0})
+    book.replicate("mul", 14, 1, state="diverged")
+    for record in book.contents.replicates.values():
+        record["curves"] = {"val/accuracy": [0.5, 0.7, 0.9 + record["block"] / 100], "val/loss": [3.0, 2.0, 1.0]}
+        record["boundary"] = ["lr"] if record["block"] == 0 else []
+    return book
+
+
+def collapsed():
+    book = Book()
+    for merge in ("add", "add_alias", "mul"):
+        for block in range(8):
+            book.confirm(merge, 8, block, 0.1, state="collapsed", estimates={JACOBIAN: 0.0})
+    return book
+
+
+def inputs_of(book, **changes):
+    return Inputs(spec=synthetic_spec(**changes), contents=book.contents, chance={"digits": 0.1})
+
+
 def effects_of(book, spec=None, chance=None):
     spec = spec or synthetic_spec()
     return effects_table(spec, trials_table(spec, book.contents), chance)
@@ -116,12 +138,3 @@ def find(effects, **wanted):
 
 def mul(effects, stratum="all", outcome="test/accuracy"):
     return find(effects, arm="merge=mul", stratum=stratum, outcome=outcome)
-
-
-@pytest.mark.parametrize("field", ["replicates", "measures"])
-def test_synthetic_records_pass_through_a_real_ledger(tmp_path: Path, field):
-    contents = planted().contents
-    with Ledger(tmp_path) as ledger:
-        for record in [*contents.replicates.values(), *contents.measures.values()]:
-            assert ledger.append(record)
-    assert getattr(read_ledger(tmp_path), field) == getattr(contents, field)
