@@ -1,4 +1,7 @@
-"""https://arxiv.org/abs/1907.10597 (Green AI): the budget at which a study stops cleanly, in hours of its GPUs or cores."""
+"""The budget at which a study stops cleanly, in hours of its GPUs or cores.
+
+Source: https://arxiv.org/abs/1907.10597 (Green AI)
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +15,14 @@ from study.results.ledger import Contents
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """``max_hours`` of GPUs (of cores, where trials hold no GPU) for the study as a whole; ``price`` of one, if known."""
+    """``max_hours`` of GPUs (of cores, where trials hold no GPU) for the whole study; ``price`` per hour, if known."""
 
     max_hours: float | None = None
     price: float | None = None
 
     @classmethod
     def of(cls, *, max_hours: float | None, max_money: float | None, price: float | None) -> "Allowance":
-        """What a user allows. Raises ``UserError`` for money without a price."""
+        """The smaller of hours and money. Raises ``UserError`` for money without a price."""
         if max_money is not None:
             if not price:
                 raise UserError(f"--max-money {max_money:g} needs --price, what an hour of a GPU (or core) costs")
@@ -46,6 +49,6 @@ class Purse:
 
     @property
     def words(self) -> str:
-        """What was spent of what."""
+        """How much of the allowance is spent."""
         hours, most = device_hours(self._seconds, self._resources), self._allowance.max_hours or 0.0
         return f"{hours:,.3g} of {most:,.3g} {unit(self._resources)} hours are spent"

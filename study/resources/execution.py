@@ -1,13 +1,14 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): how replicates of a cell train, measured once and then frozen.
+"""How replicates of a cell train: how many as one network and by what step, measured once and then frozen.
 
 Whether replicates gain by training together, or by a training step with options (``study.training.options``), depends on the
-network, its data, the batch and the device, so it is measured: serial steps and others in turn, on random pixels, once for
-each network, size and batch of a study (operators and attention are taken to gain alike). ``execution.json`` beside the
-ledger keeps what was found; it is never measured again, because last digits depend on it. A study whose results are older
-than this choice goes on as it began, one by one and by the plain step.
+network, its data, the batch and the device. So it is measured: serial steps and others in turn, on random pixels, once per
+network, size and batch of a study (operators and attention are taken to gain alike). ``execution.json`` beside the ledger
+keeps the choice. It is never measured again, because last digits depend on it. A study that has results but no such file
+goes on as it began: one by one and by the plain step.
+
+Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
-import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,28 +21,27 @@ from study.atomic import read_json, write_text
 from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
 from study.planning.plan import Cell, Plan
-from study.resources.timing import FEW_IMAGES, Ask, medians, timer
+from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
 from study.task import Execution
 from study.training.fused import out_of_memory
 from study.training.options import OPTIONS, obstacle
 
 FILE = "execution.json"
-# A fused group, or an option of the step, must make the same trainings this much faster.
+# A fused group, or an option of the step, must make the same trainings this many times faster.
 WORTHWHILE = 1.1
-# A serial step of more than this many seconds, of few images, is not worth measuring: the device is busy as it is.
+# If a serial step of few images takes longer, in seconds, the device is busy and nothing else is measured.
 _SLOW_STEP = 0.3
-# Compiling takes up to a minute in each process and network: for trainings of fewer seconds it is not tried.
+# Compiling takes up to a minute per process and network: it is not tried for trainings of fewer seconds.
 _WORTH_COMPILING = 300.0
 
 
 def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool) -> dict[str, Execution]:
-    """For every cell of ``plan``, how many of its replicates train together (1: one by one), and by what step.
+    """How many replicates of each cell of ``plan`` train together (1: one by one), and by what step.
 
-    Read from ``folder``; what is not there yet is decided now and written, as measured where ``ask``
-    (``study.resources.gpu``) runs
-    functions; where it is ``None``, without measuring. ``started``: whether the study has results.
-    Cost: some seconds for each network, where ``resources.fuse`` is ``auto`` or ``resources.step`` holds it; warns of an
-    option that was asked for and cannot be had.
+    Read from ``folder``. What is missing there is decided now and written: by measuring where ``ask``
+    (``study.resources.gpu``) runs functions, without measuring where it is ``None``. ``started``: whether the study has
+    results. Takes some seconds per network where ``resources.fuse`` or ``resources.step`` is ``auto``. Warns of an option
+    that was asked for and cannot be had.
     """
     path = folder / FILE
     held: dict[str, Any] | None = read_json(path)
@@ -52,12 +52,10 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
             chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured, ask)
     if chosen != before:
         write_text(path, json.dumps(chosen, indent=2) + "\n")
-    # a file that is older than the step's options says nothing of them: the step was plain
+    # a file without a step is older than the step's options: the step was plain
     return {
-        cell.name: Execution(
-            together=chosen[cell.name]["together"], step=tuple(chosen[cell.name].get("step", {}).get("options", ()))
-        )
-        for cell in plan.cells
+        name: Execution(together=held["together"], step=tuple(held.get("step", {}).get("options", ())))
+        for name, held in ((cell.name, chosen[cell.name]) for cell in plan.cells)
     }
 
 
@@ -66,14 +64,10 @@ def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, An
     config = plan.confirm_config(cell, 0, 0, nuisance)
     like = (config.network, config.depth, config.width, config.dataset, config.batch_size, config.jacobian_penalty > 0)
     if like not in measured:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(plan.spec.resources.threads)
-        try:
+        with torch_threads(plan.spec.resources.threads):
             measured[like] = _group(plan, config, ask)
             if plan.spec.resources.step:
                 measured[like]["step"] = _step(plan, config, measured[like]["together"], ask)
-        finally:
-            torch.set_num_threads(threads)
     return measured[like]
 
 
@@ -107,16 +101,16 @@ def _device(plan: Plan) -> str:
 
 
 def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -> dict[str, Any]:
-    """``together``, the size up to ``group`` of least time a replicate, and ``milliseconds`` a replicate-step by size."""
-    timers: dict[int, Callable[[], float]] = {}
-    if few_images_are_slow(config, known, device):
+    """``together``, the size up to ``group`` that takes least time per replicate; ``milliseconds`` per replicate and step."""
+    if _is_slow(config, known, device):
         return {"together": 1}
+    timers: dict[int, Callable[[], float]] = {}
     for size in sizes(group):
         try:
             timers[size] = timer(config, known, size, device)
             timers[size]()
         except Exception as error:
-            # the largest size that fits, or, for what cannot be stacked, none
+            # larger sizes do not fit either; what cannot be stacked trains one by one
             timers.pop(size, None)
             if not out_of_memory(error) and size == 1:
                 raise
@@ -133,25 +127,23 @@ def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -
 def measure_step(
     config: TrialConfig, known: Facts, together: int, device: str, named: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """``options`` of the step, ``named`` and what makes it faster, added one by one, for ``together`` replicates.
+    """``options`` of the step for ``together`` replicates: those ``named``, and each further one that makes it faster.
 
-    ``milliseconds`` a replicate-step with the options tried, ``+`` between them; ``left_out`` says why others were not.
-    Every option is beside the best so far, timed in turn, and stays where it makes the step ``WORTHWHILE`` faster.
-    bfloat16 is timed in the end, and not chosen: it changes more than last digits.
+    Options are added one by one. Each is timed in turn with the best so far, and stays if the step is ``WORTHWHILE`` times
+    faster. bfloat16 is timed last and never chosen, because it changes more than last digits. ``milliseconds`` per
+    replicate and step by the options tried, ``+`` between them; ``left_out`` says why an option was not chosen.
     """
-    if few_images_are_slow(config, known, device):
-        return {
-            "options": list(named),
-            "left_out": {"auto": f"a step of {FEW_IMAGES} images takes over {_SLOW_STEP} s"},
-        }
+    if _is_slow(config, known, device):
+        why = f"a step of {FEW_IMAGES} images takes over {_SLOW_STEP} s"
+        return {"options": list(named), "left_out": {"auto": why}}
     chosen, left_out, told = tuple(named), {}, {}
     steps = config.epochs * (known.num_train // min(config.batch_size, known.num_train))
     try:
         best = timer(config, known, together, device, options=chosen)
         best()
         seconds = best()
-    except Exception as error:  # noqa: BLE001  training itself will say so, with fewer at once or without the options
-        return {"options": list(named), "left_out": {"auto": f"{type(error).__name__}: {error}".splitlines()[0]}}
+    except Exception as error:  # noqa: BLE001  training itself will tell it, with fewer at once or without the options
+        return {"options": list(named), "left_out": {"auto": _reason(error)}}
     told[_label(chosen)] = seconds
     for option in OPTIONS:
         why = obstacle(option, config, device)
@@ -167,8 +159,8 @@ def measure_step(
             tried = timer(config, known, together, device, options=more)
             tried()
             found = medians({"best": best, "tried": tried})
-        except Exception as error:  # noqa: BLE001  what a device or a network does not bear is left out
-            left_out[option] = f"{type(error).__name__}: {error}".splitlines()[0]
+        except Exception as error:  # noqa: BLE001  an option that the device or the network cannot take is left out
+            left_out[option] = _reason(error)
             continue
         told[_label(chosen)], told[_label(more)] = found["best"], found["tried"]
         if option == "bf16":
@@ -181,6 +173,10 @@ def measure_step(
         "left_out": left_out,
         "device": _name(device),
     }
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _label(options: Sequence[str]) -> str:
@@ -196,7 +192,6 @@ def sizes(group: int) -> list[int]:
     return sorted({2**power for power in range(group.bit_length())} | {group})
 
 
-def few_images_are_slow(config: TrialConfig, known: Facts, device: str) -> bool:
+def _is_slow(config: TrialConfig, known: Facts, device: str) -> bool:
     """Whether a step of a few images alone keeps the device busy for long."""
-    few = timer(dataclasses.replace(config, batch_size=FEW_IMAGES), known, 1, device, steps=1)
-    return few() > _SLOW_STEP
+    return timer(few_images(config), known, 1, device, steps=1)() > _SLOW_STEP

@@ -1,37 +1,30 @@
-"""What a study will cost here: optimisation steps, evaluations and measurements are timed, not guessed, then multiplied.
+"""What a study will cost here: training steps, evaluations and measurements are timed, then multiplied.
 
-Images are random numbers of the right shape, so that a study can be planned before its data is there. A step that is slow
-is timed on fewer images and scaled. Statistics are timed on one small network, in units of its forward pass, for they cost
-forward and backward passes of whatever network they are taken on.
+Images are random pixels of the right shape, so that a study can be planned before its data is there. A slow step is timed on
+few images and scaled. Statistics are timed on one small network, in units of its forward pass, for they cost forward and
+backward passes of whatever network they are taken on.
 """
 
 import contextlib
 import dataclasses
 import math
-import statistics
 import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
 from study.errors import UserError
 from study.models import num_flops, num_params
 from study.planning.plan import Cell, Plan
-from study.resources.timing import untrained
+from study.resources.timing import FEW_IMAGES, few_images, medians, random_split, timer, torch_threads, untrained
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
-from study.training.light_sgd import LightSGD
-from study.training.penalty import jacobian_penalty, unit_directions
 
-_TIMED = 5
-# A step on this many images is tried first; one that takes longer than this many seconds is scaled up, not repeated whole.
-_FEW_IMAGES = 4
+# If a step of few images takes longer, in seconds, it is scaled up instead of timing a whole batch.
 _SLOW_STEP = 0.2
-# A training step costs about three forward passes (one forward, two for the gradients).
+# A training step costs about three forward passes: one forward, two for the gradients.
 _PASSES_A_STEP = 3
 # The network on which statistics are timed, and the largest side of its images.
 _SMALL = {"network": "cifar_resnet", "depth": 8, "width": 8}
@@ -44,10 +37,10 @@ Passes = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class CellForecast:
-    """Cost of one cell: trained parameters, FLOPs of one image, seconds of one replicate by phase, all training's FLOPs.
+    """Cost of one cell: trained parameters, FLOPs per image, seconds per replicate by phase, FLOPs of all its training.
 
-    ``short_seconds`` are of all shortened trainings of a replicate, each measured; ``landscape_seconds`` of a replicate that
-    has them; ``during_seconds`` of what is measured in the middle of one training.
+    ``short_seconds``: all shortened trainings of a replicate, each measured. ``landscape_seconds``: of a replicate that has
+    them. ``during_seconds``: what is measured in the middle of one training.
     """
 
     cell: str
@@ -63,31 +56,27 @@ class CellForecast:
 
 
 def forecast_device(plan: Plan) -> str:
-    """Where trials of ``plan`` run, if that is here: ``cuda`` or ``cpu``."""
+    """The device for trials of ``plan`` on this machine: ``cuda`` or ``cpu``."""
     return "cuda" if plan.spec.resources.gpus and torch.cuda.is_available() else "cpu"
 
 
 def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
-    """Time every cell's network on this machine, with the study's threads a trial. Trains nothing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(plan.spec.resources.threads)
-    try:
-        passes: dict[str, Passes] = {}
-        cells = []
+    """Time every cell's network on this machine, with as many threads as a trial has. Trains nothing."""
+    passes: dict[str, Passes] = {}
+    cells = []
+    with torch_threads(plan.spec.resources.threads):
         for cell in plan.cells:
             dataset = cell.settings["dataset"]
             if dataset not in passes:
                 passes[dataset] = _measuring_passes(plan, dataset_facts(dataset), device)
             cells.append(_cell(plan, cell, device, passes[dataset]))
-        return cells
-    finally:
-        torch.set_num_threads(threads)
+    return cells
 
 
 def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
     """Seconds of training and measuring of the whole study, in one worker.
 
-    In a joint search, whose cells have no budget of their own, each trial is one of a cell of mean cost.
+    In a joint search cells have no budget of their own: each trial costs the mean over cells.
     """
     blocks, spec = plan.spec.blocks, plan.spec
     if spec.joint:
@@ -111,7 +100,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     flops = num_flops(model, known.image_shape)
     ranks = spec.resources.data_parallel
     share = dataclasses.replace(config, batch_size=max(1, config.batch_size // ranks))
-    image_seconds = _image_seconds(model, known, share, device)
+    image_seconds = _image_seconds(share, known, device)
     # the epoch's evaluation is a forward pass of every validation image, by one process
     epoch = image_seconds * (known.num_train / ranks + known.num_val / _PASSES_A_STEP)
     search_epochs = spec.budget.search_epochs or config.epochs
@@ -119,7 +108,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     confirmed = spec.replicates * (config.epochs + sum(short))
     epochs = spec.blocks * (spec.budget.search_trials * search_epochs + confirmed)
     forward = image_seconds / _PASSES_A_STEP
-    looks = math.ceil(config.epochs / spec.measure.during.every) if spec.measure.during else 0
+    num_during = math.ceil(config.epochs / spec.measure.during.every) if spec.measure.during else 0
     return CellForecast(
         cell=cell.name,
         params=num_params(model),
@@ -129,63 +118,38 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
         measure_seconds=passes["statistics"] * forward,
         short_seconds=sum(short) * epoch + len(short) * passes["statistics"] * forward,
         landscape_seconds=passes["landscapes"] * forward,
-        during_seconds=looks * passes["during.statistics"] * forward,
+        during_seconds=num_during * passes["during.statistics"] * forward,
         training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
     )
 
 
-def _images(known: Facts, num: int, shape: tuple[int, int, int] | None = None) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(derive_seed("forecast", num))
-    return torch.rand((num, *(shape or known.image_shape)), generator=generator), torch.arange(num) % known.num_classes
-
-
-def _image_seconds(model: nn.Module, known: Facts, config: TrialConfig, device: str) -> float:
-    """Seconds of an optimisation step for each image of its batch."""
-    batch = min(config.batch_size, known.num_train)
-    optimizer = LightSGD(model.parameters(), lr=0.0, momentum=config.momentum)
-
-    def seconds(num: int, times: int) -> float:
-        pixels, labels = (part.to(device) for part in _images(known, num))
-        pixels.requires_grad_(config.jacobian_penalty > 0)
-        directions = unit_directions(num, known.num_classes, 0, 0, 0).to(pixels)
-
-        def step() -> float:
-            started = time.perf_counter()
-            logits = model(pixels)
-            loss = functional.cross_entropy(logits, labels)
-            if config.jacobian_penalty > 0:
-                loss = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            float(loss.detach())  # waits for the device
-            return time.perf_counter() - started
-
-        step()
-        return statistics.median(step() for _ in range(times)) / num
-
-    model.train()
-    few = min(_FEW_IMAGES, batch)
-    first = seconds(few, 1)
-    return first if first * few > _SLOW_STEP else seconds(batch, _TIMED)
+def _image_seconds(config: TrialConfig, known: Facts, device: str) -> float:
+    """Seconds of a training step per image of its batch."""
+    few = timer(few_images(config), known, 1, device, steps=1)
+    few()
+    if (seconds := few()) > _SLOW_STEP:
+        return seconds / min(FEW_IMAGES, known.num_train)
+    whole = timer(config, known, 1, device, steps=1)
+    whole()
+    return medians({"step": whole})["step"] / min(config.batch_size, known.num_train)
 
 
 def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
-    """What the study's statistics cost on a network, in forward passes of one image, by where they stand in ``measure``."""
+    """Forward passes of one image that the study's statistics cost on a network, by where they stand in ``measure``."""
     passes = dict.fromkeys(("statistics", "landscapes", "during.statistics"), 0.0)
     chosen = list(plan.spec.measure.all())
     if not chosen:
         return passes
     channels, height, width = known.image_shape
-    shape = (channels, min(height, _SMALL_SIDE), min(width, _SMALL_SIDE))
+    small = dataclasses.replace(known, image_shape=(channels, min(height, _SMALL_SIDE), min(width, _SMALL_SIDE)))
     config = TrialConfig.from_mapping({**_SMALL, "dataset": "small", "seed": 0, "split_seed": 0})
     model = untrained(config, known).to(device)
     sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
-    parts = {name: _images(known, min(num, _MOST_IMAGES), shape) for name, num in sizes.items()}
+    parts = {name: random_split(small, min(num, _MOST_IMAGES), device) for name, num in sizes.items()}
     context = MeasureContext.calibrated(
         model=model,
-        images={name: pixels.to(device) for name, (pixels, _) in parts.items()},
-        labels={name: labels.to(device) for name, (_, labels) in parts.items()},
+        images={name: part.pixels() for name, part in parts.items()},
+        labels={name: part.labels for name, part in parts.items()},
         num_classes=known.num_classes,
         seed=derive_seed(plan.spec.seed, "forecast"),
     )

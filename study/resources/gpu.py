@@ -1,7 +1,4 @@
-"""https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html: where a driver tries out what it freezes for GPUs.
-
-On its own, or where it has none, as on the head of a cluster, on one that the cluster lends it.
-"""
+"""Where a driver measures what it freezes for GPUs: on its own GPU, or, on the head of a cluster, on one of the cluster's."""
 
 import contextlib
 import os
@@ -22,9 +19,10 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def asking(spec: Spec, address: str | None, tell: Callable[[str], None]) -> Iterator[Ask | None]:
-    """What runs functions where there is a device like those of the study's trials; ``None`` where none can be had.
+    """A caller that runs functions on a device like those of the study's trials; ``None`` where there is none.
 
-    Nothing of a cluster is taken before the first is run. That is told, for it may wait, and may raise ``UserError``.
+    Of a cluster nothing is taken before the first call. That call is told to ``tell``, because it may wait for a GPU; it
+    may raise ``UserError``.
     """
     cluster = address or os.environ.get("RAY_ADDRESS")
     if not spec.resources.gpus or torch.cuda.is_available():

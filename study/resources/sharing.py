@@ -1,9 +1,9 @@
-"""https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html: how many groups share a GPU, by what they fill of it.
+"""How many groups share a GPU, by the memory they fill.
 
-Ray's fractions of a GPU place groups and limit nothing, so the memory that a group takes is measured before any begins: of
-training steps and of an evaluation in every cell, and of measuring in the cell of each network (depth, width, data) that
-trains in most. Where fewer groups fit than ``resources.gpus`` asks for, fewer run. ``memory.json`` in the study's folder keeps
-what was found on a device, so that it is measured once. Nothing of it changes a result.
+Ray's fractions of a GPU place groups and limit nothing. So the memory that a group takes is measured before any begins: of
+training steps and of an evaluation in every cell, and of measuring per network (depth, width, data), in its cell that needs
+most for training. Where fewer groups fit than ``resources.gpus`` asks for, fewer run. ``memory.json`` in the study's folder
+keeps what was found on a device, so that it is measured once. None of this changes a result.
 """
 
 import contextlib
@@ -25,30 +25,28 @@ from study.data.stream import NUM_HELD
 from study.errors import UserError
 from study.measuring.replicate import estimates_of, measuring
 from study.planning.plan import Cell, Plan
-from study.resources.timing import Ask, timer, untrained
+from study.resources.timing import Ask, random_split, timer, untrained
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH
 from study.training.fused import out_of_memory
 from study.worker.group import SPLITS_KEPT
 
 FILE = "memory.json"
-# Of a device's memory, what all groups together may fill: allocators leave gaps.
+# The share of a device's memory that all groups together may fill: allocators leave gaps.
 FILLED = 0.9
-# What a process takes beside its tensors, in bytes: CUDA's context and the code of its libraries.
+# Bytes that a process takes beside its tensors: CUDA's context and the code of its libraries.
 CONTEXT = 600 * 2**20
 # Ray counts GPUs in ten-thousandths.
 _UNITS = 10_000
 
-Statistics = list[list[Any]]  # of name and settings
-
 
 def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask | None) -> tuple[Plan, str]:
-    """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side; and a line that says so.
+    """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side, and a line that says so.
 
-    ``together``: by cell, how many replicates train as one. The line is empty where nothing is to be said. ``ask``
-    (``study.resources.gpu``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Raises
-    ``UserError`` where
-    one group alone does not fit. Cost: some seconds a cell, and once what measuring a replicate of each network takes.
+    ``together``: how many replicates train as one, by cell. The line is empty where there is nothing to say. ``ask``
+    (``study.resources.gpu``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Takes some
+    seconds per cell, and once as long as measuring one replicate per network. Raises ``UserError`` where not even one
+    group fits.
     """
     resources = plan.spec.resources
     asked = resources.gpus
@@ -56,16 +54,16 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
         return plan, ""
     if ask is None:
         return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
-    meter = Meter(ask)
-    training, needs = _needs(plan, folder / FILE, together, meter)
+    device, total = ask(metered, "device")
+    training, needs = _needs(plan, folder / FILE, together, ask, f"{device}, {total} bytes")
     largest = max(needs, key=lambda name: needs[name])
     beside = _data(plan) + CONTEXT
-    # the driver, which has just measured, keeps a context of its own
-    room = FILLED * meter.total - CONTEXT
-    filled = f"a group of {largest} fills {_gib(needs[largest] + beside)} of {_gib(meter.total)} ({meter.name})"
+    # the driver has just measured and keeps a context of its own
+    room = FILLED * total - CONTEXT
+    filled = f"a group of {largest} fills {_gib(needs[largest] + beside)} of {_gib(total)} ({device})"
     if max(training.values()) + beside > room:
         raise UserError(f"resources.gpus = {asked:g}: not even one group fits on a GPU: {filled}")
-    # measuring makes do with what there is, in smaller chunks, but would leave nothing to others
+    # measuring itself would go on in smaller chunks, but would leave no memory to other groups
     fit, wanted = max(1, int(room / (needs[largest] + beside))), _UNITS // max(1, round(asked * _UNITS))
     if fit >= wanted:
         return plan, ""
@@ -78,26 +76,26 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
 
 
 def _needs(
-    plan: Plan, path: Path, together: Mapping[str, int], meter: "Meter"
+    plan: Plan, path: Path, together: Mapping[str, int], ask: Ask, device: str
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
     kept: dict[str, Any] = read_json(path) or {}
-    known = kept.setdefault(f"{meter.name}, {meter.total} bytes", {"training": {}, "measuring": {}})
+    known = kept.setdefault(device, {"training": {}, "measuring": {}})
     before, configs = json.dumps(kept), {cell.name: _config(plan, cell) for cell in plan.cells}
     for name, config in configs.items():
         if name not in known["training"]:
-            known["training"][name] = meter.training(config, together.get(name, 1))
+            known["training"][name] = ask(metered, "training", config, together.get(name, 1))
     training = {name: known["training"][name] for name in configs}
     networks = {
         name: f"{config.network}, depth {config.depth}, width {config.width}, {config.dataset}"
         for name, config in configs.items()
     }
-    # what is measured may change in the life of a study
+    # a later run of the study may measure other statistics
     statistics = [[name, settings] for _, name, settings in plan.spec.measure.all()]
     for network in dict.fromkeys(networks.values()):
         if known["measuring"].get(network, {}).get("statistics") != statistics:
             largest = max((name for name in configs if networks[name] == network), key=training.__getitem__)
-            found = meter.measuring(configs[largest], statistics) if statistics else 0
+            found = ask(metered, "measuring", configs[largest], statistics) if statistics else 0
             known["measuring"][network] = {"bytes": found, "statistics": statistics}
     if json.dumps(kept) != before:
         write_text(path, json.dumps(kept, indent=2) + "\n")
@@ -105,7 +103,7 @@ def _needs(
 
 
 def _config(plan: Plan, cell: Cell) -> TrialConfig:
-    """Of the cell's replicates, one of those with the largest batch."""
+    """A replicate of the cell, with the largest batch that its search may choose."""
     nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
     batch = plan.spec.nuisance.get("batch_size")
     if isinstance(batch, Choice):
@@ -114,7 +112,7 @@ def _config(plan: Plan, cell: Cell) -> TrialConfig:
 
 
 def _data(plan: Plan) -> int:
-    """Bytes of images that a worker keeps on the device from one trial to the next."""
+    """Bytes of images that a worker keeps on the device between trials."""
     names = {cell.settings["dataset"] for cell in plan.cells}
     held = [part for name in names for part in (load_dataset(name).pool, load_dataset(name).test)]
     one = sum(part.images.nbytes + part.labels.nbytes for part in held if isinstance(part, Split))
@@ -125,31 +123,13 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
-class Meter:
-    """A device's name and memory in bytes, and what is filled of it at most; more than all of it where it does not fit.
-
-    ``ask`` (``study.resources.gpu``) runs functions where the device is.
-    """
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self.name, self.total = ask(_metered, "device")
-
-    def training(self, config: TrialConfig, together: int) -> int:
-        """By steps and an evaluation of ``together`` replicates that train as one."""
-        return int(self._ask(_metered, "training", config, together))
-
-    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
-        """By measuring one replicate."""
-        return int(self._ask(_metered, "measuring", config, statistics))
-
-
-def _metered(method: str, *arguments: Any) -> Any:
+def metered(method: str, *arguments: Any) -> Any:
+    """What a method of ``CudaMeter`` returns."""
     return getattr(CudaMeter(), method)(*arguments)
 
 
 class CudaMeter:
-    """The first GPU of this machine, by what torch's allocator has reserved of it at most; methods as ``Meter`` has them."""
+    """The first GPU of this machine, in bytes that torch's allocator reserves at most; all of it where work does not fit."""
 
     kind = "cuda"
 
@@ -159,28 +139,28 @@ class CudaMeter:
         return known.name, known.total_memory
 
     def training(self, config: TrialConfig, together: int) -> int:
-        """As ``Meter`` says."""
+        """Bytes for steps and an evaluation of ``together`` replicates that train as one."""
         known = dataset_facts(config.dataset)
 
         def steps() -> None:
             timer(config, known, together, self.kind)()
 
         def evaluation() -> None:
-            part = _random(config.dataset, self.kind, min(EVALUATION_BATCH, known.num_val))
+            part = random_split(known, min(EVALUATION_BATCH, known.num_val), self.kind)
             evaluate(untrained(config, known).to(self.kind), part.batches(EVALUATION_BATCH))
 
         return max(self._filled(steps), together * self._filled(evaluation))
 
-    def measuring(self, config: TrialConfig, statistics: Statistics) -> int:
-        """As ``Meter`` says."""
+    def measuring(self, config: TrialConfig, statistics: list[list[Any]]) -> int:
+        """Bytes for measuring one replicate; ``statistics`` as pairs of name and settings."""
         known = dataset_facts(config.dataset)
         most = known.num_train if isinstance(load_dataset(config.dataset).pool, Split) else NUM_HELD
         sizes = {"train": known.num_train, "val": known.num_val, "test": known.num_test}
 
         def measured() -> None:
-            parts = {name: _random(config.dataset, self.kind, min(num, most)) for name, num in sizes.items()}
+            parts = {name: random_split(known, min(num, most), self.kind) for name, num in sizes.items()}
             model, batch = untrained(config, known).to(self.kind), config.batch_size
-            # the network is an untrained one: what cannot be had of it is left out
+            # a statistic that an untrained network cannot give is left out
             with (
                 contextlib.suppress(UserError),
                 measuring(model, parts, known.num_classes, seed=0, batch_size=batch) as context,
@@ -203,10 +183,3 @@ class CudaMeter:
             filled = torch.cuda.max_memory_reserved()
             torch.cuda.empty_cache()
         return filled
-
-
-def _random(dataset: str, device: str, num: int) -> Split:
-    """``num`` images of noise."""
-    known, generator = dataset_facts(dataset), torch.Generator(device).manual_seed(0)
-    images = torch.randint(256, (num, *known.image_shape), generator=generator, device=device, dtype=torch.uint8)
-    return Split(images=images, labels=torch.arange(num, device=device) % known.num_classes)

@@ -1,12 +1,13 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): seconds of a training step as studies take it, on random pixels.
+"""Seconds of a training step as studies take it, on random pixels: alone, in a fused group, with options of the step.
 
-Alone, in a fused group and with options of the step (``study.training.options``), by the code that trains.
+Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
+import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from study.seeding import derive_seed
 from study.training.lane import Lane, Member
 from study.training.loop import train_epoch
 
+# A step of so few images is timed first: where it is slow, larger batches are not timed.
 FEW_IMAGES = 4
 # Steps in one timing, and timings of each thing that is compared.
 _STEPS, _TIMED = 2, 3
@@ -30,8 +32,19 @@ Ask = Callable[..., Any]
 Name = TypeVar("Name", bound=Hashable)
 
 
+@contextlib.contextmanager
+def torch_threads(num: int) -> Iterator[None]:
+    """Let torch use ``num`` threads for the block, as a trial does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def medians(timers: Mapping[Name, Callable[[], float]]) -> dict[Name, float]:
-    """Of each timer the median of some calls, all in turn."""
+    """The median of some calls of each timer, all called in turn."""
     times: dict[Name, list[float]] = {name: [] for name in timers}
     for _ in range(_TIMED):
         for name, seconds in timers.items():
@@ -42,15 +55,15 @@ def medians(timers: Mapping[Name, Callable[[], float]]) -> dict[Name, float]:
 def timer(
     config: TrialConfig, known: Facts, size: int, device: str, steps: int = _STEPS, options: Sequence[str] = ()
 ) -> Callable[[], float]:
-    """A function that trains ``size`` replicates of ``config`` for some steps, and returns seconds a replicate and step.
+    """A function that trains ``size`` replicates of ``config`` for some steps and returns seconds per replicate and step.
 
-    Seconds of processor time on one thread of a CPU, else of the clock; from the second call on, when what is made once is
-    made. ``size`` 1 without ``options`` is training alone, as it is without fusion.
+    On one CPU thread these are seconds of processor time, else of the clock. The first call also makes what is made once:
+    leave it out. ``size`` 1 without ``options`` is serial training.
     """
     batch = min(config.batch_size, known.num_train)
-    members = training_members(config, known, size, device, batch * steps)
+    members = _members(config, known, size, device, batch * steps)
     lane = Lane(members, Together, options) if size > 1 or options else None
-    # of one thread's own time: what else runs on the machine does not count, and will be another thing tomorrow
+    # a thread's own time, so that other programs on the machine do not count
     clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
     def seconds() -> float:
@@ -65,17 +78,27 @@ def timer(
     return seconds
 
 
+def few_images(config: TrialConfig) -> TrialConfig:
+    """``config`` with batches of ``FEW_IMAGES``."""
+    return dataclasses.replace(config, batch_size=FEW_IMAGES)
+
+
 def untrained(config: TrialConfig, known: Facts) -> nn.Module:
-    """The network of ``config`` for data of which only facts are known: its pixels' moments are taken to be .5 and .25."""
+    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25."""
     channels = known.image_shape[0]
     return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
 
 
-def training_members(config: TrialConfig, known: Facts, size: int, device: str, num_images: int) -> list[Member]:
-    """Replicates that share random pixels; a small rate keeps them from diverging, which would be another speed."""
-    generator = torch.Generator().manual_seed(derive_seed("execution", num_images))
-    images = torch.randint(256, (num_images, *known.image_shape), generator=generator, dtype=torch.uint8)
-    split = Split(images=images, labels=torch.arange(num_images) % known.num_classes).to(torch.device(device))
+def random_split(known: Facts, num: int, device: str) -> Split:
+    """``num`` images of noise, uint8, with labels in turn."""
+    generator = torch.Generator().manual_seed(derive_seed("execution", num))
+    images = torch.randint(256, (num, *known.image_shape), generator=generator, dtype=torch.uint8)
+    return Split(images=images, labels=torch.arange(num) % known.num_classes).to(torch.device(device))
+
+
+def _members(config: TrialConfig, known: Facts, size: int, device: str, num_images: int) -> list[Member]:
+    """Replicates that share random pixels; a small rate keeps them from diverging, which would change the speed."""
+    split = random_split(known, num_images, device)
     members = []
     for seed in range(size):
         one = dataclasses.replace(config, seed=seed, lr=1e-4)

@@ -64,7 +64,7 @@ def test_costs_add_up() -> None:
 def test_processes_share_training_and_one_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def image_seconds(model: object, known: object, config: TrialConfig, device: str) -> float:
+    def image_seconds(config: TrialConfig, known: object, device: str) -> float:
         asked.append(config.batch_size)
         return 1.0
 
@@ -102,7 +102,9 @@ def test_shortened_trainings_pictures_and_looks_cost_too() -> None:
 
 def test_a_penalty_is_part_of_the_step_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(forecasting, "jacobian_penalty", lambda *given: calls.append(given) or jacobian_penalty(*given))
+    monkeypatch.setattr(
+        "study.training.loop.jacobian_penalty", lambda *given: calls.append(given) or jacobian_penalty(*given)
+    )
     forecast(make_plan(parse_spec(TINY, "test")))
     assert not calls
     forecast(make_plan(parse_spec(TINY.replace("fixed: {", "fixed: {jacobian_penalty: 0.1, "), "test")))
