@@ -70,9 +70,9 @@ def _records(plan: Plan) -> Iterator[Record]:
             history: list[ReplicateRecord] = []
             quality = common + _SHIFT.get(str(cell.settings["merge"]), 0.0)
             for number in range(spec.budget.search_trials):
-                values = search.suggest(spec, cell.name, block, history, cell.settings)
-                assert values is not None
-                config = plan.search_config(cell, block, values, ())
+                suggested = search.suggest(spec, {cell.name: cell.settings}, block, history)
+                assert suggested is not None
+                config = plan.search_config(cell, block, suggested[1], ())
                 history.append(_replicate(config, cell.name, "search", block, number, quality, draw))
                 yield history[-1]
             values, defaulted = search.winner(spec, history)

@@ -2,7 +2,7 @@
 
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
 from search_spaces.resources import Resources
-from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Outcome, Spec
+from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Nuisance, Outcome, Spec
 from search_spaces.strict import Levels
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Contrast",
     "FloatRange",
     "Levels",
+    "Nuisance",
     "Outcome",
     "Resources",
     "Spec",

@@ -232,6 +232,11 @@ class Spec(Strict):
         """Names of all factors, in order of first appearance."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
 
+    @property
+    def defaults(self) -> Levels:
+        """Nuisance values of a cell that was not tuned."""
+        return {name: nuisance.default for name, nuisance in self.nuisance.items()}
+
     def cells(self) -> Iterator[Levels]:
         """Every combination of levels, once, in the order of the spec."""
         seen: set[tuple[tuple[str, str], ...]] = set()

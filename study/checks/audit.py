@@ -86,57 +86,32 @@ def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
     """Optuna, asked again with the same history, suggests what was run; the winner is what was confirmed."""
-    if plan.spec.joint:
-        yield from _joint_suggestions(plan, contents)
-        return
-    settings = {cell.name: cell.settings for cell in plan.cells}
-    threads: dict[tuple[str, int], list[ReplicateRecord]] = {}
+    spec = plan.spec
+    searches: dict[tuple[str, int], list[ReplicateRecord]] = {}
     for record in contents.replicates.values():
         if record["phase"] == "search":
-            threads.setdefault((record["cell"], record["block"]), []).append(record)
-    for (cell, block), records in threads.items():
-        history = sorted(records, key=lambda record: record["number"])
+            searches.setdefault((plan.search_of(record["cell"]), record["block"]), []).append(record)
+    for (name, block), history in searches.items():
+        history.sort(key=lambda record: record["number"])
         if [record["number"] for record in history] != list(range(len(history))):
-            yield f"search: {cell} block {block} has trials {[record['number'] for record in history]}"
+            yield f"search: {name} block {block} has trials {[record['number'] for record in history]}"
             continue
         for number, record in enumerate(history):
-            suggested = search.suggest(plan.spec, cell, block, history[:number], settings.get(cell))
-            run = {name: record["config"][name] for name in plan.spec.nuisance}
+            suggested = search.suggest(spec, plan.searches.get(name, {name: {}}), block, history[:number])
+            run = record["cell"], {nuisance: record["config"][nuisance] for nuisance in spec.nuisance}
             if suggested != run:
                 yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
-    for record in current_records(plan.spec, contents):
-        if record["phase"] != "search":
-            history = sorted(threads.get((record["cell"], record["block"]), []), key=lambda r: r["number"])
-            values, _ = search.winner(plan.spec, history)
-            run = {name: record["config"][name] for name in plan.spec.nuisance}
-            if values != run and len(history) >= plan.spec.budget.search_trials:
-                yield f"search: {_where(record)} confirmed {run}, the winner is {values}"
-
-
-def _joint_suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
-    cells = [cell.name for cell in plan.cells]
-    for block in range(plan.spec.blocks):
-        records = [r for r in contents.replicates.values() if (r["phase"], r["block"]) == ("search", block)]
-        history = sorted(records, key=lambda record: record["number"])
-        if [record["number"] for record in history] != list(range(len(history))):
-            yield f"search: block {block} has trials {[record['number'] for record in history]}"
+    for record in current_records(spec, contents):
+        history = searches.get((plan.search_of(record["cell"]), record["block"]), [])
+        if record["phase"] == "search" or len(history) < spec.budget.search_trials:
             continue
-        for number, record in enumerate(history):
-            suggested = search.suggest_jointly(plan.spec, cells, block, history[:number])
-            run = record["cell"], {name: record["config"][name] for name in plan.spec.nuisance}
-            if suggested != run:
-                yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
-        if len(history) < plan.spec.budget.search_trials:
-            continue
-        front = {(record["cell"], record["number"]) for record in chosen(plan.spec, history)}
-        for record in current_records(plan.spec, contents):
-            mine = record["phase"] == "confirm" and record["block"] == block
-            if (
-                mine
-                and record["cell"] in {cell for cell, _ in front}
-                and (record["cell"], record["number"]) not in front
-            ):
+        run = record["cell"], {nuisance: record["config"][nuisance] for nuisance in spec.nuisance}
+        if spec.joint:
+            front = {trial["cell"]: trial["number"] for trial in chosen(spec, history)}
+            if front.get(record["cell"], record["number"]) != record["number"]:
                 yield f"search: {_where(record)} was confirmed and is not the block's choice"
+        elif (values := search.winner(spec, history)[0]) != run[1]:
+            yield f"search: {_where(record)} confirmed {run[1]}, the winner is {values}"
 
 
 def _measures(plan: Plan, contents: Contents) -> Iterator[str]:

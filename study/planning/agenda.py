@@ -8,6 +8,7 @@ a look has left a claim undecided.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from search_spaces import Levels
@@ -21,10 +22,8 @@ from study.task import Execution, Task
 
 # From what the ledger holds after so many blocks: names of the cells that go on.
 GoOn = Callable[[Contents, int], Iterable[str]]
-# A cell (in a joint search: all of them) and a block.
+# The name of a search (``Plan.searches``) and a block.
 Thread = tuple[str, int]
-Slot = tuple[str, str, int, int]
-ALL_CELLS = "*"
 
 
 class Agenda:
@@ -48,7 +47,7 @@ class Agenda:
         self.contents = contents
         self._go_on = go_on
         self._num_looks = 1
-        self._blocks = {self._name(cell.name): plan.spec.looks[0] for cell in plan.cells}
+        self._blocks = dict.fromkeys(plan.searches, plan.spec.looks[0])
         # each failed replicate and measurement gets one more chance in this agenda's life
         failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
         failed |= {key for key, record in contents.measures.items() if record["error"]}
@@ -57,14 +56,15 @@ class Agenda:
         self._in_flight: set[Thread] = set()
         self._tasks: dict[Thread, list[Task]] = {}
         self._cells = {cell.name: cell for cell in plan.cells}
-        by_slot: dict[Slot, ReplicateRecord] = {
-            (self._name(r["cell"]), r["phase"], r["block"], r["number"]): r for r in contents.replicates.values()
+        trials = {
+            (plan.search_of(record["cell"]), record["block"], record["number"]): record
+            for record in contents.replicates.values()
+            if record["phase"] == "search"
         }
-        for thread in ((name, block) for name in self._blocks for block in range(plan.spec.blocks)):
-            history: list[ReplicateRecord] = []
-            while (record := by_slot.get((thread[0], "search", thread[1], len(history)))) is not None:
-                history.append(record)
-            self._history[thread] = history[: plan.spec.budget.search_trials]
+        for name, block in itertools.product(self._blocks, range(plan.spec.blocks)):
+            history = self._history.setdefault((name, block), [])
+            while len(history) < plan.spec.budget.search_trials and (name, block, len(history)) in trials:
+                history.append(trials[name, block, len(history)])
         self._look()
 
     def next_group(self) -> list[Task] | None:
@@ -90,7 +90,7 @@ class Agenda:
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""
         for task in tasks:
-            thread = (self._name(task.cell), task.block)
+            thread = (self.plan.search_of(task.cell), task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
             keys = self.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
@@ -124,10 +124,6 @@ class Agenda:
     def _threads(self) -> Iterator[Thread]:
         return ((name, block) for name, num in self._blocks.items() for block in range(num))
 
-    def _name(self, cell: str) -> str:
-        """Of the thread that ``cell`` belongs to."""
-        return ALL_CELLS if self.plan.spec.joint else cell
-
     def _ahead(self, thread: Thread) -> list[Task]:
         """The tasks that a thread is ready for; empty when it has come to its end. Worked out once a step."""
         if thread not in self._tasks:
@@ -140,34 +136,20 @@ class Agenda:
         if again:
             config = TrialConfig.from_mapping(again[0]["config"])
             return [_search_task(config, again[0]["cell"], block, again[0]["number"])]
-        if spec.joint:
-            return self._work_out_jointly(block, history)
-        cell = self._cells[name]
         if len(history) < spec.budget.search_trials:
-            values = search.suggest(spec, name, block, history, cell.settings)
-            if values is not None:
-                config = self.plan.search_config(cell, block, values, search.stop_curve(spec, history))
-                return [_search_task(config, name, block, len(history))]
-        values, defaulted = search.winner(spec, history)
-        return self._confirm(cell, block, values, len(history), defaulted=defaulted)
-
-    def _work_out_jointly(self, block: int, history: list[ReplicateRecord]) -> list[Task]:
-        """One task at a time, so that a group holds members of one cell."""
-        spec = self.plan.spec
-        if len(history) < spec.budget.search_trials:
-            suggested = search.suggest_jointly(spec, list(self._cells), block, history)
+            suggested = search.suggest(spec, self.plan.searches[name], block, history)
             if suggested is not None:
-                name, values = suggested
-                return [
-                    _search_task(
-                        self.plan.search_config(self._cells[name], block, values, ()), name, block, len(history)
-                    )
-                ]
+                cell, values = suggested
+                config = self.plan.search_config(self._cells[cell], block, values, search.stop_curve(spec, history))
+                return [_search_task(config, cell, block, len(history))]
+        if not spec.joint:
+            values, defaulted = search.winner(spec, history)
+            return self._confirm(self._cells[name], block, values, len(history), defaulted=defaulted)
         for record in pareto.chosen(spec, history):
             values = {name: record["config"][name] for name in spec.nuisance}
-            tasks = self._confirm(self._cells[record["cell"]], block, values, record["number"])
-            if tasks:
-                return tasks[:1]
+            # the tasks of one cell, so that a group holds members of one
+            if tasks := self._confirm(self._cells[record["cell"]], block, values, record["number"]):
+                return tasks
         return []
 
     def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:

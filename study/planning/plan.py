@@ -3,6 +3,7 @@
 Everything that can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ _REGISTRIES: dict[str, Registry[Any]] = {
 }
 # Set by the plan itself, never by a specification.
 _DERIVED = ("seed", "split_seed", "stop_curve")
+# The name of a joint search; names of cells have a slash.
+_JOINT = "joint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,20 @@ class Plan:
 
     spec: Spec
     cells: tuple[Cell, ...]
+
+    @functools.cached_property
+    def searches(self) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """By name of a search, the settings of the cells that it chooses among: each cell's own, or one of all (joint)."""
+        settings = {cell.name: cell.settings for cell in self.cells}
+        return {_JOINT: settings} if self.spec.joint else {name: {name: settings[name]} for name in settings}
+
+    def search_of(self, cell: str) -> str:
+        """The name of the search that tunes ``cell``."""
+        return _JOINT if self.spec.joint else cell
+
+    def default_config(self, cell: Cell) -> TrialConfig:
+        """Settings of the cell's first replicate with nuisance hyperparameters at their defaults."""
+        return self.confirm_config(cell, 0, 0, self.spec.defaults)
 
     def search_config(self, cell: Cell, block: int, nuisance: Levels, stop_curve: tuple[float, ...]) -> TrialConfig:
         """Settings of a search trial. All trials of a block, in every cell, share its split and its seed."""
@@ -139,7 +156,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     keys: dict[str, str] = {}
     networks: dict[str, str] = {}
     for cell in plan.cells:
-        key = plan.confirm_config(cell, 0, 0, _defaults(spec)).trial_key
+        key = plan.default_config(cell).trial_key
         if key in keys:
             raise UserError(f"factors: two cells are one and the same network: {keys[key]!r} and {cell.name!r}")
         keys[key] = cell.name
@@ -159,7 +176,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
 
 def _cell(spec: Spec, levels: Levels) -> Cell:
     settings = {**spec.fixed, **levels}
-    config = TrialConfig.from_mapping({**settings, **_defaults(spec), "seed": 0, "split_seed": 0})
+    config = TrialConfig.from_mapping({**settings, **spec.defaults, "seed": 0, "split_seed": 0})
     for name, nuisance in spec.nuisance.items():
         for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
             TrialConfig.from_mapping({**config.as_dict(), name: value})
@@ -199,16 +216,12 @@ def _placed(plan: Plan, cell: Cell) -> str:
     settings = {**cell.settings, "merge_where": ""}
     parts: list[Any] = [sorted(settings.items())]
     if "merge_where" in plan.spec.factor_names():
-        network = _build(plan.confirm_config(cell, 0, 0, _defaults(plan.spec)))
+        network = _build(plan.default_config(cell))
         for name, module in network.named_modules():
             plain = {key: value for key, value in vars(module).items() if isinstance(value, (str, int, float, tuple))}
             shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]
             parts.append((name, type(module).__qualname__, sorted(plain.items()), shapes))
     return repr(parts)
-
-
-def _defaults(spec: Spec) -> Levels:
-    return {name: nuisance.default for name, nuisance in spec.nuisance.items()}
 
 
 def _name(config: TrialConfig, levels: Levels) -> str:

@@ -11,7 +11,7 @@ import math
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from scipy.stats import qmc
 
-from search_spaces import Choice, FloatRange, Levels, Spec
+from search_spaces import Choice, FloatRange, Levels, Nuisance, Spec
 from study.errors import UserError
 from study.planning import space
 from study.planning.pareto import objectives
@@ -40,6 +40,10 @@ _CELL = "cell"
 _REDRAWS = 16
 # How often a space of one's own is tried before a study starts, so that its branches are seen.
 _SPACE_CHECKS = 16
+
+# Settings of cells by name.
+Cells = Mapping[str, Mapping[str, Any]]
+Domain = Mapping[str, Nuisance]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -87,58 +91,34 @@ def median_stop(curves: Sequence[Sequence[float]], min_trials: int = 4, grace_ep
 
 def check_parts(spec: Spec) -> None:
     """Build the sampler and the scheduler of ``spec`` once. Raises ``UserError`` for an unknown name or setting."""
-    builds: list[tuple[str, Any, Callable[[Any], Any]]] = [
-        ("sampler", spec.sampler, lambda named: SAMPLERS[named.name].build(0, **named.settings)),
-        ("scheduler", spec.scheduler, lambda named: SCHEDULERS[named.name].build([], **named.settings)),
-    ]
-    for kind, named, build in builds:
+    for named, registry, first in ((spec.sampler, SAMPLERS, 0), (spec.scheduler, SCHEDULERS, [])):
         try:
-            build(named)
+            registry[named.name].build(first, **named.settings)
         except TypeError as error:
-            raise UserError(f"{kind}.settings of {named.name!r}: {error}") from None
+            raise UserError(f"{registry.kind}.settings of {named.name!r}: {error}") from None
 
 
-def suggest(
-    spec: Spec, cell: str, block: int, history: Sequence[ReplicateRecord], settings: Mapping[str, Any] | None = None
-) -> Levels | None:
-    """Nuisance values of trial number ``len(history)`` of ``cell`` and ``block``; ``None`` when none are left untried.
+def suggest(spec: Spec, cells: Cells, block: int, history: Sequence[ReplicateRecord]) -> tuple[str, Levels] | None:
+    """Cell and nuisance values of trial number ``len(history)`` of a search; ``None`` when none are left untried.
 
-    The first ``startup_trials`` come from one scrambled Sobol set a block, shared by all cells; the sampler's follow. A
-    point already tried in this cell and block is not suggested again. ``settings`` are the cell's, for a space of one's own.
+    ``cells`` is the one cell that is tuned; in a joint search it is all of them, and the cell is one more categorical, so
+    that no combination of levels outside the grids is suggested. The first ``startup_trials`` come from one scrambled Sobol
+    set per block, shared by all cells; the sampler's follow. A point already tried in this search is not suggested again.
     """
-    number = len(history)
-    tried = [{name: record["config"][name] for name in spec.nuisance} for record in history]
+    domain = _domain(spec, cells)
+    tried = [_point(record, domain) for record in history]
     for redraw in range(_REDRAWS):
-        if spec.space:
-            point = _draw_freely(spec, cell, block, redraw, history, settings or {})
-        else:
-            point = _draw(spec, cell, block, number, redraw, history)
+        point = _draw(spec, cells, domain, block, redraw, history)
         if point not in tried:
-            return point
-    if spec.space:  # what is left of a function's space is not known
-        return None
-    left = [point for point in _all_points(spec) if point not in tried]
-    generator = np.random.default_rng(derive_seed(spec.seed, "rest", cell, block, number))
-    return left[int(generator.integers(len(left)))] if left else None
-
-
-def suggest_jointly(
-    spec: Spec, cells: Sequence[str], block: int, history: Sequence[ReplicateRecord]
-) -> tuple[str, Levels] | None:
-    """Cell and nuisance values of trial number ``len(history)`` of a joint search in ``block``; ``None`` when none are left.
-
-    The cell is one choice among those of the spec's grids, so that no combination outside them is ever suggested (an
-    attention ``none`` has no form). A pair already tried in this block is not suggested again.
-    """
-    number = len(history)
-    tried = [{_CELL: record["cell"], **{name: record["config"][name] for name in spec.nuisance}} for record in history]
-    for redraw in range(_REDRAWS):
-        point = _draw_jointly(spec, cells, block, number, redraw, history)
-        if point not in tried:
-            return str(point.pop(_CELL)), point
-    left = [(cell, p) for p in _all_points(spec) for cell in cells if {_CELL: cell, **p} not in tried]
-    generator = np.random.default_rng(derive_seed(spec.seed, "rest", "joint", block, number))
-    return left[int(generator.integers(len(left)))] if left else None
+            break
+    else:
+        left = [point for point in _all_points(spec, domain) if point not in tried]
+        if not left:
+            return None
+        generator = np.random.default_rng(derive_seed(spec.seed, "rest", _scope(spec, cells), block, len(history)))
+        point = left[int(generator.integers(len(left)))]
+    cell = point.pop(_CELL) if spec.joint else next(iter(cells))
+    return str(cell), point
 
 
 def stop_curve(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[float, ...]:
@@ -152,7 +132,7 @@ def winner(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[Levels, bool
     """Nuisance values of least validation loss among survivors, and whether these are the defaults for want of any."""
     survivors = [r for r in history if r["state"] in ("completed", "collapsed") and OBJECTIVE in r["metrics"]]
     if not survivors:
-        return {name: nuisance.default for name, nuisance in spec.nuisance.items()}, bool(history)
+        return spec.defaults, bool(history)
     best = min(survivors, key=lambda record: record["metrics"][OBJECTIVE])
     return {name: best["config"][name] for name in spec.nuisance}, False
 
@@ -168,50 +148,62 @@ def at_boundary(spec: Spec, values: Levels) -> tuple[str, ...]:
     return tuple(flagged)
 
 
-def _draw(spec: Spec, cell: str, block: int, number: int, redraw: int, history: Sequence[ReplicateRecord]) -> Levels:
-    if number < spec.budget.startup_trials and redraw == 0:
-        # one more than needed, rounded up to the power of two that keeps a Sobol set balanced
+def _scope(spec: Spec, cells: Cells) -> str:
+    """The part of a seed that tells one search of a block from the others."""
+    return "joint" if spec.joint else next(iter(cells))
+
+
+def _domain(spec: Spec, cells: Cells) -> Domain:
+    return {_CELL: Choice(choices=list(cells)), **spec.nuisance} if spec.joint else spec.nuisance
+
+
+def _point(record: ReplicateRecord, domain: Domain) -> Levels:
+    return {name: record["cell"] if name == _CELL else record["config"][name] for name in domain}
+
+
+def _draw(
+    spec: Spec, cells: Cells, domain: Domain, block: int, redraw: int, history: Sequence[ReplicateRecord]
+) -> Levels:
+    number, settings = len(history), next(iter(cells.values()))
+    if number < spec.budget.startup_trials and redraw == 0 and not spec.space:
+        shared = ("sobol", "joint", block) if spec.joint else ("sobol", block)
+        # rounded up to the power of two that keeps a Sobol set balanced
         count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
-        points = _sobol(len(spec.nuisance), derive_seed(spec.seed, "sobol", block), count)
-        units = zip(spec.nuisance.items(), points[number], strict=True)
-        return {name: _from_unit(nuisance, float(unit)) for (name, nuisance), unit in units}
-    sampler = SAMPLERS[spec.sampler.name].build(
-        derive_seed(spec.seed, "sampler", cell, block, number, redraw) % 2**32, **spec.sampler.settings
-    )
-    study = optuna.create_study(direction="minimize", sampler=sampler)
-    distributions = {name: _distribution(nuisance) for name, nuisance in spec.nuisance.items()}
-    study.add_trials([_told(record, distributions) for record in history])
-    params: Levels = study.ask(fixed_distributions=distributions).params
-    return params
+        units = _sobol(len(domain), derive_seed(spec.seed, *shared), count)[number]
+        return {name: _from_unit(domain[name], float(unit)) for name, unit in zip(domain, units, strict=True)}
+    directions = [objective.direction for objective in spec.joint.objectives] if spec.joint else ["minimize"]
+    study = optuna.create_study(directions=directions, sampler=_sampler(spec, cells, block, number, redraw))
+    distributions = {name: _distribution(values) for name, values in domain.items()}
+    trials = []
+    for record, outcome in zip(history, _outcomes(spec, history), strict=True):
+        point, asked = _point(record, domain), distributions
+        if spec.space:
+            again = optuna.trial.FixedTrial(point)
+            space.ask(spec, again, settings)
+            asked = again.distributions
+        params = {name: point[name] for name in asked}
+        trials.append(optuna.trial.create_trial(params=params, distributions=asked, **outcome))
+    study.add_trials(trials)
+    if spec.space:
+        return space.ask(spec, study.ask(), settings)
+    drawn: Levels = study.ask(fixed_distributions=distributions).params
+    return drawn
+
+
+def _sampler(spec: Spec, cells: Cells, block: int, number: int, redraw: int) -> optuna.samplers.BaseSampler:
+    if number < spec.budget.startup_trials and spec.space:
+        # What a function asks is not known before it runs, so there is no Sobol set. One seed per block and number: where
+        # two cells ask the same questions, they get the same answers.
+        seed = derive_seed(spec.seed, "space", block, number, redraw)
+        return optuna.samplers.RandomSampler(seed=seed % 2**32)
+    seed = derive_seed(spec.seed, "sampler", _scope(spec, cells), block, number, redraw)
+    return SAMPLERS[spec.sampler.name].build(seed % 2**32, **spec.sampler.settings)
 
 
 @functools.lru_cache(maxsize=4096)
 def _sobol(dimensions: int, seed: int, count: int) -> NDArray[np.float64]:
     """2^count scrambled Sobol points; kept, for all cells of a block ask for them."""
     return np.asarray(qmc.Sobol(dimensions, rng=seed).random_base2(count))
-
-
-def _draw_freely(
-    spec: Spec, cell: str, block: int, redraw: int, history: Sequence[ReplicateRecord], settings: Mapping[str, Any]
-) -> Levels:
-    """A point of the space that a function defines; what is not known before it runs has no Sobol set.
-
-    Start-up points are random, from one seed a block and number for all cells: where two cells ask the same questions, they
-    have the same answers.
-    """
-    number = len(history)
-    if number < spec.budget.startup_trials:
-        seed = derive_seed(spec.seed, "space", block, number, redraw) % 2**32
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        seed = derive_seed(spec.seed, "sampler", cell, block, number, redraw) % 2**32
-        sampler = SAMPLERS[spec.sampler.name].build(seed, **spec.sampler.settings)
-    study = optuna.create_study(direction="minimize", sampler=sampler)
-    for record in history:
-        asked = optuna.trial.FixedTrial({name: record["config"][name] for name in spec.nuisance})
-        space.ask(spec, asked, settings)
-        study.add_trial(_told(record, asked.distributions))
-    return space.ask(spec, study.ask(), settings)
 
 
 def check_space(spec: Spec, settings: Mapping[str, Any]) -> None:
@@ -221,62 +213,35 @@ def check_space(spec: Spec, settings: Mapping[str, Any]) -> None:
         space.ask(spec, study.ask(), settings)
 
 
-def _draw_jointly(
-    spec: Spec, cells: Sequence[str], block: int, number: int, redraw: int, history: Sequence[ReplicateRecord]
-) -> Levels:
-    assert spec.joint is not None
-    if number < spec.budget.startup_trials and redraw == 0:
-        count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
-        seed = derive_seed(spec.seed, "sobol", "joint", block)
-        units = qmc.Sobol(1 + len(spec.nuisance), rng=seed).random_base2(count)[number]
-        cell = cells[min(int(units[0] * len(cells)), len(cells) - 1)]
-        pairs = zip(spec.nuisance.items(), units[1:], strict=True)
-        return {_CELL: cell, **{name: _from_unit(nuisance, float(unit)) for (name, nuisance), unit in pairs}}
-    sampler = SAMPLERS[spec.sampler.name].build(
-        derive_seed(spec.seed, "sampler", "joint", block, number, redraw) % 2**32, **spec.sampler.settings
-    )
-    directions = [objective.direction for objective in spec.joint.objectives]
-    study = optuna.create_study(directions=directions, sampler=sampler)
-    distributions: dict[str, BaseDistribution] = {_CELL: CategoricalDistribution(list(cells))}
-    distributions |= {name: _distribution(nuisance) for name, nuisance in spec.nuisance.items()}
-    reached = [values for record in history if (values := objectives(spec, record))] or [(0.0,) * len(directions)]
-    # what did not complete is told as bad as the worst in every objective: finite, and on their scale
-    worst = [
-        (max if direction == "minimize" else min)(column)
-        for direction, column in zip(directions, zip(*reached, strict=True), strict=True)
-    ]
+def _outcomes(spec: Spec, history: Sequence[ReplicateRecord]) -> list[dict[str, Any]]:
+    """What Optuna is told of each trial: a pruned one as PRUNED with its curve, a lost one at a finite worst value.
+
+    In a joint search that is the worst value reached in each objective, so that it is on their scale.
+    """
+    if spec.joint:
+        values = [objectives(spec, record) for record in history]
+        columns = zip(*filter(None, values), strict=True)
+        directions = [objective.direction for objective in spec.joint.objectives]
+        worst = [max(c) if d == "minimize" else min(c) for d, c in zip(directions, columns, strict=False)]
+        return [{"values": reached or worst or [0.0] * len(directions)} for reached in values]
+    told: list[dict[str, Any]] = []
     for record in history:
-        params = {_CELL: record["cell"], **{name: record["config"][name] for name in spec.nuisance}}
-        told = objectives(spec, record) or worst
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=told))
-    point: Levels = study.ask(fixed_distributions=distributions).params
-    return point
+        if record["state"] == "pruned":
+            curve = {epoch: value for epoch, value in enumerate(record["curves"][OBJECTIVE]) if math.isfinite(value)}
+            told.append({"state": optuna.trial.TrialState.PRUNED, "intermediate_values": curve})
+        else:
+            ended = record["state"] in ("completed", "collapsed")
+            told.append({"value": record["metrics"].get(OBJECTIVE, WORST_LOSS) if ended else WORST_LOSS})
+    return told
 
 
-def _told(record: ReplicateRecord, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
-    """A trial as Optuna is told of it: a pruned one as PRUNED with its curve, a lost one at a finite worst value."""
-    params = {name: record["config"][name] for name in distributions}
-    if record["state"] == "pruned":
-        curve = {epoch: value for epoch, value in enumerate(record["curves"][OBJECTIVE]) if math.isfinite(value)}
-        return optuna.trial.create_trial(
-            state=optuna.trial.TrialState.PRUNED,
-            params=params,
-            distributions=dict(distributions),
-            intermediate_values=curve,
-        )
-    value = (
-        record["metrics"].get(OBJECTIVE, WORST_LOSS) if record["state"] in ("completed", "collapsed") else WORST_LOSS
-    )
-    return optuna.trial.create_trial(params=params, distributions=dict(distributions), value=value)
-
-
-def _distribution(nuisance: FloatRange | Choice) -> BaseDistribution:
+def _distribution(nuisance: Nuisance) -> BaseDistribution:
     if isinstance(nuisance, Choice):
         return CategoricalDistribution(nuisance.choices)
     return FloatDistribution(nuisance.low, nuisance.high, log=nuisance.log)
 
 
-def _from_unit(nuisance: FloatRange | Choice, unit: float) -> Any:
+def _from_unit(nuisance: Nuisance, unit: float) -> Any:
     if isinstance(nuisance, Choice):
         return nuisance.choices[min(int(unit * len(nuisance.choices)), len(nuisance.choices) - 1)]
     if nuisance.log:
@@ -291,9 +256,11 @@ def _to_unit(nuisance: FloatRange, value: float) -> float:
     return (value - nuisance.low) / (nuisance.high - nuisance.low)
 
 
-def _all_points(spec: Spec) -> list[Levels]:
-    """Every point of a finite space; empty where a hyperparameter is continuous."""
-    choices = [n.choices for n in spec.nuisance.values() if isinstance(n, Choice)]
-    if len(choices) < len(spec.nuisance):
+def _all_points(spec: Spec, domain: Domain) -> list[Levels]:
+    """Every point of a finite space; empty where a hyperparameter is continuous or a function defines the space."""
+    # a joint search's cell, the first of the domain, varies fastest
+    names = [*spec.nuisance, *(name for name in domain if name == _CELL)]
+    choices = [values.choices for name in names if isinstance(values := domain[name], Choice)]
+    if spec.space or len(choices) < len(names):
         return []
-    return [dict(zip(spec.nuisance, point, strict=True)) for point in itertools.product(*choices)]
+    return [dict(zip(names, point, strict=True)) for point in itertools.product(*choices)]

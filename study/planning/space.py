@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search_spaces import Choice, FloatRange, Levels, Spec
+from search_spaces import Choice, Levels, Nuisance, Spec
 from study.errors import UserError, nearest
 from study.plugins import import_plugin
 
@@ -43,7 +43,7 @@ def ask(spec: Spec, trial: Any, cell: Mapping[str, Any]) -> Levels:
         raise UserError(f"space = {spec.space!r} raises {type(error).__name__}: {error}") from error
     if not isinstance(returned, Mapping):
         raise UserError(f"{where}: returns a {type(returned).__name__}, not a mapping of hyperparameters to values")
-    values: Levels = {name: nuisance.default for name, nuisance in spec.nuisance.items()}
+    values = spec.defaults
     for name, value in returned.items():
         if name not in spec.nuisance:
             raise UserError(f"{where}: returns {name!r}, which nuisance does not declare{nearest(name, spec.nuisance)}")
@@ -56,7 +56,7 @@ def ask(spec: Spec, trial: Any, cell: Mapping[str, Any]) -> Levels:
     return values
 
 
-def _require_inside(nuisance: FloatRange | Choice, name: str, value: Any, where: str) -> None:
+def _require_inside(nuisance: Nuisance, name: str, value: Any, where: str) -> None:
     if isinstance(nuisance, Choice):
         if value not in nuisance.choices:
             raise UserError(f"{where}: {name} = {value!r} is none of {nuisance.choices}")

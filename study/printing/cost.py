@@ -49,7 +49,7 @@ def print_cost(plan: Plan, name: str, console: Console) -> None:
 
 def _network(plan: Plan, cell: Cell) -> tuple[nn.Module, tuple[int, int, int]]:
     """The cell's network and the shape of its images."""
-    config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in plan.spec.nuisance.items()})
+    config = plan.default_config(cell)
     known = dataset_facts(config.dataset)
     return untrained(config, known), known.image_shape
 

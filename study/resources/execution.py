@@ -60,8 +60,7 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
 
 
 def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]], ask: Ask | None) -> dict[str, Any]:
-    nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
-    config = plan.confirm_config(cell, 0, 0, nuisance)
+    config = plan.default_config(cell)
     like = (config.network, config.depth, config.width, config.dataset, config.batch_size, config.jacobian_penalty > 0)
     if like not in measured:
         with torch_threads(plan.spec.resources.threads):

@@ -94,7 +94,7 @@ def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
 
 def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     spec = plan.spec
-    config = plan.confirm_config(cell, 0, 0, {name: nuisance.default for name, nuisance in spec.nuisance.items()})
+    config = plan.default_config(cell)
     known = dataset_facts(config.dataset)
     model = untrained(config, known).to(device)
     flops = num_flops(model, known.image_shape)

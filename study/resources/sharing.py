@@ -104,11 +104,10 @@ def _needs(
 
 def _config(plan: Plan, cell: Cell) -> TrialConfig:
     """A replicate of the cell, with the largest batch that its search may choose."""
-    nuisance = {name: value.default for name, value in plan.spec.nuisance.items()}
-    batch = plan.spec.nuisance.get("batch_size")
+    batch, config = plan.spec.nuisance.get("batch_size"), plan.default_config(cell)
     if isinstance(batch, Choice):
-        nuisance["batch_size"] = max(map(int, batch.choices))
-    return plan.confirm_config(cell, 0, 0, nuisance)
+        return dataclasses.replace(config, batch_size=max(map(int, batch.choices)))
+    return config
 
 
 def _data(plan: Plan) -> int:

@@ -12,7 +12,7 @@ from study.errors import UserError
 from study.planning import pareto
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
-from study.planning.search import suggest_jointly
+from study.planning.search import suggest
 from study.results.ledger import Contents, Ledger
 from study.results.workspace import Workspace
 from study.worker.group import discard_outcome, run_group
@@ -70,7 +70,7 @@ def toy(cell, values):
 def rollout(spec, trials, record_of, config_of, block=0, history=()):
     history = list(history)
     while len(history) < trials:
-        cell, values = suggest_jointly(spec, ["add", "mul", "se"], block, history)
+        cell, values = suggest(spec, {"add": {}, "mul": {}, "se": {}}, block, history)
         history.append(
             finished(record_of, config_of(**values), len(history), *toy(cell, values), cell=cell, block=block)
         )
@@ -91,7 +91,7 @@ def test_a_planted_front_is_found_and_a_suggestion_is_a_function_of_its_history(
 def test_lost_trials_are_no_hindrance_and_a_finite_space_ends(joint, record_of, config_of):
     spec = joint(nuisance={"lr": {"choices": [0.1, 0.2]}}, budget={"search_trials": 9, "startup_trials": 2})
     history = []
-    while (suggested := suggest_jointly(spec, ["add", "mul"], 0, history)) is not None:
+    while (suggested := suggest(spec, {"add": {}, "mul": {}}, 0, history)) is not None:
         cell, values = suggested
         history.append(record_of(config_of(**values), state="diverged", cell=cell, number=len(history)))
     assert len({(record["cell"], record["config"]["lr"]) for record in history}) == len(history) == 4

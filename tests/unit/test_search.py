@@ -9,7 +9,7 @@ import pytest
 
 from study.errors import UserError
 from study.planning import search
-from study.planning.search import NEVER, WORST_LOSS, at_boundary, check_parts, stop_curve, suggest, winner
+from study.planning.search import NEVER, WORST_LOSS, at_boundary, check_parts, stop_curve, winner
 
 DISCRETE = {"lr": {"choices": [0.1, 0.2, 0.4]}, "momentum": {"choices": [0.0, 0.9]}}
 
@@ -22,6 +22,13 @@ def told(config_of, record_of):
         return record_of(config_of(**values), state=state, loss=loss, **changes)
 
     return make
+
+
+def suggest(spec, cell, block, history):
+    """The nuisance values suggested to one cell."""
+    suggested = search.suggest(spec, {cell: {}}, block, history)
+    assert suggested is None or suggested[0] == cell
+    return suggested and suggested[1]
 
 
 def rollout(spec, cell, block, told, objective, trials):

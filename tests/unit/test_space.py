@@ -56,7 +56,7 @@ def spec(monkeypatch):
 def rollout(spec, cell, settings, told, trials, history=()):
     history = list(history)
     for _ in range(trials - len(history)):
-        history.append(told(suggest(spec, cell, 0, history, settings)))
+        history.append(told(suggest(spec, {cell: settings}, 0, history)[1]))
     return history
 
 
@@ -97,7 +97,7 @@ def test_what_was_told_steers_it(spec, told):
     worse = json.loads(json.dumps(start))
     for record in worse:
         record["metrics"]["val/loss"] *= -1
-    assert suggest(own, "mul", 0, start, MUL) != suggest(own, "mul", 0, worse, MUL)
+    assert suggest(own, {"mul": MUL}, 0, start) != suggest(own, {"mul": MUL}, 0, worse)
 
 
 def test_recorded_values_give_back_the_same_questions(spec):
