@@ -19,6 +19,7 @@ from analysis.report.summary import Summary, summary
 from analysis.tables.build import build_table, table_columns
 from analysis.words.export import bold_cells, text_rows, write_bytes
 from study.registry import FIGURES, TABLES, discover
+from study.results.files import FIGURES_FOLDER, REPORT
 
 _NUMBERS = ("number", "p", "interval", "effect", "size", "level", "percent")
 _EFFECTS_PLACE = 1.2
@@ -90,9 +91,9 @@ def build_report(inputs: Inputs, root: Path, provenance: Mapping[str, Any]) -> P
     # matplotlib takes a while to import, and tables need none of it
     from analysis.figures.build import build_figures
 
-    written = build_figures(inputs, root / "figures")
+    written = build_figures(inputs, root / FIGURES_FOLDER)
     pictures = {name: next(p for p in paths if p.suffix == ".svg").read_bytes() for name, paths in written.items()}
-    return write_bytes(root / "report.html", render_report(inputs, pictures, provenance).encode())
+    return write_bytes(root / REPORT, render_report(inputs, pictures, provenance).encode())
 
 
 def render_report(inputs: Inputs, pictures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:

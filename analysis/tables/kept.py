@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from analysis.inputs import Inputs
 from analysis.trials.records import current_measures
 from study.errors import UserError
-from study.results.kept_tables import kept_path
+from study.results.files import kept_path
 
 
 def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[dict[str, Any], pa.Table]]:

@@ -19,9 +19,8 @@ from study.config import TrialConfig
 from study.planning import search
 from study.planning.pareto import chosen
 from study.planning.plan import Plan
-from study.results.kept_tables import kept_path
+from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
 from study.results.ledger import Contents, decode, segments
-from study.results.registration import NAME as REGISTRATION
 from study.results.registration import read_registration
 from study.results.workspace import Workspace
 from study.schema import ReplicateRecord
@@ -125,17 +124,17 @@ def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
     """No file that a run should have removed, and the weights that the study keeps."""
-    checkpoints = workspace.root / "checkpoints"
     for key, record in contents.replicates.items():
+        folder = checkpoint_folder(workspace.root, key)
         left = {
-            "state.pt": (checkpoints / key / "state.pt").exists(),
-            "outcome.json": _older(checkpoints / key / "outcome.json", workspace.root / "report.html"),
+            STATE: (folder / STATE).exists(),
+            OUTCOME: _older(folder / OUTCOME, workspace.root / REPORT),
         }
         if record["state"] != "failed":
             yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
         kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
         if kept and plan.spec.checkpoints != "none":
-            yield from _weights(checkpoints / key / "final.pt", f"checkpoints: {key}/final.pt", _where(record))
+            yield from _weights(folder / FINAL, f"checkpoints: {key}/{FINAL}", _where(record))
     for key, measured in contents.measures.items():
         for table in measured.get("kept", []):
             path = kept_path(workspace.root, measured["trial_key"], key, table)
@@ -189,7 +188,7 @@ def _claims(workspace: Workspace) -> Iterator[str]:
     """What was claimed before any result is as it was written then."""
     held = read_registration(workspace.root)
     if held is not None and digest(held["registered"]) != held["digest"]:
-        yield f"claims: {REGISTRATION}: what is registered has another digest than {held['digest']}: it was edited"
+        yield f"claims: {CLAIMS}: what is registered has another digest than {held['digest']}: it was edited"
 
 
 def _same(a: Any, b: float) -> bool:

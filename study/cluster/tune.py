@@ -31,6 +31,7 @@ from study.cluster.interrupt import draining
 from study.cluster.scheduler import LeaveStarting
 from study.errors import StorageError, UserError
 from study.plugins import load_plugins
+from study.results.files import checkpoint_folder
 from study.results.ledger import Ledger
 from study.schema import Record
 from study.task import Task
@@ -202,7 +203,7 @@ class LedgerWriter(_Stateless, tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A worker was lost, and the group is started again. Raises ``RayLost`` when none of many has begun its work."""
         keys = [Task.from_plain(json.loads(task)).config.trial_key for task in trial.config["tasks"]]
-        if any(self._attempts.losses(self._storage / "checkpoints" / key) for key in keys):
+        if any(self._attempts.losses(checkpoint_folder(self._storage, key)) for key in keys):
             return
         self._num_unbegun += 1
         if self._num_unbegun > MAX_UNBEGUN:

@@ -17,6 +17,7 @@ from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
 from study.planning.importance import importances
 from study.planning.plan import Plan
+from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions
 from study.results.registration import read_registration
@@ -71,7 +72,7 @@ def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
     if not contents.replicates:
         name = workspace.root.name if spec is None else spec.name
         raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {name}")
-    frozen = workspace.root / "study.json"
+    frozen = workspace.root / SPECIFICATION
     if spec is None:
         if not frozen.exists():
             raise UserError(f"{frozen} is missing: the folder does not say what was run")
@@ -98,9 +99,9 @@ def anywhere(place: str, storage: Path) -> Recorded:
     if "://" in uri:
         return in_store(uri, name)
     for root in (Path(place), storage / place):
-        if (root / "ledger").is_dir():
+        if (root / LEDGER).is_dir():
             return in_folder(Workspace(root))
-    known = [path.parent.name for path in storage.glob("*/ledger")]
+    known = [path.parent.name for path in storage.glob(f"*/{LEDGER}")]
     hint = nearest(place, known) if known else ""
     raise UserError(
         f"{place!r} is no folder of a study, nor one under {storage}, nor URI#NAME in an MLflow store{hint}"

@@ -20,6 +20,7 @@ from study.resources.allowance import Allowance, Purse
 from study.resources.execution import frozen_execution
 from study.resources.gpu import asking
 from study.resources.sharing import sharing_gpus
+from study.results.files import CHECKPOINTS, STATE
 from study.results.ledger import Ledger
 from study.results.provenance import note_session
 from study.results.registration import note_confirm, register
@@ -112,7 +113,7 @@ def _collect(ledger: Ledger, root: Path) -> list[Record]:
     for key, records in outcomes(root):
         taken += [finished for finished in records if ledger.append(finished)]
         discard_outcome(root, key)
-    for path in root.glob("checkpoints/*/state.pt"):
+    for path in root.glob(f"{CHECKPOINTS}/*/{STATE}"):
         record = ledger.contents.replicates.get(path.parent.name)
         if record is not None and record["state"] != "failed":
             path.unlink(missing_ok=True)

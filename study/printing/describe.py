@@ -17,6 +17,7 @@ from study.planning.plan import Plan
 from study.printing.console import say
 from study.printing.joint import plan_lines, result_lines
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
+from study.results.files import FIGURES_FOLDER, REPORT
 from study.results.ledger import Contents
 from study.results.workspace import Workspace
 from study.schema import STATES
@@ -219,9 +220,9 @@ def print_results(inputs: Inputs, console: Console) -> None:
 def print_places(workspace: Workspace, tracking: str, console: Console) -> None:
     """Where everything is. ``tracking``: the MLflow store, without credentials."""
     places = {
-        "report": workspace.root / "report.html",
+        "report": workspace.root / REPORT,
         "tables": workspace.tables,
-        "figures": workspace.root / "figures",
+        "figures": workspace.root / FIGURES_FOLDER,
         "mlflow": f"{tracking}   (fmm-study ui {workspace.root.name})",
     }
     for what, where in places.items():

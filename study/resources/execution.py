@@ -22,11 +22,11 @@ from study.config import TrialConfig
 from study.data.facts import Facts, dataset_facts
 from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
+from study.results.files import EXECUTION
 from study.task import Execution
 from study.training.fused import out_of_memory
 from study.training.options import OPTIONS, obstacle
 
-FILE = "execution.json"
 # A fused group, or an option of the step, must make the same trainings this many times faster.
 WORTHWHILE = 1.1
 # If a serial step of few images takes longer, in seconds, the device is busy and nothing else is measured.
@@ -43,7 +43,7 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
     results. Takes some seconds per network where ``resources.fuse`` or ``resources.step`` is ``auto``. Warns of an option
     that was asked for and cannot be had.
     """
-    path = folder / FILE
+    path = folder / EXECUTION
     held: dict[str, Any] | None = read_json(path)
     before, chosen = held or {}, dict(held or {})
     measured: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -26,12 +26,12 @@ from study.errors import UserError
 from study.measuring.replicate import estimates_of, measuring
 from study.planning.plan import Cell, Plan
 from study.resources.timing import Ask, random_split, timer, untrained
+from study.results.files import MEMORY
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH
 from study.training.fused import out_of_memory
 from study.worker.group import SPLITS_KEPT
 
-FILE = "memory.json"
 # The share of a device's memory that all groups together may fill: allocators leave gaps.
 FILLED = 0.9
 # Bytes that a process takes beside its tensors: CUDA's context and the code of its libraries.
@@ -55,7 +55,7 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
     if ask is None:
         return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
     device, total = ask(metered, "device")
-    training, needs = _needs(plan, folder / FILE, together, ask, f"{device}, {total} bytes")
+    training, needs = _needs(plan, folder / MEMORY, together, ask, f"{device}, {total} bytes")
     largest = max(needs, key=lambda name: needs[name])
     beside = _data(plan) + CONTEXT
     # the driver has just measured and keeps a context of its own

@@ -11,14 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.atomic import replacing
+from study.results.files import kept_path
 
 SAMPLES = "samples"
-FOLDER = "measurements"
-
-
-def kept_path(root: Path, trial_key: str, measure_key: str, table: str) -> Path:
-    """Where a measurement's table lies, in the study's folder ``root``."""
-    return root / FOLDER / trial_key / f"{measure_key}.{table}.parquet"
 
 
 def write_kept(root: Path, trial_key: str, measure_key: str, tables: Mapping[str, pa.Table]) -> list[str]:

@@ -19,9 +19,9 @@ from typing import Any
 from study.atomic import read_json, write_text
 from study.data import load_dataset
 from study.registry import DATASETS
+from study.results.files import PROVENANCE
 
 _PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
-_FILE = "provenance.json"
 
 
 def note_session(
@@ -54,12 +54,12 @@ def note_session(
         session["price"] = price
     sessions = read_sessions(root)
     if sessions[-1:] != [session]:
-        write_text(root / _FILE, json.dumps([*sessions, session], indent=2) + "\n")
+        write_text(root / PROVENANCE, json.dumps([*sessions, session], indent=2) + "\n")
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:
     """What ``note_session`` has written, oldest first; empty for a study that was never run."""
-    sessions: list[dict[str, Any]] = read_json(root / _FILE) or []
+    sessions: list[dict[str, Any]] = read_json(root / PROVENANCE) or []
     return sessions
 
 

@@ -12,13 +12,12 @@ from typing import Any
 from search_spaces import Spec
 from search_spaces.registered import changes, digest, registered
 from study.atomic import read_json, write_text
-
-NAME = "claims.json"
+from study.results.files import CLAIMS
 
 
 def read_registration(root: Path) -> dict[str, Any] | None:
     """What ``claims.json`` holds: ``digest``, ``registered``, ``since``, ``confirm_began`` (a time or ``None``), ``later``."""
-    held: dict[str, Any] | None = read_json(root / NAME)
+    held: dict[str, Any] | None = read_json(root / CLAIMS)
     return held
 
 
@@ -52,4 +51,4 @@ def _now() -> str:
 
 
 def _write(root: Path, held: dict[str, Any]) -> None:
-    write_text(root / NAME, json.dumps(held, indent=2) + "\n")
+    write_text(root / CLAIMS, json.dumps(held, indent=2) + "\n")

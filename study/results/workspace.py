@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from search_spaces import Spec
 from study.atomic import read_json, write_text
 from study.errors import UserError
+from study.results.files import HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
 
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of what is
 # claimed is let through and told for ever after (``study.results.registration``).
@@ -47,21 +48,21 @@ class Workspace:
     @property
     def ledger(self) -> Path:
         """The ledger's segments."""
-        return self.root / "ledger"
+        return self.root / LEDGER
 
     @property
     def tables(self) -> Path:
         """Exported tables."""
-        return self.root / "tables"
+        return self.root / TABLES_FOLDER
 
     def holder(self) -> dict[str, Any] | None:
         """The driver at work: ``pid``, ``host``, ``since``; ``None`` when the lock is free."""
         try:
-            with FileLock(self.root / "driver.lock", timeout=0):
+            with FileLock(self.root / LOCK, timeout=0):
                 return None
         except Timeout:
             unknown = dict.fromkeys(("pid", "host", "since"), "?")
-            return unknown | (read_json(self.root / "driver.json") or {})
+            return unknown | (read_json(self.root / HOLDER) or {})
         except OSError:
             return None
 
@@ -70,7 +71,7 @@ class Workspace:
         """Be the only driver of this study. Raises ``UserError`` naming the holder, or why the folder is unwritable."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / "driver.lock", timeout=0)
+            lock = FileLock(self.root / LOCK, timeout=0)
             lock.acquire()
         except Timeout:
             who = self.holder() or {}
@@ -80,7 +81,7 @@ class Workspace:
             ) from None
         except OSError as error:
             raise UserError(f"results folder {self.root}: {error.strerror or error}") from None
-        holder = self.root / "driver.json"
+        holder = self.root / HOLDER
         with lock:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
@@ -94,7 +95,7 @@ class Workspace:
 
         Returns what was recorded before.
         """
-        path = self.root / "study.json"
+        path = self.root / SPECIFICATION
         now = json.loads(spec.model_dump_json())
         # through the model: a key that is new since then has its default
         held = read_json(path)

@@ -12,7 +12,7 @@ import yaml
 
 from search_spaces import Spec, parse_spec
 from study.errors import UserError, nearest
-from study.results.kept_tables import FOLDER, kept_path
+from study.results.files import MEASUREMENTS, kept_path
 from study.results.ledger import Contents, decode
 from study.tracking.packing import unpack
 from study.tracking.runs import STUDY_PHASE
@@ -64,7 +64,7 @@ def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
             contents.add(record)
     if folder is not None and _lacks(contents, folder):
         with as_user_error(uri):
-            fetch_files(uri, parents[0].run_id, FOLDER, folder)
+            fetch_files(uri, parents[0].run_id, MEASUREMENTS, folder)
     return ReadStudy(
         spec=_spec(study["spec"], f"{masked(uri)}#{name}"),
         contents=contents,

@@ -18,7 +18,7 @@ import yaml
 
 from search_spaces import Spec
 from study.errors import UserError
-from study.results.kept_tables import FOLDER
+from study.results.files import FIGURES_FOLDER, MEASUREMENTS, PROVENANCE, REPORT, TABLES_FOLDER
 from study.results.ledger import Contents
 from study.results.provenance import read_sessions, session_tags
 from study.results.registration import read_registration
@@ -197,7 +197,7 @@ class _Replay:
         store, self._store = self.write(status if self._store is None else "RUNNING", stop), None
         if not stop.is_set():
             spec = yaml.safe_dump(self._spec.model_dump(mode="json"), sort_keys=False)
-            files = [self._root / name for name in ("provenance.json", "tables", "figures", "report.html", FOLDER)]
+            files = [self._root / name for name in (PROVENANCE, TABLES_FOLDER, FIGURES_FOLDER, REPORT, MEASUREMENTS)]
             store.write_files({"spec.yaml": spec}, files)
             self._write_study(store, headlines, status)
         self._store = store

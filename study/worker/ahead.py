@@ -16,6 +16,7 @@ from study.data import Splits, load_dataset
 from study.data.together import Together
 from study.measuring.replicate import look_of
 from study.models import build_network
+from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
 from study.task import Task
 from study.training import Progress
 from study.training.fused import fused_with, train_together
@@ -36,8 +37,8 @@ def train_ahead(
     """
     groups: dict[tuple[object, ...], list[Task]] = {}
     for task in tasks:
-        folder = _folder(task, storage)
-        trained = any((folder / name).exists() for name in ("outcome.json", "final.pt"))
+        folder = checkpoint_folder(storage, task.config.trial_key)
+        trained = any((folder / name).exists() for name in (OUTCOME, FINAL))
         losses = attempts.losses(folder)
         alone = task.together == 1 or losses > 0
         if trained or losses > MAX_LOSSES or (alone and not task.step):
@@ -48,17 +49,13 @@ def train_ahead(
         members, first = [], group[0]
         for task in group if len(group) > 1 or first.step else ():
             with contextlib.suppress(Exception):
-                members.append(member_of(task, _folder(task, storage), device, splits))
+                members.append(member_of(task, checkpoint_folder(storage, task.config.trial_key), device, splits))
         if len(members) > 1 or (members and first.step):
-            folders = [_folder(task, storage) for task in group]
+            folders = [checkpoint_folder(storage, task.config.trial_key) for task in group]
             for folder in folders:
                 attempts.begin(folder)
             events = train_together(members, Together, at_once=first.together, options=first.step)
             yield from attempts.followed(folders, (event for event in events if isinstance(event, Progress)))
-
-
-def _folder(task: Task, storage: Path) -> Path:
-    return storage / "checkpoints" / task.config.trial_key
 
 
 def member_of(task: Task, folder: Path, device: torch.device, splits: Source) -> Member:
@@ -73,6 +70,6 @@ def member_of(task: Task, folder: Path, device: torch.device, splits: Source) ->
         train_split=parts.train,
         val_split=parts.val,
         config=config,
-        checkpoint=folder / "state.pt",
+        checkpoint=folder / STATE,
         look=look,
     )

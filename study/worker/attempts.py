@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from study.atomic import write_text
+from study.results.files import ATTEMPTS
 
 # How often a member is begun again after its worker was lost, with no epoch finished in between.
 MAX_LOSSES = 3
@@ -51,4 +52,4 @@ class Attempts:
 
 
 def _note(folder: Path) -> Path:
-    return folder / "attempts.json"
+    return folder / ATTEMPTS

@@ -29,6 +29,7 @@ from study.data import Dataset, Splits, load_dataset, split
 from study.errors import StorageError, UserError
 from study.measuring.replicate import look_of, measure_replicate, unmeasured
 from study.models import build_network, num_flops, num_params
+from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkpoint_folder
 from study.schema import Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.task import Task
@@ -65,7 +66,7 @@ def run_group(
     attempts = Attempts(driver or uuid.uuid4().hex)
     yield from train_ahead(tasks, storage, torch.device(device), _splits, attempts)
     for task in tasks:
-        folder = storage / "checkpoints" / task.config.trial_key
+        folder = checkpoint_folder(storage, task.config.trial_key)
         if attempts.begin(folder) > MAX_LOSSES:
             attempts.forget([folder])
             yield _lost(task, folder)
@@ -86,7 +87,7 @@ def run_group(
 
 def outcomes(storage: Path) -> Iterator[tuple[str, list[Record]]]:
     """Trial key and records of every finished member that no driver has taken; a damaged hand-over has no records."""
-    for path in sorted(storage.glob("checkpoints/*/outcome.json")):
+    for path in sorted(storage.glob(f"{CHECKPOINTS}/*/{OUTCOME}")):
         yield path.parent.name, _handed_over(path)
 
 
@@ -101,18 +102,18 @@ def _handed_over(outcome: Path) -> list[Record]:
 
 def discard_outcome(storage: Path, trial_key: str) -> None:
     """Called by the driver once the ledger holds a member's records: its hand-over file is no longer needed."""
-    folder = storage / "checkpoints" / trial_key
+    folder = checkpoint_folder(storage, trial_key)
     # and what workers killed in mid-write have left (``study.atomic``)
-    for path in (folder / "outcome.json", *folder.glob(".*")):
+    for path in (folder / OUTCOME, *folder.glob(".*")):
         path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> Iterator[Event]:
-    outcome = folder / "outcome.json"
+    outcome = folder / OUTCOME
     if finished := _handed_over(outcome):
-        (folder / "state.pt").unlink(missing_ok=True)
+        (folder / STATE).unlink(missing_ok=True)
         yield finished
         return
     config = task.config
@@ -121,7 +122,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation).to(
         device
     )
-    kept = load_checkpoint(folder / "final.pt")
+    kept = load_checkpoint(folder / FINAL)
     if kept is not None:
         # trained before: only measurements are missing, and maybe its record, if a crash came before the ledger had it
         model.load_state_dict(kept["model"])
@@ -129,7 +130,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     else:
         trained = None
         look = look_of(task, splits, dataset.num_classes, model)
-        for event in train(model, splits.train, splits.val, config, folder / "state.pt", look):
+        for event in train(model, splits.train, splits.val, config, folder / STATE, look):
             if isinstance(event, Progress):
                 yield event
             else:
@@ -141,7 +142,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     if record["state"] in ("completed", "collapsed"):
         records += measure_replicate(task, splits, dataset.num_classes, model, storage)
     write_text(outcome, json.dumps(records))
-    (folder / "state.pt").unlink(missing_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
     yield records
 
 
@@ -229,7 +230,7 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
 
 def _lost(task: Task, folder: Path) -> list[Record]:
     """The records of a member that has killed its workers: if it was trained, by what was to be measured."""
-    kept = load_checkpoint(folder / "final.pt")
+    kept = load_checkpoint(folder / FINAL)
     if kept is None:
         return [_record(task, state="failed", reason=REASON)]
     return [kept["record"], *unmeasured(task, REASON)]
@@ -240,9 +241,9 @@ def _keep(task: Task, folder: Path, model: nn.Module, trained: Trained, record: 
     if task.phase == "search" or task.checkpoints == "none" or trained.stopped == "diverged":
         return
     if task.checkpoints == "best":
-        save_checkpoint(_kept(task.config, trained.best, record), folder / "best.pt")
+        save_checkpoint(_kept(task.config, trained.best, record), folder / BEST)
     # last, for a member with a final.pt is not trained again
-    save_checkpoint(_kept(task.config, model.state_dict(), record), folder / "final.pt")
+    save_checkpoint(_kept(task.config, model.state_dict(), record), folder / FINAL)
 
 
 def _kept(config: TrialConfig, weights: Mapping[str, Tensor], record: ReplicateRecord) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import torch
 
 from study.data.stream import LOADERS_VARIABLE, num_loaders
 from study.errors import UserError
+from study.results.files import FINAL, OUTCOME
 from study.task import Task
 from study.training import Progress
 from study.training.process_group import RanksLost
@@ -43,7 +44,7 @@ def train_in_ranks(
     failed, for fewer GPUs than ranks, and when ranks were lost more than ``MAX_LOST`` times in a row without finishing an
     epoch.
     """
-    if any((folder / name).exists() for name in ("outcome.json", "final.pt")):
+    if any((folder / name).exists() for name in (OUTCOME, FINAL)):
         return
     if device == "cuda" and torch.cuda.device_count() < task.ranks:
         raise UserError(

@@ -10,8 +10,9 @@ import ray
 from study.cluster.connection import asking_a_gpu
 from study.errors import UserError
 from study.planning.plan import make_plan
-from study.resources.execution import FILE, frozen_execution
+from study.resources.execution import frozen_execution
 from study.resources.gpu import asking, here
+from study.results.files import EXECUTION
 
 GPUS = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
 
@@ -63,7 +64,7 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
             plan = make_plan(spec_of(resources={"gpus": 0.25, "group": 2, "fuse": "auto"}, blocks=4))
             with pytest.raises(UserError, match=r"^on a GPU of the cluster: .*(CUDA|NVIDIA)"):
                 frozen_execution(plan, tmp_path, ask, started=False)
-            assert not (tmp_path / FILE).exists()
+            assert not (tmp_path / EXECUTION).exists()
         with (
             asking_a_gpu("auto", ["no_such_plugin"], "", print) as ask,
             pytest.raises(UserError, match="no_such_plugin"),
@@ -84,4 +85,4 @@ def test_a_cluster_without_one_is_refused(spec_of, monkeypatch):
 def test_without_measuring_groups_train_one_by_one(spec_of, tmp_path):
     plan = make_plan(spec_of(resources={"gpus": 0.25, "group": 2, "fuse": "auto", "step": "auto"}, blocks=4))
     assert {each.together for each in frozen_execution(plan, tmp_path, None, started=False).values()} == {1}
-    assert json.loads((tmp_path / FILE).read_text())[plan.cells[0].name]["step"] == {"options": [], "left_out": {}}
+    assert json.loads((tmp_path / EXECUTION).read_text())[plan.cells[0].name]["step"] == {"options": [], "left_out": {}}

@@ -19,7 +19,8 @@ from analysis.tables.kept import kept_tables
 from analysis.tables.pictured import pictured, pictured_contrasts
 from analysis.words.export import render
 from search_spaces.spec import Contrast
-from study.results.kept_tables import kept_path, write_kept
+from study.results.files import kept_path
+from study.results.kept_tables import write_kept
 
 FIGURES = ["slice_lines", "slice_squares", "paths", "planes"]
 POINTS = np.arange(200)

@@ -12,9 +12,10 @@ import study.worker.ahead
 from study.data.facts import dataset_facts
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
-from study.resources.execution import FILE, frozen_execution, measure_groups, sizes
+from study.resources.execution import frozen_execution, measure_groups, sizes
 from study.resources.gpu import here
 from study.resources.timing import FEW_IMAGES, timer
+from study.results.files import EXECUTION
 from study.results.ledger import Contents
 from study.task import Execution, Task
 from study.training import Progress, load_checkpoint
@@ -65,7 +66,7 @@ def test_the_fastest_size_is_taken_where_it_pays(tmp_path, plan_of, timed, times
     timed[0]["times"] = times
     plan = plan_of()
     assert frozen_groups(plan, tmp_path, started=False) == {cell.name: together for cell in plan.cells}
-    held = json.loads((tmp_path / FILE).read_text())
+    held = json.loads((tmp_path / EXECUTION).read_text())
     assert held[plan.cells[0].name]["milliseconds"]["1"] == 1000.0 and held[plan.cells[0].name]["device"] == "cpu"
 
 

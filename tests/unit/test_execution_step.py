@@ -7,9 +7,10 @@ import pytest
 import study.resources.execution as module
 from study.data.facts import dataset_facts
 from study.planning.plan import make_plan
-from study.resources.execution import FILE, frozen_execution, measure_step
+from study.resources.execution import frozen_execution, measure_step
 from study.resources.gpu import here
 from study.resources.timing import FEW_IMAGES
+from study.results.files import EXECUTION
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_the_step_is_frozen_with_a_study_and_older_ones_go_on_plain(tmp_path, sp
     for name in ("a", "b", "c", "d", "e"):
         (tmp_path / name).mkdir()
     assert steps(tmp_path / "a", "plain") == {()} == steps(tmp_path / "b", [])
-    assert "step" not in (tmp_path / "a" / FILE).read_text()
+    assert "step" not in (tmp_path / "a" / EXECUTION).read_text()
     assert steps(tmp_path / "c", "auto") == {("channels_last",)}
     stepped["channels_last"] = 2.0
     assert steps(tmp_path / "c", "auto", started=True) == {("channels_last",)}
@@ -91,7 +92,7 @@ def test_an_option_that_cannot_be_had_is_left_out_with_a_word(tmp_path, spec_of,
     with pytest.warns(UserWarning, match="resources.step: 'compile' is left out: there is no C.. compiler"):
         found = frozen_execution(plan, tmp_path, here, started=False)
     assert {each.step for each in found.values()} == {("channels_last",)}
-    held = json.loads((tmp_path / FILE).read_text())[plan.cells[0].name]
+    held = json.loads((tmp_path / EXECUTION).read_text())[plan.cells[0].name]
     assert "no C++ compiler" in held["step"]["left_out"]["compile"]
 
 

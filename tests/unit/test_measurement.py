@@ -21,7 +21,7 @@ from study.models import build_network
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.registry import STATISTICS
-from study.results.kept_tables import kept_path
+from study.results.files import kept_path
 from study.results.ledger import Contents
 from study.results.workspace import Workspace
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key

@@ -6,7 +6,8 @@ import pytest
 
 from study.errors import UserError
 from study.planning.plan import make_plan
-from study.resources.sharing import CONTEXT, FILE, CudaMeter, sharing_gpus
+from study.resources.sharing import CONTEXT, CudaMeter, sharing_gpus
+from study.results.files import MEMORY
 
 GIB = 2**30
 
@@ -85,7 +86,9 @@ def test_it_is_measured_once_on_a_device(tmp_path, plan_of):
     assert made.asked[1:] == [("add", [["path", {"num_pairs": 8}]])]
     made.name = "Other"
     assert sharing_gpus(plan_of(), tmp_path, {}, made)[1] == ""
-    assert set(json.loads((tmp_path / FILE).read_text())) == {f"{name}, {20 * GIB} bytes" for name in ("Made", "Other")}
+    assert set(json.loads((tmp_path / MEMORY).read_text())) == {
+        f"{name}, {20 * GIB} bytes" for name in ("Made", "Other")
+    }
 
 
 def test_the_largest_batch_is_measured(tmp_path, plan_of):
@@ -109,7 +112,7 @@ def test_without_a_gpu_it_is_said_that_nothing_was_measured(tmp_path, plan_of):
         plan,
         "no GPU here to measure memory on: groups share one as resources.gpus = 0.25 says",
     )
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / MEMORY).exists()
 
 
 class OnCpu(CudaMeter):

@@ -15,7 +15,8 @@ import torch
 from analysis.tables.kept import read_kept
 from study.atomic import read_json, replacing, write_text
 from study.errors import StorageError, UserError
-from study.results.kept_tables import kept_path, write_kept
+from study.results.files import kept_path
+from study.results.kept_tables import write_kept
 from study.results.ledger import Ledger
 from study.training import load_checkpoint, save_checkpoint
 
