@@ -1,19 +1,25 @@
 """What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
 
+from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Outcome, Published
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
 from search_spaces.resources import Resources
-from search_spaces.spec import Budget, Choice, Claim, Contrast, FloatRange, Nuisance, Outcome, Spec
-from search_spaces.strict import Levels
+from search_spaces.spec import Spec
+from search_spaces.strict import Level, Levels
+from search_spaces.tuning import Budget, Choice, FloatRange, Nuisance
 
 __all__ = [
     "Budget",
     "Choice",
     "Claim",
     "Contrast",
+    "Dose",
     "FloatRange",
+    "Level",
+    "LevelClaim",
     "Levels",
     "Nuisance",
     "Outcome",
+    "Published",
     "Resources",
     "Spec",
     "SpecError",

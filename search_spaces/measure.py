@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/2106.15067: what a study measures of its networks, on which of them, and when."""
+"""What a study measures of its networks, on which of them, and when."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,25 +11,38 @@ Statistics = dict[str, dict[str, Any]]
 
 
 class During(Strict):
-    """Statistics taken on validation inputs in the middle of confirmed trainings, every ``every`` epochs and at the last."""
+    """Measurements on validation images in the middle of confirmed trainings."""
 
-    every: int = Field(ge=1)
-    statistics: Statistics = Field(min_length=1)
+    every: int = Field(ge=1, description="After every so many epochs, and after the last.", examples=[10])
+    statistics: Statistics = Field(
+        min_length=1, description="Statistic -> its settings.", examples=[{"input_jacobian": {"num_samples": 256}}]
+    )
 
 
 class Measure(Strict):
-    """Statistics by name with their settings; an empty mapping means the defaults.
+    """Statistics by name, each with its settings; an empty mapping means the defaults."""
 
-    ``statistics`` are taken on every confirmed replicate, ``landscapes`` (pictures, dear and few) on the first
-    ``landscape_replicates`` of each cell alone. Of the statistics in ``keep_samples`` the single values (an image, a pair of
-    images) are kept beside the estimates.
-    """
-
-    statistics: Statistics = {}
-    landscapes: Statistics = {}
-    landscape_replicates: int = Field(default=1, ge=1)
-    keep_samples: list[str] = []
-    during: During | None = None
+    statistics: Statistics = Field(
+        default={}, description="Taken on every confirmed replicate.", examples=[{"path": {"num_pairs": 1000}}]
+    )
+    landscapes: Statistics = Field(
+        default={},
+        description="Pictures, which are dear: of the first replicates only.",
+        examples=[{"loss_slices": {}}],
+    )
+    landscape_replicates: int = Field(
+        default=1, ge=1, description="How many replicates of each cell have pictures.", examples=[2]
+    )
+    keep_samples: list[str] = Field(
+        default=[],
+        description="Statistics whose single values (per image or pair of images) are kept beside the estimates.",
+        examples=[["path"]],
+    )
+    during: During | None = Field(
+        default=None,
+        description="What is measured in mid-training; fixed once the study has begun.",
+        examples=[{"every": 10, "statistics": {"path": {}}}],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Measure":

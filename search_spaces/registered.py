@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.spec import Claim, LevelClaim, Spec
+from search_spaces.claims import Claim, LevelClaim
+from search_spaces.spec import Spec
 from search_spaces.strict import Levels
 
 Registered = Mapping[str, Any]

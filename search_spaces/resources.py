@@ -1,4 +1,4 @@
-"""https://docs.ray.io/en/latest/ray-core/scheduling/resources.html: what a group of replicates occupies, and how it trains."""
+"""What a group of replicates occupies, and how it trains."""
 
 from typing import Any, Literal
 
@@ -6,36 +6,39 @@ from pydantic import Field, field_validator, model_validator
 
 from search_spaces.strict import Strict
 
+_Option = Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]
+
 
 class Resources(Strict):
-    """What one group of replicates occupies. ``gpus`` may be a fraction; ``group`` replicates are run by one actor.
+    """What one group of replicates occupies, and how it trains. A group is run by one actor of Ray's."""
 
-    ``data_parallel``: how many processes of one host train a replicate, each on a GPU of its own and on a share of every
-    batch; ``threads`` are each one's.
-    ``fuse``: whether they train as one network, ``auto`` being where that is measured to be faster before the first result.
-    Not by default: last digits then depend on who trains together, so that a study that was killed need not repeat them.
-    ``step``: options of the training step; ``plain``, the default, has none, ``auto`` those that are measured to be faster,
-    beside what is named. ``bf16`` is had by name alone, for it changes more than last digits.
-    """
+    cpus: float = Field(default=1, gt=0, description="Cores.", examples=[2])
+    gpus: float = Field(default=0, ge=0, description="A fraction of a GPU, or whole ones.", examples=[0.25])
+    group: int = Field(default=1, ge=1, description="Replicates of a cell in a group.", examples=[8])
+    threads: int = Field(default=1, ge=1, description="Threads of each process that trains.", examples=[2])
+    fuse: Literal["auto", "never", "always"] = Field(
+        default="never",
+        description="Train a group as one network: `auto` where that is measured to be faster before the first result. "
+        "Last digits then depend on who trains together, so after a kill they may differ.",
+        examples=["auto"],
+    )
+    data_parallel: int = Field(
+        default=1,
+        ge=1,
+        description="Processes of one host that train a replicate, each on a GPU of its own and on a share of every batch.",
+        examples=[4],
+    )
+    step: list[_Option] = Field(
+        default=[],
+        description="Options of the training step; `plain` is none, `auto` adds those that are measured to be faster. "
+        "`bf16`, which changes more than last digits, is taken only by name.",
+        examples=["auto"],
+    )
 
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
-    group: int = Field(default=1, ge=1)
-    threads: int = Field(default=1, ge=1)
-    fuse: Literal["auto", "never", "always"] = "never"
-    data_parallel: int = Field(default=1, ge=1)
-    step: list[Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]] = []
-
-    @field_validator("step", mode="before")
+    @field_validator("step", mode="before", json_schema_input_type=Literal["plain", "auto"] | list[_Option])
     @classmethod
     def _one_word(cls, step: Any) -> Any:
         return {"plain": [], "auto": ["auto"]}.get(step, step) if isinstance(step, str) else step
-
-    @model_validator(mode="after")
-    def _graphs_need_a_gpu(self) -> "Resources":
-        if "graph" in self.step and not self.gpus:
-            raise ValueError("step: 'graph' needs a GPU, and gpus=0")
-        return self
 
     @field_validator("gpus")
     @classmethod
@@ -45,7 +48,9 @@ class Resources(Strict):
         return gpus
 
     @model_validator(mode="after")
-    def _a_gpu_a_process(self) -> "Resources":
+    def _consistent(self) -> "Resources":
+        if "graph" in self.step and not self.gpus:
+            raise ValueError("step: 'graph' needs a GPU, and gpus=0")
         num, gpus = self.data_parallel, self.gpus
         if gpus > 1 and gpus != num:
             raise ValueError(

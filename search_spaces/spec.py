@@ -1,176 +1,137 @@
 """The specification of a study: what varies, what is tuned, what is fixed, and how effects are judged.
 
-Vocabulary of the Deep Learning Tuning Playbook (https://github.com/google-research/tuning_playbook): scientific *factors*
-are crossed into cells, *nuisance* hyperparameters are tuned separately in every cell and block with an equal budget, the
-rest is *fixed*. Only structure is checked here; names of levels and settings are checked where they are registered.
+Vocabulary of the Deep Learning Tuning Playbook: scientific *factors* are crossed into cells, *nuisance* hyperparameters are
+tuned separately in every cell and block with an equal budget, the rest is *fixed*. Only structure is checked here; names of
+levels and settings are checked where they are registered.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.dose import Dose, check_doses
-from search_spaces.joint import Joint, refuse_effects
+from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Published, Sequential
 from search_spaces.measure import Measure
 from search_spaces.resources import Resources
-from search_spaces.sequential import Sequential, check_looks
 from search_spaces.strict import Grid, Level, Levels, Strict
+from search_spaces.tuning import Budget, Joint, Named, Nuisance
 
-
-class FloatRange(Strict):
-    """A real nuisance hyperparameter between ``low`` and ``high``; ``default`` is what a cell without survivors runs."""
-
-    low: float
-    high: float
-    default: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "FloatRange":
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"needs finite low < high, got low={self.low:g}, high={self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs low > 0, got low={self.low:g}")
-        if not self.low <= self.default <= self.high:
-            raise ValueError(f"default={self.default:g} lies outside [{self.low:g}, {self.high:g}]")
-        return self
-
-
-class Choice(Strict):
-    """A categorical nuisance hyperparameter; the first choice is the default."""
-
-    choices: list[Level] = Field(min_length=1)
-
-    @property
-    def default(self) -> Level:
-        """The first choice."""
-        return self.choices[0]
-
-
-Nuisance = FloatRange | Choice
-
-
-class Budget(Strict):
-    """Equal for every cell and block: search trials, how many of them are Sobol points, epochs of a search trial.
-
-    ``shortened``: each winner is trained at these shares of the epochs too, schedule and all, on the same seed.
-    """
-
-    search_trials: int = Field(ge=0)
-    startup_trials: int = Field(ge=0)
-    search_epochs: int | None = Field(default=None, ge=1)
-    shortened: list[Annotated[float, Field(gt=0, lt=1)]] = []
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Budget":
-        if self.startup_trials > self.search_trials:
-            raise ValueError(f"startup_trials={self.startup_trials} exceeds search_trials={self.search_trials}")
-        return self
-
-
-class Named(Strict):
-    """A registered part by name, with its own settings."""
-
-    name: str
-    settings: dict[str, Any] = {}
-
-
-class Contrast(Strict):
-    """An arm minus a reference, compared replicate by replicate where all other factors agree."""
-
-    arm: Levels = Field(min_length=1)
-    reference: Levels = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _comparable(self) -> "Contrast":
-        if self.arm == self.reference:
-            raise ValueError("arm and reference are the same")
-        if set(self.arm) != set(self.reference):
-            raise ValueError("arm and reference must name the same factors")
-        return self
-
-
-class Outcome(Strict):
-    """One primary outcome of a claim, its margin (in the outcome's unit) and the direction the claim asserts."""
-
-    name: str
-    margin: float = Field(gt=0)
-    better: Literal["higher", "lower"] = "higher"
-
-
-class Claim(Strict):
-    """A claim holds when the arm beats every reference in every outcome (an intersection-union test)."""
-
-    text: str
-    arm: Levels = Field(min_length=1)
-    references: list[Levels] = Field(min_length=1)
-    outcomes: list[Outcome] = Field(min_length=1)
-
-    def contrasts(self) -> list[Contrast]:
-        """The arm against each reference."""
-        return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
-
-
-class LevelClaim(Strict):
-    """A claim on how high ``outcome`` is in the arm's networks: supported if below ``below``, refuted if above ``above``."""
-
-    text: str
-    arm: Levels = Field(min_length=1)
-    outcome: str
-    below: float
-    above: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "LevelClaim":
-        if not self.below <= self.above:
-            raise ValueError(f"needs below <= above, got below={self.below:g}, above={self.above:g}")
-        return self
-
-
-class Published(Strict):
-    """A result that others have reported for the cells at ``levels``, to stand beside ours: ``value`` of ``outcome``."""
-
-    levels: Levels = Field(min_length=1)
-    outcome: str
-    value: float
-    source: str
-    note: str = ""
+_Grid = Annotated[Grid, Field(min_length=1)]
 
 
 class Spec(Strict):
     """A whole study. Everything a result depends on is here; where and with how many workers it runs is not."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
-    title: str = ""
-    demonstration: bool = False
-    seed: int = Field(default=0, ge=0)
-    factors: list[Annotated[Grid, Field(min_length=1)]] = Field(min_length=1)
-    fixed: dict[str, Level] = {}
-    nuisance: dict[str, Nuisance] = {}
-    blocks: int = Field(ge=1)
-    replicates: int = Field(default=1, ge=1)
-    budget: Budget
-    sampler: Named = Named(name="tpe")
-    scheduler: Named = Named(name="none")
-    resources: Resources = Resources()
-    measure: Measure = Measure()
-    space: str = Field(default="", pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    joint: Joint | None = None
-    sequential: Sequential | None = None
-    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
-    checkpoints: Literal["final", "best", "none"] = "final"
-    contrasts: list[Contrast] = []
-    doses: dict[str, Dose] = {}
-    control: Contrast | None = None
-    claims: dict[str, Claim] = {}
-    level_claims: dict[str, LevelClaim] = {}
-    published: list[Published] = []
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=64,
+        description="Name of the study, of its folder, and of its experiment in MLflow.",
+        examples=["digits"],
+    )
+    title: str = Field(default="", description="Heading of the report.", examples=["Multiplication on 8x8 digits"])
+    demonstration: bool = Field(
+        default=False, description="Say beside every verdict that the study is too small to decide.", examples=[True]
+    )
+    seed: int = Field(default=0, ge=0, description="The seed that all others derive from.", examples=[20210615])
+    factors: list[_Grid] = Field(
+        min_length=1,
+        description="Settings whose levels are crossed into cells. Of several grids, each is crossed by itself.",
+        examples=[{"merge": ["add", "mul"], "depth": [8, 14]}],
+    )
+    fixed: dict[str, Level] = Field(
+        default={}, description="Settings that all cells share.", examples=[{"dataset": "digits", "epochs": 8}]
+    )
+    nuisance: dict[str, Nuisance] = Field(
+        default={},
+        description="Settings that are tuned in every cell and block: a range or choices.",
+        examples=[{"lr": {"low": 0.03, "high": 1.0, "log": True, "default": 0.2}}],
+    )
+    blocks: int = Field(
+        ge=1,
+        description="Independent repetitions: each has its own split, searches and confirmed replicate of every cell.",
+        examples=[10],
+    )
+    replicates: int = Field(
+        default=1,
+        ge=1,
+        description="Confirmed replicates of each winner. More than one needs `blocks: 1`, and gives no verdict.",
+        examples=[1],
+    )
+    budget: Budget = Field(
+        description="What each search may spend.", examples=[{"search_trials": 6, "startup_trials": 3}]
+    )
+    sampler: Named = Field(
+        default=Named(name="tpe"),
+        description="Suggests trials after the startup trials.",
+        examples=[{"name": "random"}],
+    )
+    scheduler: Named = Field(
+        default=Named(name="none"), description="Stops search trials early.", examples=[{"name": "median"}]
+    )
+    resources: Resources = Field(
+        default=Resources(), description="What a group of replicates occupies.", examples=[{"gpus": 0.25, "group": 8}]
+    )
+    measure: Measure = Field(
+        default=Measure(), description="What is measured of each network.", examples=[{"statistics": {"path": {}}}]
+    )
+    space: str = Field(
+        default="",
+        pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="`module:function`, a conditional search space of one's own (`docs/plugins.md`).",
+        examples=["my_space:warmed"],
+    )
+    joint: Joint | None = Field(
+        default=None,
+        description="Search for the best network instead of effects.",
+        examples=[{"objectives": [{"name": "val/loss", "direction": "minimize"}], "confirm": 2}],
+    )
+    sequential: Sequential | None = Field(
+        default=None, description="More blocks only where a claim is undecided.", examples=[{"looks": [10, 16, 24]}]
+    )
+    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = Field(
+        default=[], description="Modules with levels of one's own (`docs/plugins.md`).", examples=[["my_levels"]]
+    )
+    checkpoints: Literal["final", "best", "none"] = Field(
+        default="final",
+        description="Weights kept of confirmed replicates; `best` keeps those of the best epoch beside the final ones.",
+        examples=["best"],
+    )
+    contrasts: list[Contrast] = Field(
+        default=[],
+        description="Exploratory comparisons.",
+        examples=[[{"arm": {"merge": "sig_bn"}, "reference": {"merge": "add"}}]],
+    )
+    doses: dict[str, Dose] = Field(
+        default={},
+        description="Name -> cells in the order of how much of one thing they hold.",
+        examples=[{"multiplication": {"steps": [{"dose": 0.25, "levels": {"merge": "mix_25"}}]}}],
+    )
+    control: Contrast | None = Field(
+        default=None,
+        description="The A/A control: one thing under two names. Without it, or if it differs, every claim is undecided.",
+        examples=[{"arm": {"merge": "add_alias"}, "reference": {"merge": "add"}}],
+    )
+    claims: dict[str, Claim] = Field(
+        default={},
+        description="Name -> a claim on differences, fixed before the first confirmed replicate.",
+        examples=[{"C4": {"text": "FMMNet beats ResNet", "arm": {"merge": "mul"}}}],
+    )
+    level_claims: dict[str, LevelClaim] = Field(
+        default={},
+        description="Name -> a claim on how high an outcome is.",
+        examples=[{"C1": {"outcome": "attention_importance_ratio_zero", "below": 0.5, "above": 0.7}}],
+    )
+    published: list[Published] = Field(
+        default=[],
+        description="Results that others have reported.",
+        examples=[[{"levels": {"merge": "add"}, "outcome": "test/accuracy", "value": 0.85}]],
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Family-wise error rate over all claims.", examples=[0.05]
+    )
 
-    @field_validator("factors", mode="before")
+    @field_validator("factors", mode="before", json_schema_input_type=_Grid | list[_Grid])
     @classmethod
     def _one_or_many_grids(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
@@ -204,14 +165,16 @@ class Spec(Strict):
                 f"budget.search_trials={self.budget.search_trials} but nuisance is empty: nothing to search"
             )
         if self.joint:
-            refuse_effects(self.model_dump())
+            self._refuse_effects()
         if self.sequential:
-            check_looks(self.looks, self.model_dump())
+            self._check_looks(self.sequential.looks[-1])
         factors = self.factor_names()
-        named = [("published", known.levels) for known in self.published]
-        named += [(f"level_claims.{name}", claim.arm) for name, claim in self.level_claims.items()]
-        for where, levels in named:
-            for factor in levels:
+        named: list[tuple[str, list[str]]] = [("published", list(known.levels)) for known in self.published]
+        named += [(f"level_claims.{name}", list(claim.arm)) for name, claim in self.level_claims.items()]
+        named += [("a contrast", list(contrast.arm)) for contrast in self.all_contrasts()]
+        named += [(f"doses.{name}", dose.factors()) for name, dose in self.doses.items()]
+        for where, names in named:
+            for factor in names:
                 if factor not in factors:
                     raise ValueError(
                         f"{where} names {factor!r}, which is no factor of this study ({', '.join(factors)})"
@@ -219,14 +182,46 @@ class Spec(Strict):
         for name in self.level_claims:
             if name in self.claims:
                 raise ValueError(f"{name!r} stands under both claims and level_claims")
-        for contrast in self.all_contrasts():
-            for factor in contrast.arm:
-                if factor not in factors:
-                    raise ValueError(
-                        f"a contrast names {factor!r}, which is no factor of this study ({', '.join(factors)})"
-                    )
-        check_doses(self.doses, factors, list(self.cells()))
+        for name, dose in self.doses.items():
+            dose.check(name, list(self.cells()))
         return self
+
+    def _refuse_effects(self) -> None:
+        """Raise ``ValueError`` naming what a joint search has no place for."""
+        if self.space:
+            raise ValueError("space with joint: a joint search chooses from nuisance and factors; remove one")
+        for key in ("claims", "level_claims", "control", "contrasts", "doses"):
+            if getattr(self, key):
+                raise ValueError(
+                    f"{key} with joint: a joint search looks for the best network, not for an effect; remove one"
+                )
+        if self.replicates > 1:
+            raise ValueError(
+                f"replicates={self.replicates} with joint: each block confirms its own winners; use blocks"
+            )
+        if self.scheduler.name != "none":
+            raise ValueError(f"scheduler={self.scheduler.name!r} with joint: several objectives know no early stopping")
+        if self.budget.shortened:
+            raise ValueError("budget.shortened with joint: a shortened training serves effects; remove one")
+        if not self.budget.search_trials:
+            raise ValueError("budget.search_trials=0 with joint: nothing to search")
+
+    def _check_looks(self, last: int) -> None:
+        """Raise ``ValueError`` naming what does not go with interim looks."""
+        if self.blocks != last:
+            raise ValueError(
+                f"blocks={self.blocks} with sequential.looks up to {last}: blocks is the last look, {last}"
+            )
+        if self.joint:
+            raise ValueError("sequential with joint: a joint search decides no claim; remove one")
+        if not (self.claims or self.level_claims):
+            raise ValueError(
+                "sequential without claims: looks are there to decide claims; add one or remove sequential"
+            )
+        if self.control is None:
+            raise ValueError(
+                "sequential without control: no number of blocks gives a verdict without an A/A control; add one"
+            )
 
     def factor_names(self) -> list[str]:
         """Names of all factors, in order of first appearance."""

@@ -1,4 +1,4 @@
-"""What every part of a specification is made of: models that are frozen and know their keys, levels and grids of levels."""
+"""What the models of a specification share: each is frozen and refuses unknown keys; levels, and grids of levels."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -15,7 +15,7 @@ from analysis.effects.readings import POOLED
 from analysis.effects.table import claim_parts
 from analysis.stats.rule import Rule, rule_of
 from analysis.stats.verdicts import Verdict, claim_verdict
-from search_spaces.spec import Claim, Spec
+from search_spaces import Claim, Spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from analysis.stats.rule import Rule
 from analysis.stats.verdicts import Limits, comparison_verdict, oriented
 from analysis.trials.outcomes import other_scales
 from analysis.words.wording import levels_text, outcome_text
-from search_spaces.spec import Outcome
+from search_spaces import Outcome
 
 FAILURES = ("collapsed", "diverged")
 

@@ -13,7 +13,7 @@ from analysis.effects.readings import readings
 from analysis.trials.grid import ConfirmGrid, Stratum, confirm_grid, strata_of
 from analysis.trials.outcomes import ReadOutcome
 from analysis.words.wording import effect_text
-from search_spaces.spec import Contrast, Spec
+from search_spaces import Contrast, Spec
 
 _KNOWN = Contrast(arm={"merge": "add"}, reference={"merge": "none"})
 _OUTCOME = ReadOutcome(name="test/accuracy", scale="difference", is_estimate=False)

@@ -29,8 +29,7 @@ from analysis.effects.paired import (
 from analysis.effects.readings import POOLED
 from analysis.trials.grid import ConfirmGrid, Floats, Stratum, confirm_grid, context_label, label, strata_of
 from analysis.trials.outcomes import ReadOutcome
-from search_spaces.spec import Contrast, Spec
-from search_spaces.strict import Level
+from search_spaces import Contrast, Level, Spec
 
 _LEAST_TREND = 3
 

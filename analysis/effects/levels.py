@@ -18,7 +18,7 @@ from analysis.stats.rule import Rule
 from analysis.stats.signflip import sign_flip_p
 from analysis.stats.verdicts import Verdict
 from analysis.trials.table import rows_of, setting_column
-from search_spaces.spec import LevelClaim, Spec
+from search_spaces import LevelClaim, Spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 from analysis.effects.compare import COMPLETED, Side
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, Flags, Integers, Stratum, strata_of
 from analysis.trials.outcomes import ReadOutcome
-from search_spaces.spec import Contrast, Spec
+from search_spaces import Contrast, Spec
 
 POOLED = "all"
 

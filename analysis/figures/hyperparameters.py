@@ -11,7 +11,7 @@ from analysis.figures.style import FAINT, INK, MUTED, looks, mark, message, say_
 from analysis.inputs import Inputs
 from analysis.trials.arms import arm_columns, arm_name, context_name, has_datasets
 from analysis.trials.table import rows_of, setting_column
-from search_spaces.spec import FloatRange, Nuisance, Spec
+from search_spaces import FloatRange, Nuisance, Spec
 from study.registry import FIGURES
 
 _SCHEMA = pa.schema(

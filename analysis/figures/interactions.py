@@ -19,8 +19,7 @@ from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.trials.table import setting_column
 from analysis.words.units import OF_OUTCOME
 from analysis.words.wording import outcome_text, unit_of
-from search_spaces.spec import Spec
-from search_spaces.strict import Level
+from search_spaces import Level, Spec
 from study.registry import FIGURES
 
 _MOST_OUTCOMES = 3

@@ -31,8 +31,7 @@ from analysis.trials.grid import ConfirmGrid, Floats, confirm_grid, context_labe
 from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
 from analysis.words.export import Column
-from search_spaces.dose import Dose
-from search_spaces.spec import Spec
+from search_spaces import Dose, Spec
 from study.registry import TABLES
 
 _HEAD = [(name, pa.string()) for name in ("study", "name", "dataset", "stratum", "outcome", "scale")]

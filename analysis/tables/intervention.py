@@ -19,7 +19,7 @@ from analysis.inputs import Inputs
 from analysis.trials.grid import ConfirmGrid, confirm_grid, label
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.words.export import Column
-from search_spaces.spec import Claim, Contrast, Spec
+from search_spaces import Claim, Contrast, Spec
 from study.registry import TABLES
 
 PENALTY = "jacobian_penalty"

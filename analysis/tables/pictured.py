@@ -6,8 +6,7 @@ from typing import Any
 from analysis.inputs import Inputs
 from analysis.tables.kept import kept_paths, read_kept
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
-from search_spaces.spec import Contrast, Spec
-from search_spaces.strict import Levels
+from search_spaces import Contrast, Levels, Spec
 
 # What a picture says in place of a network that it cannot show.
 NOT_TRAINED, NOT_KEPT = "not trained yet", "not measured"

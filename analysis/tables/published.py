@@ -8,7 +8,7 @@ import pyarrow as pa
 from analysis.inputs import Inputs
 from analysis.trials.table import rows_of
 from analysis.words.export import Column
-from search_spaces.spec import Published
+from search_spaces import Published
 from study.registry import TABLES
 
 SCHEMA = pa.schema(

@@ -17,7 +17,7 @@ from analysis.stats.spread import jackknife_ratio
 from analysis.tables.searched import Searched, by_cell, search_counts, search_fields
 from analysis.trials.arms import cell_heads
 from analysis.words.export import Column
-from search_spaces.spec import FloatRange, Spec
+from search_spaces import FloatRange, Spec
 from study.registry import TABLES
 
 _RATE = "lr"

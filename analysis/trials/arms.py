@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from analysis.trials.records import agrees
 from analysis.trials.table import setting_column
-from search_spaces.spec import Spec
-from search_spaces.strict import Levels
+from search_spaces import Levels, Spec
 
 # Factors that a figure spreads over panels and lines instead of arms.
 _CONTEXT = ("dataset", "depth")

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.trials.records import agrees
 from analysis.trials.table import setting_column
-from search_spaces.spec import Contrast, Spec
-from search_spaces.strict import Level, Levels
+from search_spaces import Contrast, Level, Levels, Spec
 from study.schema import STATES
 
 Floats = NDArray[np.float64]

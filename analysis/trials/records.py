@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.spec import Spec
-from search_spaces.strict import Levels
+from search_spaces import Levels, Spec
 from study.results.ledger import Contents
 from study.schema import MeasureRecord, ReplicateRecord
 

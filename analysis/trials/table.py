@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.trials.records import current_measures, current_records
-from search_spaces.spec import Choice, Spec
-from search_spaces.strict import Level
+from search_spaces import Choice, Level, Spec
 from study.results.ledger import Contents
 from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, SPLITS, EstimateRecord, MeasureRecord, ReplicateRecord
 

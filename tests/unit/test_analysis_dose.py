@@ -8,8 +8,7 @@ from scipy import stats
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
 from analysis.tables.dose_response import page_p
-from search_spaces import SpecError, parse_spec
-from search_spaces.dose import Dose
+from search_spaces import Dose, SpecError, parse_spec
 
 DOSES = {"add": 0.0, "mix_25": 0.25, "mix_50": 0.5, "mix_100": 1.0}
 MULTIPLICATION = {"steps": [{"dose": dose, "levels": {"merge": merge}} for merge, dose in DOSES.items()]}

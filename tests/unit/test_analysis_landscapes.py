@@ -18,7 +18,7 @@ from analysis.tables.build import build_table, table_columns
 from analysis.tables.kept import kept_tables
 from analysis.tables.pictured import pictured, pictured_contrasts
 from analysis.words.export import render
-from search_spaces.spec import Contrast
+from search_spaces import Contrast
 from study.results.files import kept_path
 from study.results.kept_tables import write_kept
 

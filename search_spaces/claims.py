@@ -1,0 +1,147 @@
+"""What a study compares and claims: contrasts, claims, doses, interim looks, and results that others have published.
+
+Source: https://doi.org/10.1093/biomet/70.3.659
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from search_spaces.strict import Levels, Strict
+
+_LEAST_DOSES = 3
+_ARM = "Levels of the cells that are judged."
+
+
+class Contrast(Strict):
+    """An arm minus a reference, compared replicate by replicate where all other factors agree."""
+
+    arm: Levels = Field(min_length=1, description=_ARM, examples=[{"merge": "mul"}])
+    reference: Levels = Field(
+        min_length=1, description="Levels of the same factors, of the cells compared with.", examples=[{"merge": "add"}]
+    )
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Contrast":
+        if self.arm == self.reference:
+            raise ValueError("arm and reference are the same")
+        if set(self.arm) != set(self.reference):
+            raise ValueError("arm and reference must name the same factors")
+        return self
+
+
+class Outcome(Strict):
+    """A primary outcome of a claim."""
+
+    name: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
+    margin: float = Field(gt=0, description="Least difference that matters, in the outcome's unit.", examples=[0.005])
+    better: Literal["higher", "lower"] = Field(
+        default="higher", description="The direction that the claim asserts.", examples=["lower"]
+    )
+
+
+class Claim(Strict):
+    """A claim holds when the arm beats every reference in every outcome (an intersection-union test)."""
+
+    text: str = Field(description="The claim in words.", examples=["FMMNet beats ResNet"])
+    arm: Levels = Field(min_length=1, description=_ARM, examples=[{"merge": "mul"}])
+    references: list[Levels] = Field(min_length=1, description="What it must beat.", examples=[[{"merge": "add"}]])
+    outcomes: list[Outcome] = Field(
+        min_length=1, description="In what it must.", examples=[[{"name": "test/accuracy", "margin": 0.005}]]
+    )
+
+    def contrasts(self) -> list[Contrast]:
+        """The arm against each reference."""
+        return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
+
+
+class LevelClaim(Strict):
+    """A claim on how high an outcome is in the arm's networks, without a reference."""
+
+    text: str = Field(description="The claim in words.", examples=["Gates hardly agree with importance"])
+    arm: Levels = Field(min_length=1, description=_ARM, examples=[{"attention_form": "mul"}])
+    outcome: str = Field(description="A column of the table `trials`.", examples=["attention_importance_ratio_zero"])
+    below: float = Field(description="Supported if the interval lies below this.", examples=[0.5])
+    above: float = Field(description="Refuted if the interval lies above this.", examples=[0.7])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LevelClaim":
+        if not self.below <= self.above:
+            raise ValueError(f"needs below <= above, got below={self.below:g}, above={self.above:g}")
+        return self
+
+
+class Step(Strict):
+    """The cells of one dose."""
+
+    dose: float = Field(allow_inf_nan=False, description="How much of it they hold.", examples=[0.25])
+    levels: Levels = Field(min_length=1, description="Levels of these cells.", examples=[{"merge": "mix_25"}])
+
+
+class Dose(Strict):
+    """Cells in the order of how much of one thing they hold: declared, not read from the names of levels.
+
+    Cells are compared within a dataset and within the levels of all factors that no step names.
+    """
+
+    steps: list[Step] = Field(
+        min_length=_LEAST_DOSES,
+        description="At least three different doses, in any order: two are a contrast.",
+        examples=[[{"dose": dose, "levels": {"merge": f"mix_{dose}"}} for dose in (25, 50, 100)]],
+    )
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Dose":
+        if len({step.dose for step in self.steps}) < _LEAST_DOSES:
+            raise ValueError("needs at least three different doses: two are a contrast")
+        levels = [step.levels for step in self.steps]
+        for i, named in enumerate(levels):
+            if named in levels[:i]:
+                raise ValueError(f"lists {named} twice")
+        return self
+
+    def factors(self) -> list[str]:
+        """Factors that a step names, in order of first appearance."""
+        return list(dict.fromkeys(name for step in self.steps for name in step.levels))
+
+    def check(self, name: str, cells: Sequence[Levels]) -> None:
+        """Raise ``ValueError`` where a step of the dose called ``name`` has no cell, or several that are not told apart."""
+        factors = self.factors()
+        if "dataset" in factors:
+            raise ValueError(f"doses.{name} names 'dataset': doses are compared within a dataset")
+        for step in self.steps:
+            there = [cell for cell in cells if all(cell.get(key) == level for key, level in step.levels.items())]
+            if not there:
+                raise ValueError(f"doses.{name}: no cell of this study has {step.levels}")
+            rest = [{key: level for key, level in cell.items() if key not in factors} for cell in there]
+            if any(others in rest[:i] for i, others in enumerate(rest)):
+                raise ValueError(f"doses.{name}: {step.levels} are several cells; name what tells them apart")
+
+
+class Sequential(Strict):
+    """Interim looks: cells that no undecided claim needs stop there."""
+
+    looks: list[int] = Field(
+        min_length=2,
+        description="Rising numbers of blocks after which the claims are judged; the last is `blocks`.",
+        examples=[[10, 16, 24]],
+    )
+
+    @field_validator("looks")
+    @classmethod
+    def _rising(cls, looks: list[int]) -> list[int]:
+        if looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
+            raise ValueError(f"needs two or more rising numbers of blocks, the first at least 2, got {looks}")
+        return looks
+
+
+class Published(Strict):
+    """A result that others have reported, shown beside ours."""
+
+    levels: Levels = Field(min_length=1, description="Levels of its cells.", examples=[{"merge": "add_bn_f"}])
+    outcome: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
+    value: float = Field(description="What they report, in the outcome's unit.", examples=[0.8543])
+    source: str = Field(description="Where.", examples=["https://arxiv.org/abs/2106.15067"])
+    note: str = Field(default="", description="What to know of it.", examples=["one run"])
