@@ -9,20 +9,14 @@ from analysis.effects.compare import pair_up, subtract
 from analysis.effects.readings import readings
 from analysis.trials.grid import confirm_grid, label
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, other_scales, outcomes_of
+from analysis.words.columns import OF_SCALE, floats, schema_of, shared
 from search_spaces.spec import Spec
 
-_VALUE_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "dataset", "arm", "reference", "stratum", "outcome", "scale")),
-        *((name, pa.int64()) for name in ("block", "replicate")),
-        *(
-            pa.field(name, pa.float64(), metadata=_VALUE_UNIT)
-            for name in ("arm_value", "reference_value", "difference")
-        ),
-    ],
-    metadata={"row": "one eligible pair of replicates in one contrast, dataset, outcome and stratum"},
+COLUMNS = (
+    *shared("study dataset arm reference stratum outcome scale block replicate"),
+    *floats("arm_value reference_value difference", OF_SCALE),
 )
+SCHEMA = schema_of(COLUMNS, "one eligible pair of replicates in one contrast, dataset, outcome and stratum")
 
 
 def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.compare import COLLAPSED, COMPLETED, DIVERGED
 from analysis.stats.signflip import sign_flip_interval, sign_flip_p
@@ -18,10 +17,7 @@ from search_spaces.spec import Spec
 
 # A sum smaller than this share of its largest term is rounding: equal values sum to exactly zero.
 _ROUNDING = 1e-12
-TESTED_FIELDS = (
-    ("n_pairs", pa.int64()),
-    *((name, pa.float64()) for name in ("estimate", "sd", "ci_low", "ci_high", "p_sign_flip")),
-)
+TESTED = ("n_pairs", "estimate", "sd", "ci_low", "ci_high", "p_sign_flip")
 
 
 def cell_values(grid: ConfirmGrid, outcome: ReadOutcome, cells: Sequence[int]) -> Floats:
@@ -65,7 +61,7 @@ def slope_weights(x: Sequence[float]) -> Floats:
 def tested(values: Floats, alpha: float) -> dict[str, Any]:
     """Mean, spread, interval (inverted sign-flip test at ``alpha``) and p of the finite ones among a replicate's sums."""
     d = values[np.isfinite(values)]
-    row: dict[str, Any] = dict.fromkeys((name for name, _ in TESTED_FIELDS))
+    row: dict[str, Any] = dict.fromkeys(TESTED)
     row["n_pairs"] = len(d)
     if len(d):
         row["estimate"], row["p_sign_flip"] = float(d.mean()), sign_flip_p(d)

@@ -14,36 +14,43 @@ from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import directed_p, holm
 from analysis.trials.grid import confirm_grid, label
 from analysis.trials.outcomes import outcomes_of
+from analysis.words.columns import (
+    FRACTION,
+    OF_SCALE,
+    count,
+    flag,
+    floats,
+    number,
+    p_value,
+    schema_of,
+    shared,
+    text,
+)
 from search_spaces.spec import Spec
 
-_OUTCOME_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
-
-
-def _schema() -> pa.Schema:
-    texts = ("study", "claim", "role", "dataset", "arm", "reference", "stratum", "outcome", "scale")
-    differences = ("mean_difference", "sd_difference", "ci_low", "ci_high", "t_low", "t_high")
-    images = IMAGES[:3]
-    counts = [f"n_{side}_{state}" for side in ("arm", "reference") for state in COUNTED_STATES]
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in texts),
-            *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_unequal")),
-            *(pa.field(n, pa.float64(), metadata={"unit": "of the outcome"}) for n in ("mean_arm", "mean_reference")),
-            *(pa.field(name, pa.float64(), metadata=_OUTCOME_UNIT) for name in (*differences, *images)),
-            *((name, pa.float64()) for name in ("images_df", "p_images", "p_sign_flip", "p_holm", "pairing_gain")),
-            ("n_images", pa.int64()),
-            *((name, pa.int64()) for name in counts),
-            ("mcnemar_p", pa.float64()),
-            pa.field("mean_difference_failures_at_chance", pa.float64(), metadata={"unit": "fraction of images"}),
-            ("mean_verdict", pa.bool_()),
-            ("label", pa.string()),
-            ("note", pa.string()),
-        ],
-        metadata={"row": "one contrast, dataset, outcome and stratum"},
-    )
-
-
-SCHEMA = _schema()
+COLUMNS = (
+    *shared("study claim"),
+    text("role", "Role"),
+    *shared("dataset arm reference stratum outcome scale n_pairs n_excluded n_waiting n_unequal"),
+    number("mean_arm", "of the outcome", "Mean arm", "level"),
+    number("mean_reference", "of the outcome", "Mean reference", "level"),
+    number("mean_difference", OF_SCALE, "Difference", "effect", low="ci_low", high="ci_high"),
+    number("sd_difference", OF_SCALE, "Spread", "effect"),
+    *floats("ci_low ci_high t_low t_high images_low images_high images_se", OF_SCALE),
+    number("images_df", "degrees of freedom"),
+    p_value("p_images", "p, test images counted"),
+    *shared("p_sign_flip"),
+    p_value("p_holm", "p (Holm)"),
+    *shared("pairing_gain"),
+    count("n_images"),
+    *(count(f"n_arm_{state}", f"Arm {state}") for state in COUNTED_STATES),
+    *(count(f"n_reference_{state}", f"Reference {state}") for state in COUNTED_STATES),
+    *shared("mcnemar_p"),
+    number("mean_difference_failures_at_chance", FRACTION),
+    flag("mean_verdict"),
+    *shared("label note"),
+)
+SCHEMA = schema_of(COLUMNS, "one contrast, dataset, outcome and stratum")
 
 
 def effects_table(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.effects.readings import POOLED
 from analysis.figures.style import INK, LINES, Look, looks, mark, message
 from analysis.inputs import Inputs
-from analysis.tables.dose_response import dose_response_table
+from analysis.tables.build import build_table
 from analysis.trials.outcomes import METRIC_OUTCOMES
 from analysis.words.wording import outcome_text, unit_of
 from search_spaces.spec import Spec
@@ -24,7 +24,7 @@ def dose_data(inputs: Inputs) -> pa.Table:
     """Rows of the table ``dose_response`` on test accuracy and the outcomes that claims name."""
     claimed = [outcome.name for claim in inputs.spec.claims.values() for outcome in claim.outcomes]
     wanted = list(dict.fromkeys([METRIC_OUTCOMES[0], *claimed]))[:_MOST_OUTCOMES]
-    table = dose_response_table(inputs).select(_NAMES)
+    table = build_table(inputs, "dose_response").select(_NAMES)
     return table.filter(pa.array([name in wanted for name in table["outcome"].to_pylist()], pa.bool_()))
 
 

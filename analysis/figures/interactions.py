@@ -17,7 +17,7 @@ from analysis.trials.arms import arm_name
 from analysis.trials.grid import Cell, ConfirmGrid, confirm_grid
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.trials.table import setting_column
-from analysis.words.units import OF_OUTCOME
+from analysis.words.columns import OF_OUTCOME
 from analysis.words.wording import outcome_text, unit_of
 from search_spaces import Level, Spec
 from study.registry import FIGURES

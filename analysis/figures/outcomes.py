@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures.style import COLOURS, INK, MUTED, message
 from analysis.inputs import Inputs
-from analysis.tables.cells import cells_table
+from analysis.tables.build import build_table
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -36,7 +36,7 @@ def outcomes_data(inputs: Inputs) -> pa.Table:
     """Rows of ``epochs`` and ``seconds`` by phase, and of confirmed ``networks`` by state, for every planned cell."""
     rows = []
     further = inputs.course.further if inputs.course else {}
-    for cell in cells_table(inputs).to_pylist():
+    for cell in build_table(inputs, "cells").to_pylist():
         planned = 0 if inputs.spec.joint else further.get(cell["cell"], inputs.spec.looks[0]) * inputs.spec.replicates
         ended = {state: cell[f"n_{state}"] for state in ("completed", "collapsed", "diverged", "failed")}
         parts = {

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, LINES, MARKERS, MUTED, mark, message
 from analysis.inputs import Inputs
-from analysis.tables.sensitivity import sensitivity_table
+from analysis.tables.build import build_table
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -24,7 +24,7 @@ _SCHEMA = pa.schema(
 def sensitivity_data(inputs: Inputs) -> pa.Table:
     """Rows of the table ``sensitivity``: a cell's share of good trials, of the start-up points and of all."""
     rows = []
-    for row in sensitivity_table(inputs).to_pylist():
+    for row in build_table(inputs, "sensitivity").to_pylist():
         for name, kind in _KINDS.items():
             named = {"cell": row["cell"], "kind": kind, "n_blocks": row["n_blocks"], "n_trials": row["n_trials"]}
             if row[name] is not None:

@@ -4,18 +4,12 @@ import math
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from analysis.stats.signflip import sign_flip_interval, sign_flip_p
 
 NAMES = ("mean", "sd", "ci_low", "ci_high")
-
-
-def spread_fields(unit: str, *, prefix: str = "") -> list[pa.Field]:
-    """Fields of what ``spread`` gives."""
-    return [pa.field(f"{prefix}{name}", pa.float64(), metadata={"unit": unit}) for name in NAMES]
 
 
 def spread(values: ArrayLike, alpha: float, *, prefix: str = "") -> dict[str, Any]:

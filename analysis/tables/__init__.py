@@ -1,9 +1,11 @@
 """The tables of a study. A new one is a function of ``Inputs`` under ``@TABLES.register`` in a file of this package.
 
-Traits: ``columns``, the main columns shown in markdown and latex (default: all); ``formats``, what ``build_tables``
-writes (default: all; a long table may leave the ones for reading out); ``title`` and ``place``, under which and where the
-report shows it whole (default: not; the whole part of ``place`` is the chapter, see ``analysis.report.page``);
-``optional``, for
-one that the report leaves out while it is empty; ``shown``, a function of inputs and table that gives the rows which the
-report shows (default: all).
+The function returns rows (mappings of column to value; ``study`` is added) or a whole Arrow table. Traits:
+
+- ``columns``: every column, in the order of parquet and csv (``analysis.words.columns``); ``row`` says what a row is.
+- ``main``: names of the columns shown in Markdown, LaTeX and the report, in their order (default: all).
+- ``formats``: what ``build_tables`` writes (default: all).
+- ``title`` and ``place``: heading and place in the report (default: not in the report; see ``analysis.report.page``).
+- ``optional``: left out of the report while it is empty.
+- ``shown``: a function of inputs and table that gives the rows which the report shows (default: all).
 """

@@ -10,7 +10,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.compare import COUNTED_STATES, MAX_INELIGIBLE
 from analysis.inputs import Inputs
@@ -19,26 +18,10 @@ from analysis.stats.signflip import sign_flip_p
 from analysis.trials.arms import planned_cells
 from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
-from analysis.words.export import DASH, Column
+from analysis.words.columns import DASH, FRACTION, count, flag, number, p_value, shared
 from study.registry import TABLES
 
 _ACCURACY = "test/accuracy"
-_FRACTION = {"unit": "fraction of images"}
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "dataset", "cell", "arm")),
-        ("depth", pa.int64()),
-        *((name, pa.int64()) for name in ("n_planned", "n")),
-        *(pa.field(name, pa.float64(), metadata=_FRACTION) for name in ("mean", "sd")),
-        *((f"n_{state}", pa.int64()) for state in COUNTED_STATES),
-        ("p_others", pa.float64()),
-        ("best", pa.bool_()),
-    ],
-    metadata={
-        "row": "one planned cell; mean and sd of the completed networks; p_others: of the highest mean in its dataset and "
-        "depth, the largest of its p-values against the other arms, Holm-adjusted"
-    },
-)
 
 
 @TABLES.register(
@@ -50,17 +33,20 @@ SCHEMA = pa.schema(
     title="Test accuracy by arm",
     place=1.4,
     columns=(
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Depth", name="depth", kind="number", missing=DASH),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Test accuracy ± sd", name="mean", kind="percent", spread="sd", bold="best", missing=DASH),
-        Column(heading="n", name="n", kind="number"),
-        Column(heading="Planned", name="n_planned", kind="number", missing=DASH),
-        *(Column(heading=state.capitalize(), name=f"n_{state}", kind="number") for state in COUNTED_STATES),
-        Column(heading="p against the others", name="p_others", kind="p"),
+        *shared("study dataset cell arm depth"),
+        count("n_planned", "Planned", DASH),
+        count("n", "n"),
+        number("mean", FRACTION, "Test accuracy ± sd", "percent", spread="sd", bold="best", missing=DASH),
+        number("sd", FRACTION),
+        *(count(f"n_{state}", state.capitalize()) for state in COUNTED_STATES),
+        p_value("p_others", "p against the others"),
+        flag("best"),
     ),
+    main=f"dataset depth arm mean n n_planned {' '.join(f'n_{state}' for state in COUNTED_STATES)} p_others",
+    row="one planned cell; mean and sd of the completed networks; p_others: of the highest mean in its dataset and depth, the "
+    "largest of its p-values against the other arms, Holm-adjusted",
 )
-def accuracy_table(inputs: Inputs) -> pa.Table:
+def accuracy_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """One row a planned cell, by dataset and depth, then in the order of the spec."""
     spec = inputs.spec
     confirmed: dict[str, list[dict[str, Any]]] = {}
@@ -87,7 +73,7 @@ def accuracy_table(inputs: Inputs) -> pa.Table:
                     "best": i == first and p_others is not None and p_others <= spec.alpha,
                 }
             )
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 _Values = dict[tuple[int, int], float | None]

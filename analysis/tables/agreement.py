@@ -10,26 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis.inputs import Inputs
 from analysis.tables.kept import kept_tables
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
-from analysis.words.export import Column
+from analysis.words.columns import count, counts, number, shared, text
 from study.registry import TABLES
 
-_SHARE = {"unit": "fraction of grid points"}
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "dataset", "cell", "other", "replicates")),
-        *((name, pa.int64()) for name in ("n_networks", "n_other", "n_pairs", "n_planes")),
-        *(pa.field(name, pa.float64(), metadata=_SHARE) for name in ("agreement", "agreement_sd", "agreement_low")),
-        pa.field("agreement_stderr", pa.float64(), metadata=_SHARE),
-        *((name, pa.int64()) for name in ("n_failed", "n_missing")),
-    ],
-    metadata={"row": "a cell with itself, or two cells that a contrast compares; over pairs of completed networks"},
-)
+_POINTS = "fraction of grid points"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +41,23 @@ class _Networks:
     place=3.5,
     optional=True,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="With", name="other"),
-        Column(heading="Replicates", name="replicates"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Agreement", name="agreement", kind="percent"),
-        Column(heading="Spread", name="agreement_sd", kind="percent"),
-        Column(heading="Least", name="agreement_low", kind="percent"),
-        Column(heading="Planes", name="n_planes", kind="number"),
-        Column(heading="Error by planes", name="agreement_stderr", kind="percent"),
-        Column(heading="Failed", name="n_failed", kind="number"),
-        Column(heading="Not measured", name="n_missing", kind="number"),
+        *shared("study dataset cell"),
+        text("other", "With"),
+        text("replicates", "Replicates"),
+        *counts("n_networks n_other"),
+        count("n_pairs", "Pairs"),
+        count("n_planes", "Planes"),
+        number("agreement", _POINTS, "Agreement", "percent"),
+        number("agreement_sd", _POINTS, "Spread", "percent"),
+        number("agreement_low", _POINTS, "Least", "percent"),
+        number("agreement_stderr", _POINTS, "Error by planes", "percent"),
+        count("n_failed", "Failed"),
+        count("n_missing", "Not measured"),
     ),
+    main="cell other replicates n_pairs agreement agreement_sd agreement_low n_planes agreement_stderr n_failed n_missing",
+    row="a cell with itself, or two cells that a contrast compares; over pairs of completed networks",
 )
-def decision_agreement(inputs: Inputs) -> pa.Table:
+def agreement_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """One row a cell with itself, then two rows a contrast and stratum: different replicates, and the same ones.
 
     ``replicates`` is ``different`` where two networks differ in seed and split, as they must within a cell, so that a cell and
@@ -77,7 +69,7 @@ def decision_agreement(inputs: Inputs) -> pa.Table:
     """
     grids = _grids(inputs)
     if not grids:
-        return SCHEMA.empty_table()
+        return []
     grid = confirm_grid(inputs.spec, inputs.trials)
     cells = [_networks(grid, i, grids) for i in range(len(grid.cells))]
     rows = []
@@ -91,7 +83,7 @@ def decision_agreement(inputs: Inputs) -> pa.Table:
             if pairs:
                 rows.append(_row(inputs, arm, reference, "different", ((i, j) for i, j in pairs if i != j)))
                 rows.append(_row(inputs, arm, reference, "same", ((i, j) for i, j in pairs if i == j)))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
@@ -138,7 +130,6 @@ def _row(
     over_planes = by_plane.mean(0).std(ddof=1) / num_planes**0.5 if num_planes > 1 else None
     both = [one] if one is other else [one, other]
     return {
-        "study": inputs.spec.name,
         "dataset": one.dataset,
         "cell": one.name,
         "other": other.name,

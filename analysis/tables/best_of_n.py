@@ -9,29 +9,14 @@ was not told as much.
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from analysis.inputs import Inputs
-from analysis.tables.searched import by_cell, search_counts, search_fields
+from analysis.tables.searched import by_cell, search_counts
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import Floats
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, count, number, shared
 from study.registry import TABLES
-
-_FRACTION = {"unit": "fraction of images"}
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
-        ("depth", pa.int64()),
-        ("n", pa.int64()),
-        *search_fields(),
-        *(pa.field(name, pa.float64(), metadata=_FRACTION) for name in ("mean", "sd", "lowest", "highest")),
-    ],
-    metadata={
-        "row": "one cell and number of search trials n; mean, spread and extremes over blocks with n trials or more"
-    },
-)
 
 
 def expected_best(values: ArrayLike) -> Floats:
@@ -73,19 +58,19 @@ def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
     place=4.7,
     optional=True,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Trials", name="n", kind="number"),
-        Column(heading="Blocks", name="n_blocks", kind="number"),
-        Column(heading="Expected best", name="mean", kind="percent"),
-        Column(heading="Spread", name="sd", kind="percent"),
-        Column(heading="Lowest", name="lowest", kind="percent"),
-        Column(heading="Highest", name="highest", kind="percent"),
-        Column(heading="Diverged", name="n_diverged", kind="number"),
+        *shared("study cell dataset arm depth"),
+        count("n", "Trials"),
+        *shared("n_blocks n_trials n_diverged"),
+        number("mean", FRACTION, "Expected best", "percent"),
+        number("sd", FRACTION, "Spread", "percent"),
+        number("lowest", FRACTION, "Lowest", "percent"),
+        number("highest", FRACTION, "Highest", "percent"),
     ),
+    main="cell n n_blocks mean sd lowest highest n_diverged",
+    row="one cell and number of search trials n; mean, spread and extremes over blocks with n trials or more",
 )
-def best_of_n_table(inputs: Inputs) -> pa.Table:
+def shown_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """One row a cell and n; the figure's data hold every n. Diverged trials count at chance, and are counted."""
     rows = best_of_n_rows(inputs)
     last = {row["cell"]: row["n"] for row in rows}
-    kept = [row for row in rows if row["n"] & (row["n"] - 1) == 0 or row["n"] == last[row["cell"]]]
-    return pa.Table.from_pylist(kept, schema=SCHEMA)
+    return [row for row in rows if row["n"] & (row["n"] - 1) == 0 or row["n"] == last[row["cell"]]]

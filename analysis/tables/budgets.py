@@ -9,32 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import pyarrow as pa
-
 from analysis.inputs import Inputs
-from analysis.tables.claims import claims_table
-from analysis.words.export import Column
+from analysis.tables.build import build_table
+from analysis.words.columns import count, flag, floats, number, shared, text
 from study.config import TrialConfig
 from study.registry import TABLES
 from study.results.ledger import Contents
 from study.schema import ReplicateRecord
 
 FULL = 1.0
-_EFFECT_UNIT = {"unit": "of the outcome, positive in the claim's direction"}
+_EFFECT = "of the outcome, positive in the claim's direction"
 _FROM_CLAIMS = ("claim", "dataset", "verdict", "outcome", "scale", "effect", "ci_low", "ci_high", "margin", "n_pairs")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "claim", "dataset")),
-        pa.field("share", pa.float64(), metadata={"unit": "of the epochs"}),
-        *((name, pa.string()) for name in ("verdict", "full_verdict")),
-        ("agrees", pa.bool_()),
-        *((name, pa.string()) for name in ("outcome", "scale")),
-        *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high", "margin")),
-        ("n_pairs", pa.int64()),
-        ("reason", pa.string()),
-    ],
-    metadata={"row": "one claim, dataset and share of the epochs; exploratory below the whole"},
-)
 
 
 @TABLES.register(
@@ -46,33 +31,38 @@ SCHEMA = pa.schema(
     place=1.8,
     optional=True,
     columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Share of the epochs", name="share", kind="percent"),
-        Column(heading="Verdict", name="verdict"),
-        Column(heading="At the full budget", name="full_verdict"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Margin", name="margin", kind="size"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Reason", name="reason"),
+        *shared("study claim dataset"),
+        number("share", "of the epochs", "Share of the epochs", "percent"),
+        text("verdict", "Verdict"),
+        text("full_verdict", "At the full budget"),
+        flag("agrees"),
+        *shared("outcome scale"),
+        number("effect", _EFFECT, "Effect", "effect", low="ci_low", high="ci_high"),
+        *floats("ci_low ci_high", _EFFECT),
+        number("margin", _EFFECT, "Margin", "size"),
+        count("n_pairs", "Pairs"),
+        text("reason", "Reason"),
     ),
+    main="claim dataset share verdict full_verdict outcome effect margin n_pairs reason",
+    row="one claim, dataset and share of the epochs; exploratory below the whole",
 )
-def budget_verdicts_table(inputs: Inputs) -> pa.Table:
+def budget_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """One row a claim, dataset and share, the full budget last; empty where no training is shortened."""
     shares = sorted(inputs.spec.budget.shortened)
     full = (
-        {(row["claim"], row["dataset"]): row["verdict"] for row in claims_table(inputs).to_pylist()} if shares else {}
+        {(row["claim"], row["dataset"]): row["verdict"] for row in build_table(inputs, "claims").to_pylist()}
+        if shares
+        else {}
     )
     rows: list[dict[str, Any]] = []
     for share in [*shares, FULL] if shares else []:
-        for row in claims_table(inputs if share == FULL else at_share(inputs, share)).to_pylist():
+        for row in build_table(inputs if share == FULL else at_share(inputs, share), "claims").to_pylist():
             known = full.get((row["claim"], row["dataset"]), "")
-            kept = {name: row[name] for name in ("study", "reason", *_FROM_CLAIMS)}
+            kept = {name: row[name] for name in ("reason", *_FROM_CLAIMS)}
             rows.append({**kept, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
     order = list(dict.fromkeys((row["claim"], row["dataset"]) for row in rows))
     rows.sort(key=lambda row: (order.index((row["claim"], row["dataset"])), row["share"]))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def at_share(inputs: Inputs, share: float) -> Inputs:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from analysis.inputs import Inputs
-from analysis.words.export import FORMATS, Column, write_table
-from analysis.words.units import with_units
+from analysis.words.columns import Column, table_of
+from analysis.words.export import FORMATS, write_table
 from study.registry import TABLES, discover
 
 
@@ -15,7 +15,11 @@ def build_table(inputs: Inputs, name: str) -> pa.Table:
     """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
     discover("analysis.tables")
     if name not in inputs.built:
-        inputs.built[name] = with_units(TABLES[name].build(inputs))
+        entry = TABLES[name]
+        rows = entry.build(inputs)
+        if not isinstance(rows, pa.Table):
+            rows = [{"study": inputs.spec.name, **row} for row in rows]
+        inputs.built[name] = table_of(rows, entry.traits["columns"], entry.traits.get("row", ""))
     return inputs.built[name]
 
 
@@ -37,5 +41,6 @@ def build_tables(
 
 
 def table_columns(name: str) -> list[Column]:
-    """The main columns of a registered table; empty for all."""
-    return list(TABLES[name].traits.get("columns", ()))
+    """The columns of a registered table that people read, in their order; empty for all."""
+    known = {column.name: column for column in TABLES[name].traits["columns"]}
+    return [known[name] for name in TABLES[name].traits.get("main", "").split()]

@@ -4,38 +4,19 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.inputs import Inputs
 from analysis.trials.arms import planned_cells
 from analysis.trials.table import rows_of
-from analysis.words.export import DASH, Column
+from analysis.words.columns import DASH, FRACTION, count, floats, integer, number, shared, text
 from study.registry import TABLES
 from study.schema import STATES
 
-_FRACTION = {"unit": "fraction of images"}
 _READ = (
     "cell", "phase", "state", "test/accuracy", "params", "flops", "boundary", "defaulted", "epochs",
     "train_seconds", "measure_seconds",
 )  # fmt: skip
 _PHASES = ("search", "confirm", "short")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
-        ("depth", pa.int64()),
-        *((name, pa.int64()) for name in ("params", "flops", "n_search", "n_confirm")),
-        *((f"n_{state}", pa.int64()) for state in STATES),
-        pa.field("test_accuracy_mean", pa.float64(), metadata=_FRACTION),
-        pa.field("test_accuracy_sd", pa.float64(), metadata=_FRACTION),
-        ("at_boundary", pa.string()),
-        ("n_defaulted", pa.int64()),
-        *(pa.field(f"epochs_{phase}", pa.int64(), metadata={"unit": "epochs"}) for phase in _PHASES),
-        *(pa.field(f"{kind}_seconds", pa.float64(), metadata={"unit": "s"}) for kind in (*_PHASES, "measure")),
-    ],
-    metadata={
-        "row": "one cell; states and accuracy are those of the confirm phase, accuracy of completed networks only"
-    },
-)
 
 
 @TABLES.register(
@@ -45,25 +26,26 @@ SCHEMA = pa.schema(
     title="Cells",
     place=4.1,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Parameters", name="params", kind="number", missing=DASH),
-        Column(heading="Search trials", name="n_search", kind="number"),
-        Column(heading="Confirmed", name="n_confirm", kind="number"),
-        *(Column(heading=s.capitalize(), name=f"n_{s}", kind="number") for s in STATES if s != "pruned"),
-        Column(
-            heading="Test accuracy ± sd",
-            name="test_accuracy_mean",
-            kind="percent",
-            spread="test_accuracy_sd",
-            missing=DASH,
+        *shared("study cell dataset arm depth params flops"),
+        count("n_search", "Search trials"),
+        count("n_confirm", "Confirmed"),
+        *(count(f"n_{state}", state.capitalize()) for state in STATES),
+        number(
+            "test_accuracy_mean", FRACTION, "Test accuracy ± sd", "percent", spread="test_accuracy_sd", missing=DASH
         ),
-        Column(heading="Winners at a boundary", name="at_boundary"),
-        Column(heading="Epochs, search", name="epochs_search", kind="number"),
-        Column(heading="Epochs, confirm", name="epochs_confirm", kind="number"),
-        Column(heading="Epochs, shortened", name="epochs_short", kind="number"),
+        number("test_accuracy_sd", FRACTION),
+        text("at_boundary", "Winners at a boundary"),
+        count("n_defaulted"),
+        integer("epochs_search", "epochs", "Epochs, search"),
+        integer("epochs_confirm", "epochs", "Epochs, confirm"),
+        integer("epochs_short", "epochs", "Epochs, shortened"),
+        *floats("search_seconds confirm_seconds short_seconds measure_seconds", "s"),
     ),
+    main="cell params n_search n_confirm n_completed n_collapsed n_diverged n_failed test_accuracy_mean at_boundary "
+    "epochs_search epochs_confirm epochs_short",
+    row="one cell; states and accuracy are those of the confirm phase, accuracy of completed networks only",
 )
-def cells_table(inputs: Inputs) -> pa.Table:
+def cells_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """One row a planned cell, in the order of the spec; one without results has counts of zero and no mean.
 
     Means and spreads are of completed networks, whose number stands beside them. ``at_boundary`` counts the confirmed
@@ -73,8 +55,7 @@ def cells_table(inputs: Inputs) -> pa.Table:
     for row in rows_of(inputs.trials, _READ):
         groups.setdefault(row["cell"], []).append(row)
     heads = planned_cells(inputs.spec, inputs.trials)
-    rows = [{**head, **_row(groups.get(head["cell"], []))} for head in heads]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return [{**head, **_row(groups.get(head["cell"], []))} for head in heads]
 
 
 def boundary_counts(rows: list[dict[str, Any]]) -> Counter[str]:

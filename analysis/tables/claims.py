@@ -3,47 +3,40 @@
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.claims.judgement import Judgement, LevelJudgement
 from analysis.claims.part import FAILURES, ClaimPart
 from analysis.inputs import Inputs
 from analysis.trials.grid import label
-from analysis.words.export import Column
+from analysis.words.columns import count, flag, floats, integer, number, shared, text
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
-_EFFECT_UNIT = {"unit": "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"}
-_TEXTS = ("study", "claim", "text", "dataset", "verdict", "qualifier", "reason", "sentence", "change")
 _WORDS = ("text", "dataset", "verdict", "reason", "sentence", "change")
+_EFFECT = "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"
 # The two intervals of which the wider one is ci_low to ci_high.
 _KINDS = ("sign_flip", "images")
-_PART = [
-    *((name, pa.string()) for name in ("arm", "reference", "outcome", "scale", "better")),
-    *(pa.field(name, pa.float64(), metadata=_EFFECT_UNIT) for name in ("effect", "ci_low", "ci_high")),
-    ("interval", pa.string()),
-    *(pa.field(f"{kind}_{end}", pa.float64(), metadata=_EFFECT_UNIT) for kind in _KINDS for end in ("low", "high")),
-    *((name, pa.float64()) for name in ("level", "level_of_k")),
-    *(
-        pa.field(name, pa.float64(), metadata=_EFFECT_UNIT)
-        for name in ("ci_high_of_k", "margin", "sd_difference", "smallest_detectable", "effect_failures_at_chance")
-    ),
-    *((name, pa.int64()) for name in ("n_pairs", "n_excluded", "n_waiting", "n_datasets")),
-    *((f"{side}_{name}", pa.int64()) for side in ("arm", "reference") for name in ("failures", "trainings")),
-    *((name, pa.float64()) for name in ("mcnemar_p", "pairing_gain")),
-]
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in _TEXTS),
-        *((name, pa.int64()) for name in ("look", "n_parts")),
-        *_PART,
-        ("aa_inside", pa.bool_()),
-        ("assay", pa.string()),
-    ],
-    metadata={"row": "one claim and dataset; numbers are those of the comparison its verdict hangs on"},
-)
-PARTS_SCHEMA = pa.schema(
-    [*((name, pa.string()) for name in ("study", "claim", "dataset", "verdict", "obstacles")), *_PART],
-    metadata={"row": "one comparison (reference and outcome) of a claim on a dataset"},
+_PART = (
+    *shared("arm reference outcome scale"),
+    text("better", "Claim says"),
+    number("effect", _EFFECT, "Effect", "effect", low="ci_low", high="ci_high"),
+    *floats("ci_low ci_high", _EFFECT),
+    text("interval", "Interval"),
+    *floats("sign_flip_low sign_flip_high images_low images_high", _EFFECT),
+    number("level", "probability", "Level"),
+    number("level_of_k", "probability"),
+    number("ci_high_of_k", _EFFECT),
+    number("margin", _EFFECT, "Margin", "size"),
+    number("sd_difference", _EFFECT, "Spread", "effect"),
+    number("smallest_detectable", _EFFECT, "Smallest detectable", "size"),
+    number("effect_failures_at_chance", _EFFECT, "Failures at chance", "effect"),
+    *shared("n_pairs n_excluded n_waiting"),
+    count("n_datasets"),
+    count("arm_failures", "Arm failures"),
+    count("arm_trainings"),
+    count("reference_failures", "Reference failures"),
+    count("reference_trainings"),
+    *shared("mcnemar_p pairing_gain"),
 )
 
 
@@ -52,23 +45,24 @@ PARTS_SCHEMA = pa.schema(
     formula="one row a claim and dataset: the verdict, and the comparison it hangs on, in the claim's direction",
     source="",
     columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Text", name="text"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Verdict", name="verdict"),
-        Column(heading="Label", name="qualifier"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Level", name="level", kind="number"),
-        Column(heading="Margin", name="margin", kind="size"),
-        Column(heading="Smallest detectable", name="smallest_detectable", kind="size"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="McNemar p", name="mcnemar_p", kind="p"),
-        Column(heading="Reason", name="reason"),
-        Column(heading="What would change it", name="change"),
+        *shared("study claim"),
+        text("text", "Text"),
+        *shared("dataset verdict"),
+        text("qualifier", "Label"),
+        text("reason", "Reason"),
+        text("sentence"),
+        text("change", "What would change it"),
+        integer("look", "identifier"),
+        count("n_parts"),
+        *_PART,
+        flag("aa_inside"),
+        text("assay"),
     ),
+    main="claim text dataset verdict qualifier outcome effect level margin smallest_detectable n_pairs mcnemar_p reason "
+    "change",
+    row="one claim and dataset; numbers are those of the comparison its verdict hangs on",
 )
-def claims_table(inputs: Inputs) -> pa.Table:
+def claims_rows(inputs: Inputs) -> Rows:
     """One row a claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
 
     A claim on a level has scale ``level``: ``effect`` is the mean over ``n_pairs`` networks of the outcome itself, and
@@ -86,9 +80,8 @@ def claims_table(inputs: Inputs) -> pa.Table:
         for judgement in inputs.judgements
     }
     numbers |= {(j.reading.name, j.reading.dataset): _level_numbers(j) for j in inputs.level_judgements}
-    rows = [
+    return [
         {
-            "study": inputs.spec.name,
             "claim": finding.name,
             **{name: getattr(finding, name) for name in _WORDS},
             "qualifier": finding.label,
@@ -96,7 +89,6 @@ def claims_table(inputs: Inputs) -> pa.Table:
         }
         for finding in inputs.findings
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 @TABLES.register(
@@ -105,50 +97,25 @@ def claims_table(inputs: Inputs) -> pa.Table:
     source="https://doi.org/10.1080/00401706.1982.10487790",
     title="Each comparison of the claims",
     place=1.1,
-    columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Alone", name="verdict"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Effect", name="effect", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Interval", name="interval"),
-        Column(heading="Level", name="level", kind="number"),
-        Column(heading="Margin", name="margin", kind="size"),
-        Column(heading="Smallest detectable", name="smallest_detectable", kind="size"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Pairing gain", name="pairing_gain", kind="number"),
-        Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Spread", name="sd_difference", kind="effect"),
-        Column(heading="Arm failures", name="arm_failures", kind="number"),
-        Column(heading="Reference failures", name="reference_failures", kind="number"),
-        Column(heading="Failures at chance", name="effect_failures_at_chance", kind="effect"),
-        Column(heading="McNemar p", name="mcnemar_p", kind="p"),
-        Column(heading="Claim says", name="better"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="In the way", name="obstacles"),
-    ),
+    columns=(*shared("study claim dataset"), text("verdict", "Alone"), text("obstacles", "In the way"), *_PART),
+    main="claim verdict arm reference outcome effect interval level margin smallest_detectable n_pairs pairing_gain "
+    "n_excluded sd_difference arm_failures reference_failures effect_failures_at_chance mcnemar_p better dataset obstacles",
+    row="one comparison (reference and outcome) of a claim on a dataset",
 )
-def claim_parts_table(inputs: Inputs) -> pa.Table:
+def claim_parts_rows(inputs: Inputs) -> Rows:
     """One row a comparison of a claim, with the verdict it would have alone (at level / k where that refutes).
 
     ``interval`` says which of the two decides, the wider one: ``sign-flip``, or ``test images``, which counts both
     replicates and test images as drawn at random.
     """
-    rows = [
-        _head(inputs, judgement)
+    return [
+        {"claim": judgement.name, "dataset": judgement.dataset}
         | _numbers(part)
         | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
         | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
         for judgement in inputs.judgements
         for part in judgement.parts
     ]
-    return pa.Table.from_pylist(rows, schema=PARTS_SCHEMA)
-
-
-def _head(inputs: Inputs, judgement: Judgement) -> dict[str, Any]:
-    named = {"study": inputs.spec.name, "claim": judgement.name, "dataset": judgement.dataset}
-    return named | {"verdict": judgement.verdict}
 
 
 def _numbers(part: ClaimPart) -> dict[str, Any]:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from scipy import stats
 
 from analysis.effects.differences import main_outcomes
 from analysis.effects.paired import (
-    TESTED_FIELDS,
     cell_values,
     exploratory,
     left_out,
@@ -30,37 +28,12 @@ from analysis.inputs import Inputs
 from analysis.trials.grid import ConfirmGrid, Floats, confirm_grid, context_label
 from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
-from analysis.words.export import Column
+from analysis.words.columns import OF_SCALE, count, number, p_value, shared, tested_columns, text
+from analysis.words.rows import Rows
 from search_spaces import Dose, Spec
 from study.registry import TABLES
 
-_HEAD = [(name, pa.string()) for name in ("study", "name", "dataset", "stratum", "outcome", "scale")]
-SCHEMA = pa.schema(
-    [
-        *_HEAD,
-        ("dose", pa.float64()),
-        ("levels", pa.string()),
-        pa.field("mean", pa.float64(), metadata={"unit": "of the outcome; a geometric mean where scale is log ratio"}),
-        pa.field("sd", pa.float64(), metadata={"unit": "of the outcome, its logarithm where scale is log ratio"}),
-        *((name, pa.int64()) for name in ("n_pairs", "n_trained", "n_failures")),
-    ],
-    metadata={"row": "one dose, dataset, outcome and stratum; mean and sd over the replicates eligible at every dose"},
-)
-TRENDS_SCHEMA = pa.schema(
-    [
-        *_HEAD,
-        ("n_doses", pa.int64()),
-        *TESTED_FIELDS,
-        ("p_page", pa.float64()),
-        ("n_excluded", pa.int64()),
-        ("n_failures", pa.int64()),
-        ("label", pa.string()),
-    ],
-    metadata={
-        "row": "one declared dose, dataset, outcome and stratum; estimate is the mean slope: the outcome (its logarithm "
-        "where scale is log ratio) per unit of dose"
-    },
-)
+_HEAD = (text("study"), text("name", "Dose of"), *shared("dataset stratum outcome scale"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +56,6 @@ class Ladder:
         return np.asarray(np.mean(strata, axis=0))
 
 
-_WHERE = (
-    Column(heading="Dose of", name="name"),
-    Column(heading="Dataset", name="dataset"),
-    Column(heading="Stratum", name="stratum"),
-    Column(heading="Outcome", name="outcome", kind="outcome"),
-)
-
-
 @TABLES.register(
     "dose_response",
     formula="mean outcome by declared dose, over the replicates eligible at every dose",
@@ -99,26 +64,27 @@ _WHERE = (
     place=2.6,
     optional=True,
     columns=(
-        *_WHERE,
-        Column(heading="Dose", name="dose", kind="number"),
-        Column(heading="Levels", name="levels"),
-        Column(heading="Mean", name="mean", kind="level"),
-        Column(heading="Spread", name="sd", kind="effect"),
-        Column(heading="Replicates", name="n_pairs", kind="number"),
-        Column(heading="Trained", name="n_trained", kind="number"),
-        Column(heading="Failures", name="n_failures", kind="number"),
+        *_HEAD,
+        number("dose", "of the declared dose", "Dose"),
+        text("levels", "Levels"),
+        number("mean", "of the outcome; a geometric mean where scale is log ratio", "Mean", "level"),
+        number("sd", OF_SCALE, "Spread", "effect"),
+        count("n_pairs", "Replicates"),
+        count("n_trained", "Trained"),
+        count("n_failures", "Failures"),
     ),
+    main="name dataset stratum outcome dose levels mean sd n_pairs n_trained n_failures",
+    row="one dose, dataset, outcome and stratum; mean and sd over the replicates eligible at every dose",
 )
-def dose_response_table(inputs: Inputs) -> pa.Table:
+def dose_rows(inputs: Inputs) -> Rows:
     """One row a dose, in increasing order; empty where the study declares no dose."""
     spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
-    rows = [
-        _head(spec, ladder, outcome) | row
+    return [
+        _head(ladder, outcome) | row
         for ladder in _ladders(spec, grid)
         for outcome in main_outcomes(spec, inputs.trials)
         for row in _steps(grid, ladder, outcome)
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 @TABLES.register(
@@ -130,27 +96,24 @@ def dose_response_table(inputs: Inputs) -> pa.Table:
     place=2.5,
     optional=True,
     columns=(
-        *_WHERE,
-        Column(heading="Doses", name="n_doses", kind="number"),
-        Column(heading="Slope per unit of dose", name="estimate", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd", kind="effect"),
-        Column(heading="p", name="p_sign_flip", kind="p"),
-        Column(heading="p (Page)", name="p_page", kind="p"),
-        Column(heading="Replicates", name="n_pairs", kind="number"),
-        Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Failures", name="n_failures", kind="number"),
-        Column(heading="Label", name="label"),
+        *_HEAD,
+        count("n_doses", "Doses"),
+        *tested_columns("Slope per unit of dose", pairs="Replicates"),
+        p_value("p_page", "p (Page)"),
+        *shared("n_excluded n_failures label"),
     ),
+    main="name dataset stratum outcome n_doses estimate sd p_sign_flip p_page n_pairs n_excluded n_failures label",
+    row="one declared dose, dataset, outcome and stratum; estimate is the mean slope: the outcome (its logarithm where scale "
+    "is log ratio) per unit of dose",
 )
-def dose_trends_table(inputs: Inputs) -> pa.Table:
+def trend_rows(inputs: Inputs) -> Rows:
     """One row a declared dose, dataset, outcome and stratum; empty where the study declares no dose."""
     spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
-    rows = [
-        _head(spec, ladder, outcome) | _trend(spec, grid, ladder, outcome)
+    return [
+        _head(ladder, outcome) | _trend(spec, grid, ladder, outcome)
         for ladder in _ladders(spec, grid)
         for outcome in main_outcomes(spec, inputs.trials)
     ]
-    return pa.Table.from_pylist(rows, schema=TRENDS_SCHEMA)
 
 
 def page_p(values: Floats) -> float | None:
@@ -188,8 +151,8 @@ def _ladders(spec: Spec, grid: ConfirmGrid) -> Iterator[Ladder]:
                     yield Ladder(name=name, dose=dose, dataset=dataset, stratum=stratum, cells=cells)
 
 
-def _head(spec: Spec, ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:
-    named = {"study": spec.name, "name": ladder.name, "dataset": ladder.dataset, "stratum": ladder.stratum}
+def _head(ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:
+    named = {"name": ladder.name, "dataset": ladder.dataset, "stratum": ladder.stratum}
     return named | {"outcome": outcome.name, "scale": outcome.scale}
 
 

@@ -6,27 +6,12 @@ The numbers come from Optuna's evaluators, which this package may not import: th
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.inputs import Inputs
 from analysis.stats.pooling import ALL_DATASETS
-from analysis.words.export import Column
+from analysis.words.columns import count, number, shared, text
+from analysis.words.rows import Rows
 from study.registry import TABLES
-
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "dataset", "evaluator", "parameter", "role")),
-        *(pa.field(name, pa.float64(), metadata={"unit": "share of 1"}) for name in ("importance", "sd")),
-        ("n_spread", pa.int64()),
-        ("spread_over", pa.string()),
-        ("n_trials", pa.int64()),
-        ("note", pa.string()),
-    ],
-    metadata={
-        "row": "one dataset, evaluator and parameter: share of the validation loss's variation over search trials (PED-ANOVA: "
-        "of what tells the best tenth); over datasets the mean of theirs"
-    },
-)
 
 
 @TABLES.register(
@@ -39,25 +24,26 @@ SCHEMA = pa.schema(
     place=4.4,
     optional=True,
     columns=(
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Evaluator", name="evaluator"),
-        Column(heading="Parameter", name="parameter"),
-        Column(heading="Role", name="role"),
-        Column(heading="Importance", name="importance", kind="number"),
-        Column(heading="Spread", name="sd", kind="number"),
-        Column(heading="over", name="spread_over"),
-        Column(heading="Number", name="n_spread", kind="number"),
-        Column(heading="Trials", name="n_trials", kind="number"),
-        Column(heading="Note", name="note"),
+        *shared("study dataset"),
+        text("evaluator", "Evaluator"),
+        text("parameter", "Parameter"),
+        text("role", "Role"),
+        number("importance", "share of 1", "Importance"),
+        number("sd", "share of 1", "Spread"),
+        count("n_spread", "Number"),
+        text("spread_over", "over"),
+        *shared("n_trials note"),
     ),
+    main="dataset evaluator parameter role importance sd spread_over n_spread n_trials note",
+    row="one dataset, evaluator and parameter: share of the validation loss's variation over search trials (PED-ANOVA: of "
+    "what tells the best tenth); over datasets the mean of theirs",
 )
-def hyperparameter_importance_table(inputs: Inputs) -> pa.Table:
+def hyperparameter_importance_rows(inputs: Inputs) -> Rows:
     """Most important first within a dataset and evaluator; empty where nothing was searched or nothing computes them."""
     rows = inputs.importances
     rows = [*rows, *_over_datasets(rows)]
     order = {key: i for i, key in enumerate(dict.fromkeys((row["dataset"], row["evaluator"]) for row in rows))}
-    rows.sort(key=lambda row: (order[row["dataset"], row["evaluator"]], -(row["importance"] or 0.0)))
-    return pa.Table.from_pylist([{"study": inputs.spec.name, **row} for row in rows], schema=SCHEMA)
+    return sorted(rows, key=lambda row: (order[row["dataset"], row["evaluator"]], -(row["importance"] or 0.0)))
 
 
 def _over_datasets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

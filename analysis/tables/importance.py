@@ -4,11 +4,11 @@ import re
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.inputs import Inputs
 from analysis.trials.table import rows_of
-from analysis.words.export import Column
+from analysis.words.columns import Column, count, integer, number, shared, text, texts
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
 KINDS = ("zero", "mean", "taylor")
@@ -18,20 +18,6 @@ KENDALL = ("kendall", "kendall_null", "kendall_ceiling", "kendall_activation")
 TOP = ("top10", "top10_null", "top10_ceiling", "top10_activation")
 _MEASURED = (*SPEARMAN, *KENDALL, *TOP)
 _LAYER = re.compile(rf"attention_importance_layer(\d+)_({'|'.join(_MEASURED)})_({'|'.join(KINDS)})")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "cell", "dataset", "attention", "attention_form")),
-        ("depth", pa.int64()),
-        ("layer", pa.int64()),
-        ("importance", pa.string()),
-        ("n", pa.int64()),
-        *((name, pa.float64()) for measure in _MEASURED for name in (measure, f"{measure}_sd")),
-        ("n_not_converged", pa.int64()),
-    ],
-    metadata={
-        "row": "one cell, attention layer (from the input) and importance: zero, mean or taylor; completed networks"
-    },
-)
 
 
 def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
@@ -55,6 +41,14 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
     return rows
 
 
+def _agreement(names: tuple[str, ...], unit: str, headings: tuple[str, ...]) -> list[Column]:
+    """Mean and standard deviation of each quantity of one measure of agreement."""
+    columns = []
+    for name, heading in zip(names, headings, strict=True):
+        columns += [number(name, unit, heading), number(f"{name}_sd", unit, "Spread")]
+    return columns
+
+
 @TABLES.register(
     "importance",
     formula="attention against importance: by layer the agreement in rank, over units, of the mean gate with the loss that "
@@ -65,44 +59,35 @@ def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
     place=2.9,
     optional=True,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Layer", name="layer", kind="number"),
-        Column(heading="Importance", name="importance"),
-        Column(heading="Networks", name="n", kind="number"),
-        Column(heading="Spearman", name="spearman", kind="number"),
-        Column(heading="Spread", name="spearman_sd", kind="number"),
-        Column(heading="Ceiling", name="ceiling", kind="number"),
-        Column(heading="Activation's", name="activation", kind="number"),
-        Column(heading="Kendall", name="kendall", kind="number"),
-        Column(heading="Ceiling", name="kendall_ceiling", kind="number"),
-        Column(heading="Activation's", name="kendall_activation", kind="number"),
-        Column(heading="Top tenth", name="top10", kind="number"),
-        Column(heading="By chance", name="top10_null", kind="number"),
-        Column(heading="Ceiling", name="top10_ceiling", kind="number"),
-        Column(heading="Activation's", name="top10_activation", kind="number"),
-        Column(heading="Not converged", name="n_not_converged", kind="number"),
+        *shared("study cell dataset"),
+        *texts("attention attention_form"),
+        *shared("depth"),
+        integer("layer", "identifier", "Layer"),
+        text("importance", "Importance"),
+        count("n", "Networks"),
+        *_agreement(SPEARMAN, "rank correlation", ("Spearman", "", "Ceiling", "Activation's")),
+        *_agreement(KENDALL, "rank correlation", ("Kendall", "", "Ceiling", "Activation's")),
+        *_agreement(TOP, "fraction of units", ("Top tenth", "By chance", "Ceiling", "Activation's")),
+        count("n_not_converged", "Not converged"),
     ),
+    main="cell layer importance n spearman spearman_sd ceiling activation kendall kendall_ceiling kendall_activation top10 "
+    "top10_null top10_ceiling top10_activation n_not_converged",
+    row="one cell, attention layer (from the input) and importance: zero, mean or taylor; completed networks",
 )
-def importance_table(inputs: Inputs) -> pa.Table:
+def importance_rows(inputs: Inputs) -> Rows:
     """One row a cell, layer and importance, in the order of the study; networks that did not converge are only counted."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in layer_rows(inputs):
         groups.setdefault((row["cell"], row["importance"], row["layer"]), []).append(row)
-    return pa.Table.from_pylist([_row(inputs, rows) for rows in groups.values()], schema=SCHEMA)
+    return [_row(rows) for rows in groups.values()]
 
 
-def _row(inputs: Inputs, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     kept = [row for row in rows if row["converged"]]
     numbers: dict[str, Any] = {"n": len(kept), "n_not_converged": len(rows) - len(kept)}
     for measure in _MEASURED:
         values = np.array([row[measure] for row in kept if row[measure] is not None])
         numbers[measure] = float(values.mean()) if len(values) else None
         numbers[f"{measure}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
-    head = {name: rows[0][name] for name in ("cell", "dataset", "attention", "attention_form", "depth")}
-    return {
-        "study": inputs.spec.name,
-        **head,
-        "layer": rows[0]["layer"],
-        "importance": rows[0]["importance"],
-        **numbers,
-    }
+    head = ("cell", "dataset", "attention", "attention_form", "depth", "layer", "importance")
+    return {name: rows[0][name] for name in head} | numbers

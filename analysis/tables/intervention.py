@@ -10,15 +10,14 @@ smoothness. The nearest penalty is read from the same data, so all of this is ex
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from analysis.effects.compare import compare
 from analysis.effects.paired import exploratory
 from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
 from analysis.trials.grid import ConfirmGrid, confirm_grid, label
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
-from analysis.words.export import Column
+from analysis.words.columns import OF_OUTCOME, flag, floats, number, shared, text
+from analysis.words.rows import Rows
 from search_spaces import Claim, Contrast, Spec
 from study.registry import TABLES
 
@@ -26,19 +25,6 @@ PENALTY = "jacobian_penalty"
 AGAINST = "contrast against penalty"
 _NUMBERS = ("mean_difference", "sd_difference", "ci_low", "ci_high", "p_sign_flip")
 _COUNTS = ("n_pairs", "n_excluded", "n_waiting", "n_unequal")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "claim", "dataset", "kind", "arm", "reference")),
-        ("penalty", pa.float64()),
-        *((name, pa.string()) for name in ("outcome", "scale")),
-        *((name, pa.float64()) for name in _NUMBERS),
-        *((name, pa.int64()) for name in _COUNTS),
-        ("n_failures", pa.int64()),
-        ("alike", pa.bool_()),
-        *((name, pa.string()) for name in ("label", "note")),
-    ],
-    metadata={"row": "one comparison with or without a Jacobian penalty, dataset and outcome, pooled over strata"},
-)
 
 
 @TABLES.register(
@@ -50,24 +36,23 @@ SCHEMA = pa.schema(
     place=2.7,
     optional=True,
     columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Comparison", name="kind"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd_difference", kind="effect"),
-        Column(heading="p", name="p_sign_flip", kind="p"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Failures", name="n_failures", kind="number"),
-        Column(heading="As smooth", name="alike"),
-        Column(heading="Label", name="label"),
-        Column(heading="Note", name="note"),
+        *shared("study claim dataset"),
+        text("kind", "Comparison"),
+        *shared("arm reference"),
+        number("penalty", "weight of the penalty"),
+        *shared("outcome scale"),
+        number("mean_difference", OF_OUTCOME, "Difference", "effect", low="ci_low", high="ci_high"),
+        number("sd_difference", OF_OUTCOME, "Spread", "effect"),
+        *floats("ci_low ci_high", OF_OUTCOME),
+        *shared("p_sign_flip n_pairs n_excluded n_waiting n_unequal n_failures"),
+        flag("alike", "As smooth"),
+        *shared("label note"),
     ),
+    main="claim dataset kind arm reference outcome mean_difference sd_difference p_sign_flip n_pairs n_excluded n_failures "
+    "alike label note",
+    row="one comparison with or without a Jacobian penalty, dataset and outcome, pooled over strata",
 )
-def intervention_table(inputs: Inputs) -> pa.Table:
+def intervention_rows(inputs: Inputs) -> Rows:
     """One row a comparison and outcome, for each claim on a smoothness statistic, in a study whose factors hold the penalty.
 
     ``penalty`` is that of the comparison (of ``contrast``: none, 0). Empty where the penalty is no factor, or has no level 0.
@@ -84,9 +69,9 @@ def intervention_table(inputs: Inputs) -> pa.Table:
             found = [row for row in _rows(inputs, grid, contrast, read) if row["n_pairs"] or row["n_excluded"]]
             if kind == AGAINST:
                 _say_alike(claim, found)
-            head = {"study": spec.name, "claim": name, "kind": kind, "penalty": penalty, "label": exploratory(spec)}
+            head = {"claim": name, "kind": kind, "penalty": penalty, "label": exploratory(spec)}
             rows += [head | row for row in found]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def _penalties(spec: Spec) -> list[float]:

@@ -2,8 +2,10 @@
 
 import pyarrow as pa
 
+from analysis.effects.differences import COLUMNS as DIFFERENCES
+from analysis.effects.table import COLUMNS as EFFECTS
 from analysis.inputs import Inputs
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, integer, number, shared, text
 from study.registry import TABLES
 
 
@@ -11,20 +13,21 @@ from study.registry import TABLES
     "trials",
     formula="one row a replicate: identity, settings, cost, metrics, estimates",
     source="",
+    # those that have a heading; the others follow from the specification and carry their units
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Phase", name="phase"),
-        Column(heading="Block", name="search_block", kind="number"),
-        Column(heading="Replicate", name="replicate", kind="number"),
-        Column(heading="Trial", name="number", kind="number"),
-        Column(heading="State", name="state"),
-        Column(heading="Epochs", name="epochs", kind="number"),
-        Column(heading="Parameters", name="params", kind="number"),
-        Column(heading="Validation accuracy", name="val/accuracy", kind="number"),
-        Column(heading="Test accuracy", name="test/accuracy", kind="number"),
-        Column(heading="Test loss", name="test/loss", kind="number"),
-        Column(heading="At boundary", name="boundary"),
+        *shared("cell"),
+        text("phase", "Phase"),
+        integer("search_block", "identifier", "Block"),
+        *shared("replicate number"),
+        text("state", "State"),
+        integer("epochs", "epochs", "Epochs"),
+        *shared("params"),
+        number("val/accuracy", FRACTION, "Validation accuracy"),
+        number("test/accuracy", FRACTION, "Test accuracy"),
+        number("test/loss", "nat", "Test loss"),
+        text("boundary", "At boundary"),
     ),
+    main="cell phase search_block replicate number state epochs params val/accuracy test/accuracy test/loss boundary",
 )
 def _trials(inputs: Inputs) -> pa.Table:
     return inputs.trials
@@ -34,32 +37,10 @@ def _trials(inputs: Inputs) -> pa.Table:
     "effects",
     formula="one row a contrast, dataset, outcome and stratum: mean of arm minus reference over replicates",
     source="https://doi.org/10.1080/01621459.1969.10501057",
-    columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Role", name="role"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Mean arm", name="mean_arm", kind="level"),
-        Column(heading="Mean reference", name="mean_reference", kind="level"),
-        Column(heading="Difference", name="mean_difference", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd_difference", kind="effect"),
-        *(
-            Column(heading=f"{side.capitalize()} {state}", name=f"n_{side}_{state}", kind="number")
-            for side in ("arm", "reference")
-            for state in ("collapsed", "diverged")
-        ),
-        Column(heading="p", name="p_sign_flip", kind="p"),
-        Column(heading="p, test images counted", name="p_images", kind="p"),
-        Column(heading="p (Holm)", name="p_holm", kind="p"),
-        Column(heading="Pairing gain", name="pairing_gain", kind="number"),
-        Column(heading="Label", name="label"),
-        Column(heading="Note", name="note"),
-    ),
+    columns=EFFECTS,
+    main="claim role dataset arm reference stratum outcome n_pairs n_excluded mean_arm mean_reference mean_difference "
+    "sd_difference n_arm_collapsed n_arm_diverged n_reference_collapsed n_reference_diverged p_sign_flip p_images p_holm "
+    "pairing_gain label note",
 )
 def _effects(inputs: Inputs) -> pa.Table:
     return inputs.effects
@@ -69,6 +50,7 @@ def _effects(inputs: Inputs) -> pa.Table:
     "curves",
     formula="one row a replicate, metric and epoch",
     source="",
+    columns=(),
     formats=("parquet",),
 )
 def _curves(inputs: Inputs) -> pa.Table:
@@ -79,6 +61,7 @@ def _curves(inputs: Inputs) -> pa.Table:
     "differences",
     formula="one row an eligible pair of replicates: the values of arm and reference, and their difference",
     source="",
+    columns=DIFFERENCES,
     formats=("parquet", "csv"),
 )
 def _differences(inputs: Inputs) -> pa.Table:

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.compare import MAX_INELIGIBLE, subtract
 from analysis.effects.readings import Reading, readings
 from analysis.inputs import Inputs
 from analysis.stats.crossing import value_at
-from analysis.stats.spread import p_value, spread, spread_fields
+from analysis.stats.spread import p_value, spread
 from analysis.tables.paths import (
     BUDGETS,
     Paths,
@@ -30,42 +29,13 @@ from analysis.tables.paths import (
     training_paths,
 )
 from analysis.trials.grid import Floats, confirm_grid, label
-from analysis.words.export import Column
+from analysis.words.columns import OF_SCALE, count, floats, number, shared, spread_columns, text
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
 POINT = 0.01
 LABEL = "associational"
 ESTIMATED, PARTLY, NOT_ESTIMABLE = "estimated", "partly", "not_estimable"
-_TEXTS = (
-    "study",
-    "along",
-    "matched_on",
-    "dataset",
-    "arm",
-    "reference",
-    "stratum",
-    "outcome",
-    "scale",
-    "status",
-    "label",
-)
-_UNIT = "of the outcome, its logarithm where scale is log ratio"
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in _TEXTS),
-        *((name, pa.int64()) for name in ("n_pairs", "n_not_estimable", "n_excluded")),
-        *(
-            pa.field(f"level_{name}", pa.float64(), metadata={"unit": "of matched_on"})
-            for name in ("mean", "low", "high")
-        ),
-        *spread_fields(_UNIT),
-        ("p_sign_flip", pa.float64()),
-        pa.field("unmatched_mean", pa.float64(), metadata={"unit": _UNIT}),
-    ],
-    metadata={
-        "row": "one contrast, dataset, stratum, outcome, path and what is matched; arm minus reference by replicate"
-    },
-)
 
 
 @TABLES.register(
@@ -79,26 +49,25 @@ SCHEMA = pa.schema(
     optional=True,
     shown=of_claims,
     columns=(
-        Column(heading="Along", name="along"),
-        Column(heading="Matched on", name="matched_on", kind="outcome"),
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Status", name="status"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Not estimable", name="n_not_estimable", kind="number"),
-        Column(heading="Left out", name="n_excluded", kind="number"),
-        Column(heading="Level", name="level_mean", kind="interval", low="level_low", high="level_high"),
-        Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Unmatched", name="unmatched_mean", kind="effect"),
-        Column(heading="Spread", name="sd", kind="effect"),
-        Column(heading="p", name="p_sign_flip", kind="p"),
-        Column(heading="Label", name="label"),
+        text("study"),
+        text("along", "Along"),
+        text("matched_on", "Matched on", "outcome"),
+        *shared("dataset arm reference stratum outcome scale"),
+        text("status", "Status"),
+        *shared("label n_pairs"),
+        count("n_not_estimable", "Not estimable"),
+        *shared("n_excluded"),
+        number("level_mean", "of matched_on", "Level", "interval", low="level_low", high="level_high"),
+        *floats("level_low level_high", "of matched_on"),
+        *spread_columns(OF_SCALE, "Difference"),
+        *shared("p_sign_flip"),
+        number("unmatched_mean", OF_SCALE, "Unmatched", "effect"),
     ),
+    main="along matched_on dataset arm reference stratum outcome status n_pairs n_not_estimable n_excluded level_mean mean "
+    "unmatched_mean sd p_sign_flip label",
+    row="one contrast, dataset, stratum, outcome, path and what is matched; arm minus reference by replicate",
 )
-def matched_accuracy_table(inputs: Inputs) -> pa.Table:
+def matched_accuracy_rows(inputs: Inputs) -> Rows:
     """One row a reading, path and matched quantity; empty where no training is shortened and nothing measured in training.
 
     A replicate counts if both networks completed in every stratum; it is estimable if the level lies on both paths in
@@ -115,14 +84,14 @@ def matched_accuracy_table(inputs: Inputs) -> pa.Table:
         for row in _rows(inputs, reading, path)
     ]
     rows.sort(key=lambda row: (row["along"] != BUDGETS, row["matched_on"] != "val/accuracy"))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def _rows(inputs: Inputs, reading: Reading, paths: Paths) -> Iterator[dict[str, Any]]:
     values = paths.values[reading.outcome.name]
     if not np.isfinite(values).any():  # not measured along this path
         return
-    head = {"study": inputs.spec.name, "along": paths.along, "dataset": reading.dataset, "stratum": reading.stratum}
+    head = {"along": paths.along, "dataset": reading.dataset, "stratum": reading.stratum}
     head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
     head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
     head["label"] = LABEL if paths.along == BUDGETS else f"{LABEL}, not annealed"

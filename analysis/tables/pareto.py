@@ -2,32 +2,12 @@
 
 from typing import Any
 
-import pyarrow as pa
-
 from analysis.inputs import Inputs
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, number, shared, text
+from analysis.words.rows import Rows
 from study.planning.pareto import chosen, objectives
 from study.registry import TABLES
 from study.schema import ReplicateRecord
-
-SCHEMA = pa.schema(
-    [
-        ("study", pa.string()),
-        ("block", pa.int64()),
-        ("cell", pa.string()),
-        ("number", pa.int64()),
-        ("settings", pa.string()),
-        ("objectives", pa.string()),
-        ("state", pa.string()),
-        pa.field("test_accuracy", pa.float64(), metadata={"unit": "fraction of images"}),
-        pa.field("test_loss", pa.float64(), metadata={"unit": "nat"}),
-        ("params", pa.int64()),
-        ("flops", pa.int64()),
-    ],
-    metadata={
-        "row": "one Pareto-optimal trial of a block's joint search; test of its confirmed replicate, if it is run"
-    },
-)
 
 
 @TABLES.register(
@@ -38,18 +18,18 @@ SCHEMA = pa.schema(
     place=1.9,
     optional=True,
     columns=(
-        Column(heading="Block", name="block", kind="number"),
-        Column(heading="Cell", name="cell"),
-        Column(heading="Trial", name="number", kind="number"),
-        Column(heading="Settings", name="settings"),
-        Column(heading="Objectives in search", name="objectives"),
-        Column(heading="Confirmed", name="state"),
-        Column(heading="Test accuracy", name="test_accuracy", kind="percent"),
-        Column(heading="Parameters", name="params", kind="number"),
-        Column(heading="FLOPs", name="flops", kind="number"),
+        *shared("study block cell number"),
+        text("settings", "Settings"),
+        text("objectives", "Objectives in search"),
+        text("state", "Confirmed"),
+        number("test_accuracy", FRACTION, "Test accuracy", "percent"),
+        number("test_loss", "nat"),
+        *shared("params flops"),
     ),
+    main="block cell number settings objectives state test_accuracy params flops",
+    row="one Pareto-optimal trial of a block's joint search; test of its confirmed replicate, if it is run",
 )
-def pareto_table(inputs: Inputs) -> pa.Table:
+def pareto_rows(inputs: Inputs) -> Rows:
     """One row a trial that a block confirms, in order of block and number; empty where the search is not joint.
 
     ``objectives`` are those of the search trial, on validation images; ``state`` is the confirmed replicate's, empty
@@ -57,7 +37,7 @@ def pareto_table(inputs: Inputs) -> pa.Table:
     """
     spec = inputs.spec
     if spec.joint is None:
-        return SCHEMA.empty_table()
+        return []
     confirmed: dict[tuple[Any, ...], ReplicateRecord] = {}
     blocks: dict[int, list[ReplicateRecord]] = {block: [] for block in range(spec.blocks)}
     for record in inputs.contents.replicates.values():
@@ -65,12 +45,11 @@ def pareto_table(inputs: Inputs) -> pa.Table:
             confirmed[record["cell"], record["block"], record["number"]] = record
         elif record["phase"] == "search" and record["block"] in blocks and record["number"] < spec.budget.search_trials:
             blocks[record["block"]].append(record)
-    rows = [
+    return [
         _row(inputs, record, confirmed.get((record["cell"], block, record["number"])))
         for block, records in blocks.items()
         for record in chosen(spec, sorted(records, key=lambda record: record["number"]))
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def _row(inputs: Inputs, record: ReplicateRecord, confirmed: ReplicateRecord | None) -> dict[str, Any]:
@@ -79,7 +58,6 @@ def _row(inputs: Inputs, record: ReplicateRecord, confirmed: ReplicateRecord | N
     reached = zip(spec.joint.objectives, objectives(spec, record) or (), strict=True)
     metrics = confirmed["metrics"] if confirmed else {}
     return {
-        "study": spec.name,
         "block": record["block"],
         "cell": record["cell"],
         "number": record["number"],

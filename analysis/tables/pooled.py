@@ -4,35 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.paired import exploratory
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs
 from analysis.stats.pooling import MIN_DATASETS, WALD_WARNING, mixed_model, pool
-from analysis.words.export import Column
+from analysis.words.columns import OF_SCALE, count, flag, floats, number, p_value, shared, text
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
 _KEY = ("arm", "reference", "outcome", "scale")
-_UNIT = {"unit": "of the outcome, its logarithm where scale is log ratio"}
-_DIFFERENCES = ("mean_difference", "sd_datasets", "t_low", "t_high", "least", "most")
-_MIXED = ("mixed_estimate", "mixed_low", "mixed_high", "mixed_sd_datasets")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "arm", "reference", "outcome", "scale", "datasets")),
-        *((name, pa.int64()) for name in ("n_datasets", "n_pairs", "n_below_zero", "n_above_zero")),
-        *(pa.field(name, pa.float64(), metadata=_UNIT) for name in _DIFFERENCES),
-        ("p_t", pa.float64()),
-        *(pa.field(name, pa.float64(), metadata=_UNIT) for name in _MIXED),
-        ("mixed_p", pa.float64()),
-        ("mixed_converged", pa.bool_()),
-        *((name, pa.string()) for name in ("label", "note", "mixed_note")),
-    ],
-    metadata={
-        "row": "one contrast and outcome over the datasets that have pairs; mean, spread and t interval are of dataset "
-        "means; n_below_zero counts the datasets whose own interval lies below zero"
-    },
-)
 
 
 @TABLES.register(
@@ -44,26 +25,29 @@ SCHEMA = pa.schema(
     place=1.5,
     optional=True,
     columns=(
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Datasets", name="n_datasets", kind="number"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Mean of datasets", name="mean_difference", kind="effect", low="t_low", high="t_high"),
-        Column(heading="Spread", name="sd_datasets", kind="effect"),
-        Column(heading="p (t)", name="p_t", kind="p"),
-        Column(heading="Below zero", name="n_below_zero", kind="number"),
-        Column(heading="Above zero", name="n_above_zero", kind="number"),
-        Column(
-            heading="Sensitivity: mixed model", name="mixed_estimate", kind="effect", low="mixed_low", high="mixed_high"
-        ),
-        Column(heading="p (Wald)", name="mixed_p", kind="p"),
-        Column(heading="Fit", name="mixed_note"),
-        Column(heading="Label", name="label"),
-        Column(heading="Note", name="note"),
+        *shared("study arm reference outcome scale"),
+        text("datasets"),
+        count("n_datasets", "Datasets"),
+        count("n_pairs", "Pairs"),
+        count("n_below_zero", "Below zero"),
+        count("n_above_zero", "Above zero"),
+        number("mean_difference", OF_SCALE, "Mean of datasets", "effect", low="t_low", high="t_high"),
+        number("sd_datasets", OF_SCALE, "Spread", "effect"),
+        *floats("t_low t_high least most", OF_SCALE),
+        p_value("p_t", "p (t)"),
+        number("mixed_estimate", OF_SCALE, "Sensitivity: mixed model", "effect", low="mixed_low", high="mixed_high"),
+        *floats("mixed_low mixed_high mixed_sd_datasets", OF_SCALE),
+        p_value("mixed_p", "p (Wald)"),
+        flag("mixed_converged"),
+        *shared("label note"),
+        text("mixed_note", "Fit"),
     ),
+    main="arm reference outcome n_datasets n_pairs mean_difference sd_datasets p_t n_below_zero n_above_zero mixed_estimate "
+    "mixed_p mixed_note label note",
+    row="one contrast and outcome over the datasets that have pairs; mean, spread and t interval are of dataset means; "
+    "n_below_zero counts the datasets whose own interval lies below zero",
 )
-def pooled_table(inputs: Inputs) -> pa.Table:
+def pooled_rows(inputs: Inputs) -> Rows:
     """One row a contrast and main outcome with pairs on two datasets or more, in the order of the effects table.
 
     Only what a claim names, on five datasets or more, is labelled ``primary``; the claims table holds its verdict.
@@ -76,8 +60,7 @@ def pooled_table(inputs: Inputs) -> pa.Table:
             kept = groups.setdefault(key, {}).setdefault(row["dataset"], row)
             # a contrast of several claims has a row for each
             kept["role"] = "primary" if "primary" in (kept["role"], row["role"]) else row["role"]
-    rows = [_row(inputs, key, by, *differences[key]) for key, by in groups.items() if len(by) > 1]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return [_row(inputs, key, by, *differences[key]) for key, by in groups.items() if len(by) > 1]
 
 
 def _differences(inputs: Inputs) -> dict[tuple[str, ...], tuple[list[float], list[str]]]:
@@ -111,7 +94,6 @@ def _row(
     elif primary:
         label = label.replace("exploratory", "primary", 1)
     return {
-        "study": inputs.spec.name,
         **dict(zip(_KEY, key, strict=True)),
         "datasets": ", ".join(by_dataset),
         "n_datasets": len(rows),

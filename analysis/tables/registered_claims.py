@@ -2,25 +2,13 @@
 
 from typing import Any
 
-import pyarrow as pa
-
 from analysis.inputs import Inputs
 from analysis.trials.grid import label
-from analysis.words.export import Column
+from analysis.words.columns import number, shared, text
+from analysis.words.rows import Rows
 from search_spaces.registered import registered
 from search_spaces.spec import Spec
 from study.registry import TABLES
-
-_TEXTS = ("study", "claim", "text", "estimand", "arm", "reference", "outcome", "better")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in _TEXTS),
-        pa.field("margin", pa.float64(), metadata={"unit": "of the outcome (fraction of images, natural logarithm)"}),
-        pa.field("above", pa.float64(), metadata={"unit": "of the outcome"}),
-        *((name, pa.string()) for name in ("test", "family", "fixed")),
-    ],
-    metadata={"row": "one comparison (reference and outcome) of a claim, or one claim on a level"},
-)
 
 
 @TABLES.register(
@@ -31,19 +19,21 @@ SCHEMA = pa.schema(
     place=4.05,
     optional=True,
     columns=(
-        Column(heading="Claim", name="claim"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Claim says", name="better"),
-        Column(heading="Margin", name="margin", kind="number"),
-        Column(heading="Estimand", name="estimand"),
-        Column(heading="Test", name="test"),
-        Column(heading="Family", name="family"),
-        Column(heading="Fixed", name="fixed"),
+        *shared("study claim"),
+        text("text"),
+        text("estimand", "Estimand"),
+        *shared("arm reference outcome"),
+        text("better", "Claim says"),
+        number("margin", "of the outcome (fraction of images, natural logarithm)", "Margin"),
+        number("above", "of the outcome"),
+        text("test", "Test"),
+        text("family", "Family"),
+        text("fixed", "Fixed"),
     ),
+    main="claim arm reference outcome better margin estimand test family fixed",
+    row="one comparison (reference and outcome) of a claim, or one claim on a level",
 )
-def registered_table(inputs: Inputs) -> pa.Table:
+def registered_rows(inputs: Inputs) -> Rows:
     """Each claim's comparisons as the specification has them. A level claim's ``margin`` is ``below``, beside ``above``."""
     spec, rows = inputs.spec, []
     fixed = registered(spec)["claims"]
@@ -62,7 +52,7 @@ def registered_table(inputs: Inputs) -> pa.Table:
         )
         row |= {"arm": label(level.arm), "reference": "", "outcome": level.outcome, "better": "lower"}
         rows.append(row | {"margin": level.below, "above": level.above})
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict[str, Any]:
@@ -70,7 +60,7 @@ def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict
     since = f"{held['since']} ({held['digest']})" if held else "not registered"
     if name in amendment.post_hoc:
         since = f"post hoc, {amendment.words}"
-    row = {"study": inputs.spec.name, "claim": name, "text": text, "estimand": estimand, "test": test}
+    row = {"claim": name, "text": text, "estimand": estimand, "test": test}
     return row | {"family": family_text(inputs.spec), "fixed": since}
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.inputs import Inputs
@@ -63,11 +62,6 @@ def by_cell(inputs: Inputs, hyperparameters: tuple[str, ...] = ()) -> dict[str, 
     for searched in searches(inputs, hyperparameters):
         groups.setdefault(searched.cell, []).append(searched)
     return groups
-
-
-def search_fields() -> list[pa.Field]:
-    """Fields of the counts that ``search_counts`` gives."""
-    return [pa.field(name, pa.int64()) for name in ("n_blocks", "n_trials", "n_diverged")]
 
 
 def search_counts(blocks: list[Searched]) -> dict[str, int]:

@@ -9,31 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.claims.part import FAILURES
 from analysis.inputs import Inputs
-from analysis.stats.spread import spread, spread_fields
+from analysis.stats.spread import spread
 from analysis.trials.arms import cell_heads
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, count, shared, spread_columns
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
 _HALVES = ("val/accuracy_half1", "val/accuracy_half2")
-_UNIT = "fraction of images"
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
-        ("depth", pa.int64()),
-        ("outcome", pa.string()),
-        ("scale", pa.string()),
-        *((name, pa.int64()) for name in ("n", "n_failed", "n_unknown")),
-        *spread_fields(_UNIT),
-        *spread_fields(_UNIT, prefix="both_ways_"),
-        *spread_fields(_UNIT, prefix="max_minus_final_"),
-    ],
-    metadata={"row": "one cell; completed confirmed networks"},
-)
 
 
 @TABLES.register(
@@ -47,28 +33,18 @@ SCHEMA = pa.schema(
     place=4.5,
     optional=True,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Networks", name="n", kind="number"),
-        Column(heading="Failed", name="n_failed", kind="number"),
-        Column(heading="Inflation", name="mean", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd", kind="size"),
-        Column(
-            heading="Both ways",
-            name="both_ways_mean",
-            kind="effect",
-            low="both_ways_ci_low",
-            high="both_ways_ci_high",
-        ),
-        Column(
-            heading="Best epoch minus last",
-            name="max_minus_final_mean",
-            kind="effect",
-            low="max_minus_final_ci_low",
-            high="max_minus_final_ci_high",
-        ),
+        *shared("study cell dataset arm depth outcome scale"),
+        count("n", "Networks"),
+        count("n_failed", "Failed"),
+        count("n_unknown"),
+        *spread_columns(FRACTION, "Inflation", spread_kind="size"),
+        *spread_columns(FRACTION, "Both ways", prefix="both_ways_"),
+        *spread_columns(FRACTION, "Best epoch minus last", prefix="max_minus_final_"),
     ),
+    main="cell n n_failed mean sd both_ways_mean max_minus_final_mean",
+    row="one cell; completed confirmed networks",
 )
-def selection_inflation_table(inputs: Inputs) -> pa.Table:
+def selection_inflation_rows(inputs: Inputs) -> Rows:
     """One row a cell with a network whose halves are known; collapsed and diverged ones are counted, ``n_unknown`` too.
 
     A half has half of the images, so its inflation is larger than that of the whole split would be. Intervals are by sign
@@ -91,7 +67,7 @@ def selection_inflation_table(inputs: Inputs) -> pa.Table:
         spreads = spread(one, inputs.spec.alpha) | spread(both, inputs.spec.alpha, prefix="both_ways_")
         spreads |= spread(gain, inputs.spec.alpha, prefix="max_minus_final_")
         rows.append(head | counts | {"n_unknown": len(completed) - len(found)} | spreads)
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def inflation(curves: Mapping[str, Sequence[float]]) -> tuple[float, float, float] | None:

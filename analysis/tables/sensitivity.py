@@ -9,38 +9,23 @@ and compares between cells; of all trials the sampler chose most, which makes ev
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.control import accuracy_margin
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
-from analysis.tables.searched import Searched, by_cell, search_counts, search_fields
+from analysis.tables.searched import Searched, by_cell, search_counts
 from analysis.trials.arms import cell_heads
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, Column, floats, number, shared
+from analysis.words.rows import Rows
 from search_spaces import FloatRange, Spec
 from study.registry import TABLES
 
 _RATE = "lr"
-_SHARES = ("share", "share_startup")
-_DECADES = {"unit": "powers of ten"}
 
 
-def _interval(name: str, unit: dict[str, str]) -> list[pa.Field]:
-    return [pa.field(column, pa.float64(), metadata=unit) for column in (name, f"{name}_low", f"{name}_high")]
-
-
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "cell", "dataset", "arm")),
-        ("depth", pa.int64()),
-        *search_fields(),
-        pa.field("within", pa.float64(), metadata={"unit": "fraction of images"}),
-        *(field for name in _SHARES for field in _interval(name, {"unit": "fraction of trials"})),
-        *_interval("lr_decades", _DECADES),
-        pa.field("lr_decades_searched", pa.float64(), metadata=_DECADES),
-    ],
-    metadata={"row": "one cell; over its blocks, intervals by the jackknife"},
-)
+def _interval(name: str, unit: str, heading: str) -> list[Column]:
+    low, high = f"{name}_low", f"{name}_high"
+    return [number(name, unit, heading, "interval", low=low, high=high), *floats(f"{low} {high}", unit)]
 
 
 @TABLES.register(
@@ -53,30 +38,17 @@ SCHEMA = pa.schema(
     place=4.9,
     optional=True,
     columns=(
-        Column(heading="Cell", name="cell"),
-        Column(heading="Blocks", name="n_blocks", kind="number"),
-        Column(heading="Trials", name="n_trials", kind="number"),
-        Column(heading="Diverged", name="n_diverged", kind="number"),
-        Column(heading="Within", name="within", kind="percent"),
-        Column(
-            heading="Share of start-up points",
-            name="share_startup",
-            kind="interval",
-            low="share_startup_low",
-            high="share_startup_high",
-        ),
-        Column(heading="Share of all", name="share", kind="interval", low="share_low", high="share_high"),
-        Column(
-            heading="Learning rate, powers of ten",
-            name="lr_decades",
-            kind="interval",
-            low="lr_decades_low",
-            high="lr_decades_high",
-        ),
-        Column(heading="Searched", name="lr_decades_searched", kind="number"),
+        *shared("study cell dataset arm depth n_blocks n_trials n_diverged"),
+        number("within", FRACTION, "Within", "percent"),
+        *_interval("share", "fraction of trials", "Share of all"),
+        *_interval("share_startup", "fraction of trials", "Share of start-up points"),
+        *_interval("lr_decades", "powers of ten", "Learning rate, powers of ten"),
+        number("lr_decades_searched", "powers of ten", "Searched"),
     ),
+    main="cell n_blocks n_trials n_diverged within share_startup share lr_decades lr_decades_searched",
+    row="one cell; over its blocks, intervals by the jackknife",
 )
-def sensitivity_table(inputs: Inputs) -> pa.Table:
+def sensitivity_rows(inputs: Inputs) -> Rows:
     """One row a cell with search trials. ``within`` is the largest accuracy margin that a claim declares, else a point.
 
     The best is that of the block, for every block has validation images of its own. Shares may be compared between cells of
@@ -98,7 +70,7 @@ def sensitivity_table(inputs: Inputs) -> pa.Table:
         covered = [float(np.log10(found.max() / found.min())) for found in rates if len(found)]
         row |= _numbers("lr_decades", covered, [1] * len(covered), spec.alpha, most=searched)
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows
 
 
 def near_best(searched: Searched, within: float) -> np.ndarray:

@@ -6,31 +6,17 @@ The networks are those of the confirmed trainings before their schedule has ende
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.effects.compare import subtract
 from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
-from analysis.stats.spread import p_value, spread, spread_fields
+from analysis.stats.spread import p_value, spread
 from analysis.tables.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
 from analysis.trials.grid import confirm_grid, label
-from analysis.words.export import Column
+from analysis.words.columns import FRACTION, OF_SCALE, count, number, shared, spread_columns
+from analysis.words.rows import Rows
 from study.registry import TABLES
-
-_TEXTS = ("study", "dataset", "arm", "reference", "stratum", "outcome", "scale", "label")
-_FRACTION = {"unit": "fraction of images"}
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in _TEXTS),
-        pa.field("epoch", pa.int64(), metadata={"unit": "epochs"}),
-        *((name, pa.int64()) for name in ("n_pairs", "n_missing")),
-        *(pa.field(f"{side}_val_accuracy", pa.float64(), metadata=_FRACTION) for side in ("arm", "reference")),
-        *spread_fields("of the outcome, its logarithm where scale is log ratio"),
-        ("p_sign_flip", pa.float64()),
-    ],
-    metadata={"row": "one contrast, dataset, stratum, outcome and epoch; arm minus reference by replicate"},
-)
 
 
 @TABLES.register(
@@ -43,23 +29,18 @@ SCHEMA = pa.schema(
     optional=True,
     shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(
-        Column(heading="Dataset", name="dataset"),
-        Column(heading="Arm", name="arm"),
-        Column(heading="Reference", name="reference"),
-        Column(heading="Stratum", name="stratum"),
-        Column(heading="Outcome", name="outcome", kind="outcome"),
-        Column(heading="Epoch", name="epoch", kind="number"),
-        Column(heading="Pairs", name="n_pairs", kind="number"),
-        Column(heading="Missing", name="n_missing", kind="number"),
-        Column(heading="Accuracy, arm", name="arm_val_accuracy", kind="percent"),
-        Column(heading="Accuracy, reference", name="reference_val_accuracy", kind="percent"),
-        Column(heading="Difference", name="mean", kind="effect", low="ci_low", high="ci_high"),
-        Column(heading="Spread", name="sd", kind="effect"),
-        Column(heading="p", name="p_sign_flip", kind="p"),
-        Column(heading="Label", name="label"),
+        *shared("study dataset arm reference stratum outcome scale label epoch n_pairs"),
+        count("n_missing", "Missing"),
+        number("arm_val_accuracy", FRACTION, "Accuracy, arm", "percent"),
+        number("reference_val_accuracy", FRACTION, "Accuracy, reference", "percent"),
+        *spread_columns(OF_SCALE, "Difference"),
+        *shared("p_sign_flip"),
     ),
+    main="dataset arm reference stratum outcome epoch n_pairs n_missing arm_val_accuracy reference_val_accuracy mean sd "
+    "p_sign_flip label",
+    row="one contrast, dataset, stratum, outcome and epoch; arm minus reference by replicate",
 )
-def trajectory_table(inputs: Inputs) -> pa.Table:
+def trajectory_rows(inputs: Inputs) -> Rows:
     """One row a reading and epoch at which it was measured; empty where nothing was measured during training.
 
     Pairs are those whose networks completed in the end; ``n_missing`` of them lack a converged value at the epoch.
@@ -67,7 +48,7 @@ def trajectory_table(inputs: Inputs) -> pa.Table:
     grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
     paths = training_paths(inputs, grid, outcomes)
     if paths is None:
-        return SCHEMA.empty_table()
+        return []
     rows: list[dict[str, Any]] = []
     for reading in readings(inputs.spec, grid, inputs.spec.all_contrasts(), outcomes):
         arm, reference = of_sides(paths.values[reading.outcome.name], reading)
@@ -76,7 +57,7 @@ def trajectory_table(inputs: Inputs) -> pa.Table:
             continue
         d = subtract(arm, reference).mean(axis=0)
         reached = [side.mean(axis=0) for side in of_sides(paths.accuracy, reading)]
-        head = {"study": inputs.spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
+        head = {"dataset": reading.dataset, "stratum": reading.stratum}
         head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
         head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale, "label": "not annealed"}
         for k, epoch in enumerate(paths.points):
@@ -93,4 +74,4 @@ def trajectory_table(inputs: Inputs) -> pa.Table:
                 | spread(d[used, k], inputs.spec.alpha)
                 | {"p_sign_flip": p_value(d[used, k])}
             )
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return rows

@@ -14,10 +14,10 @@ SCHEMA = pa.schema(
         ("trial_key", _LABEL),
         ("cell", _LABEL),
         ("phase", _LABEL),
-        ("block", pa.int64()),
+        pa.field("block", pa.int64(), metadata={"unit": "identifier"}),
         ("metric", _LABEL),
         pa.field("epoch", pa.int64(), metadata={"unit": "epochs"}),
-        ("value", pa.float64()),
+        pa.field("value", pa.float64(), metadata={"unit": "of the row's outcome"}),
     ],
     metadata={"row": "one replicate, metric and epoch"},
 )

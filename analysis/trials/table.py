@@ -21,7 +21,11 @@ METRIC_COLUMNS = tuple(
 )
 _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
 _FROM_RECORD = ("trial_key", "cell", "phase", "replicate", "number", "state", "reason")
-_UNITS = {"epochs": "epochs", "params": "parameters", "train_seconds": "s", "measure_seconds": "s"}
+_UNITS = {
+    **dict.fromkeys(("replicate", "number", "seed", "search_block"), "identifier"),
+    **{"depth": "layers", "width": "channels", "epochs": "epochs", "params": "parameters"},
+    **{"flops": "multiply-adds an image", "train_seconds": "s", "measure_seconds": "s"},
+}
 _METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
 
 

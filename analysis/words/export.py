@@ -6,15 +6,15 @@ human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says ho
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from tabulate import tabulate
 
+from analysis.words.columns import Column
 from analysis.words.numbers import interval_text, number_text, p_text
 from analysis.words.wording import effect_text, level_text, outcome_text, size_text
 from study.atomic import replacing
@@ -22,29 +22,9 @@ from study.errors import StorageError, UserError, nearest
 
 FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
-DASH = "\u2013"  # what is planned and not there
 # around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
 _BOLD = ("\x02", "\x03")
 _BY_OUTCOME = ("effect", "size", "level")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A main column: heading, the table's column, and how it reads; ``low`` and ``high`` name interval limits.
-
-    ``effect`` (a difference, with its interval), ``size`` (a margin) and ``level`` (a mean) are read in the unit of the
-    row's ``outcome`` and ``scale``; ``outcome`` is an outcome's name, ``percent`` a fraction, with ``spread`` (the column of
-    its standard deviation) after it. ``bold`` names a column of flags: cells in bold. ``missing`` stands for no value.
-    """
-
-    heading: str
-    name: str
-    kind: Literal["text", "number", "p", "interval", "effect", "size", "level", "outcome", "percent"] = "text"
-    low: str = ""
-    high: str = ""
-    spread: str = ""
-    bold: str = ""
-    missing: str = ""
 
 
 def write_table(
@@ -91,7 +71,7 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
         sink = io.BytesIO()
         pyarrow.csv.write_csv(_plain(table), sink)
         return sink.getvalue()
-    shown = list(columns) or [Column(heading=field.name, name=field.name, kind=_kind(field)) for field in table.schema]
+    shown = list(columns) or [_column(field) for field in table.schema]
     rows = text_rows(table.slice(0, MAX_ROWS), shown)
     if form == "md":
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -158,8 +138,9 @@ def _text(row: dict[str, Any], column: Column) -> str:
     return "" if value is None else " ".join(str(value).split())
 
 
-def _kind(field: pa.Field) -> Literal["text", "number"]:
-    return "number" if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) else "text"
+def _column(field: pa.Field) -> Column:
+    is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    return Column(name=field.name, heading=field.name, kind="number" if is_number else "text")
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.inputs import Inputs
-from analysis.tables.pareto import pareto_table
+from analysis.tables.build import build_table
 from study.planning.plan import Plan
 from study.resources.forecast import CellForecast, total_seconds
 
@@ -29,7 +29,7 @@ def plan_lines(plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
 def result_lines(inputs: Inputs) -> list[str]:
     """One line a Pareto-optimal trial of a block; none where the search is not joint."""
     lines = []
-    for row in pareto_table(inputs).to_pylist():
+    for row in build_table(inputs, "pareto").to_pylist():
         reached = row["test_accuracy"]
         tested = row["state"] or "not confirmed yet"
         if reached is not None:

@@ -7,7 +7,8 @@ from book import planted, synthetic_spec
 from analysis.inputs import Inputs
 from analysis.stats.signflip import sign_flip_p
 from analysis.tables.build import build_table, table_columns
-from analysis.words.export import DASH, render
+from analysis.words.columns import DASH
+from analysis.words.export import render
 
 
 def rows_of(book, name="accuracy", **changes):

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from analysis.inputs import Inputs
-from analysis.tables.pareto import pareto_table
+from analysis.tables.build import build_table
 from search_spaces import SpecError, load_spec, parse_spec
 from study.checks.audit import audit
 from study.errors import UserError
@@ -132,7 +132,7 @@ def test_a_whole_study_broken_off_and_continued(joint, tmp_path):
         done, broken = run(plan, tmp_path / "broken", left)
     assert done and summarised(broken) == summarised(whole)
     assert list(audit(plan, whole, Workspace(tmp_path / "whole"))) == []
-    rows = pareto_table(Inputs(spec=plan.spec, contents=whole)).to_pylist()
+    rows = build_table(Inputs(spec=plan.spec, contents=whole), "pareto").to_pylist()
     assert {(r["cell"], r["block"], r["number"]) for r in confirmed} == {
         (r["cell"], r["block"], r["number"]) for r in rows
     }
@@ -152,7 +152,7 @@ def test_a_joint_search_over_other_cells_is_another_study(joint, tmp_path):
 
 
 def test_no_table_where_nothing_is_joint(spec_of):
-    assert pareto_table(Inputs(spec=spec_of(), contents=Contents())).num_rows == 0
+    assert build_table(Inputs(spec=spec_of(), contents=Contents()), "pareto").num_rows == 0
 
 
 TEXT = """
