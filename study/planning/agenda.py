@@ -1,15 +1,16 @@
-"""What to run next: the one place that turns a plan and a ledger into groups of tasks.
+"""What to run next: the plan and the ledger, turned into groups of tasks.
 
-Each cell and block is a *thread* of its own: search trials in order of number, then the confirmed replicates of its winner,
-in full and then shortened, then any measurement still missing. A thread has one group in flight at most, so every
-suggestion sees exactly the trials before it. Groups are handed out round-robin over cells, least advanced first. In a joint
-search, which chooses the cell too, a block is one thread. In a sequential study the threads of later blocks exist only once
-a look has left a claim undecided.
+Each cell and block is a *thread*: search trials in order of number, then the confirmed replicates of its winner, in full and
+then shortened, then any measurement still missing. A thread has at most one group in flight, so every suggestion sees exactly
+the trials before it. Groups are handed out round-robin over cells, least advanced first. A joint search, which chooses the
+cell too, has one thread per block. In a sequential study the threads of later blocks exist only once a look has left a claim
+undecided.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from search_spaces import Levels
 from study.config import TrialConfig
@@ -20,7 +21,7 @@ from study.schema import Phase, ReplicateRecord
 from study.smoothness import on_validation
 from study.task import Execution, Task
 
-# From what the ledger holds after so many blocks: names of the cells that go on.
+# From the ledger's contents and the number of blocks that are complete: names of the cells that go on.
 GoOn = Callable[[Contents, int], Iterable[str]]
 # The name of a search (``Plan.searches``) and a block.
 Thread = tuple[str, int]
@@ -29,8 +30,9 @@ Thread = tuple[str, int]
 class Agenda:
     """Reads the ledger's contents, which grow as records come in; holds only what is in flight and what lies ahead.
 
-    ``execution``: by cell, how its replicates train (one by one, by the plain step, if not given). ``go_on`` says which
-    cells a sequential study needs after a look; without it there is nothing after the first.
+    ``execution``: cell -> how its replicates train (one by one, by the plain step, if not given). ``go_on`` says which cells
+    a sequential study needs after a look; without it nothing follows the first. ``retry_failed``: each failed replicate and
+    measurement gets one more chance.
     """
 
     def __init__(
@@ -48,7 +50,6 @@ class Agenda:
         self._go_on = go_on
         self._num_looks = 1
         self._blocks = dict.fromkeys(plan.searches, plan.spec.looks[0])
-        # each failed replicate and measurement gets one more chance in this agenda's life
         failed = {key for key, record in contents.replicates.items() if record["state"] == "failed"}
         failed |= {key for key, record in contents.measures.items() if record["error"]}
         self._to_retry = failed if retry_failed else set()
@@ -153,55 +154,47 @@ class Agenda:
         return []
 
     def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:
-        """What is missing of the replicates that train ``values``, the winner of a search: in full first, then shortened."""
+        """What is missing of the replicates that train a search's winner, ``values``: in full first, then shortened."""
+        spec = self.plan.spec
+        common: dict[str, Any] = {
+            "cell": cell.name,
+            "block": block,
+            "number": number,
+            "keep_samples": tuple(spec.measure.keep_samples),
+            "boundary": () if defaulted else search.at_boundary(spec, values),
+            "defaulted": defaulted,
+            "checkpoints": spec.checkpoints,
+        }
         for epochs in (None, *self.plan.short_epochs(cell)):
+            phase: Phase = "confirm" if epochs is None else "short"
+            in_training: dict[str, Any] = {}
+            if (during := spec.measure.during) and phase == "confirm":
+                statistics = {name: on_validation(name, given) for name, given in during.statistics.items()}
+                in_training = {"every": during.every, "during": statistics}
             tasks = [
-                task
+                Task(
+                    config=self.plan.confirm_config(cell, block, replicate, values, epochs),
+                    phase=phase,
+                    replicate=replicate,
+                    statistics=spec.measure.of(replicate, phase),
+                    **common,
+                    **in_training,
+                )
                 for replicate in self.plan.replicates(block)
-                if (task := self._replicate(cell, block, replicate, values, number, epochs, defaulted=defaulted))
             ]
-            if tasks:
-                return tasks
+            if missing := list(filter(None, map(self._missing, tasks))):
+                return missing
         return []
 
-    def _replicate(
-        self,
-        cell: Cell,
-        block: int,
-        replicate: int,
-        values: Levels,
-        number: int,
-        epochs: int | None,
-        *,
-        defaulted: bool,
-    ) -> Task | None:
-        """A replicate, if it or a measurement of it is missing or to be repeated."""
-        spec = self.plan.spec
-        config = self.plan.confirm_config(cell, block, replicate, values, epochs)
-        phase: Phase = "confirm" if epochs is None else "short"
-        during = spec.measure.during if phase == "confirm" else None
-        task = Task(
-            config=config,
-            cell=cell.name,
-            phase=phase,
-            block=block,
-            replicate=replicate,
-            number=number,
-            statistics=spec.measure.of(replicate, phase),
-            keep_samples=tuple(spec.measure.keep_samples),
-            during={name: on_validation(name, given) for name, given in during.statistics.items()} if during else {},
-            every=during.every if during else 0,
-            boundary=() if defaulted else search.at_boundary(spec, values),
-            defaulted=defaulted,
-            checkpoints=spec.checkpoints,
-        )
-        held, record = self.contents.measures, self.contents.replicates.get(config.trial_key)
-        keys = self.plan.measure_keys(config.trial_key, replicate, phase)
-        missing = {n: task.statistics[n] for n, key in keys.items() if key not in held or key in self._to_retry}
+    def _missing(self, task: Task) -> Task | None:
+        """``task`` with the statistics still to be measured; ``None`` where nothing is missing or to be repeated."""
+        key = task.config.trial_key
+        held, record = self.contents.measures, self.contents.replicates.get(key)
+        keys = self.plan.measure_keys(key, task.replicate, task.phase)
+        missing = {n: task.statistics[n] for n, name in keys.items() if name not in held or name in self._to_retry}
         unmeasured = missing and record is not None and record["state"] in ("completed", "collapsed")
-        if record is None or config.trial_key in self._to_retry or unmeasured:
-            return dataclasses.replace(task, statistics=missing)
-        return None
+        wanted = record is None or key in self._to_retry or unmeasured
+        return dataclasses.replace(task, statistics=missing) if wanted else None
 
 
 def _kind(tasks: list[Task]) -> tuple[Phase, int]:

@@ -1,6 +1,8 @@
-"""https://doi.org/10.1109/4235.996017 (Deb et al. 2002): which trials of a joint search no other trial beats.
+"""The Pareto front of a joint search, and which of its trials a block confirms. Pure functions of the ledger's records.
 
-Only completed trials count: a collapsed network may be cheap, and is of no use. Pure functions of the ledger's records.
+Only completed trials count: a collapsed network may be cheap, and is of no use.
+
+Source: https://doi.org/10.1109/4235.996017
 """
 
 import math
@@ -17,14 +19,14 @@ def objectives(spec: Spec, record: ReplicateRecord) -> Point | None:
     assert spec.joint is not None
     if record["state"] != "completed":
         return None
-    costs = {"params": float(record["params"]), "flops": float(record["flops"])}
-    values = [(costs | record["metrics"]).get(objective.name, math.nan) for objective in spec.joint.objectives]
+    sizes = {"params": float(record["params"]), "flops": float(record["flops"])}
+    values = [(sizes | record["metrics"]).get(objective.name, math.nan) for objective in spec.joint.objectives]
     return tuple(values) if all(map(math.isfinite, values)) else None
 
 
 def front(spec: Spec, history: Sequence[ReplicateRecord]) -> list[ReplicateRecord]:
-    """Trials that none is better than in one objective and as good in all others; of equals the first, by number."""
-    points = [(record, _lower_is_better(spec, value)) for record in history if (value := objectives(spec, record))]
+    """Trials that no other trial dominates; of equals the first, by number."""
+    points = [(record, costs) for record in history if (costs := _costs(spec, record))]
     return [
         record
         for i, (record, mine) in enumerate(points)
@@ -33,26 +35,24 @@ def front(spec: Spec, history: Sequence[ReplicateRecord]) -> list[ReplicateRecor
 
 
 def chosen(spec: Spec, history: Sequence[ReplicateRecord]) -> list[ReplicateRecord]:
-    """What a block confirms: the front, of each cell the best in the first objective, thinned to ``joint.confirm`` trials.
+    """What a block confirms: of the front, the best trial of each cell in the first objective, at most ``joint.confirm``.
 
-    The trial with the least crowding distance is taken away until few enough are left; the ends of the front stay longest.
+    The trial of least crowding distance is left out until few enough remain, so the ends of the front stay longest.
     """
     assert spec.joint is not None
     best: dict[str, ReplicateRecord] = {}
-    for record in sorted(
-        front(spec, history), key=lambda record: _lower_is_better(spec, objectives(spec, record) or ())
-    ):
+    for record in sorted(front(spec, history), key=lambda record: _costs(spec, record)):
         best.setdefault(record["cell"], record)
     left = list(best.values())
     while len(left) > spec.joint.confirm:
-        distances = crowding([_lower_is_better(spec, objectives(spec, record) or ()) for record in left])
+        distances = crowding([_costs(spec, record) for record in left])
         # of equals the last: those before it are better in the first objective
         left.pop(max(range(len(left)), key=lambda i: (-distances[i], i)))
     return sorted(left, key=lambda record: record["number"])
 
 
 def crowding(points: Sequence[Point]) -> list[float]:
-    """Crowding distance of each point: over the objectives, the sum of the gap between its neighbours by the whole range."""
+    """Crowding distance of each point: the gap between its neighbours over the whole range, summed over objectives."""
     distances = [0.0] * len(points)
     for axis in range(len(points[0]) if points else 0):
         order = sorted(range(len(points)), key=lambda i: points[i][axis])
@@ -63,11 +63,13 @@ def crowding(points: Sequence[Point]) -> list[float]:
     return distances
 
 
-def _lower_is_better(spec: Spec, values: Point) -> Point:
+def _costs(spec: Spec, record: ReplicateRecord) -> Point:
+    """The objectives' values, lower being better; empty where the trial did not complete."""
     assert spec.joint is not None
     signs = [1 if objective.direction == "minimize" else -1 for objective in spec.joint.objectives]
-    return tuple(sign * value for sign, value in zip(signs, values, strict=False))
+    return tuple(sign * value for sign, value in zip(signs, objectives(spec, record) or (), strict=False))
 
 
 def _dominates(a: Point, b: Point) -> bool:
+    """Whether ``a`` is as good as ``b`` in every objective and better in one."""
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))

@@ -1,6 +1,6 @@
 """From a specification to a plan: cells with short names, checked levels, and the seeds that cells share.
 
-Everything that can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
+What can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
 """
 
 import functools

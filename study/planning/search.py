@@ -1,8 +1,10 @@
-"""https://arxiv.org/abs/1907.10902 (Akiba et al. 2019): what Optuna suggests next, as a pure function of what it was told.
+"""What Optuna suggests next, as a pure function of the trials before it.
 
-A suggestion depends on the results of the trials numbered before it in its own cell and block, and on a seed derived from
-(study, cell, block, number); never on who finished first. So the same specification gives the same trials on one core, on
-two, and after any crash: nothing of Optuna's is stored, its study is rebuilt from the ledger at every ask.
+A suggestion depends on the results of the earlier trials of its own search (a cell and block; in a joint search a block),
+and on a seed derived from study, search and number; never on who finished first. So a specification gives the same trials
+on one core, on two, and after any crash: nothing of Optuna's is stored, its study is rebuilt from the ledger at every ask.
+
+Source: https://arxiv.org/abs/1907.10902
 """
 
 import functools
@@ -35,10 +37,10 @@ OBJECTIVE = "val/loss"
 NEVER = sys.float_info.max
 # The share of a (log) range at either end within which a winner is flagged.
 BOUNDARY = 0.1
-# The name under which a joint search chooses among cells; no setting is called so.
+# The parameter by which a joint search chooses the cell; no setting has this name.
 _CELL = "cell"
 _REDRAWS = 16
-# How often a space of one's own is tried before a study starts, so that its branches are seen.
+# How often a plan asks a space of one's own, so that its branches are seen.
 _SPACE_CHECKS = 16
 
 # Settings of cells by name.
@@ -78,7 +80,7 @@ def never_stop(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
     source="https://doi.org/10.1145/3097983.3098043",
 )
 def median_stop(curves: Sequence[Sequence[float]], min_trials: int = 4, grace_epochs: int = 1) -> tuple[float, ...]:
-    """The median validation loss of the earlier full trials of this cell and block, by epoch; ``NEVER`` in the grace.
+    """The median validation loss of the earlier full trials of this search, per epoch; ``NEVER`` in the grace epochs.
 
     A loss that is not finite counts as worse than any other.
     """
@@ -122,14 +124,14 @@ def suggest(spec: Spec, cells: Cells, block: int, history: Sequence[ReplicateRec
 
 
 def stop_curve(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[float, ...]:
-    """Validation loss by epoch above which the next trial of this cell and block is pruned; empty: never."""
+    """Validation loss, per epoch, above which the next trial of this search is pruned; empty: never."""
     full = [r["curves"][OBJECTIVE] for r in history if r["state"] in ("completed", "collapsed")]
     curve: tuple[float, ...] = SCHEDULERS[spec.scheduler.name].build(full, **spec.scheduler.settings)
     return curve
 
 
 def winner(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[Levels, bool]:
-    """Nuisance values of least validation loss among survivors, and whether these are the defaults for want of any."""
+    """Nuisance values of least validation loss among survivors; the defaults, and true, where trials left none."""
     survivors = [r for r in history if r["state"] in ("completed", "collapsed") and OBJECTIVE in r["metrics"]]
     if not survivors:
         return spec.defaults, bool(history)

@@ -1,9 +1,11 @@
-"""https://arxiv.org/abs/1907.10902 (Akiba et al. 2019), define-by-run: a search space as a function of one's own.
+"""A conditional search space, defined by a function of the user's (``space: module:function``).
 
-``space: module:function`` names ``function(trial, cell)``, which asks ``trial.suggest_float`` and its like for nuisance
-hyperparameters by name and returns the values to train with. ``cell`` maps the cell's settings to their levels, so a
-hyperparameter may exist in some cells only, or only where another one has some value. What the function does not return is at
-its default in the specification, which still declares every hyperparameter and its range. Importing runs the module's code.
+``function(trial, cell)`` asks ``trial.suggest_float`` and its like for nuisance hyperparameters by name, and returns the
+values to train with. ``cell`` maps the cell's settings to their levels. So a hyperparameter may exist in some cells only, or
+only where another one has some value. What the function does not return has its default from the specification, which
+declares every hyperparameter and its range. Importing runs the module's code.
+
+Source: https://arxiv.org/abs/1907.10902
 """
 
 import functools
@@ -19,7 +21,7 @@ Space = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 
 @functools.cache
 def load_space(reference: str) -> Space:
-    """The function ``module:function`` names. Raises ``UserError`` where it is not there or is no function."""
+    """The function that ``module:function`` names. Raises ``UserError`` where it is missing or is no function."""
     module, _, name = reference.partition(":")
     found = getattr(import_plugin(module), name, None)
     if not callable(found):
@@ -31,8 +33,8 @@ def load_space(reference: str) -> Space:
 def ask(spec: Spec, trial: Any, cell: Mapping[str, Any]) -> Levels:
     """Every nuisance value of a trial: the function's, and the defaults of what it leaves out.
 
-    ``trial`` is Optuna's. Raises ``UserError`` where the function raises, returns something else than a mapping, names a
-    hyperparameter that the specification does not declare, leaves its range, or suggests one and returns another value.
+    ``trial`` is Optuna's. Raises ``UserError`` where the function raises, returns no mapping, names an undeclared
+    hyperparameter, leaves its range, or returns another value than it was suggested.
     """
     where = f"space = {spec.space!r} at {dict(cell).get('merge', '')!r}"
     try:

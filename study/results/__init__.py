@@ -1,1 +1,1 @@
-"""What a study leaves on disk: ledger, provenance, registered claims, kept tables."""
+"""What a study leaves on disk: ledger, frozen specification, provenance, registered claims, kept tables."""

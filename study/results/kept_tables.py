@@ -1,7 +1,6 @@
-"""https://parquet.apache.org/docs/file-format/: tables that statistics keep beside their estimates, one file a table.
+"""Tables that statistics keep beside their estimates: Parquet, a file per table.
 
-``measurements/<trial_key>/<measure_key>.<table>.parquet`` under the study's folder, written by workers, each whole, before
-their records are handed over: a measurement that the ledger holds has its tables.
+Workers write them, each file whole, before they hand over the record: a measurement in the ledger has its tables.
 """
 
 from collections.abc import Mapping

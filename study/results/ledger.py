@@ -1,8 +1,8 @@
-"""The ledger: the append-only truth of a study. One JSON line a record, each with a checksum, each on disk before the next.
+"""The ledger, the append-only truth of a study: one line per record, each with a checksum, each on disk before the next.
 
-Written by the driver alone (a lock sees to that, ``study/lock.py``). A line that a crash cut short is dropped and counted
-when the ledger is opened again; a damaged line elsewhere is skipped and counted, never guessed at. Lines go into numbered
-segments so that finished ones can be mirrored to storage that can neither append nor fsync.
+The driver alone writes it (``Workspace.locked``). A line that a crash cut short is dropped and counted when the ledger is
+opened again; a damaged line elsewhere is skipped and counted, never guessed at. Lines go into numbered segments, so that
+finished ones can be mirrored to storage that can neither append nor fsync.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Contents:
 
     @property
     def num_confirmed(self) -> int:
-        """Confirmed replicates held: results that a claim rests on."""
+        """Confirmed replicates held, on which claims rest."""
         return sum(record["phase"] == "confirm" for record in self.replicates.values())
 
     def lacks(self, record: Record) -> bool:
@@ -64,30 +64,29 @@ def encode(record: Record) -> bytes:
 
 def decode(line: bytes) -> Record | None:
     """The record of a line without its newline, or ``None`` if the line is damaged."""
-    checksum, _, body = line.partition(b" ")
     try:
-        if int(checksum, 16) != zlib.crc32(body):
-            return None
-        return cast(Record, json.loads(body))
+        return cast(Record, json.loads(_body(line)))
     except ValueError:
         return None
 
 
 def decode_all(lines: list[bytes]) -> list[Record | None]:
     """``decode`` of every line, parsed together, which keeps one copy of each key's name and takes half the time."""
-    bodies = []
-    for line in lines:
-        checksum, _, body = line.partition(b" ")
-        try:
-            bodies.append(body if int(checksum, 16) == zlib.crc32(body) else b"null")
-        except ValueError:
-            bodies.append(b"null")
     try:
-        records = json.loads(b"[" + b",".join(bodies) + b"]")
+        records = json.loads(b"[" + b",".join(map(_body, lines)) + b"]")
     except ValueError:
         records = []
     # a line with a good checksum that is not one JSON value: never written by this module
     return records if len(records) == len(lines) else [decode(line) for line in lines]
+
+
+def _body(line: bytes) -> bytes:
+    """The JSON text of a line; ``null`` where the checksum is another."""
+    checksum, _, body = line.partition(b" ")
+    try:
+        return body if int(checksum, 16) == zlib.crc32(body) else b"null"
+    except ValueError:
+        return b"null"
 
 
 def segments(folder: Path) -> list[Path]:
@@ -119,7 +118,7 @@ def _share(record: dict[str, Any], texts: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No search for cycles meanwhile: there are none among records, and it would take as long as reading them."""
+    """Without the garbage collector: records hold no cycles, and the search for some takes as long as reading them."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -167,7 +166,7 @@ class Ledger:
         before, rest = self._file.seek(0, os.SEEK_END), memoryview(encode(record))
         try:
             while rest:
-                # a disk that is nearly full takes a part, and raises at the next
+                # a disk that is nearly full takes a part, and raises for the rest
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -177,24 +176,19 @@ class Ledger:
         self._lines += 1
         return self.contents.add(record)
 
-    def records(self) -> Iterator[Record]:
-        """Every record held, replicates first."""
-        yield from self.contents.replicates.values()
-        yield from self.contents.measures.values()
-
     def _path(self) -> Path:
         return self.folder / f"{self._index:06d}.jsonl"
 
     def _open(self) -> FileIO:
         try:
-            # without a buffer, which would be written at a later time, on a disk that was full
+            # unbuffered: a buffer might be written later, when the disk is no longer full
             return self._path().open("ab", buffering=0)
         except OSError as error:
             raise StorageError(self._path(), error) from error
 
 
 def _cut_torn_tail(segment: Path) -> bool:
-    """Drop a last line that has no newline, what a crash in mid-write leaves; whether there was one."""
+    """Drop a last line without a newline, which a crash in mid-write leaves; whether there was one."""
     data = segment.read_bytes()
     torn = bool(data) and not data.endswith(b"\n")
     if torn:

@@ -1,8 +1,7 @@
-"""What a study was run with, for MLflow and the report: code, versions, machine, data. Source of the tag names:
-https://mlflow.org/docs/latest/ml/tracking/#system-tags
+"""What a study was run with: code, versions, machine, data.
 
-Written by ``run`` into the study's folder (``provenance.json``, one entry a distinct setting), so that a view replayed
-later, elsewhere or by newer code still says what the results were made with. Holds no credentials and no user name.
+``run`` writes it into ``provenance.json``, an entry per session that differs from the last, so that a report made later,
+elsewhere or by newer code still says how the results were made. It holds no credentials and no user name.
 """
 
 import hashlib
@@ -32,11 +31,10 @@ def note_session(
     price: float | None = None,
     plugins: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
-    """Add how the study runs now to ``root / provenance.json``, unless its last entry says the same.
+    """Add how the study runs now to ``provenance.json``, unless the last entry says the same. Loads each dataset (cached).
 
-    ``gpus``: what a group of replicates occupies; 0 means that it trains on the CPU. Loads each dataset (cached).
-    ``price``: of an hour of a GPU, or of a core, if the user has told it.
-    ``plugins``: where modules with levels of the user's own came from, as ``study.plugins.plugin_sources`` tells.
+    ``gpus``: what a group of replicates occupies; 0 is the CPU. ``price``: of an hour of a GPU, or of a core.
+    ``plugins``: as ``study.plugins.plugin_sources`` gives them.
     """
     session: dict[str, Any] = {
         **_commit(Path(__file__).parent),
@@ -58,13 +56,13 @@ def note_session(
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:
-    """What ``note_session`` has written, oldest first; empty for a study that was never run."""
+    """The entries, oldest first; none for a study that was never run."""
     sessions: list[dict[str, Any]] = read_json(root / PROVENANCE) or []
     return sessions
 
 
 def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
-    """One session as flat tags: ``git_commit``, ``git_dirty``, ``python``, ``device``, ``version.torch``, ..."""
+    """A session as flat tags: ``git_commit``, ``git_dirty``, ``python``, ``device``, ``version.torch``, ..."""
     tags = {key: str(value) for key, value in session.items() if not isinstance(value, dict)}
     if "git_commit" in tags:
         # the name under which MLflow's own pages show a version

@@ -1,7 +1,9 @@
-"""https://doi.org/10.1073/pnas.1708274114 (Nosek et al. 2018): ``claims.json``, what a study claimed before it knew anything.
+"""``claims.json``: what a study claimed before it had results.
 
-Written by the driver before the first confirmed replicate, and from then on only added to: a later run under other claims
-leaves the first ones there, and adds itself with the number of replicates known by then.
+The driver writes it before the first confirmed replicate, and then only adds to it: a later run with other claims leaves the
+first ones there, and adds its own with the number of replicates known by then.
+
+Source: https://doi.org/10.1073/pnas.1708274114
 """
 
 import json
@@ -22,10 +24,9 @@ def read_registration(root: Path) -> dict[str, Any] | None:
 
 
 def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) -> None:
-    """Fix the claims of ``spec``, or add them as a later change once ``num_confirmed`` replicates are known.
+    """Fix the claims of ``spec``, or, where ``num_confirmed`` is above 0, add them as a later change.
 
-    While there is none, claims are free. ``before`` is the specification of the last run: what a study that has replicates
-    and no ``claims.json`` (it was begun without one) is held to.
+    ``before`` is the specification of the last run, whose claims bind a study that has replicates and no ``claims.json``.
     """
     held, now = read_registration(root), registered(spec)
     if held is None or not num_confirmed:
@@ -40,7 +41,7 @@ def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) ->
 
 
 def note_confirm(root: Path) -> None:
-    """Note the time at which the first confirmed replicate was written, once."""
+    """Note, once, the time of the first confirmed replicate."""
     held = read_registration(root)
     if held is not None and held["confirm_began"] is None:
         _write(root, held | {"confirm_began": _now()})

@@ -1,7 +1,7 @@
-"""A study's folder: ``results/<study>/``, who may write it, and what was frozen in it when it began.
+"""A study's folder ``results/<study>/``: the lock of its one driver, and the specification that was frozen when it began.
 
-One driver a study: the lock names its holder. ``study.json`` holds the specification of the first run; a later run may add
-levels, blocks, trials or statistics, and is refused, naming the value, when it changes what finished replicates rest on.
+A later run may add levels, blocks, trials or statistics. It is refused, naming the value, when it changes what finished
+replicates rest on.
 """
 
 import contextlib
@@ -22,19 +22,20 @@ from study.atomic import read_json, write_text
 from study.errors import UserError
 from study.results.files import HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
 
-# Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of what is
-# claimed is let through and told for ever after (``study.results.registration``).
+# Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of claims is
+# let through and reported from then on (``study.results.registration``).
 _FREE = {
     "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
-    "checkpoints", "plugins", "doses",
+    "checkpoints", "plugins", "doses", "resources.cpus", "resources.gpus",
+    # whether cells have gone is checked by itself
+    "factors",
 }  # fmt: skip
-_FREE_RESOURCES = {"cpus", "gpus"}
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one study. Raises ``UserError`` for an address, such as ``s3://bucket``."""
+    """The folder of one study. Raises ``UserError`` for an address, such as ``s3://bucket``."""
 
     root: Path
 
@@ -91,10 +92,7 @@ class Workspace:
                 holder.unlink(missing_ok=True)
 
     def freeze(self, spec: Spec) -> Spec | None:
-        """Record ``spec`` on the first run; later check that it only extends what was recorded. Raises ``UserError``.
-
-        Returns what was recorded before.
-        """
+        """Record ``spec``; what was recorded before. Raises ``UserError`` where ``spec`` does more than extend that."""
         path = self.root / SPECIFICATION
         now = json.loads(spec.model_dump_json())
         # through the model: a key that is new since then has its default
@@ -131,18 +129,12 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
 
 
 def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
     # what is measured while a network trains cannot be had afterwards
-    flat["measure.during"] = spec["measure"]["during"]
+    flat: dict[str, Any] = {"measure.during": spec["measure"]["during"]}
     for key, value in spec.items():
-        if key in _FREE or key == "factors":
-            continue
-        if isinstance(value, dict):
-            inner = {f"{key}.{name}": item for name, item in value.items()}
-            flat |= {k: v for k, v in inner.items() if k not in {f"resources.{free}" for free in _FREE_RESOURCES}}
-        else:
-            flat[key] = value
-    return flat
+        if key not in _FREE:
+            flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in flat.items() if key not in _FREE}
 
 
 def _cells(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -22,9 +22,12 @@ def fill(folder, records):
         assert all(ledger.append(record) for record in records)
 
 
-def held(folder):
-    contents = read_ledger(folder)
+def all_of(contents):
     return [*contents.replicates.values(), *contents.measures.values()]
+
+
+def held(folder):
+    return all_of(read_ledger(folder))
 
 
 def test_what_is_written_is_read(tmp_path, records):
@@ -32,7 +35,7 @@ def test_what_is_written_is_read(tmp_path, records):
     assert held(tmp_path / "a" / "ledger") == records
     assert read_ledger(tmp_path / "a" / "ledger").num_damaged == 0
     with Ledger(tmp_path / "a" / "ledger") as ledger:
-        assert list(ledger.records()) == records
+        assert all_of(ledger.contents) == records
     assert held(tmp_path / "nothing here") == []
 
 
@@ -107,7 +110,7 @@ def test_a_tail_torn_at_any_byte_costs_that_record_alone(tmp_path, records):
         path = folder / "000001.jsonl"
         path.write_bytes(data[:cut])
         with Ledger(folder) as ledger:
-            assert list(ledger.records()) == records[:-1]
+            assert all_of(ledger.contents) == records[:-1]
             assert ledger.contents.num_damaged == (cut > start)
             assert path.read_bytes() == data[:start]  # cut on disk, so that nothing is glued to it
             assert ledger.append(records[-1])
@@ -164,7 +167,7 @@ def test_segments_roll_over_and_are_read_in_order(tmp_path, records, monkeypatch
     path = segments(tmp_path)[-1]
     path.write_bytes(path.read_bytes()[:-3])
     with Ledger(tmp_path) as ledger:
-        assert list(ledger.records()) == records[:-1] and ledger.append(records[-1])
+        assert all_of(ledger.contents) == records[:-1] and ledger.append(records[-1])
     assert held(tmp_path) == records and len(segments(tmp_path)) == 3
 
 

@@ -80,13 +80,13 @@ def test_a_record_that_does_not_fit_the_ledger_leaves_no_part_of_it(tmp_path, co
         ledger.append(records[0])
         (path,) = tmp_path.iterdir()
         for record in records[1:21]:
-            held, before = path.read_bytes(), list(ledger.records())
+            held, before = path.read_bytes(), list(ledger.contents.replicates.values())
             with no_file_larger_than(len(held) + generator.randrange(400)), pytest.raises(StorageError, match="jsonl"):
                 ledger.append(record)
-            assert path.read_bytes() == held and list(ledger.records()) == before
+            assert path.read_bytes() == held and list(ledger.contents.replicates.values()) == before
             assert ledger.append(record)
     with Ledger(tmp_path) as ledger:
-        assert list(ledger.records()) == records[:21] and ledger.contents.num_damaged == 0
+        assert list(ledger.contents.replicates.values()) == records[:21] and ledger.contents.num_damaged == 0
 
 
 def test_a_flipped_bit_is_never_taken_for_weights(tmp_path):
