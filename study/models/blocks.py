@@ -1,74 +1,184 @@
-"""https://arxiv.org/abs/1512.03385 (He et al. 2015): the basic residual block, with its merge operator as a part.
+"""Residual blocks: basic, bottleneck and pre-activation, each with a merge operator and an attention as parts.
 
 g = relu(BN(conv3x3(h)))      F = attention(BN(conv3x3(g)))      x = h, or BN(conv1x1(h)) where the shape changes
 merge site skip:    out = relu(merge(x, F))
 merge site branch:  out = relu(x + merge(g, F))
 
-At site ``branch`` the operator takes the branch's hidden map g for its shortcut, as the in-branch gates of StarNet
-(https://arxiv.org/abs/2403.19967) and others do, and the outer skip stays additive, whatever the operator does with g. So
-``none`` at the branch is ``add`` at the skip. F is the same in both.
+This is the basic block; the docstrings of the other two say where they differ. At site ``branch`` the operator takes the
+branch's hidden map g for its shortcut, as in-branch gates do (StarNet, 2403.19967), and the outer skip stays additive. So
+``none`` at the branch is ``add`` at the skip. F is the same at both sites.
+
+Source: https://arxiv.org/abs/1512.03385
 """
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from study.models.attention import build_attention
+from study.models.dropout import HashedDropout
 from study.models.merges import Merge
 from study.models.merges.placement import check_site
 from study.registry import MERGES
 
+EXPANSION = 4
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a merge. Maps (N, in, H, W) to (N, out, H / stride, W / stride).
 
-    ``hidden``: channels between the convolutions, ``out`` by default; others go with operators that match a cost alone.
-    Raises ``UserError`` for an unknown merge, site, attention or form. A merge with batch norms of its own has them in the
-    place of the branch's last one and, at site ``skip``, of the projection's.
+@dataclass(frozen=True, kw_only=True)
+class BlockParts:
+    """The levels from which a network builds its blocks. Raises ``UserError`` for an unknown merge site.
+
+    ``merge_where`` says which blocks have ``merge``; the others have ``add`` at the skip. Attention is in all blocks.
+    ``dropout`` is for blocks with a place for it.
+    """
+
+    merge: str = "add"
+    merge_site: str = "skip"
+    merge_where: str = "all"
+    attention: str = "none"
+    attention_form: str = "none"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_site(self.merge_site)
+
+    @property
+    def at_skip(self) -> bool:
+        """Whether the operator takes the place of the skip's addition."""
+        return self.merge_site == "skip"
+
+
+class Block(nn.Module):
+    """Base of the blocks. Maps (N, in, H, W) to (N, out, H / stride, W / stride).
+
+    Arguments of all: ``in_channels``, ``out_channels``, ``stride``, ``parts``, and ``hidden``, the channels inside; others
+    than the default go with operators that match a cost. Raises ``UserError`` for an unknown merge, attention or form.
+    """
+
+    def finish(
+        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, merge: Merge, *, norm: bool = True
+    ) -> None:
+        """Add attention, shortcut and ``merge``, after the convolutions: the order of parameters is kept in checkpoints.
+
+        The shortcut is the identity; where the shape changes, a 1x1 convolution and, with ``norm``, a batch norm. An operator
+        at the skip that normalises the shortcut leaves the norm out; where one drops x, nothing is projected.
+        """
+        self.merge_site = parts.merge_site
+        self.attention = build_attention(parts.attention, parts.attention_form, out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        changes = stride != 1 or in_channels != out_channels
+        if changes and (merge.uses_shortcut or not parts.at_skip):
+            normalised = norm and not (parts.at_skip and merge.normalizes_shortcut)
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels) if normalised else nn.Identity(),
+            )
+        self.merge = merge
+
+    def merged(self, x: Tensor, g: Tensor, f: Tensor) -> Tensor:
+        """The output before a ReLU, from shortcut ``x``, hidden map ``g`` and branch ``f``."""
+        out: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + self.merge(g, f)
+        return out
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions and a merge. ``hidden``: channels between the convolutions, ``out_channels`` by default.
+
+    A merge with batch norms of its own has them in the place of the branch's last one and, at site ``skip``, of the
+    projection's.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        *,
-        merge: str,
-        attention: str,
-        attention_form: str,
-        merge_site: str = "skip",
-        hidden: int | None = None,
+        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, *, hidden: int | None = None
     ) -> None:
         super().__init__()
-        check_site(merge_site)
-        self.merge_site = merge_site
         hidden = hidden or out_channels
-        merger: Merge = MERGES[merge].build(out_channels)
+        merge: Merge = MERGES[parts.merge].build(out_channels)
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.conv2 = nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.Identity() if merger.normalizes_branch else nn.BatchNorm2d(out_channels)
-        self.attention = build_attention(attention, attention_form, out_channels)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, merger, merge_site)
-        self.merge = merger
+        self.bn2 = nn.Identity() if merge.normalizes_branch else nn.BatchNorm2d(out_channels)
+        self.finish(in_channels, out_channels, stride, parts, merge)
 
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
         g = self.bn1(self.conv1(h)).relu()
         f = self.attention(self.bn2(self.conv2(g)))
-        x = self.shortcut(h)
-        merged: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + self.merge(g, f)
-        return merged.relu()
+        return self.merged(self.shortcut(h), g, f).relu()
 
 
-def build_shortcut(
-    in_channels: int, out_channels: int, stride: int, merge: Merge, merge_site: str, *, norm: bool = True
-) -> nn.Module:
-    """The identity; where the shape changes, a 1x1 convolution and, with ``norm``, a batch norm.
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolutions and a merge. ``hidden``: channels of the 3x3, a quarter of ``out_channels`` by default.
 
-    An operator at the skip that normalises the shortcut leaves the norm out; where one drops x, nothing is projected.
+    g = relu(BN(conv1x1(h)))      f = BN(conv3x3(g))      F = attention(BN(conv1x1(relu(f))))
+    merge site branch:  out = relu(x + F), with merge(g, f) in the place of f
+
+    At site ``branch`` the operator sits around the 3x3 convolution, between the two hidden maps of one width; in basic blocks
+    too it merges what a 3x3 convolution takes with what it makes. Where the convolution has a stride, g is sampled at its
+    kernel's centres (a stride without parameters: option A of He et al.). The stride is that of the 3x3 convolution, as in
+    torchvision; He et al. have it in the first 1x1. A merge with batch norms of its own has them in the place of the norm
+    whose output it takes (the branch's last one at site ``skip``, the 3x3's at ``branch``) and, at ``skip``, of the
+    projection's.
     """
-    at_skip = merge_site == "skip"
-    if (at_skip and not merge.uses_shortcut) or (stride == 1 and in_channels == out_channels):
-        return nn.Identity()
-    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    normalised = norm and not (at_skip and merge.normalizes_shortcut)
-    return nn.Sequential(projection, nn.BatchNorm2d(out_channels) if normalised else nn.Identity())
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, *, hidden: int | None = None
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        hidden = hidden or out_channels // EXPANSION
+        merge: Merge = MERGES[parts.merge].build(out_channels if parts.at_skip else hidden)
+        own = merge.normalizes_branch
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.Identity() if own and not parts.at_skip else nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, out_channels, 1, bias=False)
+        self.bn3 = nn.Identity() if own and parts.at_skip else nn.BatchNorm2d(out_channels)
+        self.finish(in_channels, out_channels, stride, parts, merge)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Apply the block."""
+        g = self.bn1(self.conv1(h)).relu()
+        inner = self.bn2(self.conv2(g))
+        if self.merge_site == "branch":
+            inner = self.merge(g[..., :: self.stride, :: self.stride], inner)
+        f = self.attention(self.bn3(self.conv3(inner.relu())))
+        x = self.shortcut(h)
+        out: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + f
+        return out.relu()
+
+
+class PreActivationBlock(Block):
+    """Two 3x3 convolutions, each after BN and ReLU, and a merge (1603.05027, 1605.07146). ``hidden`` as in ``BasicBlock``.
+
+    a = relu(BN(h))      g = relu(BN(conv3x3(a)))      F = attention(conv3x3(dropout(g)))      x = h, or conv1x1(a)
+    merge site skip:    out = merge(x, F)
+    merge site branch:  out = x + merge(g, F)
+
+    Neither path ends in a batch norm or a ReLU: x is the running sum of the blocks before and may be of either sign, F is what
+    a convolution gives. So an operator's own batch norms take the place of none: BN(x) and BN(F) are the only norms on the two
+    paths. At site ``branch`` g is the hidden map before dropout, which thins the convolution's input alone. Where the shape
+    changes x is projected from a, as in the authors' code, without a norm.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, *, hidden: int | None = None
+    ) -> None:
+        super().__init__()
+        hidden = hidden or out_channels
+        merge: Merge = MERGES[parts.merge].build(out_channels)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.dropout = HashedDropout(parts.dropout) if parts.dropout else nn.Identity()
+        self.conv2 = nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
+        self.finish(in_channels, out_channels, stride, parts, merge, norm=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Apply the block."""
+        a = self.bn1(h).relu()
+        g = self.bn2(self.conv1(a)).relu()
+        f = self.attention(self.conv2(self.dropout(g)))
+        x = h if isinstance(self.shortcut, nn.Identity) else self.shortcut(a)
+        return self.merged(x, g, f)

@@ -6,6 +6,7 @@ from torch import nn
 
 from study.config import TrialConfig
 from study.errors import UserError
+from study.models.blocks import BlockParts
 from study.models.initialise import initialise
 from study.registry import NETWORKS
 
@@ -17,31 +18,23 @@ def build_network(
 
     Raises ``UserError`` for bad levels, and for dropout in a network that has no place for it.
     """
-    network: nn.Module = NETWORKS[config.network].build(
-        depth=config.depth,
-        width=config.width,
-        num_classes=num_classes,
-        mean=mean,
-        deviation=deviation,
+    entry = NETWORKS[config.network]
+    if config.dropout and not entry.traits.get("dropout"):
+        places = [entry.name for entry in NETWORKS if entry.traits.get("dropout")]
+        raise UserError(
+            f"setting 'dropout' = {config.dropout!r}: network {config.network!r} has no place for it"
+            f" (networks that have: {', '.join(places)})"
+        )
+    parts = BlockParts(
         merge=config.merge,
         merge_site=config.merge_site,
         merge_where=config.merge_where,
         attention=config.attention,
         attention_form=config.attention_form,
-        **_dropout(config),
+        dropout=config.dropout,
+    )
+    network: nn.Module = entry.build(
+        depth=config.depth, width=config.width, num_classes=num_classes, mean=mean, deviation=deviation, parts=parts
     )
     initialise(network, config.seed)
     return network
-
-
-def _dropout(config: TrialConfig) -> dict[str, float]:
-    """The argument, where there is dropout: only networks with a place for it take one."""
-    if not config.dropout:
-        return {}
-    places = [entry.name for entry in NETWORKS if entry.traits.get("dropout")]
-    if config.network not in places:
-        raise UserError(
-            f"setting 'dropout' = {config.dropout!r}: network {config.network!r} has no place for it"
-            f" (networks that have: {', '.join(places)})"
-        )
-    return {"dropout": config.dropout}

@@ -1,7 +1,36 @@
-"""What a network costs: parameters and the FLOPs of one image's forward pass (a multiply-add counts as two)."""
+"""What a network costs: parameters, FLOPs and activations, in total and layer by layer.
+
+torch's counter finds the FLOPs of convolutions, linear layers and matrix products; a multiply-add counts as two. All else
+counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums and products of merges and gates.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+# not one: a placebo that gates an image by another one refuses a batch of one
+_IMAGES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One row: a module's ``name`` in the network ('' is the network itself) and its class (``kind``).
+
+    ``shape``: its output for one image, without the batch axis, at its last call; empty where it was not called or gives no
+    tensor. ``params``: its own trained numbers, without those of modules inside it. ``flops`` and ``activations`` (elements
+    of the output): of one image, summed over its calls, without modules inside it.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    params: int
+    flops: int
+    activations: int
 
 
 def num_params(model: nn.Module) -> int:
@@ -10,16 +39,103 @@ def num_params(model: nn.Module) -> int:
 
 
 def num_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """FLOPs of one forward pass of one image (C, H, W), counted by torch on convolutions and matrix products.
+    """FLOPs of one forward pass of one image (C, H, W), in evaluation."""
+    with _counting(model, image_shape) as (total, forward):
+        forward()
+        return total() // _IMAGES
 
-    Half of what two images cost, for a placebo that gates an image by another one refuses a batch of one.
+
+def layer_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerCost]:
+    """Cost of each layer for an image (C, H, W), in evaluation, in the order in which the layers finish.
+
+    A module has a row if it computes something itself: it holds parameters, or its output is a new tensor, neither its
+    input nor what the module before it gave. So blocks, merges, gates and forms have rows beside the layers inside them;
+    sequences and identities have none. Parameters add up to ``num_params`` and FLOPs to ``num_flops``.
+
+    Tensors that a ``forward`` makes on the way to its output (a ReLU between two layers, a pooled map) are no activations.
+    A model on the ``meta`` device is counted without doing the arithmetic.
     """
-    # here, because it imports triton, and what trains is not counted before its end
+    with _counting(model, image_shape) as (total, forward):
+        recorder = _Recorder(model, total)
+        hooks = []
+        for module in model.modules():
+            hooks.append(module.register_forward_pre_hook(recorder.enter))
+            hooks.append(module.register_forward_hook(recorder.leave))
+        try:
+            forward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return recorder.rows()
+
+
+@contextmanager
+def _counting(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> Iterator[tuple[Callable[[], int], Callable[[], Any]]]:
+    """FLOPs counted so far, and the forward pass of ``_IMAGES`` images to count; in evaluation, without gradients."""
+    # imported here: it imports triton, and training counts nothing before its end
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = model.training
+    training, images = model.training, torch.zeros(_IMAGES, *image_shape, device=next(model.parameters()).device)
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, *image_shape, device=next(model.parameters()).device))
-    model.train(training)
-    return int(counter.get_total_flops()) // 2
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            yield counter.get_total_flops, lambda: model(images)
+    finally:
+        model.train(training)
+
+
+class _Recorder:
+    """Adds up what happens between a module's entry and its exit. Numbers are of all images until ``rows``."""
+
+    def __init__(self, model: nn.Module, total_flops: Callable[[], int]) -> None:
+        self._names = {module: name for name, module in model.named_modules()}
+        self._total_flops = total_flops
+        # of each module that runs: FLOPs before it, and those of the modules inside it
+        self._running: list[list[int]] = [[0, 0]]
+        self._flops: dict[nn.Module, int] = {}
+        self._activations: dict[nn.Module, int] = {}
+        # in the order of first exit
+        self._shapes: dict[nn.Module, tuple[int, ...]] = {}
+        self._last: object = None
+
+    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._running.append([self._total_flops(), 0])
+
+    def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        before, inside = self._running.pop()
+        spent = self._total_flops() - before
+        self._running[-1][1] += spent
+        flops = spent - inside
+        handed_on = output is self._last or any(output is given for given in inputs)
+        self._last = output
+        if handed_on and not flops and not _own(module):
+            return
+        self._shapes[module] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        self._flops[module] = self._flops.get(module, 0) + flops
+        if isinstance(output, Tensor) and not handed_on:
+            self._activations[module] = self._activations.get(module, 0) + output.numel()
+
+    def rows(self) -> list[LayerCost]:
+        """One row a module that ran, then those that hold parameters and did not. A shared parameter counts once."""
+        counted: set[nn.Parameter] = set()
+        rows = []
+        for module in dict.fromkeys((*self._shapes, *(module for module in self._names if _own(module)))):
+            own = [parameter for parameter in _own(module) if parameter not in counted]
+            counted.update(own)
+            rows.append(
+                LayerCost(
+                    name=self._names[module],
+                    kind=type(module).__name__,
+                    shape=self._shapes.get(module, ()),
+                    params=sum(parameter.numel() for parameter in own),
+                    flops=self._flops.get(module, 0) // _IMAGES,
+                    activations=self._activations.get(module, 0) // _IMAGES,
+                )
+            )
+        return rows
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))

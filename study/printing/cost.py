@@ -9,8 +9,7 @@ from torch import nn
 
 from study.data import dataset_facts
 from study.errors import UserError, nearest
-from study.models import num_flops
-from study.models.layer_costs import LayerCost, layer_costs
+from study.models.cost import LayerCost, layer_costs
 from study.planning.plan import Cell, Plan
 from study.printing.console import say
 from study.resources.timing import untrained
@@ -38,8 +37,6 @@ def print_cost(plan: Plan, name: str, console: Console) -> None:
     console.print(f"[bold]{escape(name)}[/bold]")
     console.print(table)
     say(console, "one image; a multiply-add is two FLOPs, of convolutions, linear layers and matrix products alone")
-    if unlisted := num_flops(model, image_shape) - sum(row.flops for row in rows):
-        say(console, f"torch counts {unlisted:+,} FLOPs that are in no row (see study/models/layer_costs.py)")
     if others := [cell for cell in plan.cells if cell.name != name]:
         totals = Table("other cells", *_right(_NUMBERS), box=None)
         for cell in others:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from study.config import TrialConfig
 from study.models import build_network
 from study.models.attention import build_attention
-from study.models.blocks import BasicBlock
+from study.models.blocks import BasicBlock, BlockParts
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 
 MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
@@ -111,7 +111,7 @@ def test_an_attention_compiles_into_one_graph(attention, form):
 
 @pytest.mark.parametrize("site", ["skip", "branch"])
 def test_a_block_compiles_into_one_graph_at_either_site(site):
-    block = BasicBlock(4, 8, 2, merge="mul_bn", merge_site=site, attention="se", attention_form="mul")
+    block = BasicBlock(4, 8, 2, BlockParts(merge="mul_bn", merge_site=site, attention="se", attention_form="mul"))
     compiles(scattered(block), draw(1))
 
 

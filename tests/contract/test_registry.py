@@ -16,6 +16,7 @@ from study.config import TrialConfig
 from study.data import Splits, load_dataset, offline, split
 from study.errors import UserError
 from study.models import build_network
+from study.models.blocks import BlockParts
 from study.registry import ATTENTION_FORMS, ATTENTIONS, DATASETS, MERGES, NETWORKS, Registry
 
 ALL = [value for value in vars(registry).values() if isinstance(value, Registry)]
@@ -103,8 +104,8 @@ def test_every_entry_says_its_formula_and_where_it_comes_from(of):
 @pytest.mark.parametrize("of", [MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS], ids=lambda of: of.kind)
 def test_an_unknown_keyword_raises(of):
     arguments = {"merge": (4,), "attention": (8,), "attention_form": (nn.Identity(), 4)}.get(of.kind, ())
-    values = {"depth": 8, "width": 4, "num_classes": 3, "mean": (0.5,), "deviation": (0.5,), "merge": "add"}
-    values |= {"merge_site": "skip", "attention": "none", "attention_form": "none"}
+    values = {"depth": 8, "width": 4, "num_classes": 3, "mean": (0.5,), "deviation": (0.5,)}
+    values |= {"parts": BlockParts()}
     for entry in of:
         with pytest.raises(TypeError, match="nonsense"):
             entry.build(*arguments, **(values if of is NETWORKS else {}), nonsense=1)

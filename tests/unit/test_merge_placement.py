@@ -8,7 +8,7 @@ from torch.nn import functional
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
-from study.models.blocks import BasicBlock
+from study.models.blocks import BasicBlock, BlockParts
 from study.models.merges.placement import blocks_that_merge
 from study.models.merges.plain import Add
 from study.planning.plan import make_plan
@@ -76,7 +76,10 @@ def test_site_and_place_are_factors_of_a_study(spec_of):
 def test_at_the_branch_the_outer_skip_is_additive(merge, stride, attention):
     form = "none" if attention == "none" else "native"
     block = BasicBlock(
-        4, 4 * stride, stride, merge=merge, merge_site="branch", attention=attention, attention_form=form
+        4,
+        4 * stride,
+        stride,
+        BlockParts(merge=merge, merge_site="branch", attention=attention, attention_form=form),
     )
     block.double().eval()
     for index, (name, tensor) in enumerate(block.state_dict().items()):

@@ -12,7 +12,7 @@ from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.attention import build_attention
-from study.models.blocks import BasicBlock
+from study.models.blocks import BasicBlock, BlockParts
 from study.models.merges.normalised import SigmoidBatchNorm
 from study.registry import ATTENTIONS, MERGES
 
@@ -108,7 +108,8 @@ def test_the_se_gate_is_torchvisions(channels):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_attention_weights_the_normalised_branch_before_the_merge(stride):
-    ours = BasicBlock(4, 4 * stride, stride, merge="mul", attention="se", attention_form="native").double().eval()
+    ours = BasicBlock(4, 4 * stride, stride, BlockParts(merge="mul", attention="se", attention_form="native"))
+    ours.double().eval()
     gate = PublicSE(4 * stride, 4).double()
     gate.load_state_dict(dict(ours.attention.gate.named_parameters()))
     for index, tensor in enumerate((ours.bn2.weight, ours.bn2.bias, ours.bn2.running_mean, ours.bn2.running_var)):

@@ -8,9 +8,8 @@ from torch.nn import functional
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
-from study.models.bottleneck import Bottleneck
+from study.models.blocks import BlockParts, Bottleneck, PreActivationBlock
 from study.models.merges.plain import Add
-from study.models.preactivation import PreActivationBlock
 from study.registry import MERGES, NETWORKS
 
 # two blocks a stage where that is cheap
@@ -39,7 +38,8 @@ def pixels(n=6):
 def built(block, *shape, merge, site, attention="none"):
     """In float64 and evaluation, every parameter and statistic off its start."""
     form = "none" if attention == "none" else "native"
-    one = block(*shape, merge=merge, merge_site=site, attention=attention, attention_form=form).double().eval()
+    parts = BlockParts(merge=merge, merge_site=site, attention=attention, attention_form=form)
+    one = block(*shape, parts).double().eval()
     for index, (name, tensor) in enumerate(one.state_dict().items()):
         if tensor.is_floating_point():
             values = draw(*tensor.shape, seed=index)
@@ -186,9 +186,8 @@ def test_pixels_are_normalised_inside():
     for name, settings in SMALL.items():
         model = network(name).eval()
         x = pixels(2)
-        shifted = NETWORKS[name].build(
-            num_classes=4, mean=(0.0,), deviation=(1.0,), merge="add", merge_site="skip", attention="none",
-            attention_form="none", **settings,
-        ).eval()  # fmt: skip
+        shifted = (
+            NETWORKS[name].build(num_classes=4, mean=(0.0,), deviation=(1.0,), parts=BlockParts(), **settings).eval()
+        )
         shifted.load_state_dict({k: v for k, v in model.state_dict().items() if "normalize" not in k}, strict=False)
         torch.testing.assert_close(model(x), shifted((x - 0.5) / 0.25))

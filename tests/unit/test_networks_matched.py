@@ -9,6 +9,7 @@ import study.models  # noqa: F401  registers the parts
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
+from study.models.blocks import BlockParts
 from study.models.merges.matched import MatchedAdd
 from study.models.merges.plain import Add
 from study.printing.levels import levels
@@ -25,8 +26,8 @@ def outline(network, depth, width, merge, site="skip", where="all") -> nn.Module
     """Shapes alone."""
     with torch.device("meta"):
         return NETWORKS[network].build(
-            depth=depth, width=width, num_classes=10, mean=(0.5,) * 3, deviation=(0.5,) * 3, merge=merge,
-            merge_site=site, merge_where=where, attention="none", attention_form="none",
+            depth=depth, width=width, num_classes=10, mean=(0.5,) * 3, deviation=(0.5,) * 3,
+            parts=BlockParts(merge=merge, merge_site=site, merge_where=where),
         )  # fmt: skip
 
 

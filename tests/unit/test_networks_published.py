@@ -10,11 +10,11 @@ from torchvision.models.resnet import Bottleneck as PublicBottleneck
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
+from study.models.blocks import BlockParts
 from study.models.torchvision_weights import load_torchvision, torchvision_key, torchvision_state_dict
 from study.registry import NETWORKS
 
 MEAN, DEVIATION = (0.5, 0.25, 0.375), (0.25, 0.5, 0.125)
-NONE = {"merge": "add", "merge_site": "skip", "attention": "none", "attention_form": "none"}
 
 
 def network(name, depth, width, num_classes=10, **changes) -> nn.Module:
@@ -34,7 +34,12 @@ def outline(name, depth, width=64, num_classes=1000, **changes) -> nn.Module:
     """Shapes alone."""
     with torch.device("meta"):
         return NETWORKS[name].build(
-            depth=depth, width=width, num_classes=num_classes, mean=MEAN, deviation=DEVIATION, **(NONE | changes)
+            depth=depth,
+            width=width,
+            num_classes=num_classes,
+            mean=MEAN,
+            deviation=DEVIATION,
+            parts=BlockParts(**changes),
         )
 
 

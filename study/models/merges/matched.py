@@ -2,7 +2,7 @@
 
 add_matched_star = x + F, F's hidden width such that the network holds as many parameters as with ``star``
 
-One for each operator with parameters of its own, made from the registry. ``study/models/widening.py`` finds the widths. Where
+One for each operator with parameters of its own, made from the registry. ``study/models/stages.py`` finds the widths. Where
 an operator costs less than half a hidden channel a block (a batch norm, a scalar), most blocks stay as they are, and a
 network too small to owe half a channel in all is ``add`` itself: the match is to half a hidden channel, not to a parameter.
 A network in which the operator costs nothing, since its norms stand in for the block's, is ``add`` too.
