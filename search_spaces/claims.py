@@ -5,7 +5,7 @@ Source: https://doi.org/10.1093/biomet/70.3.659
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -56,10 +56,16 @@ class Claim(Strict):
         """The arm against each reference."""
         return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
 
+    @property
+    def num_parts(self) -> int:
+        """How many comparisons the claim has: each reference in each outcome."""
+        return len(self.references) * len(self.outcomes)
+
 
 class LevelClaim(Strict):
     """A claim on how high an outcome is in the arm's networks, without a reference."""
 
+    num_parts: ClassVar[int] = 1
     text: str = Field(description="The claim in words.", examples=["Gates hardly agree with importance"])
     arm: Levels = Field(min_length=1, description=_ARM, examples=[{"attention_form": "mul"}])
     outcome: str = Field(description="A column of the table `trials`.", examples=["attention_importance_ratio_zero"])

@@ -1,14 +1,18 @@
-"""Claims of both kinds as people read them: verdict, one sentence, why, and what would change it."""
+"""Claims as people read them: the verdict, one sentence, the reason, and what would change it.
+
+Effects stand in the claim's direction: where lower is better, the reference's minus the arm's, so that positive always
+speaks for the claim. A claim on a level shows the outcome itself, beside the two numbers that it is judged by.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.claims.judgement import Judgement, LevelJudgement
-from analysis.claims.words import change, no_verdict, qualifier, reason, sentence
-from analysis.words.numbers import interval_text, number_text
-from analysis.words.wording import levels_text, outcome_text
-from search_spaces.spec import Spec
+from analysis.claims.judgement import Judgement
+from analysis.claims.part import ClaimPart
+from analysis.words.numbers import interval_text, number_text, p_text
+from analysis.words.wording import effect_text, levels_text, minus_text, outcome_text, size_text, unit_of
+from search_spaces import Claim, LevelClaim, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Finding:
     change: str
 
 
-def findings(spec: Spec, judgements: Sequence[Judgement], levels: Sequence[LevelJudgement]) -> list[Finding]:
+def findings(spec: Spec, judgements: Sequence[Judgement]) -> list[Finding]:
     """Every claim in words, by name, then dataset in the order of the study."""
     found = [
         Finding(
@@ -33,81 +37,249 @@ def findings(spec: Spec, judgements: Sequence[Judgement], levels: Sequence[Level
             text=judgement.claim.text,
             dataset=judgement.dataset,
             verdict=judgement.verdict,
-            label=qualifier(spec, judgement),
-            sentence=sentence(judgement, spec),
-            reason=reason(judgement, spec),
-            change=change(judgement, spec),
+            label=_qualifier(spec, judgement),
+            sentence=_finding(judgement, spec),
+            reason=_sentence(_reason(judgement)),
+            change=_sentence(_change(judgement, spec)),
         )
         for judgement in judgements
-    ]
-    found += [
-        Finding(
-            name=judgement.reading.name,
-            text=judgement.reading.claim.text,
-            dataset=judgement.reading.dataset,
-            verdict=judgement.verdict,
-            label=qualifier(spec, judgement),
-            sentence=_sentence(judgement, spec),
-            reason=_reason(judgement),
-            change=_change(judgement),
-        )
-        for judgement in levels
     ]
     return sorted(found, key=lambda finding: finding.name)
 
 
-def _sentence(judgement: LevelJudgement, spec: Spec) -> str:
-    reading, claim = judgement.reading, judgement.reading.claim
-    label = f" ({labels})" if (labels := qualifier(spec, judgement)) else ""
+def _qualifier(spec: Spec, judgement: Judgement) -> str:
+    """What stands beside the verdict: the study's kind, the claim's look, and changes of the claims."""
+    labels = ["at these hyperparameters"] if spec.blocks == 1 else []
+    labels += ["demonstration"] if spec.demonstration else []
+    if judgement.look:
+        labels.append(f"look {judgement.look} of {len(spec.looks)}, {spec.looks[judgement.look - 1]} blocks")
+    if judgement.amended:
+        labels.append(f"post hoc, {judgement.amended}" if judgement.post_hoc else judgement.amended)
+    return "; ".join(labels)
+
+
+def _finding(judgement: Judgement, spec: Spec) -> str:
+    """What was found, how big, against which margin, and what could have been seen, in one sentence."""
+    label = f" ({labels})" if (labels := _qualifier(spec, judgement)) else ""
     verdict = "has no verdict" if judgement.verdict == "no verdict" else f"is {judgement.verdict}"
-    arm = levels_text(" ".join(f"{name}={level}" for name, level in claim.arm.items()))
-    head = f"{reading.name} {verdict} on {reading.dataset}{label}"
-    if not reading.values:
-        return f"{head}: no network with {arm} gives {outcome_text(claim.outcome)} yet."
-    num = len(reading.values)
-    networks = f"{num} {reading.unit}{'s' if num != 1 else ''}"
+    where = f" on {judgement.dataset}" if judgement.dataset else ""
+    claim, parts = judgement.claim, judgement.parts
+    if isinstance(claim, LevelClaim):
+        texts = [_level_text(claim, judgement.deciding)]
+    else:
+        texts = list(dict.fromkeys(filter(None, map(_failures, parts))))
+        for outcome in claim.outcomes:
+            texts += _outcome_texts([part for part in parts if part.outcome == outcome.name])
+        if empty := _without_pairs(claim, parts):
+            texts.append(f"no pair is left to compare {empty}, smallest detectable effect unknown")
+    return f"{judgement.name} {verdict}{where}{label}: {'; '.join(texts)}."
+
+
+def _reason(judgement: Judgement) -> str:
+    """Why the verdict is what it is."""
+    claim, part, several = judgement.claim, judgement.deciding, len(judgement.parts) > 1
+    what = "level" if isinstance(claim, LevelClaim) else "effect"
+    if judgement.post_hoc:
+        return "it was made, or made anew, after results were known: it is exploratory"
+    if judgement.verdict == "no verdict":
+        return f"one search block: the {what} holds at the hyperparameters found, which may be the search's luck"
+    if judgement.controls:
+        return "; ".join(judgement.controls + (part.obstacles if isinstance(claim, LevelClaim) else ()))
+    if judgement.verdict == "supported":
+        if isinstance(claim, LevelClaim):
+            return f"the interval lies below {claim.below:g}"
+        each = "in every comparison " if several else ""
+        nowhere = ", and on no dataset it lies below zero" if part.num_datasets else ""
+        return f"{each}the interval lies above zero and reaches the margin{nowhere}"
+    if judgement.verdict == "refuted":
+        if isinstance(claim, LevelClaim):
+            return f"the interval lies above {claim.above:g}"
+        limit = effect_text(part.outcome, part.row["scale"], part.high_of_k)
+        which = f" ({_which(claim, part)})" if several else ""
+        return (
+            f"at level {part.level_of_k:.2g} the upper limit, {limit}, lies below the margin of {_margin(part)}{which}"
+        )
+    if isinstance(claim, LevelClaim):
+        return "; ".join(part.obstacles) or _between_levels(part)
+    by_reason: dict[str, list[str]] = {}
+    for other in judgement.parts:
+        if other.verdict == "undecided":
+            why = "; ".join(other.obstacles) or _between(other)
+            by_reason.setdefault(why, []).append(_which(claim, other))
+    reasons = [f"{' and '.join(which)}: {why}" if several else why for why, which in by_reason.items()]
+    if judgement.num_missing:
+        reasons.append(
+            f"{judgement.num_missing} of the claim's comparisons are not in this study on {judgement.dataset}"
+        )
+    return "; ".join(reasons)
+
+
+def _change(judgement: Judgement, spec: Spec) -> str:
+    """What would change the verdict."""
+    claim, part = judgement.claim, judgement.deciding
+    if judgement.post_hoc:
+        return "a new study with these claims, under another name and seed"
+    if judgement.verdict == "no verdict":
+        return "independent search blocks (blocks: 10 or more)"
+    if judgement.controls:
+        return "a control that runs and passes; without it no number of blocks does"
+    if isinstance(claim, LevelClaim):
+        return _level_change(judgement.verdict, claim, part)
+    if judgement.verdict == "supported":
+        return f"a repetition whose upper limit lies below the margin of {_margin(part)}"
+    if judgement.verdict == "refuted":
+        limit = effect_text(part.outcome, part.row["scale"], part.high_of_k)
+        return f"an effect of at least the margin, {_margin(part)}; these data leave room for {limit} at most"
+    if any(other.row["n_waiting"] for other in judgement.parts):
+        return "the pairs still to run: the same command continues"
+    if part.failures and part.obstacles:
+        return "trainings that do not fail (other learning rates, warm-up, more epochs); more blocks alone do not"
+    if part.obstacles:
+        return (
+            f"pairs without what stands in the way; more {'datasets' if part.num_datasets else 'blocks'} alone do not"
+        )
+    if judgement.look and judgement.look == len(spec.looks):
+        return f"a new study with more blocks: this one has spent its last look, {spec.looks[-1]} blocks"
+    return _more_blocks(judgement)
+
+
+def _level_text(claim: LevelClaim, part: ClaimPart) -> str:
+    row, arm = part.row, levels_text(part.row["arm"])
+    if row["mean_difference"] is None:
+        return f"no network with {arm} gives {outcome_text(claim.outcome)} yet"
+    shown = f"{number_text(row['mean_difference'], 3)} (no interval)"
+    if math.isfinite(row["ci_low"]) and math.isfinite(row["ci_high"]):
+        shown = interval_text(row["mean_difference"], row["ci_low"], row["ci_high"])
     return (
-        f"{head}: {outcome_text(claim.outcome)} is {_interval(judgement)} with {arm} (supported below {claim.below:g}, "
-        f"refuted above {claim.above:g}; {networks})."
+        f"{outcome_text(claim.outcome)} is {shown} with {arm} (supported below {claim.below:g}, "
+        f"refuted above {claim.above:g}; {_units(part)})"
     )
 
 
-def _interval(judgement: LevelJudgement) -> str:
-    values, limits = judgement.reading.values, judgement.limits
-    centre = sum(values) / len(values)
-    if limits is None or not all(map(math.isfinite, limits)):
-        return f"{number_text(centre, 3)} (no interval)"
-    return interval_text(centre, *limits)
+def _units(part: ClaimPart) -> str:
+    """What a level is a mean of: ``8 networks``, ``5 datasets``."""
+    num, unit = (part.num_datasets, "dataset") if part.num_datasets else (part.row["n_pairs"], "network")
+    return f"{num} {unit}{'s' if num != 1 else ''}"
 
 
-def _reason(judgement: LevelJudgement) -> str:
-    reading, claim, limits = judgement.reading, judgement.reading.claim, judgement.limits
-    if judgement.verdict == "no verdict":
-        return no_verdict(judgement)[0].replace("the effect holds", "the level holds")
-    if judgement.controls or reading.obstacles:
-        text = "; ".join((*judgement.controls, *reading.obstacles))
-        return f"{text[:1].upper()}{text[1:]}."
-    if limits is None:
-        return "There is no value to judge."
-    if judgement.verdict == "supported":
-        return f"The interval lies below {claim.below:g}."
-    if judgement.verdict == "refuted":
-        return f"The interval lies above {claim.above:g}."
-    if not all(map(math.isfinite, limits)):
-        return f"{len(reading.values)} {reading.unit}s cannot reach level {judgement.level:.2g}."
-    return f"The interval, {number_text(limits[0], 3)} to {number_text(limits[1], 3)}, lies on neither side."
+def _between_levels(part: ClaimPart) -> str:
+    low, high = part.row["ci_low"], part.row["ci_high"]
+    if low is None:
+        return "there is no value to judge"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{_units(part)} cannot reach level {part.level:.2g}"
+    return f"the interval, {number_text(low, 3)} to {number_text(high, 3)}, lies on neither side"
 
 
-def _change(judgement: LevelJudgement) -> str:
-    claim = judgement.reading.claim
-    if judgement.verdict == "no verdict":
-        return no_verdict(judgement)[1]
-    if judgement.controls:
-        return "A control that runs and passes; without it no number of blocks does."
-    if judgement.verdict == "supported":
-        return f"A repetition whose interval does not lie below {claim.below:g}."
-    if judgement.verdict == "refuted":
-        return f"A repetition whose interval does not lie above {claim.above:g}."
-    if judgement.reading.obstacles:
-        return "Networks that run to the end and give the statistic."
-    return f"More blocks, if the level is below {claim.below:g} or above {claim.above:g} at all."
+def _level_change(verdict: str, claim: LevelClaim, part: ClaimPart) -> str:
+    if verdict == "supported":
+        return f"a repetition whose interval does not lie below {claim.below:g}"
+    if verdict == "refuted":
+        return f"a repetition whose interval does not lie above {claim.above:g}"
+    if part.obstacles and part.num_datasets:
+        return "datasets without what stands in the way; more of them alone do not"
+    if part.obstacles:
+        return "networks that run to the end and give the statistic"
+    return f"more blocks, if the level is below {claim.below:g} or above {claim.above:g} at all"
+
+
+def _failures(part: ClaimPart) -> str:
+    text, p = part.failures, part.row["mcnemar_p"]
+    return f"{text} (exact McNemar p = {p_text(p)})" if text and p is not None else text
+
+
+def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
+    """One outcome: each comparison's effect and interval, then margin, smallest detectable effect and pairs."""
+    if not parts:
+        return []
+    name, scale = outcome_text(parts[0].outcome), parts[0].row["scale"]
+    chance = [
+        f"{effect_text(part.outcome, scale, part.at_chance)} for {_comparison(part)}"
+        for part in parts
+        if part.failures and part.at_chance is not None
+    ]
+    texts = [f"with failures counted at chance, {name} differs by {' and by '.join(chance)}"] if chance else []
+    shown = [part for part in parts if part.effect is not None]
+    if not shown:
+        return texts
+    effects = " and by ".join(f"{_effect(part)} for {_comparison(part)}" for part in shown)
+    sizes = [part.smallest_detectable for part in shown if part.smallest_detectable is not None]
+    finite = sizes and not math.isinf(max(sizes))
+    detectable = size_text(parts[0].outcome, scale, max(sizes)) if finite else "none"
+    num = min(part.row["n_pairs"] for part in shown)
+    details = (
+        f"margin {_margin(parts[0])}, smallest detectable effect {detectable}, {num} pair{'s' if num != 1 else ''}"
+    )
+    if any(part.counts_images for part in shown):
+        details += f", {shown[0].row['n_images']:,} test images counted"
+    if parts[0].num_datasets:
+        details += f" on {min(part.num_datasets or 0 for part in shown)} datasets, t over their means"
+    left = "where both networks survived, " if chance else ""
+    return [*texts, f"{left}{name} differs by {effects} ({details})"]
+
+
+def _without_pairs(claim: Claim, parts: Sequence[ClaimPart]) -> str:
+    """Outcomes without a single pair, each with its margin."""
+    names = [
+        f"{outcome_text(outcome.name)} (margin {_margin(found[0])})"
+        for outcome in claim.outcomes
+        if (found := [part for part in parts if part.outcome == outcome.name])
+        and all(part.effect is None for part in found)
+    ]
+    return " or ".join(names)
+
+
+def _effect(part: ClaimPart) -> str:
+    """Effect and interval; the ratio too, where the unit is a logarithm."""
+    name, scale = part.outcome, part.row["scale"]
+    text = effect_text(name, scale, part.effect, part.low, part.high)
+    is_log = unit_of(name, scale).difference == "log" and part.effect is not None
+    return f"{text}, a factor of {math.exp(part.effect or 0.0):.2f}," if is_log else text
+
+
+def _which(claim: Claim, part: ClaimPart) -> str:
+    """What tells a comparison from the claim's others; empty when it is the only one."""
+    names = [outcome_text(part.outcome)] if len(claim.outcomes) > 1 else []
+    return ", ".join(names + ([_comparison(part)] if len(claim.references) > 1 else []))
+
+
+def _comparison(part: ClaimPart) -> str:
+    return minus_text(part.row["arm"], part.row["reference"], part.better)
+
+
+def _margin(part: ClaimPart) -> str:
+    return size_text(part.outcome, part.row["scale"], part.margin)
+
+
+def _between(part: ClaimPart) -> str:
+    """Why limits decide nothing."""
+    if part.low is None or part.high is None or math.isinf(part.high):
+        return f"{part.row['n_pairs']} pairs cannot reach level {part.level:.2g}"
+    if part.low > 0 or part.high < part.margin:
+        return f"the upper limit is below the margin of {_margin(part)}, though not at level {part.level_of_k:.2g}"
+    return f"the interval holds both zero and the margin of {_margin(part)}"
+
+
+def _more_blocks(judgement: Judgement) -> str:
+    """About how many blocks would decide, if effects and spreads stay as seen."""
+    parts = judgement.parts
+    refute = [n for part in parts if (n := part.pairs_to("refuted")) is not None]
+    support = [part.pairs_to("supported") for part in parts]
+    ways = [(min(refute), "refute")] if refute else []
+    if all(n is not None for n in support):
+        ways.append((max(n for n in support if n is not None), "support"))
+    if not ways and any(part.counts_images for part in parts):
+        return "more test images as well as more blocks: the interval counts both"
+    if not ways:
+        return (
+            "more datasets, or less spread between them"
+            if parts[0].num_datasets
+            else "more blocks, or a smaller spread"
+        )
+    num, way = min(ways)
+    now = judgement.deciding.row["n_pairs"]
+    return f"more blocks: about {max(num, now + 1)} in all would {way} it, if effect and spread stay as they are"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

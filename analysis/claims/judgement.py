@@ -1,26 +1,26 @@
-"""From a study's effects to one judgement a claim and dataset: Holm's level, the parts, the controls, the verdict."""
+"""From a study's effects to one judgement per claim and dataset: Holm's level, the parts, the controls, the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from analysis.claims.amendments import Amendment
-from analysis.claims.part import ClaimPart, claim_part
+from analysis.claims.part import ClaimPart, claim_part, level_part
+from analysis.claims.rule import Rule, rule_of
 from analysis.effects.assay import AssayResult
 from analysis.effects.control import AAResult, aa_results
-from analysis.effects.levels import LevelReading, level_parts
+from analysis.effects.levels import LevelReading
 from analysis.effects.readings import POOLED
-from analysis.effects.table import claim_parts
-from analysis.stats.rule import Rule, rule_of
+from analysis.effects.table import families
 from analysis.stats.verdicts import Verdict, claim_verdict
-from search_spaces import Claim, Spec
+from search_spaces import Claim, LevelClaim, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A claim on a dataset: its parts, the level of its intervals, what holds every verdict back, and the verdict.
+    """A claim on a dataset: its parts (a level claim has one), the level of their intervals, and what holds a verdict back.
 
     ``controls`` are the reasons for which no claim of this study is believed (A/A control, assay sensitivity), in words.
     ``waiting`` says that pairs or controls planned here are still to run. ``look`` counts the looks of a sequential study
@@ -29,18 +29,30 @@ class Judgement:
     """
 
     name: str
-    claim: Claim
+    claim: Claim | LevelClaim
     dataset: str
-    level: float
+    num_blocks: int
     parts: tuple[ClaimPart, ...]
     control: AAResult | None
     assay: AssayResult | None
     controls: tuple[str, ...]
-    verdict: Verdict
     waiting: bool
     look: int = 0
     amended: str = ""
     post_hoc: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict rule applied to the parts; a claim made knowing results has none."""
+        if self.post_hoc:
+            return "no verdict"
+        limits = [part.limits for part in self.parts] + [None] * self.num_missing
+        return claim_verdict(limits, num_blocks=self.num_blocks, held_back=bool(self.controls))
+
+    @property
+    def num_missing(self) -> int:
+        """How many of the claim's comparisons are not in the study on this dataset."""
+        return self.claim.num_parts - len(self.parts)
 
     @property
     def lost(self) -> bool:
@@ -50,55 +62,7 @@ class Judgement:
     @property
     def deciding(self) -> ClaimPart:
         """The part that holds the claim back most: the one its verdict hangs on."""
-        return min(self.parts, key=ClaimPart.support)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelJudgement:
-    """A level claim on a dataset: its reading, the level and limits of its interval, the controls, the verdict."""
-
-    reading: LevelReading
-    level: float
-    limits: tuple[float, float] | None
-    controls: tuple[str, ...]
-    verdict: Verdict
-    waiting: bool
-    look: int = 0
-    amended: str = ""
-    post_hoc: bool = False
-
-
-J = TypeVar("J", Judgement, LevelJudgement)
-
-
-def judge_levels(
-    spec: Spec,
-    effects: pa.Table,
-    levels: Sequence[LevelReading],
-    assay: Sequence[AssayResult],
-    rule: Rule | None = None,
-) -> list[LevelJudgement]:
-    """Every level claim on every dataset, in one family with the claims on differences. ``rule``: as for ``judge``."""
-    rule = rule or rule_of(spec)
-    primary = [row for row in effects.to_pylist() if row["role"] == "primary"]
-    control = aa_results(spec, effects)
-    judgements = []
-    for reading in levels:
-        asked = [row for row in primary if row["dataset"] == reading.dataset]
-        level = rule.levels(claim_parts(spec, asked) | level_parts(levels, reading.dataset))[reading.name]
-        held_back, waiting = _controls(control, assay, reading.dataset, bool(rule.looks) and not reading.num_waiting)
-        limits = reading.limits(level, rule)
-        judgements.append(
-            LevelJudgement(
-                reading=reading,
-                level=level,
-                limits=limits,
-                controls=held_back,
-                verdict=reading.verdict(limits, num_blocks=spec.blocks, held_back=bool(held_back)),
-                waiting=waiting or reading.num_waiting > 0,
-            )
-        )
-    return judgements
+        return min(self.parts, key=ClaimPart.support) if len(self.parts) > 1 else self.parts[0]
 
 
 def judge(
@@ -106,97 +70,84 @@ def judge(
     effects: pa.Table,
     differences: pa.Table,
     assay: Sequence[AssayResult],
-    level_claims: Sequence[LevelReading] = (),
+    levels: Sequence[LevelReading] = (),
     rule: Rule | None = None,
 ) -> list[Judgement]:
-    """Every claim on every dataset of the study, in the order of the spec; one family of claims a dataset.
+    """Every claim on every dataset of the study, in the order of the spec, level claims last; one family per dataset.
 
-    ``effects`` and ``differences`` are the study's tables. Claims of both kinds are tested at ``spec.alpha`` together, by
-    ``rule`` (default: at once, Holm's levels).
+    ``effects`` and ``differences`` are the study's tables. All claims are tested at ``spec.alpha`` together, by ``rule``
+    (default: at once, Holm's levels).
     """
     rule = rule or rule_of(spec)
-    rows = effects.to_pylist()
-    pairs = _pairs(differences)
+    rows, pairs = effects.to_pylist(), _pairs(differences)
     scales: dict[tuple[str, ...], dict[str, float | None]] = {}
     for row in rows:
         scales.setdefault(_where(row), {})[row["outcome"]] = row["mean_difference"]
-    primary = [row for row in rows if row["role"] == "primary"]
-    control = aa_results(spec, effects)
+    control = aa_results(spec, rows)
+    failed = [result.dataset for result in control if result.inside is False]
+    claims: dict[str, Claim | LevelClaim] = {**spec.claims, **spec.level_claims}
     judgements = []
-    for dataset in dict.fromkeys(row["dataset"] for row in primary):
-        asked = [row for row in primary if row["dataset"] == dataset]
-        levels = rule.levels(claim_parts(spec, asked) | level_parts(level_claims, dataset))
-        for name, claim in spec.claims.items():
-            num_parts = len(claim.references) * len(claim.outcomes)
-            parts = tuple(
-                claim_part(
+    for dataset, family in families(spec, rows, levels).items():
+        level = rule.levels(family)
+        parts: dict[str, list[ClaimPart]] = {}
+        for row in rows:
+            if row["role"] == "primary" and row["dataset"] == dataset:
+                claim = spec.claims[row["claim"]]
+                part = claim_part(
                     row,
                     next(outcome for outcome in claim.outcomes if outcome.name == row["outcome"]),
                     pairs.get((*_where(row), row["outcome"]), {}),
                     scales[_where(row)],
-                    levels[name],
-                    num_parts,
+                    level[row["claim"]],
+                    claim.num_parts,
                     spec.blocks * spec.replicates,
                     rule,
                 )
-                for row in asked
-                if row["claim"] == name
-            )
-            if not parts:
-                continue
-            own_control = next((result for result in control if result.dataset == dataset), None)
-            own_assay = next((result for result in assay if result.dataset == dataset), None)
-            pairs_waiting = any(part.row["n_waiting"] for part in parts)
-            held_back, waiting = _controls(control, assay, dataset, bool(rule.looks) and not pairs_waiting)
-            limits = [part.limits for part in parts] + [None] * (num_parts - len(parts))
+                parts.setdefault(row["claim"], []).append(part)
+        for reading in levels:
+            if reading.dataset == dataset:
+                parts[reading.name] = [level_part(reading, level[reading.name], rule)]
+        own = next((result for result in control if result.dataset == dataset), None)
+        known = next((result for result in assay if result.dataset == dataset), None)
+        controls_wait = bool(own and own.n_waiting) or bool(known and known.seen is None)
+        for name, found in parts.items():
+            pairs_wait = any(part.row["n_waiting"] for part in found)
             judgements.append(
                 Judgement(
                     name=name,
-                    claim=claim,
+                    claim=claims[name],
                     dataset=dataset,
-                    level=levels[name],
-                    parts=parts,
-                    control=own_control,
-                    assay=own_assay,
-                    controls=held_back,
-                    verdict=claim_verdict(limits, num_blocks=spec.blocks, held_back=bool(held_back)),
-                    waiting=waiting or pairs_waiting,
+                    num_blocks=spec.blocks,
+                    parts=tuple(found),
+                    control=own,
+                    assay=known,
+                    controls=tuple(_controls(own, failed, known, bool(rule.looks) and not pairs_wait)),
+                    waiting=controls_wait or pairs_wait,
                 )
             )
-    order = {name: i for i, name in enumerate(spec.claims)}
-    return sorted(judgements, key=lambda judgement: order[judgement.name])
+    order = list(claims)
+    return sorted(judgements, key=lambda judgement: order.index(judgement.name))
 
 
-def _controls(
-    control: Sequence[AAResult], assay: Sequence[AssayResult], dataset: str, is_look: bool
-) -> tuple[tuple[str, ...], bool]:
-    """What holds every verdict back on a dataset, in words, and whether controls planned there are still to run.
+def _controls(control: AAResult | None, failed: Sequence[str], assay: AssayResult | None, is_look: bool) -> list[str]:
+    """What holds every verdict back on a dataset, in words: a control outside its margin on any dataset (``failed``), one
+    not there or not run, a known difference not seen.
 
     ``is_look``: a verdict would end the claim's blocks, so that the control that it rests on must be as far.
     """
-    own_control = next((result for result in control if result.dataset == dataset), None)
-    own_assay = next((result for result in assay if result.dataset == dataset), None)
-    reasons = list(_held_back(control, own_control, own_assay))
-    unfinished = own_control is not None and own_control.n_waiting > 0
-    if is_look and own_control and unfinished and not reasons:
-        reasons.append(f"the A/A control waits for {own_control.n_waiting} of its pairs")
-    return tuple(reasons), unfinished or (own_assay is not None and own_assay.seen is None)
-
-
-def _held_back(control: Sequence[AAResult], own: AAResult | None, assay: AssayResult | None) -> list[str]:
-    """A control outside its margin anywhere, one not there or not run, a known difference not seen."""
     reasons = []
-    failed = [result.dataset for result in control if result.inside is False]
     if failed:
         reasons.append(f"the A/A control differs by more than its margin on {', '.join(failed)}")
-    elif own is None:
+    elif control is None:
         reasons.append("this study has no A/A control, which every verdict needs")
-    elif own.inside is None:
-        reasons.append(f"the A/A control has {'not run yet' if own.n_waiting else 'no pair that ran to its end'}")
+    elif control.inside is None:
+        reasons.append(f"the A/A control has {'not run yet' if control.n_waiting else 'no pair that ran to its end'}")
     if assay and assay.seen is None:
         reasons.append("the check of assay sensitivity has not run yet")
     elif assay and not assay.seen:
         reasons.append("a known difference (merge add minus none at depth) is not seen")
+    if is_look and control and control.n_waiting and not reasons:
+        reasons.append(f"the A/A control waits for {control.n_waiting} of its pairs")
     return reasons
 
 
@@ -209,18 +160,9 @@ def _pairs(differences: pa.Table) -> dict[tuple[str, ...], dict[int, float]]:
     return found
 
 
-def amend(judgements: Sequence[J], amendment: Amendment) -> list[J]:
+def amend(judgements: Sequence[Judgement], amendment: Amendment) -> list[Judgement]:
     """The same, each saying what was changed in the claims; one that was made knowing results has no verdict."""
-    amended = []
-    for judgement in judgements:
-        post_hoc = _name(judgement) in amendment.post_hoc
-        verdict: Verdict = "no verdict" if post_hoc else judgement.verdict
-        amended.append(replace(judgement, amended=amendment.words, post_hoc=post_hoc, verdict=verdict))
-    return amended
-
-
-def _name(judgement: Judgement | LevelJudgement) -> str:
-    return judgement.name if isinstance(judgement, Judgement) else judgement.reading.name
+    return [replace(j, amended=amendment.words, post_hoc=j.name in amendment.post_hoc) for j in judgements]
 
 
 def _where(row: Mapping[str, Any]) -> tuple[str, ...]:

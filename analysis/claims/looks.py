@@ -1,24 +1,23 @@
-"""A sequential study, look by look: where each claim was decided, and which cells go on to the next look.
+"""A sequential study, interim look by interim look: where each claim was decided, and which cells go on to the next look.
 
 A look after n blocks is the analysis of the study's first n blocks, as if there were no more; only levels and intervals know
-of the other looks (``analysis.stats.rule``). So the look that a study has come to follows from its ledger alone.
+of the other looks (``analysis.claims.rule``). So the look that a study has come to follows from its ledger alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from analysis.claims.judgement import Judgement, LevelJudgement, judge, judge_levels
+from analysis.claims.judgement import Judgement, judge
+from analysis.claims.rule import rule_of
 from analysis.effects.assay import assay_results, deepest_strata
 from analysis.effects.differences import differences_table
 from analysis.effects.levels import level_readings
 from analysis.effects.table import effects_table
-from analysis.stats.rule import rule_of
 from analysis.trials.grid import ConfirmGrid, confirm_grid, strata_of
 from analysis.trials.records import agrees
-from search_spaces.spec import Spec
+from search_spaces import Claim, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,6 @@ class Course:
     """Each claim at the look that decided it, or at the last one taken; ``further``: cell -> blocks, past the first look."""
 
     judgements: list[Judgement]
-    level_judgements: list[LevelJudgement]
     further: dict[str, int]
 
 
@@ -37,61 +35,51 @@ def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None =
     that no further block can decide (a failure stays in its mean) asks for none.
     """
     held: dict[tuple[str, str], Judgement] = {}
-    held_levels: dict[tuple[str, str], LevelJudgement] = {}
     further: dict[str, int] = {}
     for number, num_blocks in enumerate(spec.looks, start=1):
-        first = trials.filter(pc.less(trials["search_block"], num_blocks))
-        found, found_levels = _judge_at(spec, first, chance, number)
+        # blocks past the look are none of the study's here, and are left out of its grid
+        grid = confirm_grid(spec.at_look(num_blocks), trials)
+        found = _judge_at(spec, grid, chance, number)
         # a claim that was decided before stays as it was then
         active = [j for j in found if _open(held.get((j.name, j.dataset)))]
-        active_levels = [j for j in found_levels if _open(held_levels.get((j.reading.name, j.reading.dataset)))]
         held |= {(j.name, j.dataset): j for j in active}
-        held_levels |= {(j.reading.name, j.reading.dataset): j for j in active_levels}
-        everything: list[Judgement | LevelJudgement] = [*active, *active_levels]
-        if any(j.waiting for j in everything) or num_blocks == spec.looks[-1]:
+        undecided = [j for j in active if _open(j)]
+        if any(j.waiting for j in active) or num_blocks == spec.looks[-1] or not undecided:
             break
-        undecided = [j for j in everything if _open(j)]
-        if not undecided:
-            break
-        further |= dict.fromkeys(_needed(spec, confirm_grid(spec, first), undecided), spec.looks[number])
-    return Course(
-        judgements=[held[j.name, j.dataset] for j in found],
-        level_judgements=[held_levels[j.reading.name, j.reading.dataset] for j in found_levels],
-        further=further,
-    )
+        further |= dict.fromkeys(_needed(grid, undecided), spec.looks[number])
+    return Course(judgements=[held[j.name, j.dataset] for j in found], further=further)
 
 
-def _judge_at(
-    spec: Spec, first: pa.Table, chance: Mapping[str, float] | None, number: int
-) -> tuple[list[Judgement], list[LevelJudgement]]:
+def _judge_at(spec: Spec, grid: ConfirmGrid, chance: Mapping[str, float] | None, number: int) -> list[Judgement]:
     """All claims at the look with this number, from the blocks up to it."""
-    here, rule = spec.at_look(spec.looks[number - 1]), rule_of(spec, number)
-    effects, levels = effects_table(here, first, chance), level_readings(here, first)
-    assay = assay_results(here, first, chance)
-    judgements = judge(here, effects, differences_table(here, first), assay, levels, rule)
-    return [replace(j, look=number) for j in judgements], [
-        replace(j, look=number) for j in judge_levels(here, effects, levels, assay, rule)
-    ]
+    found = judge(
+        grid.spec,
+        effects_table(grid, chance),
+        differences_table(grid),
+        assay_results(grid, chance),
+        list(level_readings(grid)),
+        rule_of(spec, number),
+    )
+    return [replace(judgement, look=number) for judgement in found]
 
 
-def _open(judgement: Judgement | LevelJudgement | None) -> bool:
+def _open(judgement: Judgement | None) -> bool:
     """Whether more blocks could decide it."""
-    lost = isinstance(judgement, Judgement) and judgement.lost
-    return judgement is None or (judgement.verdict == "undecided" and not lost)
+    return judgement is None or (judgement.verdict == "undecided" and not judgement.lost)
 
 
-def _needed(spec: Spec, grid: ConfirmGrid, undecided: Sequence[Judgement | LevelJudgement]) -> Iterator[str]:
+def _needed(grid: ConfirmGrid, undecided: Sequence[Judgement]) -> Iterator[str]:
     """Names of the cells that these claims rest on, each where it is undecided."""
-    known = deepest_strata(spec, grid)
+    known = deepest_strata(grid)
     for judgement in undecided:
-        contrasts = [spec.control] if spec.control else []
-        if isinstance(judgement, Judgement):
-            dataset = judgement.dataset
-            contrasts += judgement.claim.contrasts()
+        dataset, claim = judgement.dataset, judgement.claim
+        contrasts = [grid.spec.control] if grid.spec.control else []
+        if isinstance(claim, Claim):
+            contrasts += claim.contrasts()
         else:
-            dataset, arm = judgement.reading.dataset, judgement.reading.claim.arm
-            yield from (cell.name for cell in grid.cells if cell.dataset == dataset and agrees(cell.levels, arm))
-        strata = [stratum for contrast in contrasts for stratum in strata_of(spec, grid, contrast).get(dataset, [])]
+            cells = [cell for cell in grid.cells if cell.dataset == dataset]
+            yield from (cell.name for cell in cells if agrees(cell.levels, claim.arm))
+        strata = [stratum for contrast in contrasts for stratum in strata_of(grid, contrast).get(dataset, [])]
         for stratum in strata + ([known[dataset]] if dataset in known else []):
             yield grid.cells[stratum.arm].name
             yield grid.cells[stratum.reference].name

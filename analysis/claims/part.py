@@ -1,70 +1,87 @@
-"""One comparison of a claim, its effect and limits turned so that positive is what the claim says."""
+"""One comparison of a claim, its effect and limits turned so that positive is what the claim says.
+
+A claim on differences compares an arm with a reference, and its margin is above zero. A claim on a level compares the outcome
+with two numbers: its effect is ``below`` less the outcome, its margin ``below - above``, so that one verdict rule serves both.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from analysis.effects.compare import MAX_INELIGIBLE
+from analysis.claims.rule import Rule
+from analysis.effects.compare import MAX_INELIGIBLE, failure_counts
 from analysis.effects.image_variance import images_interval
+from analysis.effects.levels import LevelReading
 from analysis.stats.power import pairs_needed, smallest_detectable, smallest_detectable_t
-from analysis.stats.rule import Rule
-from analysis.stats.verdicts import Limits, comparison_verdict, oriented
+from analysis.stats.spread import mean, sd
+from analysis.stats.verdicts import Limits, Verdict, comparison_verdict, oriented
+from analysis.trials.grid import label
 from analysis.trials.outcomes import other_scales
 from analysis.words.wording import levels_text, outcome_text
 from search_spaces import Outcome
 
-FAILURES = ("collapsed", "diverged")
+Interval = tuple[float, float]
+LEVEL = "level"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPart:
-    """Numbers of one reference and one outcome of a claim on a dataset; ``None`` where there are no pairs.
+    """Numbers of one comparison of a claim on a dataset; ``None`` where there are no pairs.
 
-    Of the sign-flip interval and the one that counts test images too (if there is one) the wider decides: it is ``low`` to
-    ``high``; ``counts_images`` says that it is the latter.
-    ``row`` is the effects table's. ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in
-    the outcome's unit (logarithms where ``scale`` is log ratio) and in the claim's direction; ``low`` and ``high`` hold
-    at ``level``, ``high_of_k`` at ``level_of_k``. ``obstacles`` say in words what forbids a verdict on the mean.
-    ``num_datasets`` counts what a part over datasets is a mean of; ``None`` on one dataset.
+    ``row`` is the effects table's, or one like it with scale ``level``, whose mean and limits are of the outcome itself.
+    ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in the outcome's unit (logarithms where
+    ``scale`` is log ratio), in the claim's direction and less ``zero``; ``low`` and ``high`` hold at ``level``, ``high_of_k``
+    at ``level_of_k``. Of the interval ``sign_flip`` and the one that counts test images too (if there is one) the wider is
+    ``low`` to ``high``; ``counts_images`` says that it is the latter. ``obstacles`` say in words what forbids a verdict,
+    ``failures`` which networks collapsed or diverged. ``num_datasets`` counts what a part over datasets is a mean of;
+    ``None`` on one dataset.
     """
 
     row: Mapping[str, Any]
-    outcome: Outcome
+    better: Literal["higher", "lower"]
+    margin: float
     level: float
     level_of_k: float
     effect: float | None
     low: float | None
     high: float | None
     high_of_k: float | None
-    at_chance: float | None
-    smallest_detectable: float | None
-    sign_flip: tuple[float, float] | None
-    images: tuple[float, float] | None
-    counts_images: bool
     obstacles: tuple[str, ...]
+    zero: float = 0.0
+    at_chance: float | None = None
+    smallest_detectable: float | None = None
+    sign_flip: Interval | None = None
+    images: Interval | None = None
+    counts_images: bool = False
+    failures: str = ""
     num_datasets: int | None = None
 
     @property
+    def outcome(self) -> str:
+        """The name of what is compared."""
+        return str(self.row["outcome"])
+
+    @property
     def limits(self) -> Limits | None:
-        """What the verdict rule reads; ``None`` where a verdict on the mean difference is forbidden."""
+        """What the verdict rule reads; ``None`` where a verdict is forbidden."""
         if self.obstacles or self.low is None or self.high is None or self.high_of_k is None:
             return None
-        return Limits(low=self.low, high=self.high, high_of_k=self.high_of_k, margin=self.outcome.margin)
+        return Limits(low=self.low, high=self.high, high_of_k=self.high_of_k, margin=self.margin)
 
     @property
     def lost(self) -> bool:
         """Whether no further pair can bring a verdict: a failure or an unequal budget stays in the comparison."""
-        return bool(self.row["n_unequal"] or ("/" in self.row["outcome"] and failures_text(self.row)))
+        return bool(self.row["n_unequal"] or ("/" in self.outcome and self.failures))
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """The verdict of this comparison alone."""
         return comparison_verdict(self.limits) if self.limits else "undecided"
 
     def support(self) -> tuple[int, float]:
         """A key by which the comparison that holds a claim back comes first."""
-        rank = {"refuted": 0, "undecided": 2 if self.limits else 1, "supported": 3}[self.verdict]
-        return rank, (self.effect or 0.0) / self.outcome.margin
+        order = {"refuted": 0, "undecided": 2 if self.limits else 1, "supported": 3}[self.verdict]
+        return order, (self.effect or 0.0) / self.margin
 
     def pairs_to(self, verdict: str) -> int | None:
         """About how many pairs reach ``verdict`` four times in five if effect and spread stay; ``None`` if none would.
@@ -74,7 +91,7 @@ class ClaimPart:
         spread, effect = self.row["sd_difference"], self.effect
         if self.limits is None or self.counts_images or spread is None or effect is None or self.num_datasets:
             return None
-        distance = effect if verdict == "supported" else self.outcome.margin - effect
+        distance = effect if verdict == "supported" else self.margin - effect
         if distance <= 0:
             return None
         try:
@@ -93,16 +110,13 @@ def claim_part(
     planned: int,
     rule: Rule,
 ) -> ClaimPart:
-    """From a primary row of the effects table and the differences behind it, one a block or replicate.
+    """From a primary row of the effects table and the differences behind it, one per block or replicate.
 
     ``scales`` maps other outcomes of the same contrast to their mean differences; ``level`` is the claim's,
     ``planned`` the number of pairs the study plans, ``rule`` gives the intervals.
     """
     turn = 1.0 if outcome.better == "higher" else -1.0
-    numbers: dict[str, Any] = dict.fromkeys(
-        ("effect", "low", "high", "high_of_k", "smallest_detectable", "sign_flip", "images")
-    )
-    numbers["counts_images"] = False
+    numbers: dict[str, Any] = dict.fromkeys(("effect", "low", "high", "high_of_k"))
     if differences:
         by_now = rule.level_by_now(level)
         numbers["effect"] = turn * row["mean_difference"] + 0.0
@@ -119,28 +133,64 @@ def claim_part(
     chance = row["mean_difference_failures_at_chance"]
     return ClaimPart(
         row=row,
-        outcome=outcome,
+        better=outcome.better,
+        margin=outcome.margin,
         level=level,
         level_of_k=level / num_parts,
         at_chance=None if chance is None else turn * chance,
         obstacles=tuple(_obstacles(row, scales, planned)),
+        failures=failures_text(row),
         **numbers,
+    )
+
+
+def level_part(reading: LevelReading, level: float, rule: Rule) -> ClaimPart:
+    """The one part of a level claim."""
+    claim, values = reading.claim, reading.values
+    average, limits = mean(values), rule.interval(values, reading.replicates, level) if values else None
+    row = {
+        "dataset": reading.dataset,
+        "arm": label(claim.arm),
+        "reference": f"below {claim.below:g}, above {claim.above:g}",
+        "outcome": claim.outcome,
+        "scale": LEVEL,
+        "mean_difference": average,
+        "sd_difference": sd(values),
+        "n_pairs": len(values),
+        "n_excluded": reading.num_left_out,
+        "n_waiting": reading.num_waiting,
+        "n_unequal": 0,
+    }
+    low, high = oriented(*limits, "lower", claim.below) if limits else (None, None)
+    row["ci_low"], row["ci_high"] = limits or (None, None)
+    return ClaimPart(
+        row=row,
+        better="lower",
+        margin=claim.below - claim.above,
+        zero=claim.below,
+        level=level,
+        level_of_k=level,
+        effect=None if average is None else claim.below - average,
+        low=low,
+        high=high,
+        high_of_k=high,
+        obstacles=reading.obstacles,
     )
 
 
 def _intervals(
     row: Mapping[str, Any], outcome: Outcome, differences: Mapping[int, float], level: float, rule: Rule
-) -> tuple[tuple[float, float], tuple[float, float] | None]:
+) -> tuple[Interval, Interval | None]:
     """The sign-flip interval at ``level`` and the one that counts test images, in the claim's direction.
 
-    The latter, of one look, holds at what of the level is spent by now.
+    The latter knows of one look: it holds at what of the level is spent by now.
     """
     images = images_interval(row, rule.level_by_now(level))
     flips = oriented(*rule.interval(list(differences.values()), list(differences), level), outcome.better)
     return flips, None if images is None else oriented(*images, outcome.better)
 
 
-def _wider(flips: tuple[float, float], images: tuple[float, float] | None) -> tuple[float, float]:
+def _wider(flips: Interval, images: Interval | None) -> Interval:
     return flips if images is None or images[1] - images[0] <= flips[1] - flips[0] else images
 
 
@@ -168,11 +218,7 @@ def _obstacles(row: Mapping[str, Any], scales: Mapping[str, float | None], plann
 
 def failures_text(row: Mapping[str, Any]) -> str:
     """``merge mul fails in 15 of 16 trainings, merge add in 0 of 16``; empty when none failed."""
-    counts = {}
-    for side in ("arm", "reference"):
-        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
-        counts[side] = failed, failed + row[f"n_{side}_completed"]
-    (arm, of_arm), (reference, of_reference) = counts["arm"], counts["reference"]
+    (arm, of_arm), (reference, of_reference) = (failure_counts(row, side) for side in ("arm", "reference"))
     if not (arm or reference):
         return ""
     ours, theirs = levels_text(row["arm"]), levels_text(row["reference"])

@@ -6,14 +6,12 @@ A study that cannot see it has shown nothing by seeing no difference elsewhere, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from analysis.effects.compare import compare
+from analysis.effects.compare import compare, failure_counts
 from analysis.effects.readings import readings
-from analysis.trials.grid import ConfirmGrid, Stratum, confirm_grid, strata_of
+from analysis.trials.grid import ConfirmGrid, Stratum, strata_of
 from analysis.trials.outcomes import ReadOutcome
 from analysis.words.wording import effect_text
-from search_spaces import Contrast, Spec
+from search_spaces import Contrast
 
 _KNOWN = Contrast(arm={"merge": "add"}, reference={"merge": "none"})
 _OUTCOME = ReadOutcome(name="test/accuracy", scale="difference", is_estimate=False)
@@ -38,32 +36,23 @@ class AssayResult:
         return f"{name}: {self.found}; a known difference is not seen, and every claim is undecided."
 
 
-def assay_results(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> list[AssayResult]:
-    """One result a dataset on which the study has cells without skips beside their additive twins; else none.
+def assay_results(grid: ConfirmGrid, chance: Mapping[str, float] | None = None) -> list[AssayResult]:
+    """One result per dataset on which the study has cells without skips beside their additive twins; else none.
 
     The difference is seen if its interval at ``spec.alpha`` lies above zero, or if networks without skips fail more often
     (exact McNemar).
     """
-    grid = confirm_grid(spec, trials)
-    deepest = {dataset: stratum.label for dataset, stratum in deepest_strata(spec, grid).items()}
+    deepest = {dataset: stratum.label for dataset, stratum in deepest_strata(grid).items()}
     results = []
-    for reading in readings(spec, grid, [_KNOWN] if deepest else [], [_OUTCOME]):
+    for reading in readings(grid, [_KNOWN] if deepest else [], [_OUTCOME]):
         if deepest.get(reading.dataset) != reading.stratum:
             continue
-        row = compare(
-            reading.arm,
-            reading.reference,
-            outcome=_OUTCOME,
-            alpha=spec.alpha,
-            equal=reading.equal,
-            planned=reading.planned,
-            chance=(chance or {}).get(reading.dataset),
-        )
+        row = compare(reading, grid.spec.alpha, (chance or {}).get(reading.dataset))
         low, p = row["ci_low"], row["mcnemar_p"]
-        fails, fails_arm = (int(side.failure.sum()) for side in (reading.reference, reading.arm))
+        (fails_arm, _), (fails, _) = (failure_counts(row, side) for side in ("arm", "reference"))
         num = int(reading.reference.present.sum())
         by_mean = row["mean_verdict"] and low is not None and low > 0
-        by_failures = p is not None and p <= spec.alpha and fails > fails_arm
+        by_failures = p is not None and p <= grid.spec.alpha and fails > fails_arm
         found = effect_text(_OUTCOME.name, _OUTCOME.scale, row["mean_difference"], low, row["ci_high"])
         if fails or fails_arm:
             found = f"without skips {fails} of {num} trainings fail, with them {fails_arm}"
@@ -73,18 +62,15 @@ def assay_results(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | No
     return results
 
 
-def deepest_strata(spec: Spec, grid: ConfirmGrid) -> dict[str, Stratum]:
+def deepest_strata(grid: ConfirmGrid) -> dict[str, Stratum]:
     """Dataset -> where the known difference is looked for: the cells without skips at the greatest depth, and their twins."""
-    if "merge" not in spec.factor_names():
+    if "merge" not in grid.spec.factor_names():
         return {}
-    found = strata_of(spec, grid, _KNOWN)
-    return {
-        dataset: max(strata, key=lambda s: (_depth(spec, grid.cells[s.arm].levels.get("depth")), s.label))
-        for dataset, strata in found.items()
-        if strata
-    }
 
+    def depth(stratum: Stratum) -> float:
+        level = grid.cells[stratum.arm].levels.get("depth")
+        level = grid.spec.fixed.get("depth", 0) if level is None else level
+        return float(level) if isinstance(level, int | float) else 0.0
 
-def _depth(spec: Spec, depth: object) -> float:
-    value = spec.fixed.get("depth", 0) if depth is None else depth
-    return float(value) if isinstance(value, int | float) else 0.0
+    found = strata_of(grid, _KNOWN)
+    return {dataset: max(strata, key=lambda s: (depth(s), s.label)) for dataset, strata in found.items() if strata}

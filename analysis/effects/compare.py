@@ -1,68 +1,39 @@
 """One paired comparison: from the values and states of two arms to an effect, its interval, and what was left out.
 
-Arrays have one row a stratum and one column a replicate. Strata are averaged within a replicate first, and a replicate
+Arrays have one row per stratum and one column per replicate. Strata are averaged within a replicate first, and a replicate
 counts only if it is eligible in every stratum, so that the replicate stays the unit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from analysis.effects.readings import Reading, Side
 from analysis.stats.signflip import sign_flip_test, smallest_p
-from analysis.trials.grid import NO_RECORD, Flags, Floats, Integers
+from analysis.stats.spread import sd
+from analysis.trials.grid import Flags, Floats
 from analysis.trials.outcomes import ReadOutcome
-from study.schema import STATES
 
-COMPLETED, COLLAPSED, DIVERGED = (STATES.index(state) for state in ("completed", "collapsed", "diverged"))
 COUNTED_STATES = ("completed", "collapsed", "diverged", "failed")
+FAILURES = ("collapsed", "diverged")
 MAX_INELIGIBLE = 0.1
 # A difference smaller than this share of what was subtracted is rounding: equal values differ by exactly zero.
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of a comparison: values (NaN: none), states, and whether each value's estimator converged."""
-
-    values: Floats
-    states: Integers
-    converged: Flags
-
-    @property
-    def present(self) -> Flags:
-        """Where there is a record."""
-        return np.asarray(self.states != NO_RECORD)
-
-    @property
-    def failure(self) -> Flags:
-        """Where the network collapsed or diverged: an outcome, not a missing value."""
-        return np.asarray((self.states == COLLAPSED) | (self.states == DIVERGED))
-
-    def only(self, strata: slice) -> "Side":
-        """The same side in some of its strata."""
-        return Side(values=self.values[strata], states=self.states[strata], converged=self.converged[strata])
-
-    def count(self, state: str) -> int:
-        """How many networks ended in ``state``."""
-        return int(np.count_nonzero(self.states == STATES.index(state)))
-
-
-def compare(
-    arm: Side, reference: Side, *, outcome: ReadOutcome, alpha: float, equal: Flags, planned: int, chance: float | None
-) -> dict[str, Any]:
+def compare(reading: Reading, alpha: float, chance: float | None) -> dict[str, Any]:
     """All numbers of one row of the effects table, and a note on what was left out.
 
-    ``equal`` says where both sides spent the same budget, ``planned`` how many pairs the study plans, ``chance`` the
-    accuracy a failed network is counted at.
+    Intervals hold at 1 - ``alpha``; ``chance`` is the accuracy a failed network is counted at.
     """
+    arm, reference, outcome = reading.arm, reading.reference, reading.outcome
     both = arm.present & reference.present
-    completed = (arm.states == COMPLETED) & (reference.states == COMPLETED)
-    converged = arm.converged & reference.converged
-    usable = np.isfinite(_scaled(arm, outcome)) & np.isfinite(_scaled(reference, outcome))
-    a, b = pair_up(arm, reference, outcome, equal)
+    usable = np.isfinite(outcome.scaled(arm.values)) & np.isfinite(outcome.scaled(reference.values))
+    unusable = arm.completed & reference.completed & arm.converged & reference.converged & ~usable
+    a, b = pair_up(reading)
     used = np.isfinite(a)
     a, b = a[used], b[used]
     num_started = int(np.count_nonzero((arm.present | reference.present).any(axis=0)))
@@ -70,7 +41,7 @@ def compare(
     row: dict[str, Any] = {"n_pairs": len(a), "n_excluded": num_started - len(a)}
     row |= _moments(a, b, outcome, alpha)
     row["mcnemar_p"] = _mcnemar(arm, reference)
-    row["mean_difference_failures_at_chance"] = _at_chance(arm, reference, equal, outcome, chance)
+    row["mean_difference_failures_at_chance"] = _at_chance(reading, chance)
     row |= {f"n_arm_{state}": arm.count(state) for state in COUNTED_STATES}
     row |= {f"n_reference_{state}": reference.count(state) for state in COUNTED_STATES}
 
@@ -81,17 +52,17 @@ def compare(
         against.append(f"no mean-difference verdict: {share}")
     if failures and not outcome.is_estimate:
         against.append(f"no mean-difference verdict: {failures}")
-    row["n_unequal"] = unequal = int(np.count_nonzero(both & ~equal))
+    row["n_unequal"] = unequal = int(np.count_nonzero(both & ~reading.equal))
     if unequal:
         against.append(f"no mean-difference verdict: unequal budgets in {unequal} pairs")
     row["mean_verdict"] = bool(len(a)) and not against
     missing = "missing or not positive" if outcome.scale == "log ratio" else "missing"
-    row["n_waiting"] = waiting = max(planned - int(np.count_nonzero(_in_all(both))), 0)
+    row["n_waiting"] = waiting = max(reading.planned - int(np.count_nonzero(_in_all(both))), 0)
     remarks = {
-        "estimates not converged, left out": _unconverged(arm) + _unconverged(reference),
-        f"completed pairs with a value {missing}, left out": np.count_nonzero(completed & converged & ~usable),
+        "estimates not converged, left out": sum(int((s.completed & ~s.converged).sum()) for s in (arm, reference)),
+        f"completed pairs with a value {missing}, left out": np.count_nonzero(unusable),
         "failed runs": arm.count("failed") + reference.count("failed"),
-        f"pairs not run of {planned} planned": waiting,
+        f"pairs not run of {reading.planned} planned": waiting,
     }
     notes = against + [f"{what}: {count}" for what, count in remarks.items() if count]
     if failures and outcome.is_estimate:
@@ -102,15 +73,21 @@ def compare(
     return row
 
 
-def pair_up(arm: Side, reference: Side, outcome: ReadOutcome, equal: Flags) -> tuple[Floats, Floats]:
+def failure_counts(row: Mapping[str, Any], side: str) -> tuple[int, int]:
+    """How many networks of ``arm`` or ``reference`` collapsed or diverged, and of how many, in a row of ``compare``."""
+    failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
+    return failed, failed + row[f"n_{side}_completed"]
+
+
+def pair_up(reading: Reading) -> tuple[Floats, Floats]:
     """Each replicate's value on both sides, on the outcome's scale, averaged over strata; NaN where it is not eligible.
 
     A replicate is eligible if in every stratum both networks completed within equal budgets and both values exist and
     converged.
     """
-    a, b = _scaled(arm, outcome), _scaled(reference, outcome)
-    ok = (arm.states == COMPLETED) & (reference.states == COMPLETED) & equal & arm.converged & reference.converged
-    ok &= np.isfinite(a) & np.isfinite(b)
+    arm, reference = reading.arm, reading.reference
+    a, b = reading.outcome.scaled(arm.values), reading.outcome.scaled(reference.values)
+    ok = reading.completed & arm.converged & reference.converged & np.isfinite(a) & np.isfinite(b)
     return _per_replicate(a, ok), _per_replicate(b, ok)
 
 
@@ -126,7 +103,7 @@ def _failures(arm: Side, reference: Side) -> str:
     return ", ".join(
         f"{side.count(state)} of {np.count_nonzero(side.present)} {name} runs {state}"
         for name, side in (("arm", arm), ("reference", reference))
-        for state in ("collapsed", "diverged")
+        for state in FAILURES
         if side.count(state)
     )
 
@@ -141,18 +118,18 @@ def _moments(a: Floats, b: Floats, outcome: ReadOutcome, alpha: float) -> dict[s
     row["mean_arm"], row["mean_reference"] = float(back(a.mean())), float(back(b.mean()))
     row["mean_difference"] = mean = float(d.mean())
     row["p_sign_flip"], (row["ci_low"], row["ci_high"]) = sign_flip_test(d, alpha)
-    if n > 1:
-        row["sd_difference"] = sd = float(d.std(ddof=1))
-        half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * sd / np.sqrt(n)
+    row["sd_difference"] = spread = sd(d)
+    if spread is not None:
+        half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * spread / np.sqrt(n)
         row["t_low"], row["t_high"] = mean - half, mean + half
         apart = float(a.var(ddof=1) + b.var(ddof=1))
-        row["pairing_gain"] = 1 - sd**2 / apart if apart > 0 else None
+        row["pairing_gain"] = 1 - spread**2 / apart if apart > 0 else None
     return row
 
 
 def _mcnemar(arm: Side, reference: Side) -> float | None:
     """Exact McNemar p on failure (collapsed or diverged), a replicate failing if it does in any stratum."""
-    judged = _in_all(_judged(arm) & _judged(reference))
+    judged = _in_all(arm.judged & reference.judged)
     fails_arm, fails_reference = (np.asarray(side.failure.any(axis=0))[judged] for side in (arm, reference))
     if not (fails_arm.any() or fails_reference.any()):
         return None
@@ -168,25 +145,18 @@ def _even_odds(count: int, of: int) -> float:
     return float(stats.binomtest(count, of, 0.5).pvalue)
 
 
-def _at_chance(arm: Side, reference: Side, equal: Flags, outcome: ReadOutcome, chance: float | None) -> float | None:
+def _at_chance(reading: Reading, chance: float | None) -> float | None:
     """Mean difference in accuracy with every collapsed or diverged network counted at chance."""
+    arm, reference = reading.arm, reading.reference
     failures = arm.failure.any() or reference.failure.any()
-    if not outcome.is_accuracy or (failures and chance is None):
+    if not reading.outcome.is_accuracy or (failures and chance is None):
         return None
     level = np.nan if chance is None else chance
     a = np.where(arm.failure, level, arm.values)
     b = np.where(reference.failure, level, reference.values)
-    d = _per_replicate(a - b, _judged(arm) & _judged(reference) & equal & np.isfinite(a - b))
+    d = _per_replicate(a - b, arm.judged & reference.judged & reading.equal & np.isfinite(a - b))
     d = d[np.isfinite(d)]
     return float(d.mean()) if len(d) else None
-
-
-def _judged(side: Side) -> Flags:
-    return np.asarray((side.states == COMPLETED) | side.failure)
-
-
-def _unconverged(side: Side) -> int:
-    return int(np.count_nonzero((side.states == COMPLETED) & ~side.converged))
 
 
 def _per_replicate(values: Floats, ok: Flags) -> Floats:
@@ -194,13 +164,6 @@ def _per_replicate(values: Floats, ok: Flags) -> Floats:
     if not len(values):
         return np.zeros(0)
     return np.asarray(np.where(ok, values, np.nan).mean(axis=0))
-
-
-def _scaled(side: Side, outcome: ReadOutcome) -> Floats:
-    """Values on the scale on which they are subtracted, NaN where a logarithm does not exist."""
-    if outcome.scale == "log ratio":
-        return np.log(np.where(side.values > 0, side.values, np.nan))
-    return side.values
 
 
 def _in_all(flags: Flags) -> Flags:

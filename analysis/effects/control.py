@@ -1,8 +1,8 @@
 """The A/A control: two names for the same code, tuned apart, must not differ by more than the margin."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import pyarrow as pa
+from typing import Any
 
 from analysis.words.wording import effect_text, levels_text, size_text
 from search_spaces.spec import Spec
@@ -52,11 +52,11 @@ class AAResult:
         return f"{found}, inside the margin of {margin}."
 
 
-def aa_results(spec: Spec, effects: pa.Table) -> list[AAResult]:
-    """The control on each dataset, from an effects table; empty when the study has no control."""
+def aa_results(spec: Spec, effects: Iterable[Mapping[str, Any]]) -> list[AAResult]:
+    """The control on each dataset, from rows of the effects table; empty when the study has no control."""
     margin = accuracy_margin(spec)
     results = []
-    for row in effects.select(_COLUMNS).to_pylist():
+    for row in effects:
         if (row["role"], row["stratum"], row["outcome"]) != ("control", "all", _OUTCOME):
             continue
         mean, low, high = row["mean_difference"], row["ci_low"], row["ci_high"]
@@ -64,12 +64,6 @@ def aa_results(spec: Spec, effects: pa.Table) -> list[AAResult]:
         kept = {name: row[name] for name in ("dataset", "arm", "reference", "n_pairs", "n_waiting", "mean_difference")}
         results.append(AAResult(**kept, ci_low=low, ci_high=high, margin=margin, inside=inside))
     return results
-
-
-_COLUMNS = [
-    "role", "stratum", "outcome", "dataset", "arm", "reference", "n_pairs", "n_waiting", "mean_difference",
-    "ci_low", "ci_high",
-]  # fmt: skip
 
 
 def accuracy_margin(spec: Spec) -> float:

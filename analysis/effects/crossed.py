@@ -1,4 +1,4 @@
-"""https://github.com/google-research/tuning_playbook: does an effect depend on another factor? A difference of differences.
+"""Interactions: does an effect depend on another factor? A difference of differences.
 
 For a contrast and another factor: within a replicate, the effect at one level minus the effect at the first level, averaged
 over the levels of what is left. Where the factor is a number of three levels or more, also the least-squares slope of the
@@ -13,23 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from analysis.effects.compare import subtract
 from analysis.effects.differences import main_outcomes
-from analysis.effects.paired import (
-    cell_values,
-    exploratory,
-    left_out,
-    same_budgets,
-    slope_weights,
-    tested,
-    weighted_sum,
-)
-from analysis.effects.readings import POOLED
-from analysis.trials.grid import ConfirmGrid, Floats, Stratum, confirm_grid, context_label, label, strata_of
+from analysis.effects.paired import cell_values, exploratory, left_out, slope_weights, tested, weighted_sum
+from analysis.effects.readings import POOLED, equal_budgets
+from analysis.trials.grid import ConfirmGrid, Floats, Stratum, context_label, label, strata_of
 from analysis.trials.outcomes import ReadOutcome
-from search_spaces import Contrast, Level, Spec
+from search_spaces import Contrast, Level
 
 _LEAST_TREND = 3
 
@@ -47,34 +38,32 @@ class Crossing:
     strata: dict[str, dict[Level, int]]
 
 
-def interaction_rows(spec: Spec, trials: pa.Table) -> list[dict[str, Any]]:
-    """Rows of the tables of interactions. Raises ``ValueError`` for a table with two confirm rows of one replicate."""
-    grid, outcomes = confirm_grid(spec, trials), main_outcomes(spec, trials)
+def interaction_rows(grid: ConfirmGrid) -> list[dict[str, Any]]:
+    """Rows of the tables of interactions."""
+    spec, outcomes = grid.spec, main_outcomes(grid.spec, grid.confirm)
     rows: list[dict[str, Any]] = []
     for contrast in spec.all_contrasts():
-        strata = [stratum for found in strata_of(spec, grid, contrast).values() for stratum in found]
-        crossings = list(_crossings(spec, grid, contrast, strata)) if contrast != spec.control else []
+        strata = [stratum for found in strata_of(grid, contrast).values() for stratum in found]
+        crossings = list(_crossings(grid, contrast, strata)) if contrast != spec.control else []
         for outcome in outcomes if crossings else []:
             effects = _effects(grid, outcome, contrast, strata)
             head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
             head |= {"outcome": outcome.name, "scale": outcome.scale, "label": exploratory(spec)}
             for crossing in crossings:
-                rows += [head | row for row in _crossed(spec, grid, crossing, strata, effects)]
+                rows += [head | row for row in _crossed(grid, crossing, strata, effects)]
     return rows
 
 
 def _effects(grid: ConfirmGrid, outcome: ReadOutcome, contrast: Contrast, strata: list[Stratum]) -> Floats:
-    """Arm minus reference, one row a stratum, one column a pair; NaN where the pair is not eligible."""
+    """Arm minus reference, one row per stratum, one column per pair; NaN where the pair is not eligible."""
     arm = cell_values(grid, outcome, [s.arm for s in strata])
     reference = cell_values(grid, outcome, [s.reference for s in strata])
-    timed = "epochs" not in contrast.arm
-    equal = np.stack([same_budgets(grid, (s.arm, s.reference), epochs=timed) for s in strata])
-    return np.where(equal, subtract(arm, reference), np.nan)
+    return np.where(equal_budgets(grid, contrast, strata), subtract(arm, reference), np.nan)
 
 
-def _crossings(spec: Spec, grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]) -> Iterator[Crossing]:
-    """Factors outside the contrast with two levels or more, a dataset each; the dataset itself as a factor last."""
-    levels = [_levels(spec, grid, contrast, stratum) for stratum in strata]
+def _crossings(grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]) -> Iterator[Crossing]:
+    """Factors outside the contrast with two levels or more, by dataset; the dataset itself as a factor last."""
+    levels = [_levels(grid, contrast, stratum) for stratum in strata]
     for factor in dict.fromkeys(itertools.chain.from_iterable(levels)):
         within: dict[str, dict[str, dict[Level, int]]] = {}
         for i, named in enumerate(levels):
@@ -88,10 +77,10 @@ def _crossings(spec: Spec, grid: ConfirmGrid, contrast: Contrast, strata: list[S
                 yield Crossing(factor=factor, dataset=dataset, levels=known, strata=contexts)
 
 
-def _levels(spec: Spec, grid: ConfirmGrid, contrast: Contrast, stratum: Stratum) -> dict[str, Level]:
+def _levels(grid: ConfirmGrid, contrast: Contrast, stratum: Stratum) -> dict[str, Level]:
     """The levels of a stratum outside the contrast; attention and its form go together, so they are one factor."""
     cell = grid.cells[stratum.arm]
-    named = {name: cell.levels[name] for name in spec.factor_names() if name not in contrast.arm}
+    named = {name: cell.levels[name] for name in grid.spec.factor_names() if name not in contrast.arm}
     named = {name: level for name, level in named.items() if level is not None}
     form = named.get("attention_form")
     if "attention" in named and form is not None:
@@ -110,20 +99,17 @@ def _is_number(level: Level) -> bool:
     return isinstance(level, int | float) and not isinstance(level, bool)
 
 
-def _crossed(
-    spec: Spec, grid: ConfirmGrid, crossing: Crossing, strata: list[Stratum], effects: Floats
-) -> Iterator[dict[str, Any]]:
+def _crossed(grid: ConfirmGrid, crossing: Crossing, strata: list[Stratum], effects: Floats) -> Iterator[dict[str, Any]]:
     base, *others = crossing.levels
     for level in others:
-        yield from _contrasted(spec, grid, crossing, strata, effects, [base, level], np.array([-1.0, 1.0]))
+        yield from _contrasted(grid, crossing, strata, effects, [base, level], np.array([-1.0, 1.0]))
     if len(crossing.levels) >= _LEAST_TREND and all(map(_is_number, crossing.levels)):
         x = [float(level) for level in crossing.levels]
         weights = slope_weights([math.log2(value) for value in x] if min(x) > 0 else x)
-        yield from _contrasted(spec, grid, crossing, strata, effects, crossing.levels, weights)
+        yield from _contrasted(grid, crossing, strata, effects, crossing.levels, weights)
 
 
 def _contrasted(
-    spec: Spec,
     grid: ConfirmGrid,
     crossing: Crossing,
     strata: list[Stratum],
@@ -147,10 +133,10 @@ def _contrasted(
     groups = [(POOLED, list(whole.values()))] if whole else []
     groups += [(context, [rows]) for context, rows in whole.items()] if len(whole) > 1 else []
     for stratum, members in groups:
-        at_level = effects[np.array(members)].mean(axis=0)  # one row a level; NaN unless eligible in every context
-        summed = subtract(at_level[1], at_level[0]) if not trend else weighted_sum(at_level, weights)
+        at_level = effects[np.array(members)].mean(axis=0)  # one row per level; NaN unless eligible in every context
+        summed = weighted_sum(at_level, weights)
         used = np.isfinite(summed)
-        numbers = tested(summed, spec.alpha)
+        numbers = tested(summed, grid.spec.alpha)
         cells = [cell for i in np.unique(members) for cell in (strata[i].arm, strata[i].reference)]
         shown = used.any() and not trend
         yield {

@@ -1,4 +1,4 @@
-"""The pairs behind the effects: one row a replicate, so that every one of them can be a dot in a figure."""
+"""The pairs behind the effects: one row per replicate: every dot of a figure."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from analysis.effects.compare import pair_up, subtract
 from analysis.effects.readings import readings
-from analysis.trials.grid import confirm_grid, label
+from analysis.trials.grid import ConfirmGrid
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, other_scales, outcomes_of
 from analysis.words.columns import OF_SCALE, floats, schema_of, shared
 from search_spaces.spec import Spec
@@ -19,22 +19,17 @@ COLUMNS = (
 SCHEMA = schema_of(COLUMNS, "one eligible pair of replicates in one contrast, dataset, outcome and stratum")
 
 
-def differences_table(spec: Spec, trials: pa.Table) -> pa.Table:
+def differences_table(grid: ConfirmGrid) -> pa.Table:
     """Every eligible pair of every contrast, on the outcomes that claims name, on their other scales, and on accuracy.
 
-    ``difference`` is arm minus reference, exactly what the effects table takes the mean of. Raises ``ValueError`` for a
-    table with two confirm rows of one replicate.
+    ``difference`` is arm minus reference, exactly what the effects table takes the mean of.
     """
-    grid = confirm_grid(spec, trials)
     parts: list[pa.Table] = [SCHEMA.empty_table()]
-    for reading in readings(spec, grid, spec.all_contrasts(), main_outcomes(spec, trials)):
-        head = {"study": spec.name, "dataset": reading.dataset, "stratum": reading.stratum}
-        head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
-        head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
-        a, b = pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)
+    for reading in readings(grid, grid.spec.all_contrasts(), main_outcomes(grid.spec, grid.confirm)):
+        a, b = pair_up(reading)
         used = np.flatnonzero(np.isfinite(a))
         values = {"arm_value": a[used], "reference_value": b[used], "difference": subtract(a[used], b[used])}
-        columns: dict[str, Any] = {name: pa.repeat(text, len(used)) for name, text in head.items()}
+        columns: dict[str, Any] = {name: pa.repeat(text, len(used)) for name, text in reading.head.items()}
         columns |= {"block": grid.pairs[used, 0], "replicate": grid.pairs[used, 1], **values}
         parts.append(pa.Table.from_arrays([pa.array(columns[name]) for name in SCHEMA.names], schema=SCHEMA))
     return pa.concat_tables(parts).combine_chunks()

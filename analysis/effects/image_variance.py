@@ -120,8 +120,8 @@ class Correctness:
     def numbers(self, reading: Reading, alpha: float) -> dict[str, Any]:
         """The columns ``COLUMNS`` of a reading of test accuracy; null unless every eligible pair has its correctness."""
         numbers: dict[str, Any] = dict.fromkeys(COLUMNS)
-        used = np.isfinite(pair_up(reading.arm, reading.reference, reading.outcome, reading.equal)[0])
-        arm, reference = reading.arm_rows[:, used], reading.reference_rows[:, used]
+        used = np.isfinite(pair_up(reading)[0])
+        arm, reference = reading.arm.rows[:, used], reading.reference.rows[:, used]
         sizes = np.unique(self._num[np.stack([arm, reference])])
         if len(sizes) != 1 or not sizes[0]:
             return numbers

@@ -9,10 +9,10 @@ from analysis.effects.compare import COUNTED_STATES, compare
 from analysis.effects.control import aa_results
 from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correctness, deciding_p
-from analysis.effects.levels import level_parts, level_readings
+from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import directed_p, holm
-from analysis.trials.grid import confirm_grid, label
+from analysis.trials.grid import ConfirmGrid
 from analysis.trials.outcomes import outcomes_of
 from analysis.words.columns import (
     FRACTION,
@@ -54,13 +54,12 @@ SCHEMA = schema_of(COLUMNS, "one contrast, dataset, outcome and stratum")
 
 
 def effects_table(
-    spec: Spec,
-    trials: pa.Table,
+    grid: ConfirmGrid,
     chance: Mapping[str, float] | None = None,
     correct: pa.Table | None = None,
     amended: str = "",
 ) -> pa.Table:
-    """One row a contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
+    """One row per contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
 
     Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
     ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
@@ -69,82 +68,66 @@ def effects_table(
     ``amended`` says in words how claims were changed after results were there, and joins every label.
     ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
     was left out.
-    Raises ``ValueError`` for a table with two confirm rows of one replicate.
     """
-    grid = confirm_grid(spec, trials)
-    images = Correctness(grid, correct)
+    spec, images = grid.spec, Correctness(grid, correct)
     rows: list[dict[str, Any]] = []
-    for reading in readings(spec, grid, spec.all_contrasts(), outcomes_of(spec, trials)):
-        numbers = compare(
-            reading.arm,
-            reading.reference,
-            outcome=reading.outcome,
-            alpha=spec.alpha,
-            equal=reading.equal,
-            planned=reading.planned,
-            chance=(chance or {}).get(reading.dataset),
-        )
+    for reading in readings(grid, spec.all_contrasts(), outcomes_of(spec, grid.confirm)):
+        numbers = compare(reading, spec.alpha, (chance or {}).get(reading.dataset))
         numbers["mean_verdict"] &= spec.blocks > 1
         numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
-        named = {"dataset": reading.dataset, "stratum": reading.stratum}
-        named |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
-        rows += [head | named | numbers for head in _heads(spec, reading, amended)]
+        rows += [reading.head | asked | numbers for asked in _askers(spec, reading, amended)]
     if not spec.sequential:  # Holm's procedure needs all claims at one time
-        _add_holm(spec, rows, trials)
-    _add_control(spec, rows, pa.Table.from_pylist(rows, schema=SCHEMA))
+        adjusted = {dataset: holm(ps) for dataset, ps in families(spec, rows, list(level_readings(grid))).items()}
+        for row in rows:
+            if row["role"] == "primary":
+                row["p_holm"] = adjusted[row["dataset"]][row["claim"]]
+    _add_control(spec, rows)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _heads(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
-    """Who asks: a row for each claim that names this contrast and outcome, else one row."""
-    contrast = reading.contrast
+def _askers(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
+    """Who asks: each claim that names this contrast and outcome, else nobody."""
     labels = ["at these hyperparameters, no verdict"] if spec.blocks == 1 else []
     labels += ["demonstration"] if spec.demonstration else []
     labels += ["the interval counts one look"] if spec.sequential else []
     labels += [amended] if amended else []
-    head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
-    head["label"] = "; ".join(labels)
+    told = {"label": "; ".join(labels)}
     claims = [
         name
         for name, claim in spec.claims.items()
-        if contrast in claim.contrasts() and reading.outcome.name in [o.name for o in claim.outcomes]
+        if reading.contrast in claim.contrasts() and reading.outcome.name in [o.name for o in claim.outcomes]
     ]
     if claims:
         role = "primary" if reading.stratum == POOLED else "exploratory"
-        return [head | {"claim": name, "role": role} for name in claims]
-    return [head | {"claim": "", "role": "control" if contrast == spec.control else "exploratory"}]
+        return [told | {"claim": name, "role": role} for name in claims]
+    return [told | {"claim": "", "role": "control" if reading.contrast == spec.control else "exploratory"}]
 
 
-def claim_parts(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Claim -> the directed p of each of its parts, from the primary rows of one dataset; ``None`` for an untestable part.
+def families(
+    spec: Spec, rows: Sequence[Mapping[str, Any]], levels: Sequence[LevelReading]
+) -> dict[str, dict[str, list[float | None]]]:
+    """Dataset -> its family of claims: claim -> the directed p of each of its parts, from rows of the effects table.
 
-    A reference that the dataset lacks is a part that cannot be tested.
+    ``None`` stands for a part that cannot be tested; a reference that the dataset lacks is one. A level claim has one part.
     """
-    parts: dict[str, list[float | None]] = {name: [] for name in spec.claims}
-    for row in rows:
-        better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
-        p = deciding_p(row) if row["mean_verdict"] else None
-        p = None if p is None else directed_p(p, row["mean_difference"], better)
-        parts[row["claim"]].append(p)
-    for name, claim in spec.claims.items():
-        parts[name] += [None] * (len(claim.references) * len(claim.outcomes) - len(parts[name]))
-    return parts
-
-
-def _add_holm(spec: Spec, rows: list[dict[str, Any]], trials: pa.Table) -> None:
-    """One p a claim and dataset, adjusted over the claims of both kinds, on the claim's pooled rows."""
+    found: dict[str, dict[str, list[float | None]]] = {}
     primary = [row for row in rows if row["role"] == "primary"]
-    levels = level_readings(spec, trials)
-    for dataset in dict.fromkeys(row["dataset"] for row in primary):
-        asked = [row for row in primary if row["dataset"] == dataset]
-        adjusted = holm(claim_parts(spec, asked) | level_parts(levels, dataset))
-        for row in asked:
-            row["p_holm"] = adjusted[row["claim"]]
+    for dataset in dict.fromkeys([*(row["dataset"] for row in primary), *(reading.dataset for reading in levels)]):
+        family = found[dataset] = {name: [] for name in spec.claims}
+        for row in primary:
+            if row["dataset"] == dataset:
+                better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
+                p = deciding_p(row) if row["mean_verdict"] else None
+                family[row["claim"]].append(None if p is None else directed_p(p, row["mean_difference"], better))
+        for name, claim in spec.claims.items():
+            family[name] += [None] * (claim.num_parts - len(family[name]))
+        family |= {reading.name: [reading.p] for reading in levels if reading.dataset == dataset}
+    return found
 
 
-def _add_control(spec: Spec, rows: list[dict[str, Any]], effects: pa.Table) -> None:
+def _add_control(spec: Spec, rows: list[dict[str, Any]]) -> None:
     """Say on every primary row when the A/A control failed or is missing; a failed one leaves no verdict."""
-    results = aa_results(spec, effects)
+    results = aa_results(spec, rows)
     failed = [result.dataset for result in results if result.inside is False]
     note = f"A/A control outside the margin on {', '.join(failed)}" if failed else ""
     if not any(result.inside is not None for result in results):

@@ -8,7 +8,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.claims.part import FAILURES
+from analysis.effects.compare import failure_counts
 from analysis.effects.readings import POOLED
 from analysis.effects.strata import contrast_key, shown_strata
 from analysis.figures.style import COLOURS, INK, MUTED, mark, message, say_thinned, thinned
@@ -184,11 +184,7 @@ def _lines(rows: list[dict[str, Any]]) -> tuple[dict[tuple[str, ...], int], list
 
 def _failures(row: dict[str, Any]) -> str:
     """``15 of 16 failed against 0 of 16``: the arm's failures, then the reference's."""
-    counts = []
-    for side in ("arm", "reference"):
-        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
-        counts.append((failed, failed + row[f"n_{side}_completed"]))
-    (arm, of_arm), (reference, of_reference) = counts
+    (arm, of_arm), (reference, of_reference) = (failure_counts(row, side) for side in ("arm", "reference"))
     return f"{arm} of {of_arm} failed against {reference} of {of_reference}" if arm or reference else ""
 
 

@@ -14,7 +14,7 @@ from analysis.figures.style import INK, LINES, Look, looks, mark, message
 from analysis.inputs import Inputs
 from analysis.stats.signflip import sign_flip_interval
 from analysis.trials.arms import arm_name
-from analysis.trials.grid import Cell, ConfirmGrid, confirm_grid
+from analysis.trials.grid import ConfirmGrid, GridCell
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.trials.table import setting_column
 from analysis.words.columns import OF_OUTCOME
@@ -41,7 +41,7 @@ def interactions_data(inputs: Inputs) -> pa.Table:
 
     Means are of completed networks; limits, at 1 - alpha by inverting the sign-flip test, are null where n is too small.
     """
-    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    spec, grid = inputs.spec, inputs.grid
     factors = dict.fromkeys(row["factor"] for row in inputs.interactions if row["factor"] != "dataset")
     rows: list[dict[str, Any]] = []
     for factor in factors:
@@ -72,7 +72,7 @@ def _outcomes(inputs: Inputs) -> list[ReadOutcome]:
     return [known[name] for name in wanted]
 
 
-def _level(cell: Cell, factor: str) -> str:
+def _level(cell: GridCell, factor: str) -> str:
     """The level of ``factor``; attention and its form go together."""
     level, form = cell.levels.get(factor), cell.levels.get("attention_form")
     return f"{level}.{form}" if factor == "attention" and form not in (None, "none") else str(level)
@@ -85,7 +85,7 @@ def _ordered(grid: ConfirmGrid, factor: str) -> list[str]:
     return sorted(numbers, key=lambda text: numbers[text]) if len(numbers) == len(known) else list(known)
 
 
-def _line(spec: Spec, cell: Cell, factor: str) -> str:
+def _line(spec: Spec, cell: GridCell, factor: str) -> str:
     """The levels of all factors but ``factor`` and the dataset."""
     hidden = {factor, "dataset"} | ({"attention_form"} if factor == "attention" else set())
     levels = {name: None if name in hidden else cell.levels.get(name) for name in spec.factor_names()}

@@ -11,7 +11,6 @@ from analysis.figures.style import INK, MUTED, looks, mark, message
 from analysis.inputs import Inputs
 from analysis.tables.paths import BUDGETS, Paths, budget_paths, smoothness_outcomes, training_paths
 from analysis.trials.arms import cell_heads, context_name, has_datasets
-from analysis.trials.grid import confirm_grid
 from analysis.words.wording import outcome_text
 from search_spaces.spec import Spec
 from study.registry import FIGURES
@@ -32,7 +31,7 @@ _MOST_CHARACTERS = 34
 
 def matched_data(inputs: Inputs) -> pa.Table:
     """One row a cell, path, statistic and point: means over the networks that completed and have a value there."""
-    grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
+    grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
     heads, several = cell_heads(inputs.spec, inputs.trials), has_datasets(inputs.trials)
     cells, completed = (np.array(grid.confirm[name].to_pylist()) for name in ("cell", "state"))
     rows: list[dict[str, Any]] = []

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.claims.findings import Finding
-from analysis.effects.control import aa_results
 from analysis.effects.readings import POOLED
 from analysis.effects.strata import shown_strata
 from analysis.inputs import Inputs
@@ -69,7 +68,7 @@ def answer(claims: Sequence[Finding]) -> str:
 
 def control_word(inputs: Inputs) -> str:
     """How the A/A control ended, in two words."""
-    inside = [result.inside for result in aa_results(inputs.spec, inputs.effects)]
+    inside = [result.inside for result in inputs.control]
     if not inside:
         return "not planned"
     if False in inside:
@@ -107,17 +106,15 @@ def _claims(inputs: Inputs) -> Iterable[Fact]:
         yield Fact(name="Claims", text=text, warns=bool(words))
     if inputs.spec.sequential:
         looks: dict[int, list[str]] = {}
-        judged = [(j.look, j.name, j.verdict) for j in inputs.judgements]
-        judged += [(j.look, j.reading.name, j.verdict) for j in inputs.level_judgements]
-        for look, name, verdict in judged:
-            looks.setdefault(look, []).append(f"{name} {verdict}")
+        for judgement in inputs.judgements:
+            looks.setdefault(judgement.look, []).append(f"{judgement.name} {judgement.verdict}")
         texts = [f"after {inputs.spec.looks[look - 1]} blocks {', '.join(looks[look])}" for look in sorted(looks)]
         planned = ", ".join(map(str, inputs.spec.looks))
         yield Fact(name="Looks", text=f"Planned at {planned} blocks; {'; '.join(texts) or 'none taken yet'}.")
 
 
 def _control(inputs: Inputs) -> Iterable[Fact]:
-    results = aa_results(inputs.spec, inputs.effects)
+    results = inputs.control
     for result in results:
         yield Fact(name="A/A control", text=_after_colon(result.sentence()), warns=not result.inside)
     if not results:

@@ -85,8 +85,7 @@ def summary(
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
         blocks=_blocks(table.to_pylist(), strata, several),
         effects=table,
-        notes=[f"{amended[:1].upper()}{amended[1:]}."] * bool(amended)
-        + _notes(spec, effects, table.to_pylist(), assay),
+        notes=[f"{amended[:1].upper()}{amended[1:]}."] * bool(amended) + _notes(spec, rows, table.to_pylist(), assay),
     )
 
 
@@ -123,7 +122,9 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _notes(spec: Spec, effects: pa.Table, rows: list[dict[str, Any]], assay: Sequence[AssayResult]) -> list[str]:
+def _notes(
+    spec: Spec, effects: list[dict[str, Any]], rows: list[dict[str, Any]], assay: Sequence[AssayResult]
+) -> list[str]:
     """What to know before believing the numbers, each once."""
     notes = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
     notes += [result.sentence() for result in assay]

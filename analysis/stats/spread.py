@@ -1,7 +1,6 @@
-"""One number a replicate (or block): its mean, spread and interval, as the columns of a table."""
+"""One number per replicate (or block): its mean, spread and interval, as the columns of a table."""
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,15 +11,23 @@ from analysis.stats.signflip import sign_flip_interval, sign_flip_p
 NAMES = ("mean", "sd", "ci_low", "ci_high")
 
 
-def spread(values: ArrayLike, alpha: float, *, prefix: str = "") -> dict[str, Any]:
+def mean(values: ArrayLike) -> float | None:
+    """The mean of ``values`` (n,); ``None`` of none."""
+    v = np.asarray(values, dtype=np.float64)
+    return float(v.mean()) if len(v) else None
+
+
+def sd(values: ArrayLike) -> float | None:
+    """The standard deviation (n - 1) of ``values`` (n,); ``None`` below two."""
+    v = np.asarray(values, dtype=np.float64)
+    return float(v.std(ddof=1)) if len(v) > 1 else None
+
+
+def spread(values: ArrayLike, alpha: float, *, prefix: str = "") -> dict[str, float | None]:
     """Mean, standard deviation and sign-flip interval at 1 - ``alpha`` of finite ``values`` (n,); null where there is none."""
     v = np.asarray(values, dtype=np.float64)
-    found: dict[str, Any] = {f"{prefix}{name}": None for name in NAMES}
-    if len(v):
-        found[f"{prefix}mean"] = float(v.mean())
-        found[f"{prefix}sd"] = float(v.std(ddof=1)) if len(v) > 1 else None
-        found[f"{prefix}ci_low"], found[f"{prefix}ci_high"] = sign_flip_interval(v, alpha)
-    return found
+    limits = sign_flip_interval(v, alpha) if len(v) else (None, None)
+    return {f"{prefix}{name}": x for name, x in zip(NAMES, (mean(v), sd(v), *limits), strict=True)}
 
 
 def p_value(values: ArrayLike) -> float | None:
@@ -32,10 +39,11 @@ def p_value(values: ArrayLike) -> float | None:
 def jackknife_ratio(
     parts: ArrayLike, wholes: ArrayLike, alpha: float
 ) -> tuple[float | None, float | None, float | None]:
-    """https://doi.org/10.1214/aoms/1177706647 (Tukey 1958): sum of ``parts`` over sum of ``wholes``, with its interval.
+    """Sum of ``parts`` over sum of ``wholes``, with its jackknife interval (Tukey 1958).
 
-    One block is left out at a time, pseudo-values have a t interval at 1 - ``alpha``. With equal wholes this is the
+    One block is left out at a time; pseudo-values have a t interval at 1 - ``alpha``. With equal wholes this is the
     ordinary t interval of the mean. Limits are ``None`` for one block, all three for nothing.
+    Source: https://doi.org/10.1214/aoms/1177706647
     """
     part, whole = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
     if not whole.sum() > 0:

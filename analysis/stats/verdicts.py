@@ -28,9 +28,13 @@ class Limits:
     margin: float
 
 
-def oriented(low: float, high: float, better: str) -> tuple[float, float]:
-    """Limits of arm minus reference, turned round for a claim that says lower. Never a negative zero."""
-    return (low, high) if better == "higher" else (0.0 - high, 0.0 - low)
+def oriented(low: float, high: float, better: str, zero: float = 0.0) -> tuple[float, float]:
+    """Limits of an outcome less ``zero``, turned round for a claim that says lower. Never a negative zero.
+
+    ``zero`` is 0 for a difference of two arms, and the limit that supports a claim on a level. Applied twice for a claim that
+    says lower, it gives back the limits.
+    """
+    return (low - zero, high - zero) if better == "higher" else (zero - high, zero - low)
 
 
 def comparison_verdict(limits: Limits) -> Verdict:

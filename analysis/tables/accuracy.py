@@ -15,6 +15,7 @@ from analysis.effects.compare import COUNTED_STATES, MAX_INELIGIBLE
 from analysis.inputs import Inputs
 from analysis.stats.holm import directed_p, holm
 from analysis.stats.signflip import sign_flip_p
+from analysis.stats.spread import sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
@@ -91,7 +92,7 @@ def _numbers(values: list[float | None]) -> dict[str, Any]:
     return {
         "n": len(reached),
         "mean": float(reached.mean()) if len(reached) else None,
-        "sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
+        "sd": sd(reached),
     }
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.inputs import Inputs
+from analysis.stats.spread import sd
 from analysis.tables.kept import kept_tables
-from analysis.trials.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
+from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
 from analysis.words.columns import count, counts, number, shared, text
 from study.registry import TABLES
 
@@ -70,14 +71,14 @@ def agreement_rows(inputs: Inputs) -> list[dict[str, Any]]:
     grids = _grids(inputs)
     if not grids:
         return []
-    grid = confirm_grid(inputs.spec, inputs.trials)
+    grid = inputs.grid
     cells = [_networks(grid, i, grids) for i in range(len(grid.cells))]
     rows = []
     for cell in cells:
         if cell.name:
             rows.append(_row(inputs, cell, cell, "different", itertools.combinations(cell.labels, 2)))
     for contrast in inputs.spec.all_contrasts():
-        for stratum in (s for strata in strata_of(inputs.spec, grid, contrast).values() for s in strata):
+        for stratum in (s for strata in strata_of(grid, contrast).values() for s in strata):
             arm, reference = cells[stratum.arm], cells[stratum.reference]
             pairs = list(itertools.product(arm.labels, reference.labels))
             if pairs:
@@ -139,7 +140,7 @@ def _row(
         "n_pairs": len(shares),
         "n_planes": num_planes,
         "agreement": float(shares.mean()) if len(shares) else None,
-        "agreement_sd": float(shares.std(ddof=1)) if len(shares) > 1 else None,
+        "agreement_sd": sd(shares),
         "agreement_low": float(shares.min()) if len(shares) else None,
         "agreement_stderr": None if over_planes is None else float(over_planes),
         "n_failed": sum(networks.num_failed for networks in both),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.inputs import Inputs
+from analysis.stats.spread import sd
 from analysis.tables.searched import by_cell, search_counts
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import Floats
@@ -42,7 +43,7 @@ def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
             numbers = {
                 "n_blocks": len(reached),
                 "mean": float(reached.mean()),
-                "sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
+                "sd": sd(reached),
                 "lowest": float(reached.min()),
                 "highest": float(reached.max()),
             }

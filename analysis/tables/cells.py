@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis.inputs import Inputs
+from analysis.stats.spread import sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.table import rows_of
 from analysis.words.columns import DASH, FRACTION, count, floats, integer, number, shared, text
@@ -75,7 +76,7 @@ def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "n_confirm": len(confirm),
         **{f"n_{state}": states[state] for state in STATES},
         "test_accuracy_mean": float(reached.mean()) if len(reached) else None,
-        "test_accuracy_sd": float(reached.std(ddof=1)) if len(reached) > 1 else None,
+        "test_accuracy_sd": sd(reached),
         "at_boundary": ", ".join(f"{name} {num}" for name, num in sorted(boundary_counts(confirm).items())),
         "n_defaulted": sum(row["defaulted"] for row in confirm),
         **{f"epochs_{phase}": sum(row["epochs"] for row in held) for phase, held in by_phase.items()},

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
-
-from analysis.claims.judgement import Judgement, LevelJudgement
-from analysis.claims.part import FAILURES, ClaimPart
+from analysis.claims.judgement import Judgement
+from analysis.claims.part import LEVEL, ClaimPart
+from analysis.effects.compare import failure_counts
 from analysis.inputs import Inputs
-from analysis.trials.grid import label
 from analysis.words.columns import count, flag, floats, integer, number, shared, text
 from analysis.words.rows import Rows
 from study.registry import TABLES
@@ -73,13 +71,10 @@ def claims_rows(inputs: Inputs) -> Rows:
         (judgement.name, judgement.dataset): {
             "look": judgement.look or None,
             "n_parts": len(judgement.parts),
-            "aa_inside": judgement.control.inside if judgement.control else None,
-            "assay": _assay(judgement),
-            **_numbers(judgement.deciding),
+            **(_level_numbers(judgement.deciding) if _on_level(judgement) else _controls(judgement)),
         }
         for judgement in inputs.judgements
     }
-    numbers |= {(j.reading.name, j.reading.dataset): _level_numbers(j) for j in inputs.level_judgements}
     return [
         {
             "claim": finding.name,
@@ -114,6 +109,7 @@ def claim_parts_rows(inputs: Inputs) -> Rows:
         | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
         | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
         for judgement in inputs.judgements
+        if not _on_level(judgement)
         for part in judgement.parts
     ]
 
@@ -125,11 +121,10 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
     for kind in _KINDS:
         numbers[f"{kind}_low"], numbers[f"{kind}_high"] = getattr(part, kind) or (None, None)
     for side in ("arm", "reference"):
-        failed = sum(row[f"n_{side}_{state}"] for state in FAILURES)
-        numbers |= {f"{side}_failures": failed, f"{side}_trainings": failed + row[f"n_{side}_completed"]}
+        numbers[f"{side}_failures"], numbers[f"{side}_trainings"] = failure_counts(row, side)
     return numbers | {
         "n_datasets": part.num_datasets,
-        "better": part.outcome.better,
+        "better": part.better,
         "effect": part.effect,
         "ci_low": part.low,
         "ci_high": part.high,
@@ -137,34 +132,31 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         "ci_high_of_k": part.high_of_k,
         "level": part.level,
         "level_of_k": part.level_of_k,
-        "margin": part.outcome.margin,
+        "margin": part.margin,
         "smallest_detectable": part.smallest_detectable,
         "effect_failures_at_chance": part.at_chance,
     }
 
 
-def _level_numbers(judgement: LevelJudgement) -> dict[str, Any]:
-    reading, claim = judgement.reading, judgement.reading.claim
-    values, limits = np.array(reading.values), judgement.limits or (None, None)
-    return {
-        "look": judgement.look or None,
-        "n_parts": 1,
-        "arm": label(claim.arm),
-        "reference": f"below {claim.below:g}, above {claim.above:g}",
-        "outcome": claim.outcome,
-        "scale": "level",
-        "better": "lower",
-        "effect": float(values.mean()) if len(values) else None,
-        "ci_low": limits[0],
-        "ci_high": limits[1],
-        "level": judgement.level,
-        "level_of_k": judgement.level,
-        "sd_difference": float(values.std(ddof=1)) if len(values) > 1 else None,
-        "n_pairs": len(values),
-        "n_datasets": len(values) if reading.unit == "dataset" else None,
-        "n_excluded": reading.num_left_out,
-        "n_waiting": reading.num_waiting,
+def _on_level(judgement: Judgement) -> bool:
+    """Whether the claim is on a level; its part is no comparison of two arms."""
+    return bool(judgement.deciding.row["scale"] == LEVEL)
+
+
+def _level_numbers(part: ClaimPart) -> dict[str, Any]:
+    names = ("arm", "reference", "outcome", "scale", "ci_low", "ci_high", "sd_difference", "n_pairs", "n_excluded")
+    return {name: part.row[name] for name in (*names, "n_waiting")} | {
+        "better": part.better,
+        "effect": part.row["mean_difference"],
+        "level": part.level,
+        "level_of_k": part.level_of_k,
+        "n_datasets": part.num_datasets,
     }
+
+
+def _controls(judgement: Judgement) -> dict[str, Any]:
+    inside = judgement.control.inside if judgement.control else None
+    return {"aa_inside": inside, "assay": _assay(judgement), **_numbers(judgement.deciding)}
 
 
 def _assay(judgement: Judgement) -> str:

@@ -18,14 +18,14 @@ from analysis.effects.paired import (
     cell_values,
     exploratory,
     left_out,
-    same_budgets,
     slope_weights,
     tested,
     weighted_sum,
 )
-from analysis.effects.readings import POOLED
+from analysis.effects.readings import POOLED, same_budgets
 from analysis.inputs import Inputs
-from analysis.trials.grid import ConfirmGrid, Floats, confirm_grid, context_label
+from analysis.stats.spread import sd
+from analysis.trials.grid import ConfirmGrid, Floats, context_label
 from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
 from analysis.words.columns import OF_SCALE, count, number, p_value, shared, tested_columns, text
@@ -78,7 +78,7 @@ class Ladder:
 )
 def dose_rows(inputs: Inputs) -> Rows:
     """One row a dose, in increasing order; empty where the study declares no dose."""
-    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    spec, grid = inputs.spec, inputs.grid
     return [
         _head(ladder, outcome) | row
         for ladder in _ladders(spec, grid)
@@ -108,7 +108,7 @@ def dose_rows(inputs: Inputs) -> Rows:
 )
 def trend_rows(inputs: Inputs) -> Rows:
     """One row a declared dose, dataset, outcome and stratum; empty where the study declares no dose."""
-    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    spec, grid = inputs.spec, inputs.grid
     return [
         _head(ladder, outcome) | _trend(spec, grid, ladder, outcome)
         for ladder in _ladders(spec, grid)
@@ -166,7 +166,7 @@ def _steps(grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> Iterator[
             "dose": step.dose,
             "levels": " ".join(f"{name}={level}" for name, level in step.levels.items()),
             "mean": float(np.exp(mean)) if mean is not None and outcome.scale == "log ratio" else mean,
-            "sd": float(used[i].std(ddof=1)) if n > 1 else None,
+            "sd": sd(used[i]),
             "n_pairs": n,
             "n_trained": int((grid.rows[cells] >= 0).sum()),
             "n_failures": left_out(grid, cells, 0)["n_failures"],

@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.inputs import Inputs
 from analysis.stats.pooling import ALL_DATASETS
+from analysis.stats.spread import sd
 from analysis.words.columns import count, number, shared, text
 from analysis.words.rows import Rows
 from study.registry import TABLES
@@ -58,7 +59,7 @@ def _over_datasets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (evaluator, parameter, role), members in groups.items():
         values = np.array([row["importance"] for row in members])
         named = {"dataset": ALL_DATASETS, "evaluator": evaluator, "parameter": parameter, "role": role}
-        numbers = {"importance": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else None}
+        numbers = {"importance": float(values.mean()), "sd": sd(values)}
         counts = {
             "n_spread": len(values),
             "spread_over": "datasets",

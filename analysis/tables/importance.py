@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis.inputs import Inputs
+from analysis.stats.spread import sd
 from analysis.trials.table import rows_of
 from analysis.words.columns import Column, count, integer, number, shared, text, texts
 from analysis.words.rows import Rows
@@ -88,6 +89,6 @@ def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for measure in _MEASURED:
         values = np.array([row[measure] for row in kept if row[measure] is not None])
         numbers[measure] = float(values.mean()) if len(values) else None
-        numbers[f"{measure}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+        numbers[f"{measure}_sd"] = sd(values)
     head = ("cell", "dataset", "attention", "attention_form", "depth", "layer", "importance")
     return {name: rows[0][name] for name in head} | numbers

@@ -10,11 +10,10 @@ smoothness. The nearest penalty is read from the same data, so all of this is ex
 from collections.abc import Iterator
 from typing import Any
 
-from analysis.effects.compare import compare
+from analysis.effects.compare import compare, failure_counts
 from analysis.effects.paired import exploratory
 from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
-from analysis.trials.grid import ConfirmGrid, confirm_grid, label
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.words.columns import OF_OUTCOME, flag, floats, number, shared, text
 from analysis.words.rows import Rows
@@ -57,7 +56,7 @@ def intervention_rows(inputs: Inputs) -> Rows:
 
     ``penalty`` is that of the comparison (of ``contrast``: none, 0). Empty where the penalty is no factor, or has no level 0.
     """
-    spec, grid = inputs.spec, confirm_grid(inputs.spec, inputs.trials)
+    spec = inputs.spec
     outcomes = {outcome.name: outcome for outcome in outcomes_of(spec, inputs.trials)}
     rows: list[dict[str, Any]] = []
     for name, claim in spec.claims.items():
@@ -66,7 +65,7 @@ def intervention_rows(inputs: Inputs) -> Rows:
             continue
         read = [outcomes[outcome] for outcome in [*smooth, METRIC_OUTCOMES[0]]]
         for kind, penalty, contrast in _comparisons(spec, claim):
-            found = [row for row in _rows(inputs, grid, contrast, read) if row["n_pairs"] or row["n_excluded"]]
+            found = [row for row in _rows(inputs, contrast, read) if row["n_pairs"] or row["n_excluded"]]
             if kind == AGAINST:
                 _say_alike(claim, found)
             head = {"claim": name, "kind": kind, "penalty": penalty, "label": exploratory(spec)}
@@ -93,32 +92,13 @@ def _comparisons(spec: Spec, claim: Claim) -> Iterator[tuple[str, float, Contras
                 yield AGAINST, weight, Contrast(arm=arm, reference=penalised)
 
 
-def _rows(
-    inputs: Inputs, grid: ConfirmGrid, contrast: Contrast, outcomes: list[ReadOutcome]
-) -> Iterator[dict[str, Any]]:
-    spec = inputs.spec
-    for reading in readings(spec, grid, [contrast], outcomes):
+def _rows(inputs: Inputs, contrast: Contrast, outcomes: list[ReadOutcome]) -> Iterator[dict[str, Any]]:
+    for reading in readings(inputs.grid, [contrast], outcomes):
         if reading.stratum != POOLED:
             continue
-        numbers = compare(
-            reading.arm,
-            reading.reference,
-            outcome=reading.outcome,
-            alpha=spec.alpha,
-            equal=reading.equal,
-            planned=spec.blocks * spec.replicates,
-            chance=inputs.chance.get(reading.dataset),
-        )
-        failures = [f"n_{side}_{state}" for side in ("arm", "reference") for state in ("collapsed", "diverged")]
-        yield {
-            "dataset": reading.dataset,
-            "arm": label(contrast.arm),
-            "reference": label(contrast.reference),
-            "outcome": reading.outcome.name,
-            "scale": reading.outcome.scale,
-            **{name: numbers[name] for name in (*_NUMBERS, *_COUNTS, "note")},
-            "n_failures": sum(numbers[name] for name in failures),
-        }
+        numbers = compare(reading, inputs.spec.alpha, inputs.chance.get(reading.dataset))
+        failures = sum(failure_counts(numbers, side)[0] for side in ("arm", "reference"))
+        yield reading.head | {name: numbers[name] for name in (*_NUMBERS, *_COUNTS, "note")} | {"n_failures": failures}
 
 
 def _say_alike(claim: Claim, rows: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from analysis.tables.paths import (
     smoothness_outcomes,
     training_paths,
 )
-from analysis.trials.grid import Floats, confirm_grid, label
+from analysis.trials.grid import Floats
 from analysis.words.columns import OF_SCALE, count, floats, number, shared, spread_columns, text
 from analysis.words.rows import Rows
 from study.registry import TABLES
@@ -74,12 +74,12 @@ def matched_accuracy_rows(inputs: Inputs) -> Rows:
     every one. ``status`` is ``not_estimable`` where no replicate is, ``partly`` where more than a tenth is not. ``level_low``
     and ``level_high`` are the extremes over replicates; ``unmatched_mean`` is of the last networks of the same pairs.
     """
-    grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
+    grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
     found = [make(inputs, grid, outcomes) for make in (budget_paths, training_paths)]
     paths = [path for path in found if path is not None]
     rows = [
         row
-        for reading in (readings(inputs.spec, grid, inputs.spec.all_contrasts(), outcomes) if paths else ())
+        for reading in (readings(grid, inputs.spec.all_contrasts(), outcomes) if paths else ())
         for path in paths
         for row in _rows(inputs, reading, path)
     ]
@@ -91,9 +91,7 @@ def _rows(inputs: Inputs, reading: Reading, paths: Paths) -> Iterator[dict[str, 
     values = paths.values[reading.outcome.name]
     if not np.isfinite(values).any():  # not measured along this path
         return
-    head = {"along": paths.along, "dataset": reading.dataset, "stratum": reading.stratum}
-    head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
-    head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale}
+    head = reading.head | {"along": paths.along}
     head["label"] = LABEL if paths.along == BUDGETS else f"{LABEL}, not annealed"
     ok = eligible(reading)
     started = int(np.count_nonzero((reading.arm.present | reading.reference.present).any(axis=0)))

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.effects.compare import COMPLETED
 from analysis.effects.readings import Reading
 from analysis.effects.strata import contrast_key, shown_strata
 from analysis.inputs import Inputs
@@ -118,8 +117,7 @@ def training_paths(inputs: Inputs, grid: ConfirmGrid, outcomes: Sequence[ReadOut
 
 def eligible(reading: Reading) -> Flags:
     """The replicates whose networks completed on both sides in every stratum, within equal budgets."""
-    completed = (reading.arm.states == COMPLETED) & (reading.reference.states == COMPLETED) & reading.equal
-    return np.asarray(completed.all(axis=0) & bool(len(completed)))
+    return np.asarray(reading.completed.all(axis=0) & bool(len(reading.completed)))
 
 
 def last(values: Floats) -> Floats:
@@ -132,7 +130,7 @@ def last(values: Floats) -> Floats:
 
 def of_sides(values: Floats, reading: Reading) -> tuple[Floats, Floats]:
     """The paths of arm and reference: (num_strata, num_pairs, num_points) each."""
-    return values[reading.arm_rows], values[reading.reference_rows]
+    return values[reading.arm.rows], values[reading.reference.rows]
 
 
 _IDENTITY = ["cell", "search_block", "replicate"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from analysis.inputs import Inputs
 from analysis.tables.kept import kept_paths, read_kept
-from analysis.trials.grid import NO_RECORD, ConfirmGrid, confirm_grid, strata_of
+from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
 from search_spaces import Contrast, Levels, Spec
 
 # What a picture says in place of a network that it cannot show.
@@ -42,14 +42,14 @@ def pictured_contrasts(spec: Spec) -> list[Contrast]:
 
 def pictured(inputs: Inputs) -> list[Pictured]:
     """By stratum the references, then the arms, in the first block and replicate on record; each network once."""
-    grid = confirm_grid(inputs.spec, inputs.trials)
+    grid = inputs.grid
     rows = grid.confirm.to_pylist()
     several = len({cell.dataset for cell in grid.cells}) > 1
     found: dict[str, dict[str, Pictured]] = {}
     for side in ("reference", "arm"):
         for contrast in pictured_contrasts(inputs.spec):
             arm = arm_text(getattr(contrast, side))
-            for stratum in (s for strata in strata_of(inputs.spec, grid, contrast).values() for s in strata):
+            for stratum in (s for strata in strata_of(grid, contrast).values() for s in strata):
                 cell = getattr(stratum, side)
                 row = grid.rows[cell, 0] if len(grid.pairs) else NO_RECORD
                 context = _context(grid, cell, contrast, several)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from analysis.inputs import Inputs
+from analysis.stats.spread import sd
 from analysis.trials.table import rows_of
 from analysis.words.columns import OF_OUTCOME, count, number, shared, text
 from analysis.words.rows import Rows
@@ -57,7 +58,7 @@ def _row(known: Published, cell: str, rows: list[dict[str, Any]]) -> dict[str, A
         "outcome": known.outcome,
         "published": known.value,
         "found": float(held.mean()) if len(held) else None,
-        "found_sd": float(held.std(ddof=1)) if len(held) > 1 else None,
+        "found_sd": sd(held),
         "found_least": float(held.min()) if len(held) else None,
         "found_most": float(held.max()) if len(held) else None,
         "n": len(held),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from analysis.claims.part import FAILURES
+from analysis.effects.compare import FAILURES
 from analysis.inputs import Inputs
 from analysis.stats.spread import spread
 from analysis.trials.arms import cell_heads

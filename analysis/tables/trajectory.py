@@ -13,7 +13,6 @@ from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
 from analysis.stats.spread import p_value, spread
 from analysis.tables.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
-from analysis.trials.grid import confirm_grid, label
 from analysis.words.columns import FRACTION, OF_SCALE, count, number, shared, spread_columns
 from analysis.words.rows import Rows
 from study.registry import TABLES
@@ -45,21 +44,19 @@ def trajectory_rows(inputs: Inputs) -> Rows:
 
     Pairs are those whose networks completed in the end; ``n_missing`` of them lack a converged value at the epoch.
     """
-    grid, outcomes = confirm_grid(inputs.spec, inputs.trials), smoothness_outcomes(inputs)
+    grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
     paths = training_paths(inputs, grid, outcomes)
     if paths is None:
         return []
     rows: list[dict[str, Any]] = []
-    for reading in readings(inputs.spec, grid, inputs.spec.all_contrasts(), outcomes):
+    for reading in readings(grid, inputs.spec.all_contrasts(), outcomes):
         arm, reference = of_sides(paths.values[reading.outcome.name], reading)
         ok = eligible(reading)
         if not len(arm) or not np.isfinite(arm).any():
             continue
         d = subtract(arm, reference).mean(axis=0)
         reached = [side.mean(axis=0) for side in of_sides(paths.accuracy, reading)]
-        head = {"dataset": reading.dataset, "stratum": reading.stratum}
-        head |= {"arm": label(reading.contrast.arm), "reference": label(reading.contrast.reference)}
-        head |= {"outcome": reading.outcome.name, "scale": reading.outcome.scale, "label": "not annealed"}
+        head = reading.head | {"label": "not annealed"}
         for k, epoch in enumerate(paths.points):
             used = ok & np.isfinite(d[:, k])
             if not used.any():

@@ -19,10 +19,11 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 NO_RECORD = -1
+COMPLETED, COLLAPSED, DIVERGED = (STATES.index(state) for state in ("completed", "collapsed", "diverged"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class GridCell:
     """A combination of factor levels on a dataset; ``name`` as in the table of trials, empty where nothing has been run."""
 
     levels: Levels
@@ -41,13 +42,14 @@ class Stratum:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmGrid:
-    """Confirmed replicates by cell and pair: ``rows[cell, pair]`` is a row of ``confirm``, or ``NO_RECORD``.
+    """Confirmed replicates of ``spec`` by cell and pair: ``rows[cell, pair]`` is a row of ``confirm``, or ``NO_RECORD``.
 
-    ``pairs`` holds one (block, replicate) a row, shared by all cells; ``budgets`` counts the search trials behind each
+    ``pairs`` holds one (block, replicate) per row, shared by all cells; ``budgets`` counts the search trials behind each
     entry.
     """
 
-    cells: list[Cell]
+    spec: Spec
+    cells: list[GridCell]
     pairs: Integers
     rows: Integers
     confirm: pa.Table
@@ -57,9 +59,9 @@ class ConfirmGrid:
         """Values of a numeric column for ``cells``; NaN where there is none."""
         return self._column(column, pa.float64(), np.nan)[self.rows[cells]]
 
-    def flags(self, column: str, cells: list[int], missing: bool) -> Flags:
-        """Values of a boolean column for ``cells``; ``missing`` where there is none."""
-        return self._column(column, pa.bool_(), missing)[self.rows[cells]]
+    def converged(self, outcome: str, cells: list[int]) -> Flags:
+        """Whether the estimator of ``outcome`` converged for ``cells``; ``True`` where the table does not say."""
+        return self._column(f"{outcome}_converged", pa.bool_(), True)[self.rows[cells]]
 
     def states(self, cells: list[int]) -> Integers:
         """Positions in ``study.schema.STATES``, or ``NO_RECORD``."""
@@ -94,12 +96,12 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
     """
     names = pc.dictionary_encode(trials["cell"].combine_chunks())
     code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    confirm = pc.equal(trials["phase"], "confirm").to_numpy().astype(np.bool_)
+    confirmed = pc.equal(trials["phase"], "confirm").to_numpy().astype(np.bool_)
     known = _cells(spec, trials, code, names.dictionary.to_pylist())
     block, replicate, number = (trials[name].to_numpy() for name in ("search_block", "replicate", "number"))
     # replicate r is block r, unless one block's winner is trained on several seeds
     asked = replicate < spec.replicates if spec.blocks == 1 else replicate == block
-    kept = confirm & np.isin(code, list(known)) & (block < spec.blocks) & asked
+    kept = confirmed & np.isin(code, list(known)) & (block < spec.blocks) & asked
     pairs, pair = np.unique(np.stack([block[kept], replicate[kept]], axis=1), axis=0, return_inverse=True)
     position = {old: new for new, old in enumerate(known)}
     cell = np.array([position[old] for old in code[kept].tolist()], dtype=np.int64)
@@ -117,14 +119,15 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
     budgets = np.zeros_like(rows)
     for old, new in position.items():
         budgets[new] = [searched.get((old, int(b)), 0) for b in pairs[:, 0]]
-    return ConfirmGrid(cells=cells, pairs=pairs, rows=rows, confirm=trials.filter(pa.array(kept)), budgets=budgets)
+    confirm = trials.filter(pa.array(kept))
+    return ConfirmGrid(spec=spec, cells=cells, pairs=pairs, rows=rows, confirm=confirm, budgets=budgets)
 
 
-def strata_of(spec: Spec, grid: ConfirmGrid, contrast: Contrast) -> dict[str, list[Stratum]]:
+def strata_of(grid: ConfirmGrid, contrast: Contrast) -> dict[str, list[Stratum]]:
     """Dataset -> the strata in which ``contrast`` can be read. The spec's own dataset with none, when there is none."""
-    others = [name for name in spec.factor_names() if name not in contrast.arm]
+    others = [name for name in grid.spec.factor_names() if name not in contrast.arm]
 
-    def context(cell: Cell) -> tuple[Level | None, ...]:
+    def context(cell: GridCell) -> tuple[Level | None, ...]:
         return tuple(cell.levels.get(name) for name in others)
 
     references = {context(c): i for i, c in enumerate(grid.cells) if agrees(c.levels, contrast.reference)}
@@ -134,7 +137,7 @@ def strata_of(spec: Spec, grid: ConfirmGrid, contrast: Contrast) -> dict[str, li
             levels = {name: cell.levels[name] for name in others if name in cell.levels}
             stratum = Stratum(label=context_label(levels), arm=i, reference=references[context(cell)])
             found.setdefault(cell.dataset, []).append(stratum)
-    return found or {str(spec.fixed.get("dataset", "")): []}
+    return found or {str(grid.spec.fixed.get("dataset", "")): []}
 
 
 def label(levels: Levels) -> str:
@@ -148,12 +151,12 @@ def context_label(levels: Levels) -> str:
     return label({name: level for name, level in levels.items() if name not in hidden}) or "-"
 
 
-def _planned(spec: Spec) -> list[Cell]:
+def _planned(spec: Spec) -> list[GridCell]:
     fixed = str(spec.fixed.get("dataset", ""))
-    return [Cell(levels=levels, dataset=str(levels.get("dataset", fixed))) for levels in spec.cells()]
+    return [GridCell(levels=levels, dataset=str(levels.get("dataset", fixed))) for levels in spec.cells()]
 
 
-def _cells(spec: Spec, trials: pa.Table, code: Integers, names: list[str]) -> dict[int, Cell]:
+def _cells(spec: Spec, trials: pa.Table, code: Integers, names: list[str]) -> dict[int, GridCell]:
     """Code of each cell in the table -> the cell, for those the spec asks for, in order of the table."""
     first = np.unique(code, return_index=True)[1]
     factors = spec.factor_names()
@@ -162,7 +165,7 @@ def _cells(spec: Spec, trials: pa.Table, code: Integers, names: list[str]) -> di
     cells = {}
     for i, row in enumerate(trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()):
         levels_of_row = {name: row[setting_column(name)] for name in factors}
-        cell = Cell(levels=levels_of_row, dataset=row["dataset"], name=names[i])
+        cell = GridCell(levels=levels_of_row, dataset=row["dataset"], name=names[i])
         if any(agrees(cell.levels, levels) for levels in planned):
             cells[i] = cell
     return cells

@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from analysis.trials.table import estimate_names
 from search_spaces.spec import Spec
 
+Floats = NDArray[np.float64]
 Scale = Literal["difference", "log ratio"]
 
 METRIC_OUTCOMES = ("test/accuracy", "test/accuracy_best", "test/loss", "test/loss_best", "val/accuracy", "val/loss")
@@ -40,6 +43,10 @@ class ReadOutcome:
     def is_accuracy(self) -> bool:
         """Whether this is an accuracy, for which a failed network can be counted at chance."""
         return not self.is_estimate and "/accuracy" in self.name
+
+    def scaled(self, values: Floats) -> Floats:
+        """``values`` on the scale on which they are subtracted; NaN where a logarithm does not exist."""
+        return np.log(np.where(values > 0, values, np.nan)) if self.scale == "log ratio" else values
 
 
 def scale_of(name: str) -> Scale:

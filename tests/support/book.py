@@ -2,6 +2,7 @@
 
 from analysis.effects.table import effects_table
 from analysis.inputs import Inputs
+from analysis.trials.grid import confirm_grid
 from analysis.trials.table import trials_table
 from search_spaces.load import parse_spec
 from study.results.ledger import Contents
@@ -126,7 +127,7 @@ def inputs_of(book, **changes):
 
 def effects_of(book, spec=None, chance=None):
     spec = spec or synthetic_spec()
-    return effects_table(spec, trials_table(spec, book.contents), chance)
+    return effects_table(confirm_grid(spec, trials_table(spec, book.contents)), chance)
 
 
 def find(effects, **wanted):

@@ -6,7 +6,6 @@ import pytest
 from book import JACOBIAN, Book
 from one_depth import SPREAD, claims_of, inputs_of, study
 
-from analysis.effects.assay import assay_results
 from analysis.tables.build import build_table, table_columns
 from analysis.words.export import render
 
@@ -155,7 +154,7 @@ def test_assay_sensitivity(loss, seen):
     row = claims_of(book, factors=factors)["C4"]
     assert (row["assay"], row["verdict"]) == (seen, "supported" if seen == "seen" else "undecided")
     inputs = inputs_of(book, factors=factors)
-    (result,) = assay_results(inputs.spec, inputs.trials)
+    (result,) = inputs.assay
     assert result.seen is {"seen": True, "not seen": False, "not run": None}[seen]
 
 
@@ -167,7 +166,7 @@ def test_failures_without_skips_are_a_difference_seen_at_the_greatest_depth():
         book.confirm("add", 14, block, 0.95)
         book.confirm("none", 14, block, 0.1, state="collapsed")
     inputs = inputs_of(book, factors=factors)
-    (result,) = assay_results(inputs.spec, inputs.trials)
+    (result,) = inputs.assay
     assert (result.seen, result.where) == (True, "depth 14")
     assert result.found == "without skips 10 of 10 trainings fail, with them 0"
 

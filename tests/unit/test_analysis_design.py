@@ -5,6 +5,7 @@ import pytest
 from book import JACOBIAN, Book, effects_of, find, mul, planted, synthetic_spec
 
 from analysis.effects.table import SCHEMA, effects_table
+from analysis.trials.grid import confirm_grid
 from analysis.trials.table import trials_table
 from study.results.ledger import Contents
 
@@ -38,7 +39,7 @@ def test_strata_are_named_by_every_other_factor_and_stay_within_a_dataset():
     book = Book()
     for merge in ("add", "mul"):
         book.replicate(merge, trial_key=merge, config={"dataset": "fake"}, metrics={"test/accuracy": 0.5})
-    effects = effects_table(spec, trials_table(spec, book.contents))
+    effects = effects_table(confirm_grid(spec, trials_table(spec, book.contents)))
     accuracy = [r for r in effects.to_pylist() if r["outcome"] == "test/accuracy"]
     assert [(r["dataset"], r["stratum"], r["n_pairs"]) for r in accuracy] == [
         ("fake", "all", 1), ("fake", "attention=none", 1),
@@ -85,14 +86,14 @@ def test_schema_survives_parquet_and_so_does_the_analysis(tmp_path):
     trials = trials_table(spec, book.contents)
     pyarrow.parquet.write_table(trials, path)
     read = pyarrow.parquet.read_table(path)
-    effects = effects_table(spec, trials)
+    effects = effects_table(confirm_grid(spec, trials))
     assert effects.schema.equals(SCHEMA, check_metadata=True)
-    assert effects_table(spec, read).equals(effects)
-    assert effects_table(spec, trials_table(spec, Contents())).schema.equals(SCHEMA)
+    assert effects_table(confirm_grid(spec, read)).equals(effects)
+    assert effects_table(confirm_grid(spec, trials_table(spec, Contents()))).schema.equals(SCHEMA)
 
 
 def test_two_rows_of_one_replicate_are_refused():
     trials = trials_table(synthetic_spec(), planted().contents)
     doubled = pyarrow.concat_tables([trials, trials])
     with pytest.raises(ValueError, match="two confirmed rows"):
-        effects_table(synthetic_spec(), doubled)
+        confirm_grid(synthetic_spec(), doubled)

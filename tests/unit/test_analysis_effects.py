@@ -225,7 +225,7 @@ def test_the_control_passes_or_fails(size, inside):
     claims["C4"]["outcomes"][0]["margin"] = 0.01
     spec = synthetic_spec(claims=claims)
     effects = effects_of(book, spec)
-    (result,) = aa_results(spec, effects)
+    (result,) = aa_results(spec, effects.to_pylist())
     assert (result.inside, result.precise, result.n_pairs, result.margin) == (inside, inside, 8, 0.01)
     assert result.mean_difference == pytest.approx(size, **AT)
     row = mul(effects)
@@ -239,16 +239,16 @@ def test_a_loud_but_uncertain_control_is_inside_and_called_imprecise():
     for block in range(8):
         for depth in (8, 14):
             book.confirm("add_alias", depth, block, 0.90 + block / 1000 + (0.2 if block % 2 else -0.1))
-    (result,) = aa_results(synthetic_spec(), effects_of(book))
+    (result,) = aa_results(synthetic_spec(), effects_of(book).to_pylist())
     assert (result.inside, result.precise) == (True, False)
     assert result.sentence().endswith("inside the margin of 2 pp, though the interval does not exclude it.")
 
 
 def test_a_study_without_control_or_before_it_says_so():
     without = synthetic_spec(control=None)
-    assert aa_results(without, effects_of(planted(), without)) == []
+    assert aa_results(without, effects_of(planted(), without).to_pylist()) == []
     assert mul(effects_of(planted(), without))["note"] == "no A/A control"
     early = planted(skip=[("add_alias", depth, b) for depth in (8, 14) for b in range(8)])
-    (result,) = aa_results(synthetic_spec(), effects_of(early))
+    (result,) = aa_results(synthetic_spec(), effects_of(early).to_pylist())
     assert (result.inside, result.n_pairs) == (None, 0)
     assert mul(effects_of(early))["note"] == "A/A control not run"

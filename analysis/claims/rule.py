@@ -29,7 +29,7 @@ class Rule:
         return holm_levels(parts, self.alpha)
 
     def interval(self, values: Sequence[float], blocks: Sequence[int], level: float) -> tuple[float, float]:
-        """The interval of the centre of ``values``, one a block of ``blocks`` (ascending). Raises ``ValueError`` for none."""
+        """The interval of the centre of ``values``, one per block of ``blocks`` (ascending)."""
         if not self.looks:
             return sign_flip_interval(values, level)
         counts = [sum(block < num for block in blocks) for num in self.looks]
