@@ -85,7 +85,7 @@ ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 from search_spaces import load_spec
 from study.commands import show
 from study.commands import run as driver
-from study.cluster.connection import tune
+from study.cluster import tune
 from study.results.workspace import Workspace
 root = Path({str(tmp_path)!r})
 class Noting(tune.Group):

@@ -59,8 +59,8 @@ def test_planted_secrets_are_found_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Secrets in the environment and in the tracking address; then every byte that a study leaves or prints is searched."""
-    from study.cluster.connection import connection as cluster
-    from study.cluster.connection import tune
+    from study.cluster import connection as cluster
+    from study.cluster import tune
 
     caplog.set_level(logging.INFO)
     for name in (
