@@ -48,7 +48,7 @@ def measure(root: Path) -> dict[str, float]:
 
     started = time.process_time()
     held = timed("read", lambda: in_folder(workspace))
-    inputs = held.inputs()
+    inputs = held.inputs
     timed("trials", lambda: inputs.trials)
     timed("effects", lambda: inputs.effects)
     timed("claims", lambda: inputs.findings)

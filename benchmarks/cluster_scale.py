@@ -5,7 +5,7 @@
 
 https://docs.ray.io/en/latest/ray-core/examples/testing-tips.html (``ray.cluster_utils.Cluster``). Each slot is a real worker
 that imports torch, so memory says how many fit; a training waits for 3.6 s and computes for a fraction of one. The ratio is
-the share of slots with a training under way, looked at by the half second while the middle half of the study is recorded. Told
+the share of slots with a training under way, sampled every half second while the middle half of the study is recorded. Told
 beside it: the most at once (a slot that has no worker shows there), states, and the driver's processor time.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 from ray.cluster_utils import Cluster
 
-from benchmarks.common import print_table, result
+from benchmarks.common import machine_load, print_table, result
 from benchmarks.driven import watch, write_spec
 from study.results.ledger import read_ledger
 
@@ -81,7 +81,7 @@ def main() -> None:
         ],
         ["driver's processor time", f"{seen.cpu:.0f} s, {1000 * seen.cpu / num:.0f} ms a training"],
         ["driver's memory", f"{max(seen.memory) / 2**20:,.0f} MiB"],
-        ["cores", f"{psutil.cpu_count()}, load {os.getloadavg()[0]:.1f} at the end"],
+        ["cores", f"{psutil.cpu_count()}, {machine_load()} at the end"],
     ]
     print_table("a study on a simulated cluster", ["", ""], rows)
     more = {"slots": slots, "hosts": given.hosts, "trainings": num}

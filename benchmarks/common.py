@@ -4,47 +4,35 @@ The fields of that line are ``name, ratio, goal, n, low, high, hardware, version
 a number that is larger where we are better, ``low`` and ``high`` its least and greatest, ``goal`` what it should reach.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
-from rich.table import Table
+
+from study.printing import console
+from study.results.provenance import cpu_name, package_version
 
 
 def hardware(*, gpu: bool = False) -> str:
     """``<CPU model> x <usable cores>``, with ``gpu`` the GPU's name before it. Raises ``RuntimeError`` where there is none."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    cpu = f"{names[0] if names else platform.processor() or platform.machine()} x {cores}"
-    if not gpu:
-        return cpu
-    import torch
-
-    if not torch.cuda.is_available():
+    if gpu and not torch.cuda.is_available():
         raise RuntimeError("this benchmark needs a GPU")
-    return f"{torch.cuda.get_device_name()}, {cpu}"
+    return f"{torch.cuda.get_device_name()}, {cpu_name()}" if gpu else cpu_name()
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Python's version and those of installed ``packages``."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    """Python's version and those of ``packages``."""
+    return {"python": platform.python_version()} | {name: package_version(name) or "absent" for name in packages}
+
+
+def machine_load() -> str:
+    """The machine's load now."""
+    return f"load {os.getloadavg()[0]:.1f}"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -55,14 +43,7 @@ def spread(values: Sequence[float]) -> str:
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: the first column to the left, numbers to the right."""
-    table = Table(box=None)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=140)
-    console.print(title, highlight=False, soft_wrap=True)
-    console.print(table, highlight=False)
+    console.print_table(Console(width=140), headings, rows, title=title)
 
 
 def result(

@@ -1,4 +1,4 @@
-"""https://docs.pytorch.org/docs/stable/notes/extending.html (dispatch modes): work that does not depend on the machine.
+"""Work that does not depend on the machine, counted by a dispatch mode of torch.
 
 A device that is busy computing pays floating point operations, one that waits for the next launch (small networks on a GPU)
 pays operator calls. A share of training that is small in both is small on either.

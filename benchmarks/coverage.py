@@ -1,4 +1,4 @@
-"""https://doi.org/10.1080/01621459.1969.10501057 (Hartigan 1969): how often the intervals hold, also where they need not.
+"""How often the intervals hold, also where they need not.
 
     python -m benchmarks.coverage > benchmarks/results/coverage.md
 
@@ -9,6 +9,8 @@ without an effect is found to have one in its direction, at Holm's levels after 
 
 Takes about half a minute on one core. Every number is a share of ``NUM_STUDIES`` simulated studies; its standard error is
 sqrt(p (1 - p) / NUM_STUDIES), .002 near .95.
+
+Source: https://doi.org/10.1080/01621459.1969.10501057 (Hartigan 1969)
 """
 
 import math

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-_LOOK_SECONDS, _SAMPLE_SECONDS = 0.1, 0.5
+_POLL_SECONDS, _SAMPLE_SECONDS = 0.1, 0.5
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ def watch(spec: Path | str, storage: Path, *options: str, packages: Sequence[str
                 found.marks.append((now, num))
                 found.memory.append(_resident(driver))
                 found.cpu = _processor(driver)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     found.whole = time.perf_counter() - started
     if process.returncode:
         raise RuntimeError(log.read_text()[-4000:])

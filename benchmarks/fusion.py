@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): a replicate's step in groups of 1 to 16, beside serial and several processes.
+"""A replicate's step in groups of 1 to 16, beside serial training and several processes.
 
     python -m benchmarks.fusion                     # the CPU, one thread a process
     python -m benchmarks.fusion --device cuda --processes 4
@@ -7,22 +7,20 @@ Every network at 8x8, batch 32 and 128, and at 32x32, batch 128, on random pixel
 (gathering, forward, backward, SGD), in processor time on a CPU. Serial and every group size are timed in turn; a ratio is
 serial time over fused time, the median over rounds with its least and greatest. The last line is the goal's case at its best
 group size: cifar_resnet, 8x8, width 8, batch 32 (on a GPU: ResNet-20, width 16, 32x32, batch 128).
+
+Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
 import argparse
-import dataclasses
 import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 
-from benchmarks.common import hardware, result, spread, versions
-from study.config import TrialConfig
-from study.data.facts import Facts
-from study.resources.timing import timer
+from benchmarks.cases import Case, in_turn
+from benchmarks.common import hardware, machine_load, result, spread, versions
 
 SIZES = (1, 2, 4, 8, 16)
 # network, depth, width
@@ -44,52 +42,34 @@ STEPS = 3
 LONGEST_SECONDS = 6.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A network on images of one size."""
-
-    network: str
-    depth: int
-    width: int
-    side: int
-    channels: int
-    batch: int
-
-    def __str__(self) -> str:
-        return f"{self.network} d{self.depth} w{self.width} {self.side}x{self.side} b{self.batch}"
-
-    def timer(self, size: int, device: str, steps: int = STEPS) -> Callable[[], float]:
-        """See ``study.resources.execution.timer``."""
-        config = TrialConfig(
-            dataset="random", network=self.network, depth=self.depth, width=self.width, batch_size=self.batch, seed=0,
-            split_seed=0, weight_decay=5e-4, augment="pad_crop" if self.channels == 3 else "none",
-        )  # fmt: skip
-        known = Facts(
-            image_shape=(self.channels, self.side, self.side), num_classes=10, num_train=50_000, num_val=0, num_test=0
+def cases() -> list[Case]:
+    """Every network on images of every size."""
+    return [
+        Case(
+            f"{network} d{depth} w{width} {side}x{side} b{batch}", network, depth, width, (channels, side, side), batch,
+            "pad_crop" if channels == 3 else "none",
         )
-        return timer(config, known, size, device, steps)
+        for network, depth, width in NETWORKS
+        for side, channels, batch in IMAGES
+    ]  # fmt: skip
 
 
 def measure(case: Case, device: str, rounds: int) -> dict[int, list[float]]:
-    """Milliseconds a replicate-step by group size, a value a round; size 1 is serial."""
-    timers = {1: case.timer(1, device)}
+    """Milliseconds per replicate and step by group size, one value per round; size 1 is serial."""
+    timers = {1: case.timer(device, 1, STEPS)}
     alone = timers[1]()
     for size in SIZES[1:]:
         if size * STEPS * alone < LONGEST_SECONDS:
-            timers[size] = case.timer(size, device)
+            timers[size] = case.timer(device, size, STEPS)
             timers[size]()
-    found: dict[int, list[float]] = {size: [] for size in timers}
-    for _ in range(rounds):
-        for size, seconds in timers.items():
-            found[size].append(1000 * seconds())
-    return found
+    return {size: [1000 * value for value in seconds] for size, seconds in in_turn(timers, rounds).items()}
 
 
 def _work(given: tuple[Case, str, float]) -> tuple[int, float]:
     """In a process of its own: serial steps for some seconds; how many, and how long they took."""
     case, device, seconds = given
     torch.set_num_threads(1)
-    step = case.timer(1, device)
+    step = case.timer(device, 1, STEPS)
     step()
     time.sleep(0.5)  # until the others are ready too
     started, steps = time.perf_counter(), 0
@@ -118,15 +98,13 @@ def main() -> None:
     gpu = given.device == "cuda"
     print(
         f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; median (least to greatest); one thread"
-        f"; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        f"; {machine_load()} on {os.cpu_count()} cores"
     )
     print("| case | serial ms | " + " | ".join(f"x{size}" for size in SIZES[1:]) + " | processes |")
     print("|---|---|" + "---|" * len(SIZES))
     goal_case, goal = GOALS[given.device]
     last = ""
-    for case in (Case(*network, *images) for network in NETWORKS for images in IMAGES):
-        if given.only not in str(case):
-            continue
+    for case in (case for case in cases() if given.only in case.name):
         found = measure(case, given.device, given.rounds)
         serial = found.pop(1)
         ratios = {size: [a / b for a, b in zip(serial, values, strict=True)] for size, values in found.items()}
@@ -136,8 +114,8 @@ def main() -> None:
             seconds = max(2.0, 3 * STEPS * statistics.median(serial) / 1000)
             together = in_processes(case, given.device, given.processes, seconds)
             several = f"{given.processes}: {statistics.median(serial) / together:.2f}"
-        print(f"| {case} | {spread(serial)} | {' | '.join(cells)} | {several} |", flush=True)
-        if str(case) == goal_case:
+        print(f"| {case.name} | {spread(serial)} | {' | '.join(cells)} | {several} |", flush=True)
+        if case.name == goal_case:
             best = max(ratios, key=lambda size: statistics.median(ratios[size]))
             more = {"group": best, "case": goal_case}
             last = result("fusion", ratios[best], goal, gpu=gpu, packages=("torch",), more=more)

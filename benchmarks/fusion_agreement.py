@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): do replicates that train together end where those trained alone end?
+"""Do replicates that train together end where those trained alone end?
 
     python -m benchmarks.fusion_agreement
     python -m benchmarks.fusion_agreement --group 1 --step channels_last bf16    # options of the step, one by one
@@ -7,6 +7,8 @@ The same replicates of digits (depth 8, width 8, batch 128, 6 epochs), once in g
 equal and part by rounding, which training amplifies; so the ends are compared as pairs: mean difference, its standard
 deviation and t. ``ratio`` is the standard deviation of validation accuracy among replicates over that of the pairs'
 differences, the smaller of two operators: how far fusing moves a replicate beside what its seed does.
+
+Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
 import argparse
@@ -81,15 +83,8 @@ def main() -> None:
             print(f"| {merge} | {name} | {row} | {first:.1e} |", flush=True)
             if name == "val/accuracy":
                 ratios.append(round(statistics.stdev(ends) / max(deviation, 1e-9), 2))
-    print(
-        result(
-            "fusion_agreement",
-            ratios,
-            1.0,
-            packages=("torch",),
-            more={"replicates": given.replicates, "group": given.group, "step": given.step},
-        )
-    )
+    more = {"replicates": given.replicates, "group": given.group, "step": given.step}
+    print(result("fusion_agreement", ratios, 1.0, packages=("torch",), more=more))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ seconds a trial by the thousand, which must not grow, and the driver's memory. T
 
 import argparse
 import itertools
-import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import print_table, result
+from benchmarks.common import machine_load, print_table, result
 from benchmarks.driven import watch, write_spec
 
 # The last thousand may take 1.5 times the first at most.
@@ -56,9 +55,9 @@ def main() -> None:
         [f"{part * (i + 1):,}", f"{1000 * seconds:.1f}", f"{size / 2**20:,.0f}"]
         for i, (seconds, size) in enumerate(zip(each, memory, strict=True))
     ]
-    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    end = seen.whole - seen.marks[-1][0]
     print_table(
-        f"{num:,} trainings: start {seen.begun:.1f} s, after the last {seen.whole - seen.marks[-1][0]:.1f} s, {load}",
+        f"{num:,} trainings: start {seen.begun:.1f} s, after the last {end:.1f} s, {machine_load()} at the end",
         ["trainings", "ms a training", "driver MiB"],
         rows,
     )

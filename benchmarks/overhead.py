@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import print_table, result, spread
+from benchmarks.common import machine_load, print_table, result, spread
 from benchmarks.driven import watch, write_spec
 from benchmarks.scales import SCALES, specification
 from search_spaces import load_spec
@@ -105,7 +105,7 @@ def main() -> None:
             [str(i + 1), str(num), *(f"{value:.1f}" for value in times), f"{ratios[-1]:.3f}", f"{whole[-1]:.3f}"]
         )
     headings = ["round", "trainings", "start s", "training s", "end s", "bare loop s", "throughput", "of the whole run"]
-    print_table(f"{given.scale} {' '.join(overrides)}, load {os.getloadavg()[0]:.1f} at the end", headings, rows)
+    print_table(f"{given.scale} {' '.join(overrides)}, {machine_load()} at the end", headings, rows)
     print(
         result(
             f"overhead {given.scale}", ratios, GOALS[given.scale], packages=PACKAGES, more={"whole_run": spread(whole)}

@@ -1,4 +1,4 @@
-"""https://dl.acm.org/doi/10.1145/1498765.1498785 (Williams et al. 2009): how much of the hardware training uses.
+"""How much of the hardware training uses.
 
     python -m benchmarks.roofline                     # the CPU, one thread
     python -m benchmarks.roofline --device cuda
@@ -9,11 +9,11 @@ A step's operations are those of its convolutions and products, forwards and bac
 all its operators read and write, as if nothing stayed in a cache. The roof of a step is the longer of operations over rate
 and bytes over bandwidth; "of the roof" is that time over the time taken. On a CPU it may exceed 1, for caches hold small maps.
 Then the time to a given accuracy (``benchmarks.to_accuracy``). The last line is ResNet-20 by its best float32 step.
+
+Source: https://dl.acm.org/doi/10.1145/1498765.1498785 (Williams et al. 2009)
 """
 
 import argparse
-import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -23,13 +23,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import hardware, print_table, result, spread, versions
+from benchmarks.cases import Case, Timer, in_turn, step_name
+from benchmarks.common import hardware, machine_load, print_table, result, spread, versions
 from benchmarks.to_accuracy import show
-from study.config import TrialConfig
-from study.data.facts import Facts
-from study.resources.timing import timer
 
-Timer = Callable[[], float]
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 12288)}
 COPIED = {"cpu": 2**27, "cuda": 2**30}
 GOAL_CASE = "ResNet-20, 32x32, batch 128"
@@ -52,30 +49,6 @@ WAYS: dict[str, tuple[tuple[tuple[str, ...], int], ...]] = {
         (("channels_last", "graph"), 8),
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A network on images of a shape."""
-
-    name: str
-    network: str
-    depth: int
-    width: int
-    shape: tuple[int, int, int]
-    batch: int
-    augment: str = "pad_crop_flip"
-    # groups of eight are for steps that leave the device idle
-    small: bool = False
-
-    def timer(self, device: str, options: tuple[str, ...], size: int, steps: int) -> Timer:
-        """See ``study.resources.timing.timer``."""
-        config = TrialConfig(
-            dataset="random", network=self.network, depth=self.depth, width=self.width, batch_size=self.batch, seed=0,
-            split_seed=0, weight_decay=5e-4, augment=self.augment,
-        )  # fmt: skip
-        known = Facts(image_shape=self.shape, num_classes=10, num_train=50_000, num_val=0, num_test=0)
-        return timer(config, known, size, device, steps, options)
 
 
 CASES = (
@@ -109,7 +82,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def work(case: Case, device: str) -> tuple[float, float]:
     """Operations and bytes of a replicate's plain step."""
-    one = case.timer(device, (), 1, 1)
+    one = case.timer(device, 1, 1)
     one()
     with FlopCounterMode(display=False) as flops:
         one()
@@ -159,23 +132,22 @@ def main() -> None:
     device, gpu = given.device, given.device == "cuda"
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = True
-    print(f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; load {os.getloadavg()[0]:.1f}")
+    print(f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; {machine_load()}")
     cases = [case for case in CASES if given.only in case.name]
     timers: dict[tuple[Case, tuple[str, ...], int], Timer] = {}
     for case in cases:
         for options, size in WAYS[device]:
             if size == 1 or case.small or gpu:
-                timers[case, options, size] = case.timer(device, options, size, 10 if case.small or gpu else 1)
+                timers[case, options, size] = case.timer(device, size, 10 if case.small or gpu else 1, options)
                 timers[case, options, size]()
     works = {case: work(case, device) for case in cases}
-    rates: dict[str, list[float]] = {"float32": [], "bfloat16": [], "copy": []}
-    found: dict[tuple[Case, tuple[str, ...], int], list[float]] = {key: [] for key in timers}
-    for _ in range(given.rounds):
-        rates["float32"].append(matrix_rate(device, torch.float32))
-        rates["bfloat16"].append(matrix_rate(device, torch.bfloat16))
-        rates["copy"].append(copy_bandwidth(device))
-        for key, seconds in timers.items():
-            found[key].append(seconds())
+    measured: dict[str, Timer] = {
+        "float32": lambda: matrix_rate(device, torch.float32),
+        "bfloat16": lambda: matrix_rate(device, torch.bfloat16),
+        "copy": lambda: copy_bandwidth(device),
+    }
+    both = in_turn({**measured, **timers}, given.rounds)
+    rates, found = {name: both[name] for name in measured}, {key: both[key] for key in timers}
     peaks = {name: max(values) for name, values in rates.items()}
     for name, unit in (("float32", "operations"), ("bfloat16", "operations"), ("copy", "bytes")):
         print(f"{name}: {spread([value / 1e9 for value in rates[name]])} G{unit}/s; the greatest counts")
@@ -186,7 +158,7 @@ def main() -> None:
         ofrate = [flops / seconds / peak for seconds in seconds_of]
         ofcopy = [moved / seconds / peaks["copy"] for seconds in seconds_of]
         ofroof = [max(pair) for pair in zip(ofrate, ofcopy, strict=True)]
-        step = ("+".join(options) or "plain") + (f", {size} as one" if size > 1 else "")
+        step = step_name(options) + (f", {size} as one" if size > 1 else "")
         milliseconds = spread([1000 * seconds for seconds in seconds_of])
         shares = [spread(share) for share in (ofrate, ofcopy, ofroof)]
         rows.append([case.name, step, milliseconds, f"{flops / 1e9:.3g}", f"{moved / 1e6:.4g}", *shares])

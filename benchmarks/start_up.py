@@ -7,14 +7,13 @@ until then: all that comes before the first training step, and an epoch of eight
 """
 
 import argparse
-import os
 import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import print_table, result, spread
+from benchmarks.common import machine_load, print_table, result, spread
 from benchmarks.driven import run_command
 
 LIMIT_SECONDS = 10.0
@@ -57,8 +56,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             seen.append(start(Path(place)))
     rows = [[part, spread([found[part] for found in seen])] for part in PARTS]
-    load = f"load {os.getloadavg()[0]:.1f} at the end"
-    print_table(f"seconds since the start, n = {given.rounds}, {load}", ["", "seconds"], rows)
+    print_table(f"seconds since the start, n = {given.rounds}, {machine_load()} at the end", ["", "seconds"], rows)
     ratios = [LIMIT_SECONDS / found["first epoch trained"] for found in seen]
     print(result("start_up", ratios, 1.0, packages=("torch", "ray", "optuna", "mlflow")))
 

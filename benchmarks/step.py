@@ -1,4 +1,4 @@
-"""https://docs.pytorch.org/docs/stable/notes/extending.html: where a training step's time goes, plain and with each option.
+"""Where a training step's time goes, plain and with each option.
 
     python -m benchmarks.step
     python -m benchmarks.step --steps compile channels_last+compile   # others than those by default
@@ -11,7 +11,6 @@ The last line is ResNet-20 with ``channels_last``.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections import Counter
@@ -20,8 +19,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.common import hardware, print_table, result, spread, versions
-from benchmarks.roofline import CASES, GOAL_CASE, Timer
+from benchmarks.cases import Timer, in_turn
+from benchmarks.common import hardware, machine_load, print_table, result, spread, versions
+from benchmarks.roofline import CASES, GOAL_CASE
 
 STEPS = ("plain", "fused", "channels_last", "bf16", "channels_last+bf16")
 COUNT = {True: 20, False: 2}
@@ -67,20 +67,17 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=list(STEPS), help="options, + between them")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"# {hardware()}; {versions('torch')}; n = {given.rounds} rounds; one thread; load {os.getloadavg()[0]:.1f}")
+    print(f"# {hardware()}; {versions('torch')}; n = {given.rounds} rounds; one thread; {machine_load()}")
     last = ""
     for case in CASES[:2]:
         count = COUNT[case.small]
         labels = list(dict.fromkeys(["plain", *given.steps]))
         timers = {
-            label: case.timer("cpu", tuple(label.split("+")) if label != "plain" else (), 1, count) for label in labels
+            label: case.timer("cpu", 1, count, () if label == "plain" else tuple(label.split("+"))) for label in labels
         }
         for call in timers.values():
             call()
-        found: dict[str, list[float]] = {label: [] for label in timers}
-        for _ in range(given.rounds):
-            for label, call in timers.items():
-                found[label].append(1000 * call())
+        found = {label: [1000 * value for value in seconds] for label, seconds in in_turn(timers, given.rounds).items()}
         ratios = {
             label: [plain / own for plain, own in zip(found["plain"], values, strict=True)]
             for label, values in found.items()

@@ -1,4 +1,4 @@
-"""https://github.com/KellerJordan/cifar10-airbench (Jordan 2024, arXiv 2404.00498): seconds of training to a given accuracy.
+"""Seconds of training to a given accuracy.
 
     python -m benchmarks.to_accuracy                  # the CPU, one thread: a small network, a target that it can reach
     python -m benchmarks.to_accuracy --device cuda
@@ -8,6 +8,8 @@ classified (for the benchmark alone: studies read them at the end), and training
 are of the clock, and of the processor on a CPU; reading the data is not in them, evaluation and compiling are. Datasets
 that are absent are left out. Published, for comparison on a like GPU alone: CIFAR-10 to .94 in 2.59 s on an A100 (airbench94,
 a network and a training built for that), ResNet-18 to .96 in about 7 minutes.
+
+Source: https://arxiv.org/abs/2404.00498 (Jordan 2024)
 """
 
 import argparse
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.cases import step_name
 from benchmarks.common import hardware, print_table, spread, versions
 from study.config import TrialConfig
 from study.data import load_dataset, split
@@ -97,9 +100,7 @@ def show(device: str, seeds: int) -> None:
         for options, values in found.items():
             clock, processor, epochs, accuracy = ([row[at] for row in values] for at in range(4))
             reached = f"{sum(value >= target.accuracy for value in accuracy)} of {seeds}"
-            rows.append(
-                [what, "+".join(options) or "plain", reached, *map(spread, (clock, processor, epochs, accuracy))]
-            )
+            rows.append([what, step_name(options), reached, *map(spread, (clock, processor, epochs, accuracy))])
     print_table("Time to accuracy", ["training", "step", "reached", "s", "s of the CPU", "epochs", "accuracy"], rows)
     print(f"Published, on other hardware: {PUBLISHED}.")
 

@@ -10,7 +10,6 @@ one by one, in groups as one network, and as is measured to pay. A ratio is the 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import hardware, print_table, result, spread
+from benchmarks.common import hardware, machine_load, print_table, result, spread
 from benchmarks.driven import watch, write_spec
 from benchmarks.scales import SCALES, num_trainings, specification
 
@@ -77,8 +76,9 @@ def main() -> None:
         name = way if way == TUTORIAL else f"fmm-study, {way}"
         rows.append([name, spread(found), between, spread(each), spread(hours), spread(ratios)])
     headings = ["", "seconds", "of which training", "a trial", "trials an hour", "times the tutorials'"]
-    load = f"{on}, load {os.getloadavg()[0]:.1f} at the end"
-    print_table(f"{given.scale}: {num} trainings, n = {given.rounds} rounds, {load}", headings, rows)
+    print_table(
+        f"{given.scale}: {num} trainings, n = {given.rounds} rounds, {on}, {machine_load()} at the end", headings, rows
+    )
     for way in given.ways:
         ratios = [other / ours for other, ours in zip(seconds[TUTORIAL], seconds[way], strict=True)]
         name, goal = f"trials_per_hour {given.scale} {way}", GOALS[given.scale][list(WAYS).index(way)]

@@ -1,11 +1,11 @@
-"""Does everything agree? The ledger with itself, with Optuna, the tables, the checkpoints, and MLflow.
+"""Does everything agree? The ledger with itself, with Optuna, the tables, the checkpoints and the registered claims.
 
-Each check is a generator of faults, one line each; no line means that all agree. What is merely not run yet is no fault.
+Each check yields faults, one line each. What has not been run yet is no fault. MLflow is audited by ``study.tracking.audit``.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]
 
 
 def _lines(workspace: Workspace) -> Iterator[str]:
-    """Damaged lines, and keys written more often than a retried failure explains."""
+    """Damaged lines, and keys that were written twice: a failure may be written again, nothing else."""
     written: Counter[str] = Counter()
     for segment in segments(workspace.ledger):
         for number, line in enumerate(segment.read_bytes().splitlines(), start=1):
@@ -71,14 +71,13 @@ def _plan(plan: Plan, contents: Contents) -> Iterator[str]:
             yield f"ledger: {key}: cell {record['cell']!r} is not in the plan"
             continue
         nuisance = {name: record["config"][name] for name in plan.spec.nuisance}
-        if record["phase"] != "search":
+        if record["phase"] == "search":
+            planned = plan.search_config(cell, record["block"], nuisance, tuple(record["config"]["stop_curve"]))
+        else:
             epochs = record["config"]["epochs"] if record["phase"] == "short" else None
             planned = plan.confirm_config(cell, record["block"], record["replicate"], nuisance, epochs)
             if epochs is not None and epochs not in plan.short_epochs(cell):
                 yield f"ledger: {key}: {_where(record)} has {epochs} epochs, which the plan does not ask for"
-        else:
-            curve = tuple(record["config"]["stop_curve"])
-            planned = plan.search_config(cell, record["block"], nuisance, curve)
         if planned.trial_key != key:
             yield f"ledger: {key}: {_where(record)} has other settings than the plan"
 
@@ -123,46 +122,38 @@ def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
 
 
 def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
-    """No file that a run should have removed, and the weights that the study keeps."""
+    """Files that a run should have removed, and missing or damaged ones that the study keeps."""
     for key, record in contents.replicates.items():
         folder = checkpoint_folder(workspace.root, key)
-        left = {
-            STATE: (folder / STATE).exists(),
-            OUTCOME: _older(folder / OUTCOME, workspace.root / REPORT),
-        }
+        left = {STATE: (folder / STATE).exists(), OUTCOME: _older(folder / OUTCOME, workspace.root / REPORT)}
         if record["state"] != "failed":
             yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
         kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
         if kept and plan.spec.checkpoints != "none":
-            yield from _weights(folder / FINAL, f"checkpoints: {key}/{FINAL}", _where(record))
+            yield from _readable(check_archive, folder / FINAL, f"checkpoints: {key}/{FINAL}", _where(record))
     for key, measured in contents.measures.items():
         for table in measured.get("kept", []):
             path = kept_path(workspace.root, measured["trial_key"], key, table)
-            if not path.exists():
-                yield f"measurements: {path.relative_to(workspace.root)} is missing ({measured['statistic']})"
-                continue
-            try:
-                pq.read_table(path)
-            except (pa.ArrowException, OSError) as error:
-                yield f"measurements: {path.relative_to(workspace.root)} cannot be read: {error}"
+            name = f"measurements: {path.relative_to(workspace.root)}"
+            yield from _readable(pq.read_table, path, name, measured["statistic"])
 
 
 def _older(path: Path, report: Path) -> bool:
-    """Whether a run, which ends with a report, has ended since: before that a group may be at work, or have been killed."""
+    """Whether a run, which ends with a report, has ended since: until then a group may be at work or have been killed."""
     return path.exists() and report.exists() and path.stat().st_mtime < report.stat().st_mtime
 
 
-def _weights(path: Path, name: str, where: str) -> Iterator[str]:
+def _readable(read: Callable[[Path], Any], path: Path, name: str, where: str) -> Iterator[str]:
     try:
-        check_archive(path)
+        read(path)
     except FileNotFoundError:
         yield f"{name} is missing ({where})"
-    except (ValueError, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         yield f"{name} is damaged ({where}): {error}"
 
 
 def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
-    """``trials.parquet`` holds the ledger's current replicates, once each, with their metrics."""
+    """Differences of ``trials.parquet`` from the ledger's current replicates: rows, keys, metrics."""
     path = workspace.tables / "trials.parquet"
     if not path.exists():
         return
@@ -185,7 +176,7 @@ def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
 
 
 def _claims(workspace: Workspace) -> Iterator[str]:
-    """What was claimed before any result is as it was written then."""
+    """Registered claims that were edited."""
     held = read_registration(workspace.root)
     if held is not None and digest(held["registered"]) != held["digest"]:
         yield f"claims: {CLAIMS}: what is registered has another digest than {held['digest']}: it was edited"

@@ -1,11 +1,11 @@
-"""What works here and what to do about the rest: versions, devices, Ray, datasets, the results folder, the tracker.
+"""What works here and what to do about the rest: versions, devices, Ray, datasets, results folder, tracking store.
 
-Of a cluster every host is asked too (``doctor_cluster``).
-
-A check is a function that returns what it found, or raises ``Ailment`` with what to do.
+A check is a function that returns what it found, or raises ``Ailment`` with what to do. Of a cluster every host is asked too.
 """
 
+import functools
 import importlib
+import itertools
 import os
 import shutil
 import socket
@@ -13,9 +13,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -33,8 +33,7 @@ class Ailment(Exception):
         self.advice = advice
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """The outcome of one check; ``advice`` is empty when all is well."""
 
     name: str
@@ -49,33 +48,32 @@ class Finding:
 
 def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Iterator[Finding]:
     """Run every check, one after another."""
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("torch", _torch),
-        ("cores", _cores),
-        ("ray", lambda: _ray(address)),
-        ("results folder", lambda: _storage(storage)),
-        ("tracking", lambda: _tracking(tracking_uri)),
-    ]
-    reached = True
-    for name, check in checks:
+    checks: dict[str, Callable[[], str]] = {
+        "python": _python,
+        "packages": _packages,
+        "torch": _torch,
+        "cores": _cores,
+        "ray": lambda: _ray(address),
+        "results folder": lambda: _storage(storage),
+        "tracking": lambda: _tracking(tracking_uri),
+    }
+    ill = set()
+    for name, check in checks.items():
         finding = _finding(name, check)
-        reached = reached and (name != "ray" or finding.well)
+        ill |= set() if finding.well else {name}
         yield finding
     from study.registry import DATASETS
 
     importlib.import_module("study.data")
     here = []
     for entry in DATASETS:
-        finding = _finding(f"dataset {entry.name}", lambda name=entry.name: _dataset(name))  # type: ignore[misc]
+        finding = _finding(f"dataset {entry.name}", functools.partial(_dataset, entry.name))
         here += [entry.name] if finding.well else []
         yield finding
-    if address and reached:
+    if address and "ray" not in ill:
         from study.checks.cluster import examine_hosts
 
-        for name, found, advice in examine_hosts(address, storage, here):
-            yield Finding(name, found, advice)
+        yield from itertools.starmap(Finding, examine_hosts(address, storage, here))
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
@@ -113,10 +111,9 @@ def _torch() -> str:
         import torch
         import torchvision  # noqa: F401  imported to see whether it can be
     except (ImportError, RuntimeError) as error:
-        # a build of one that does not fit the other fails on import with either
-        raise Ailment(
-            f"{error}", "install torch and torchvision together: pip install -c constraints.txt -e ."
-        ) from None
+        # ImportError or RuntimeError: a build of one that does not fit the other
+        advice = "install torch and torchvision together: pip install -c constraints.txt -e ."
+        raise Ailment(str(error), advice) from None
     if not torch.cuda.is_available():
         return "no GPU; resources: {cpus: 1} in a specification runs on the CPU"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -134,15 +131,14 @@ def _ray(address: str | None) -> str:
 
     try:
         if address is not None and (port := address.rpartition(":")[2]).isdigit():
-            # ray itself waits a minute for a cluster that is not there, then ends the process
+            # Ray itself waits a minute for a cluster that is not there, then ends the process
             host = address.removeprefix("ray://").rpartition(":")[0]
             socket.create_connection((host, int(port)), timeout=_SERVER_SECONDS).close()
         held = cluster_resources(address)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"no cluster at {address!r}" if address else "Ray does not start on this machine"
-        advice = (
-            "see `ray status` on the head, and that its port is open" if address else "see /tmp/ray/session_latest/logs"
-        )
+        where, advice = "Ray does not start on this machine", "see /tmp/ray/session_latest/logs"
+        if address:
+            where, advice = f"no cluster at {address!r}", "see `ray status` on the head, and that its port is open"
         raise Ailment(f"{where}: {str(error).splitlines()[0]}", advice) from None
     nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in held)
     return f"{nodes} node, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
@@ -168,9 +164,8 @@ def _tracking(uri: str | None) -> str:
     if not uri.startswith(("http://", "https://")):
         return masked(uri)
     try:
-        with urllib.request.urlopen(
-            f"{without_credentials(uri).rstrip('/')}/health", timeout=_SERVER_SECONDS
-        ) as answer:
+        health = f"{without_credentials(uri).rstrip('/')}/health"
+        with urllib.request.urlopen(health, timeout=_SERVER_SECONDS) as answer:
             return f"{masked(uri)}: {answer.status}"
     except (urllib.error.URLError, OSError) as error:
         advice = "start it (mlflow server --host 127.0.0.1); a study runs without it and its view is replayed later"

@@ -1,16 +1,15 @@
-"""The command line. Thin: it parses, calls, and prints; heavy imports stay inside commands so that --help is quick.
+"""The command line: it parses, calls and prints. Heavy imports stay inside commands so that --help is quick.
 
 A command is a function under ``@commands.command()`` in one of this package's files.
 """
 
 import errno
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 import typer
 
-from study.cli import parts, results, studies
+from study.cli import parts, studies
 
 app = typer.Typer(
     name="fmm-study",
@@ -20,28 +19,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # in the order in which --help lists them
-for group in (studies, parts, results):
+for group in (studies, parts):
     app.add_typer(group.commands)
 
 
 def main() -> None:
     """Entry point: a fault that the user can mend is one line on stderr and exit status 2."""
-    command: Callable[..., Any] = app
     try:
-        command()
+        app()
     except OSError as error:
         # wherever it came up: in tables, figures, the report, a library's own files
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         from study.errors import StorageError
 
-        sys.stderr.write(f"fmm-study: {StorageError(error.filename or 'a file', error)}\n")
-        sys.exit(2)
+        _give_up(StorageError(error.filename or "a file", error))
     except ValueError as error:
         from search_spaces import SpecError
         from study.errors import UserError
 
         if not isinstance(error, (UserError, SpecError)):
             raise
-        sys.stderr.write(f"fmm-study: {error}\n")
-        sys.exit(2)
+        _give_up(error)
+
+
+def _give_up(error: ValueError) -> NoReturn:
+    sys.stderr.write(f"fmm-study: {error}\n")
+    sys.exit(2)

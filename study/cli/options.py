@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what they name: a specification and a study's folder."""
+"""Arguments and options that several commands share, and the study that they name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,26 +28,15 @@ FromOption = Annotated[
         help="Read from this MLflow store or server instead of the folder; SPEC may then be the study's name there.",
     ),
 ]
+PluginOption = Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")]
 PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
-MaxHoursOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Begin nothing more once trials have held GPUs (cores, without GPUs) for this long in all.", min=0
-    ),
-]
-MaxMoneyOption = Annotated[float | None, typer.Option(help="The same in money, at --price.", min=0)]
 RESULTS = Path("results")
 
 
-def checked_spec(name_or_path: str, override: list[str]) -> "Spec":
-    """The specification that a command names. Raises ``SpecError``."""
+def opened(name_or_path: str, override: list[str], storage: Path) -> "tuple[Spec, Workspace]":
+    """The specification that a command names and its study's folder. Raises ``SpecError`` or ``UserError``."""
     from search_spaces import load_spec
-
-    return load_spec(name_or_path, override)
-
-
-def workspace_of(spec: "Spec", storage: Path) -> "Workspace":
-    """The study's folder under ``storage``."""
     from study.results.workspace import Workspace
 
-    return Workspace(storage / spec.name)
+    spec = load_spec(name_or_path, override)
+    return spec, Workspace(storage / spec.name)

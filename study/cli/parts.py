@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.options import RESULTS, AddressOption, StorageOption, TrackingOption
+from study.cli.options import RESULTS, AddressOption, PluginOption, StorageOption, TrackingOption
 
 commands = typer.Typer()
 
@@ -23,7 +23,7 @@ def measure(
     model: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="What makes a network of one's own.")] = "",
     dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
@@ -49,12 +49,11 @@ def levels(
         str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
-    plugin: Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")] = [],  # noqa: B006
+    plugin: PluginOption = [],  # noqa: B006
 ) -> None:
     """List what a specification may name: kind, name, formula, extra parameters, source."""
     from study.printing.console import open_console
-    from study.printing.describe import print_levels
-    from study.printing.levels import levels
+    from study.printing.levels import levels, print_levels
 
     rows = list(levels(kind, plugin))
     if as_json:

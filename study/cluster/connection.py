@@ -1,7 +1,4 @@
-"""https://docs.ray.io/en/latest/ray-core/starting-ray.html: a connection to Ray, what a cluster holds, what its hosts say.
-
-Beside ``study.cluster.tune`` and its ``study.cluster.scheduler`` the only module that imports ray.
-"""
+"""A connection to Ray, what a cluster holds, and questions to its hosts."""
 
 import contextlib
 import logging
@@ -9,27 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-# before ray is imported, for the processes that it starts too
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# trials are what this machine is asked to do: no lower priority than other programs (Ray's default is 15)
-os.environ.setdefault("RAY_worker_niceness", "0")
-# a driver whose Ray is gone ends after this long (60 s by default); the same command then continues
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-# Tune's workers have variables of their own, so none that waits is ever taken
-os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.errors import UserError
 
-# How long a host may take to answer, in seconds: its first task starts a process that imports torch.
+# Seconds that a host may take to answer: its first task starts a process that imports torch.
 ANSWER_SECONDS = 120.0
 
 
 @contextlib.contextmanager
 def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
-    """A connection to Ray for the time of a run; one that the caller already has is used and left open.
+    """A connection to Ray for the block; one that there is already is used and left open.
 
     ``address``: a running cluster; ``None`` for this machine with ``num_cpus`` cores, or what ``RAY_ADDRESS`` says.
     """
@@ -59,28 +47,21 @@ def ask_hosts(address: str | None, question: Callable[..., Any], *given: Any) ->
     ``question`` must be importable on the hosts. Raises ``ConnectionError`` when there is no cluster.
     """
     with connected(address):
-        hosts = [node for node in ray.nodes() if node["Alive"]]
         asked = []
-        for node in hosts:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append(
-                ray.remote(num_cpus=0, max_retries=0)(question).options(scheduling_strategy=there).remote(*given)
-            )
-        return [
-            (
-                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                node["Resources"].get("GPU", 0),
-                _answer(ref),
-            )
-            for node, ref in zip(hosts, asked, strict=True)
-        ]
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(question)
+                name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+                asked.append((name, node["Resources"].get("GPU", 0), remote.remote(*given)))
+        return [(name, gpus, _answer(ref)) for name, gpus, ref in asked]
 
 
 class _Host:
     """Runs functions in a process of its own."""
 
     def run(self, plugins: Sequence[str], folder: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        # here, because it imports torch, which this module's other users have no need of
+        # here, because it imports torch, which other users of this module do not need
         from study.plugins import load_plugins
 
         load_plugins(plugins, folder)
@@ -91,9 +72,9 @@ class _Host:
 def asking_a_gpu(
     address: str | None, plugins: Sequence[str], folder: str, tell: Callable[[str], None]
 ) -> Iterator[Callable[..., Any]]:
-    """What runs a function with its arguments in a process that holds a whole GPU of the cluster, from the first on.
+    """A caller that runs functions in a process which holds a whole GPU of the cluster, from the first call on.
 
-    It waits for a host with one where the cluster grows, and raises ``UserError`` where there is none, or none that answers.
+    The first call waits for a GPU where the cluster grows. Calls raise ``UserError`` where there is no GPU, or none answers.
     """
     held: list[Any] = []
     with contextlib.ExitStack() as stack:
@@ -110,16 +91,19 @@ def asking_a_gpu(
                 return ray.get(held[0].run.remote(plugins, folder, function, arguments))
             except ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", error)
+                if isinstance(cause, UserError):
+                    raise UserError(str(cause)) from error
                 told = f"{type(cause).__name__}: {cause}".splitlines()[0]
-                raise UserError(
-                    str(cause) if isinstance(cause, UserError) else f"on a GPU of the cluster: {told}"
-                ) from error
+                raise UserError(f"on a GPU of the cluster: {told}") from error
 
         yield ask
 
 
 def slots(cpus: float, gpus: float) -> int:
-    """How many groups the cluster runs at once; ``FMM_STUDY_SLOTS`` of one that grows by what waits. Raises ``UserError``."""
+    """How many groups the cluster runs at once. Raises ``UserError`` if it cannot hold one.
+
+    Of a cluster that grows by what waits, ``FMM_STUDY_SLOTS`` says how many.
+    """
     if told := os.environ.get("FMM_STUDY_SLOTS"):
         if not told.isdecimal() or told == "0":
             raise UserError(f"FMM_STUDY_SLOTS = {told!r}: a whole number from 1 is expected")
@@ -137,5 +121,5 @@ def slots(cpus: float, gpus: float) -> int:
 def _answer(ref: Any) -> Any:
     try:
         return ray.get(ref, timeout=ANSWER_SECONDS)
-    except Exception as error:  # noqa: BLE001  whatever a host cannot do is what is asked for
+    except Exception as error:  # noqa: BLE001  whatever a host cannot do is its answer
         return error

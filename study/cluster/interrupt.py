@@ -1,6 +1,4 @@
-"""https://docs.python.org/3/library/signal.html: a driver that is asked to stop, by Ctrl-C or by SIGTERM (a spot notice, a
-batch system's time limit, ``ray job stop``).
-"""
+"""A driver that is asked to stop, by Ctrl-C or SIGTERM: a spot notice, a batch system's time limit, ``ray job stop``."""
 
 import contextlib
 import signal
@@ -10,13 +8,15 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def draining(drain: Callable[[], None]) -> Iterator[None]:
-    """The first signal calls ``drain``, after which running groups finish and no more are started; the second has the
-    handlers that were there before: it stops at once, which loses nothing. Does nothing outside the main thread.
+    """Call ``drain`` at the first signal: running groups finish and no more are started.
+
+    The second signal meets the handlers that were there before: it stops at once, and nothing is lost. Outside the main
+    thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # to be entered with Ray started: its own handler of SIGTERM, which aborts, is put out of action
+    # enter with Ray started: this replaces Ray's own handler of SIGTERM, which aborts
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:

@@ -1,7 +1,7 @@
-"""Ray Tune schedules groups of replicates.
+"""Runs an agenda by Ray Tune: hands it groups, and writes what workers report to the ledger.
 
-Workers report records through Tune's results; the driver alone writes the ledger. Tune's own state, checkpoints and
-restore are not used: after a crash the agenda is rebuilt from the ledger.
+The driver alone writes the ledger. Tune's own state, checkpoints and restore are not used: after a crash the agenda is
+rebuilt from the ledger.
 """
 
 import contextlib
@@ -13,51 +13,42 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-# before Tune is imported: no loggers of its own, no change of directory, no log of every failed trial
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers.trial_scheduler import FIFOScheduler
 from ray.tune.search import Searcher
 
 from study.cluster.connection import slots
+from study.cluster.group import Group
 from study.cluster.interrupt import draining
-from study.cluster.scheduler import LeaveStarting
 from study.errors import StorageError, UserError
-from study.plugins import load_plugins
+from study.planning.agenda import Agenda
 from study.results.files import checkpoint_folder
 from study.results.ledger import Ledger
 from study.schema import Record
 from study.task import Task
 from study.training.loop import Progress
 from study.worker.attempts import Attempts
-from study.worker.group import discard_outcome, run_group
+from study.worker.group import discard_outcome
 
-if TYPE_CHECKING:
-    # workers import this module: they have no use for Optuna and scipy, which take a second
-    from study.planning.agenda import Agenda
-
-# of a lost worker Tune logs a traceback, and at the end its name, though its group went on; ``LedgerWriter`` tells what failed
+# Tune logs a traceback of every lost worker, though its group went on; ``LedgerWriter`` tells what failed
 for _name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-# How long a worker runs before it reports, in seconds: progress stays live and Tune's cost a report stays small. More workers
-# than make so many reports a second report less often, because each report takes the driver some milliseconds.
+# How long a worker runs before it reports, in seconds. Of many workers each reports less often, so that there are at most so
+# many reports per second: each takes the driver some milliseconds.
 REPORT_SECONDS, REPORTS_A_SECOND = 1.0, 32
 # How often Tune starts a group again after its worker was lost, with nothing heard from it in between. A member that kills
-# its workers fails sooner (``study.worker.attempts``), also where Tune counts one loss as two: of the call and of the actor.
+# its workers fails sooner (``study.worker.attempts``), even where Tune counts one loss as two, of the call and of the actor.
 MAX_FAILURES = 10
 # How many workers in a row may be lost before they have begun a member, with nothing heard from any in between.
 MAX_UNBEGUN = 4
-# How often the driver looks whether Ray still has a host.
-LOOK_SECONDS = 10.0
-# How long Ray may take over the smallest task before it counts as dead.
+# The driver asks this often whether Ray still has a host.
+HOSTS_SECONDS = 10.0
+# Ray counts as dead if the smallest task takes longer.
 PROBE_SECONDS = 60.0
 
 Listener = Callable[[Record | Progress], None]
@@ -77,58 +68,11 @@ class _Stateless:
         return {}
 
 
-class Group(tune.Trainable):
-    """A Tune trial: one group of replicates, in an actor that is reused for the next group."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Start on a group."""
-        load_plugins(config["plugins"], config["folder"])
-        tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
-        # the variable is for logical GPUs, by which placement is tried on a machine that has none
-        device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
-        given = {name: config[name] for name in ("threads", "plugins", "driver")}
-        self._report_seconds = config["report_seconds"]
-        self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start on the next group in the same process."""
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Run on for a moment; report the records finished in it."""
-        records: list[Record] = []
-        progress: list[int | float] = []
-        until = time.monotonic() + self._report_seconds
-        done = False
-        while time.monotonic() < until:
-            try:
-                event = next(self._events, None)
-            except StorageError as error:
-                # no fault of the group, so it is told instead of raised: Tune would start the group again
-                return {"fault": str(error), "done": True}
-            if event is None:
-                done = True
-                break
-            if isinstance(event, Progress):
-                progress = [event.epoch, event.epochs, event.val_loss]
-            else:
-                records += event
-        # as text, so that Tune neither flattens nor inspects it
-        return {"records": json.dumps(records), "progress": json.dumps(progress), "done": done}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: replicates write their own checkpoints."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: replicates find their own checkpoints."""
-
-
 class AgendaSearcher(_Stateless, Searcher):
     """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
 
     def __init__(
-        self, agenda: "Agenda", common: dict[str, Any], writer: "LedgerWriter", enough: Callable[[], bool]
+        self, agenda: Agenda, common: dict[str, Any], writer: "LedgerWriter", enough: Callable[[], bool]
     ) -> None:
         super().__init__(metric="done", mode="max")
         self._agenda = agenda
@@ -167,37 +111,75 @@ class AgendaSearcher(_Stateless, Searcher):
         """Nothing: the ledger is the state."""
 
 
+class LeaveStarting(FIFOScheduler):
+    """First in, first out, but a group whose worker is starting is left to that worker.
+
+    Tune's own order gives a worker that falls free the oldest group that is not at work, even if a worker is just starting
+    for that group, and then stops the starting one. Where groups are shorter than a start (a new host that reads torch from a
+    cold disk), no worker there would ever come up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # by age; those that have ended are removed, so that a long study is no slower
+        self._groups: dict[str, Trial] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """A group has come."""
+        self._groups[trial.trial_id] = trial
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial, *_: Any) -> None:
+        """A group has ended, was given up by Tune or was taken back."""
+        self._groups.pop(trial.trial_id, None)
+
+    on_trial_complete = on_trial_error = on_trial_remove
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The oldest group without a worker; if another release of Tune names its parts differently, Tune's own choice."""
+        try:
+            placeless = set(tune_controller._actor_manager.pending_actors)
+            actors = tune_controller._trial_to_actor
+        except AttributeError:
+            waiting: Trial | None = super().choose_trial_to_run(tune_controller)
+            return waiting
+        for trial in self._groups.values():
+            if trial.status == Trial.PENDING and (trial not in actors or actors[trial] in placeless):
+                return trial
+        return None
+
+
 class LedgerWriter(_Stateless, tune.Callback):
     """Appends what workers report to the ledger, and tells a listener."""
 
     def __init__(self, ledger: Ledger, storage: Path, listen: Listener, attempts: Attempts) -> None:
         self._ledger, self._storage, self._listen, self._attempts = ledger, storage, listen, attempts
-        self._looked = time.monotonic()
-        # kept, because Tune wraps what a callback raises in an error of its own
+        self._asked = time.monotonic()
+        # what was raised, which Tune wraps in an error of its own
         self.fault: UserError | None = None
         self._num_unbegun = 0
         self._taken: set[str] = set()
 
+    def _fail(self, fault: UserError) -> NoReturn:
+        self.fault = fault
+        raise fault
+
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune would wait for ever for a worker on a Ray that has no host left. Raises ``RayLost`` then."""
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._asked > HOSTS_SECONDS:
+            self._asked = time.monotonic()
             if not any(node["Alive"] for node in ray.nodes()):
-                self.fault = RayLost("Ray has lost its last host")
-                raise self.fault
+                self._fail(RayLost("Ray has lost its last host"))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take in the records of one report. Raises ``UserError`` where the worker cannot write to the storage."""
+        """Take in the records of one report. Raises ``UserError`` if the worker cannot write to the storage."""
         if fault := result.pop("fault", ""):
-            self.fault = UserError(fault)
-            raise self.fault
+            self._fail(UserError(fault))
         new = self.append(json.loads(result.pop("records", "[]")))
         progress = json.loads(result.pop("progress", "[]"))
         if progress:
             self._listen(Progress(*progress))
         if new or progress:
-            # only losses in a row, without an epoch between them, count: a trial that moves from dying worker to dying
-            # worker goes on from its checkpoint
+            # only losses without an epoch between them count: a group goes on from its checkpoint in the next worker
             trial.run_metadata.num_failures = self._num_unbegun = 0
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -207,8 +189,7 @@ class LedgerWriter(_Stateless, tune.Callback):
             return
         self._num_unbegun += 1
         if self._num_unbegun > MAX_UNBEGUN:
-            self.fault = RayLost(f"workers are lost before they begin ({_cause(Path(trial.error_file))})")
-            raise self.fault
+            self._fail(RayLost(f"workers are lost before they begin ({_cause(Path(trial.error_file))})"))
 
     def lost(self) -> None:
         """Tune has given a group up. Raises ``RayLost`` when no other worker can be had: then Ray has failed."""
@@ -223,23 +204,21 @@ class LedgerWriter(_Stateless, tune.Callback):
         try:
             new = [record for record in records if self._ledger.append(record)]
         except StorageError as error:
-            self.fault = error
-            raise
+            self._fail(error)
         for record in new:
             self._listen(record)
         self._taken |= {record["trial_key"] for record in records}
         return bool(new)
 
     def ended(self, tasks: Sequence[Task]) -> None:
-        """A group has ended. Until now its members' hand-over files stood, for a worker that goes on with a lost one's group
-        takes from them what is finished, where it would train it again."""
+        """Remove hand-over files of a group that has ended: a worker that goes on with a lost one's group needs them."""
         for key in self._taken & {task.config.trial_key for task in tasks}:
             self._taken.discard(key)
             discard_outcome(self._storage, key)
 
 
 def run_agenda(
-    agenda: "Agenda",
+    agenda: Agenda,
     ledger: Ledger,
     storage: Path,
     listen: Listener,
@@ -249,14 +228,13 @@ def run_agenda(
 ) -> bool:
     """Run groups until the agenda is done; ``False`` when Ctrl-C or ``enough`` ended it early, running groups finished.
 
-    ``connection``: to Ray, for the time of a run (``study.cluster.connection.connected``). Raises ``UserError`` when
-    the cluster cannot
-    hold one group, ``RayLost`` when it dies.
+    ``connection``: to Ray, for the time of the run (``study.cluster.connection.connected``). Raises ``UserError`` if the
+    cluster cannot hold one group, ``RayLost`` if Ray dies.
     """
     resources = agenda.plan.spec.resources
+    plugins, driver = agenda.plan.spec.plugins, uuid.uuid4().hex
     common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
-    plugins = agenda.plan.spec.plugins
-    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": (driver := uuid.uuid4().hex)}
+    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": driver}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
     searcher = AgendaSearcher(agenda, common, writer, enough)
     with connection, _scratch(storage) as scratch, draining(searcher.drain):

@@ -1,10 +1,10 @@
-"""What a study has found, wherever that is held: in its folder, or in an MLflow store, perhaps on another machine.
+"""What a study has found, read from its folder or from an MLflow store, perhaps on another machine.
 
-Neither needs the images nor the user's own plug-ins: what tables ask of a dataset is its number of classes, which the
-study noted when it ran.
+Neither needs the images or the user's own plug-ins: of a dataset, tables need the number of classes, which the study noted
+when it ran.
 """
 
-import json
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,42 +23,36 @@ from study.results.provenance import read_sessions
 from study.results.registration import read_registration
 from study.results.workspace import Workspace
 from study.task import Execution
-from study.tracking.reading import read_study
+from study.tracking.reading import ReadStudy, read_study
 from study.tracking.store import masked, tracking_uri
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """A study's specification, records and ``sessions`` (what it was run with); ``where`` it was read, without credentials.
+class Recorded(ReadStudy):
+    """A study's records; ``where`` they were read, without credentials; ``folder``: ``None`` where only a store was read."""
 
-    ``folder`` is the study's own, ``None`` where a store alone was read; ``registration`` is what it claimed beforehand.
-    """
-
-    spec: Spec
-    contents: Contents
-    sessions: list[dict[str, Any]]
     where: str
-    registration: Mapping[str, Any] | None = None
     folder: Path | None = None
 
     @property
     def session(self) -> Mapping[str, Any]:
-        """What it was run with last; empty if that is not known."""
+        """The last of ``sessions``; empty if none is known."""
         return (self.sessions or [{}])[-1]
 
+    @functools.cached_property
     def inputs(self) -> Inputs:
         """What its tables are made from. Raises ``UserError`` for a dataset of which nothing is known."""
         noted = {name: facts for session in self.sessions for name, facts in session.get("datasets", {}).items()}
-        chance = {}
-        for levels in self.spec.cells():
-            name = str(levels.get("dataset", self.spec.fixed.get("dataset")))
-            if name not in chance:
-                classes = noted[name]["num_classes"] if name in noted else dataset_facts(name).num_classes
-                chance[name] = 1 / classes
+        names = dict.fromkeys(
+            str(levels.get("dataset", self.spec.fixed.get("dataset"))) for levels in self.spec.cells()
+        )
+        classes = {
+            name: noted[name]["num_classes"] if name in noted else dataset_facts(name).num_classes for name in names
+        }
         return Inputs(
             spec=self.spec,
             contents=self.contents,
-            chance=chance,
+            chance={name: 1 / num for name, num in classes.items()},
             folder=self.folder,
             importance_of=importances,
             registration=self.registration,
@@ -67,16 +61,16 @@ class Recorded:
 
 
 def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
-    """From a study's folder; ``spec`` instead of the one it was run with. Raises ``UserError`` when nothing has been run."""
+    """A study read from its folder; ``spec`` replaces the one it was run with. Raises ``UserError`` if nothing was run."""
     contents = read_ledger(workspace.ledger)
     if not contents.replicates:
         name = workspace.root.name if spec is None else spec.name
         raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {name}")
-    frozen = workspace.root / SPECIFICATION
     if spec is None:
+        frozen = workspace.root / SPECIFICATION
         if not frozen.exists():
             raise UserError(f"{frozen} is missing: the folder does not say what was run")
-        spec = Spec.model_validate(json.loads(frozen.read_text()))
+        spec = Spec.model_validate_json(frozen.read_text())
     return held_by(workspace, spec, contents)
 
 
@@ -94,7 +88,7 @@ def held_by(workspace: Workspace, spec: Spec, contents: Contents) -> Recorded:
 
 
 def anywhere(place: str, storage: Path) -> Recorded:
-    """From a study's folder, the name of one under ``storage``, or ``URI#NAME`` in an MLflow store. Raises ``UserError``."""
+    """A study at a folder, by its name under ``storage``, or as ``URI#NAME`` in an MLflow store. Raises ``UserError``."""
     uri, _, name = place.rpartition("#")
     if "://" in uri:
         return in_store(uri, name)
@@ -109,9 +103,9 @@ def anywhere(place: str, storage: Path) -> Recorded:
 
 
 def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
-    """From an MLflow store, as ``study.tracking.reading`` does it, with the specification noted there.
+    """A study read from an MLflow store, with the specification noted there. Raises ``UserError``.
 
-    ``folder``: where tables that statistics kept are brought to; ``None`` leaves them there.
+    ``folder``: where the tables that statistics kept are copied to; ``None`` leaves them in the store.
     """
     uri = tracking_uri(uri, Path())
     found = read_study(uri, name, folder)
@@ -120,14 +114,7 @@ def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
     where = f"{masked(uri)}#{name}"
     if found.num_unwritten:
         where += f" ({found.num_unwritten} being written left out)"
-    return Recorded(
-        spec=found.spec,
-        contents=found.contents,
-        sessions=found.sessions,
-        where=where,
-        registration=found.registration,
-        folder=folder,
-    )
+    return Recorded(**vars(found), where=where, folder=folder)
 
 
 def agenda_of(
@@ -138,11 +125,11 @@ def agenda_of(
     retry_failed: bool = False,
     execution: Mapping[str, Execution] | None = None,
 ) -> Agenda:
-    """What is left to run; in a sequential study as the looks at what is there say."""
+    """What is left to run; in a sequential study the looks at ``contents`` decide which blocks follow."""
 
     def go_on(held: Contents, num_blocks: int) -> list[str]:
-        course = held_by(workspace, plan.spec, held).inputs().course
+        course = held_by(workspace, plan.spec, held).inputs.course
         return [name for name, num in course.further.items() if num > num_blocks] if course else []
 
-    looking = go_on if plan.spec.sequential else None
-    return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looking)
+    looks = go_on if plan.spec.sequential else None
+    return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looks)

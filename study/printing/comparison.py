@@ -6,18 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from tabulate import tabulate
 
 from analysis.comparison.two_studies import TwoStudies
 from analysis.words.wording import contrast_text, effect_text, outcome_text
 from study.errors import UserError, nearest
-from study.printing.console import say
+from study.printing.console import print_table, say
 
 FORMATS = ("text", "md", "json")
-# title, headings, rows
-_Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
+_Section = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, headings, rows
 
 
 def check_format(form: str) -> None:
@@ -27,7 +24,7 @@ def check_format(form: str) -> None:
 
 
 def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
-    """Print ``found`` as one of ``FORMATS``: Markdown and JSON are for files, so they stand on stdout as they are."""
+    """Print ``found`` as one of ``FORMATS``; Markdown and JSON, which are for files, without styles and wrapping."""
     if form == "json":
         values = {**dataclasses.asdict(found), "identical": found.identical}
         console.out(json.dumps(values, indent=2), highlight=False)
@@ -41,10 +38,7 @@ def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
         for line in _lines(found):
             say(console, line)
         for title, headings, rows in _sections(found):
-            table = Table(*headings, box=None, title=f"[bold]{escape(title)}[/bold]", title_justify="left")
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+            print_table(console, headings, rows, title=title, num_left=len(headings))
 
 
 def _lines(found: TwoStudies) -> Iterator[str]:
@@ -61,11 +55,8 @@ def _lines(found: TwoStudies) -> Iterator[str]:
     else:
         yield "no replicate is in both: effects are compared as independent samples"
     num = len(found.specification)
-    yield (
-        f"the specification differs in {num} {'values' if num > 1 else 'value'}"
-        if num
-        else "the specification is the same"
-    )
+    differs = f"differs in {num} {'values' if num > 1 else 'value'}" if num else "is the same"
+    yield f"the specification {differs}"
     reasons: dict[str, list[str]] = {}
     for name, why in found.refused.items():
         reasons.setdefault(why, []).append(name)

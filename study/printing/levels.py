@@ -1,13 +1,15 @@
-"""Every registered part as rows: kind, name, formula, extra parameters, source. What a specification may name."""
+"""Every registered part, which is what a specification may name: kind, name, formula, extra parameters, source."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
 
 from study import data, models, smoothness  # noqa: F401  imported for the parts they register
 from study.errors import UserError, nearest
 from study.planning import search  # noqa: F401  imported for the parts they register
 from study.plugins import load_plugins
+from study.printing.console import print_table
 from study.registry import (
     ATTENTION_FORMS,
     ATTENTIONS,
@@ -18,23 +20,25 @@ from study.registry import (
     SAMPLERS,
     SCHEDULERS,
     STATISTICS,
-    Registry,
 )
 
 _KINDS = (MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS, AUGMENTATIONS, STATISTICS, SAMPLERS, SCHEDULERS)
 
 REGENERATE = "python -m study.printing.levels"
-# A plug-in that is installed here is not in the page; partials and other objects have a module of the library's.
+# Modules of parts that are on the page: plug-ins that are installed here are not, partials belong to functools.
 _OWN = ("study", "functools")
 
 
 def levels(kind: str | None = None, plugins: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """One row a part, of one ``kind`` or of all; ``extra_params`` is an expression in the channels C, where known.
+    """One row per part of one ``kind`` or of all; ``extra_params`` is an expression in the channels C, where known.
 
-    Those of installed plug-ins and of the modules ``plugins`` too. Raises ``UserError`` for an unknown kind or module.
+    With the parts of installed plug-ins and of the modules ``plugins``. Raises ``UserError`` for an unknown kind or module.
     """
     load_plugins(plugins, str(Path.cwd()) if plugins else "")
-    for registry in _chosen(kind):
+    known = {registry.kind: registry for registry in _KINDS}
+    if kind is not None and kind not in known:
+        raise UserError(f"unknown kind {kind!r}{nearest(kind, known)}")
+    for registry in _KINDS if kind is None else (known[kind],):
         for entry in registry:
             yield {
                 "kind": registry.kind,
@@ -45,9 +49,15 @@ def levels(kind: str | None = None, plugins: Sequence[str] = ()) -> Iterator[dic
             }
 
 
+def print_levels(rows: Sequence[Mapping[str, str]], console: Console) -> None:
+    """Print rows of ``levels``, one table per kind."""
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        cells = [tuple(row.values())[1:] for row in rows if row["kind"] == kind]
+        print_table(console, ("name", "formula", "extra parameters", "source"), cells, title=kind, num_left=4)
+
+
 def markdown() -> str:
-    """The page ``docs/levels.md``: a table a kind, of the parts of this repository. Written by ``python -m
-    study.printing.levels``."""
+    """The page ``docs/levels.md``: one table per kind, of the parts of this repository."""
     lines = [
         "# Levels: what a specification may name",
         "",
@@ -73,14 +83,5 @@ def _cell(formula: str) -> str:
     return formula.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
 
 
-def _chosen(kind: str | None) -> tuple[Registry[Any], ...]:
-    known = {registry.kind: registry for registry in _KINDS}
-    if kind is None:
-        return _KINDS
-    if kind not in known:
-        raise UserError(f"unknown kind {kind!r}{nearest(kind, known)}")
-    return (known[kind],)
-
-
 if __name__ == "__main__":
-    (Path(__file__).parent.parent / "docs" / "levels.md").write_text(markdown())
+    (Path(__file__).parents[2] / "docs" / "levels.md").write_text(markdown())

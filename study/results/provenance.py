@@ -37,13 +37,13 @@ def note_session(
     ``plugins``: as ``study.plugins.plugin_sources`` gives them.
     """
     session: dict[str, Any] = {
-        **_commit(Path(__file__).parent),
+        **_commit(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "device": _device(gpus),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in _PACKAGES if (version := package_version(name))},
         "datasets": {name: fingerprint(name) for name in sorted(set(datasets))},
     }
     if plugins:
@@ -104,14 +104,15 @@ def _commit(folder: Path) -> dict[str, Any]:
     return {"git_commit": commit.strip(), "git_dirty": bool(changed.strip())} if commit.strip() else {}
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The release of an installed package; empty if it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """``<model> x <usable cores>``."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model = platform.processor() or platform.machine()

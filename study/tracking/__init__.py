@@ -1,1 +1,1 @@
-"""The MLflow view of a study: what a store must hold (runs, pages), a store (the only mlflow import), and its replay."""
+"""The MLflow view of a study: what a store must hold (runs, pages), the store (the only mlflow import), and the replay."""

@@ -1,9 +1,8 @@
 """Bytes of any length in the tags of an MLflow run, exactly: zlib, base64, in parts as long as a tag may be.
-https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
 
-A tag holds 8,000 characters at most and is cut in silence beyond them. Names with the prefix ``mlflow.`` are not shown by
-MLflow's own pages. Tags rather than artifacts: they come with the runs that a search returns, a thousand a request, and need
-no file store that the reader can reach.
+A tag holds 8,000 characters at most and is cut in silence beyond them. MLflow's own pages do not show names with the prefix
+``mlflow.``. Tags rather than artifacts: a search returns them with its runs, a thousand per request, and they need no file
+store that the reader can reach.
 """
 
 import base64
@@ -23,9 +22,9 @@ def pack(data: bytes) -> dict[str, str]:
 
 
 def unpack(tags: Mapping[str, str]) -> bytes | None:
-    """What ``pack`` was given; ``None`` where there is nothing, or not all of it. Parts of an earlier, longer one are left.
+    """What ``pack`` was given; ``None`` if parts are missing or, by zlib's checksum, do not belong together.
 
-    zlib's own checksum tells whether parts belong together.
+    Further parts, left from longer data, are not read.
     """
     stream, data = zlib.decompressobj(), b""
     try:

@@ -1,5 +1,4 @@
 """Ready pages of MLflow's web interface: a comparison of cells, the table of confirmed replicates, one block side by side.
-https://mlflow.org/docs/latest/ml/tracking/#tracking-ui
 
 The interface restores columns, filter, grouping and charts from an experiment tag ``mlflow.sharedViewState.<key>`` (what
 its *Share* button writes) when the address names the key. Read from the interface of MLflow 3.17; where a later one
@@ -34,7 +33,7 @@ def experiment_tags(spec: Spec, labels: Iterable[str]) -> dict[str, str]:
 
 
 def addresses(base: str, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
-    """What to show -> its address on the server at ``base``. ``run_ids``: what the side-by-side page compares."""
+    """Addresses of the pages on the server at ``base``, by what they show. ``run_ids``: what the last one compares."""
     home = f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?"
     common = {"workflowType": "machine_learning"}
     cells = {"viewStateShareKey": CELLS, "compareRunsMode": "CHART"}

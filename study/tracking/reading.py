@@ -1,9 +1,10 @@
 """A study read back from an MLflow store, local or a server: the specification and the ledger's own lines, bit for bit.
 
-The tables made from it are those made from the ledger. Reads only; a view that is behind is read as far as it goes.
+Tables made from it equal those made from the ledger. Nothing is written; a view that is behind is read as far as it goes.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +23,23 @@ from study.tracking.view import as_user_error
 
 @dataclass(frozen=True, kw_only=True)
 class ReadStudy:
-    """``spec`` as it was run; ``contents`` in the order of writing; ``sessions`` as ``study/results/provenance.py``
-    notes them, and
-    ``registration`` as ``study/results/registration.py`` does.
+    """A study: ``contents`` in the order of writing; ``sessions``: what it was run with; ``registration``: what it claimed.
 
-    ``num_unwritten``: runs that a driver is writing just now, or was when it was killed; they are not in ``contents``.
+    ``num_unwritten``: runs in a store that a driver is writing, or was when it was killed; they are not in ``contents``.
     """
 
     spec: Spec
     contents: Contents
     sessions: list[dict[str, Any]]
-    registration: dict[str, Any] | None
-    num_unwritten: int
+    registration: Mapping[str, Any] | None = None
+    num_unwritten: int = 0
 
 
 def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
-    """The study ``name`` in the store at ``uri``. Tables that its statistics kept are brought to ``folder``.
+    """The study ``name`` in the store at ``uri``. Tables that its statistics kept are copied to ``folder``.
 
-    Raises ``UserError`` when the store does not answer, has no such study, or holds a view without the ledger's lines
-    (made by an older version, or changed by hand).
+    Raises ``UserError`` if the store does not answer, has no such study, or holds a view without the ledger's lines (made by
+    an older version, or changed by hand).
     """
     with as_user_error(uri):
         held = read_runs(uri, name)

@@ -1,10 +1,9 @@
-"""What MLflow should hold of a study, worked out from the ledger alone. Limits on names, params and tags:
-https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
+"""What MLflow should hold of a study, worked out from the ledger alone.
 
 Nothing here knows MLflow: a run is plain names and values, so that the view can be compared, replayed and tested.
-Metrics have the names of ``trials.parquet``; curves are ``epoch/<split>_<name>``, one value an epoch, first epoch 1, and
-``during/<estimate>``, at the epochs after which it was measured. They are for people: what is not finite has no place there.
-Each run holds the ledger's own lines too, packed into tags, so that a study can be read back from a server bit for bit.
+Metrics have the names of ``trials.parquet``. Curves are ``epoch/<split>_<name>``, one value per epoch from epoch 1, and
+``during/<estimate>``, at the epochs after which it was measured. They are for people to see: values that are not finite are
+left out. Each run also holds the ledger's own lines, packed into tags, so that a study can be read back bit for bit.
 """
 
 import json
@@ -24,9 +23,8 @@ from study.tracking.packing import pack
 STUDY_PHASE = "study"
 _TAGGED = ("cell", "phase", "block", "replicate", "number", "trial_key", "state")
 _REASON_CHARS = 500
+# in names of metrics
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
-# a curve as long as the training, of no use in a table
-_LEFT_OUT_PARAMS = ("stop_curve",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +41,12 @@ class WantedRun:
 
     @property
     def latest(self) -> dict[str, float]:
-        """The value MLflow shows for each metric: the final one, and of a curve the last."""
+        """The value that MLflow shows for each metric: the final one, or the last of a curve."""
         return self.metrics | {name: points[-1][1] for name, points in self.curves.items()}
 
 
 class Wanted:
-    """The runs that a ledger asks for. ``contents`` is copied; what the ledger takes later is added."""
+    """The runs that a ledger asks for. ``contents`` is copied; later records are added."""
 
     def __init__(self, spec: Spec, contents: Contents) -> None:
         self.spec = spec
@@ -63,7 +61,7 @@ class Wanted:
             self.add(measure)
 
     def add(self, record: Record) -> list[str]:
-        """Take in a record; the trial keys of the runs it changes."""
+        """Take in a record; returns the trial keys of the runs that it changes."""
         key = record["trial_key"]
         if not self._contents.add(record) or key not in self._contents.replicates:
             return []
@@ -91,14 +89,15 @@ class Wanted:
         for measure in measures:
             for name, estimate in measure["estimates"].items():
                 metrics |= {name: estimate["value"], f"{name}_stderr": estimate["stderr"]}
+        # what claims are about first: the compare page opens on the first metric
+        first = [name for name in outcomes(self.spec) if name in metrics]
         return WantedRun(
             name=self.name(record),
             status="FAILED" if record["state"] == "failed" else "FINISHED",
             params=_params({"cell": record["cell"], **record["config"]}),
             tags=self._tags(record, measures) | pack(self.lines(trial_key)),
-            # what claims are about first: the compare page opens on the first metric
-            metrics=_finite({name: metrics[name] for name in _first(self.spec, metrics)}),
-            curves=_curves(record["curves"]) | _trajectory(record),
+            metrics=_finite({name: metrics[name] for name in (*first, *metrics)}),
+            curves=_curves(record),
             seconds=record["train_seconds"],
         )
 
@@ -126,7 +125,7 @@ class Wanted:
         )
 
     def block(self) -> list[str]:
-        """Trial keys of the confirmed replicates, one a cell, of the first of the fullest blocks."""
+        """Trial keys of confirmed replicates, one per cell, of the first of the fullest blocks."""
         blocks: dict[int, dict[str, str]] = {}
         for (cell, phase, block, *_), key in self._current.items():
             if phase == "confirm":
@@ -141,10 +140,10 @@ class Wanted:
         sessions: Sequence[Mapping[str, Any]] = (),
         registration: Mapping[str, Any] | None = None,
     ) -> WantedRun:
-        """The parent run. Params are what a study freezes; what may grow (blocks, cells, trials) are tags.
+        """The parent run. Parameters are what a study freezes; what may grow (blocks, cells, trials) are tags.
 
-        ``provenance``: tags of the last of ``sessions``, which are packed whole beside the specification, as is the
-        ``registration`` of its claims.
+        ``provenance``: tags of the last of ``sessions``. The ``sessions`` and the ``registration`` of claims are packed whole
+        beside the specification.
         """
         spec, records = self.spec, self._contents.replicates.values()
         states = Counter(record["state"] for record in records)
@@ -160,6 +159,7 @@ class Wanted:
             "claims": ", ".join(sorted([*spec.claims, *spec.level_claims])),
             "alpha": spec.alpha,
         }
+        held = {"spec": spec.model_dump(mode="json"), "sessions": list(sessions), "registration": registration}
         return WantedRun(
             name=spec.name,
             status="FINISHED",
@@ -170,7 +170,7 @@ class Wanted:
                 "mlflow.note.content": spec.title,
                 **provenance,
                 **{name: str(value) for name, value in growing.items()},
-                **pack(_study_text(spec, sessions, registration)),
+                **pack(json.dumps(held).encode()),
             },
             metrics=_finite(
                 {
@@ -194,21 +194,15 @@ class Wanted:
             "not_converged": ", ".join(name for name, e in estimates.items() if not e["converged"]),
             "measure_error": "; ".join(f"{m['statistic']}: {m['error'].strip()}" for m in measures if m["error"]),
         }
-        # an empty one says that an earlier attempt's words no longer hold
+        # an empty tag takes back what an earlier attempt said
         return tags | optional
 
 
-def _study_text(spec: Spec, sessions: Sequence[Mapping[str, Any]], registration: Mapping[str, Any] | None) -> bytes:
-    """What the parent run packs: JSON of the specification, of what the study was run with, and of what it claimed."""
-    held = {"spec": spec.model_dump(mode="json"), "sessions": list(sessions), "registration": registration}
-    return json.dumps(held).encode()
-
-
 def headlines(effects: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Main effects as metrics, from rows of the effects table: claims', and the control's on test accuracy, all strata.
+    """Main effects as metrics, from rows of the effects table: those of claims, and the control's on test accuracy.
 
-    ``effect/C4 mul-add test accuracy`` in the outcome's unit, with ``... low`` and ``... high``, its interval. A contrast
-    without a mean difference (a member failed or collapsed) has none.
+    ``effect/C4 mul-add test accuracy`` is in the outcome's unit; ``... low`` and ``... high`` are its interval. A contrast
+    without a mean difference (a member failed or collapsed) has no metric.
     """
     found: dict[str, float] = {}
     rows = [row for row in effects if row["stratum"] == "all" and row["mean_difference"] is not None]
@@ -232,40 +226,36 @@ def _levels(label: str) -> str:
 
 
 def outcomes(spec: Spec) -> list[str]:
-    """Metrics to look at first: test accuracy, then what claims are about."""
+    """The metrics to see first: test accuracy, then what claims are about."""
     claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
     claimed += [claim.outcome for claim in spec.level_claims.values()]
     return list(dict.fromkeys(["test/accuracy", *claimed]))
 
 
-def _first(spec: Spec, metrics: Mapping[str, float]) -> list[str]:
-    known = [name for name in outcomes(spec) if name in metrics]
-    return list(dict.fromkeys([*known, *metrics]))
-
-
 def _params(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items() if name not in _LEFT_OUT_PARAMS}
+    # a stop curve is as long as the training and of no use in a table
+    return {name: str(value) for name, value in values.items() if name != "stop_curve"}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """MLflow's stores turn NaN into 0 and Inf into a huge number: what is not finite is left out. Names as it takes them."""
+    """Finite values alone, for MLflow's stores turn NaN into 0 and Inf into a huge number; names as MLflow takes them."""
     return {_FORBIDDEN.sub("_", name): float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _curves(curves: Mapping[str, list[float]]) -> dict[str, list[tuple[int, float]]]:
-    named = {
-        f"epoch/{_FORBIDDEN.sub('_', name.replace('/', '_'))}": [
-            (i, v) for i, v in enumerate(values, 1) if math.isfinite(v)
-        ]
-        for name, values in curves.items()
-    }
-    return {name: points for name, points in named.items() if points}
-
-
-def _trajectory(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    for point in record.get("trajectory", []):
-        for name, estimate in point["estimates"].items():
-            if math.isfinite(estimate["value"]):
-                found.setdefault(f"during/{_FORBIDDEN.sub('_', name)}", []).append((point["epoch"], estimate["value"]))
-    return found
+def _curves(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
+    """Points (epoch, value) by name, of every epoch and of what was measured in mid-training."""
+    points = [
+        (f"epoch/{name.replace('/', '_')}", epoch, value)
+        for name, values in record["curves"].items()
+        for epoch, value in enumerate(values, 1)
+    ]
+    points += [
+        (f"during/{name}", point["epoch"], estimate["value"])
+        for point in record.get("trajectory", [])
+        for name, estimate in point["estimates"].items()
+    ]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for name, epoch, value in points:
+        if math.isfinite(value):
+            curves.setdefault(_FORBIDDEN.sub("_", name), []).append((epoch, value))
+    return curves

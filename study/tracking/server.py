@@ -1,6 +1,4 @@
-"""MLflow's own server on a study's store, for as long as someone looks at it.
-https://mlflow.org/docs/latest/self-hosting/architecture/tracking-server/
-"""
+"""MLflow's own server on a study's store, for as long as someone uses it."""
 
 import contextlib
 import os
@@ -21,9 +19,9 @@ START_SECONDS = 90.0
 
 @contextlib.contextmanager
 def serving(uri: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The address of a server on ``uri``: a running one's own (without credentials), or one started for the block.
+    """The address of a server on ``uri``: a running one's (without credentials), or one started for the block.
 
-    ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken or the server does not come up.
+    ``port`` 0 takes a free one. Raises ``UserError`` if the port is taken or the server does not come up.
     """
     if uri.startswith(("http://", "https://")):
         yield without_credentials(uri)
@@ -31,7 +29,7 @@ def serving(uri: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--workers", "1"]
-    # the store by a variable: arguments, with whatever password the address holds, are for all users of a machine to see;
+    # the store by a variable: all users of a machine can see arguments, with whatever password the address holds
     # a process group of its own: uvicorn's workers outlive a server that is merely killed
     process = subprocess.Popen(
         [*command, "--port", str(port)],

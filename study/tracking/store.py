@@ -1,33 +1,36 @@
-"""MLflow's side of the view: what a tracking store holds of a study, and what must be written to make it whole.
-https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html
+"""A tracking store: what it holds of a study, and writing what it lacks. The only module that imports mlflow.
 
-The only module that imports mlflow (seconds, so inside functions). Every write starts from what the store holds, so that
-a view broken off anywhere is mended by writing it again: a run is whole once its status, which is set last, agrees with
-the ledger; any other is written in full under the same run id, with the same times, which MLflow takes as the same
-points. Of two runs with one trial key the older stays.
+MLflow takes seconds to import, so it is imported inside functions. Every write starts from what the store holds, so a view
+broken off anywhere is mended by writing it again. A run is whole once its status, which is set last, agrees with the ledger.
+Any other is written in full under the same run id with the same times, which MLflow takes as the same points. Of two runs
+with one trial key the older stays.
 """
 
+import contextlib
+import json
 import logging
 import os
 import re
+import sqlite3
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from study.errors import UserError
 from study.tracking.runs import STUDY_PHASE, WantedRun
-from study.tracking.sqlite import is_missing, prepare
 
-# https://mlflow.org/docs/latest/api_reference/rest-api.html#log-batch
+# MLflow's limits: metrics per request, parameters or tags per request, runs per answer
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
 _PAGE = 1000
+_SQLITE = "sqlite:///"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # it prints a link, with whatever credentials the address holds, for every run
+    # MLflow prints a link per run, with whatever credentials the address holds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # retries are made here, from what the store then holds: MLflow's own may create a run twice, and wait for minutes
+    # retries are made by the view, from what the store then holds: MLflow's own may create a run twice, and wait for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -35,9 +38,9 @@ _ENVIRONMENT = {
 
 
 def tracking_uri(uri: str | None, results: Path) -> str:
-    """``uri``, or the SQLite database of all studies under ``results``. Raises ``UserError`` for a folder or no address."""
+    """``uri``, or the SQLite database of all studies under ``results``. Raises ``UserError`` for what is no address."""
     if not uri:
-        return f"sqlite:///{results.resolve() / 'mlflow.db'}"
+        return f"{_SQLITE}{results.resolve() / 'mlflow.db'}"
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(
             f"tracking URI {masked(uri)!r}: a folder is no tracking store; use sqlite:///FILE or http(s)://HOST:PORT"
@@ -46,7 +49,7 @@ def tracking_uri(uri: str | None, results: Path) -> str:
 
 
 def masked(text: str) -> str:
-    """``text`` without user names, passwords and tokens of addresses in it; rather more is hidden than less."""
+    """``text`` without the user names, passwords and tokens of addresses; in doubt more is hidden."""
     text = re.sub(r"://\S*@", "://***@", text)
     text = re.sub(r"[^\s'\"/]+:[^\s'\"/]+@", "***@", text)  # an address whose scheme was forgotten
     secret = r"([?&][\w-]*(?:password|token|secret|key|signature)=)[^&\s'\"]*"
@@ -60,7 +63,7 @@ def without_credentials(uri: str) -> str:
 
 @dataclass(kw_only=True)
 class HeldRun:
-    """A run as the store holds it; ``start`` and ``end`` in milliseconds of Unix time, 0 for one that has not ended."""
+    """A run as the store holds it; ``start`` and ``end`` in milliseconds of Unix time, ``end`` 0 while it is running."""
 
     run_id: str
     name: str
@@ -74,7 +77,7 @@ class HeldRun:
 
 
 class Store:
-    """One study in one tracking store. Methods raise what MLflow raises; after that, ``open`` a new one.
+    """One study in one tracking store. Methods raise what MLflow raises; after that, make a new one.
 
     ``artifacts``: where the files of a new experiment go; ``None`` leaves it to the server.
     """
@@ -88,7 +91,7 @@ class Store:
         self._read()
 
     def write(self, wanted: WantedRun) -> bool:
-        """Make a replicate's run whole; whether anything was lacking. Needs ``self.study``."""
+        """Make a replicate's run whole; returns whether anything was lacking. Needs ``self.study``."""
         assert self.study is not None
         key = wanted.tags["trial_key"]
         tags = wanted.tags | {"mlflow.parentRunId": self.study.run_id}
@@ -168,7 +171,7 @@ class Store:
         return HeldRun(run_id=run.info.run_id, name=name, status="RUNNING", start=start, tags=tags)
 
     def _log(self, held: HeldRun, wanted: WantedRun, tags: Mapping[str, str], late: int | None) -> bool:
-        """Write what is lacking. ``late``: the time for values of a run that is whole; ``None`` writes it in full."""
+        """Write what is lacking. ``late``: the time of new values in a run that is whole; ``None`` writes it in full."""
         from mlflow.entities import Metric, Param, RunTag
 
         points = [Metric(*point) for point in _points(held, wanted, late)]
@@ -193,7 +196,7 @@ class Store:
         return bool(batches)
 
     def _late(self, held: HeldRun, wanted: WantedRun) -> int:
-        """Now, or later where the clock was set back: of a metric's points MLflow takes the latest for its value."""
+        """Now, or later where the clock was set back: MLflow takes a metric's latest point for its value."""
         changed = [
             name for name in wanted.metrics if held.metrics.get(name, wanted.latest[name]) != wanted.latest[name]
         ]
@@ -201,8 +204,6 @@ class Store:
         return max([_now(), *(int(point.timestamp) + 1 for point in points)])
 
     def _log_datasets(self, held: HeldRun, datasets: Mapping[str, Mapping[str, Any]]) -> None:
-        import json
-
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         inputs = []
@@ -219,7 +220,7 @@ class Store:
 
 def read_runs(uri: str, study: str) -> list[HeldRun]:
     """Every run of a study as a store holds it, changing nothing; empty where there is none. Raises what MLflow raises."""
-    if is_missing(uri):
+    if _is_missing(uri):
         return []
     client = _client(uri)
     experiment = client.get_experiment_by_name(study)
@@ -234,9 +235,36 @@ def fetch_files(uri: str, run_id: str, folder: str, into: Path) -> None:
 
 def study_names(uri: str) -> list[str]:
     """Names of the experiments that a store holds, changing nothing. Raises what MLflow raises."""
-    if is_missing(uri):
+    if _is_missing(uri):
         return []
     return [experiment.name for experiment in _client(uri).search_experiments()]
+
+
+def _is_missing(uri: str) -> bool:
+    """Whether ``uri`` names a SQLite file that does not exist; MLflow would make it when asked."""
+    return uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists()
+
+
+def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
+    """Make the database of a SQLite URI if there is none. Raises what ``make_schema`` raises, and ``OSError``.
+
+    MLflow makes its schema in many steps. One broken off by a kill or a full disk can be neither used nor finished, so it is
+    made beside its place. A write-ahead log, which stays with the file, cuts waiting to a third, and readers block no writer.
+    """
+    if not uri.startswith(_SQLITE):
+        return
+    path = Path(uri.removeprefix(_SQLITE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _is_missing(uri):
+        # a new name each time, for MLflow keeps connections by name
+        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            partial = Path(folder).resolve() / path.name
+            make_schema(f"{_SQLITE}{partial}")
+            # of two drivers that begin at once, the first one's stays
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(partial)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 def _client(uri: str) -> Any:
@@ -252,6 +280,13 @@ def _mlflow() -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow
+
+
+def _make_schema(uri: str) -> None:
+    _mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, "./mlruns").engine.dispose()
 
 
 def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
@@ -275,15 +310,8 @@ def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
             return
 
 
-def _make_schema(uri: str) -> None:
-    _mlflow()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    SqlAlchemyStore(uri, "./mlruns").engine.dispose()
-
-
 def _points(held: HeldRun, wanted: WantedRun, late: int | None) -> list[tuple[str, float, int, int]]:
-    """(name, value, time, step) of every point to write. A whole run gets only what it lacks, at time ``late``."""
+    """(name, value, time, step) of every point to write. A run that is whole gets only what it lacks, at time ``late``."""
     if late is not None:
         latest = wanted.latest
         lacking = [name for name in wanted.metrics if held.metrics.get(name) != latest[name]]

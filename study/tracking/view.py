@@ -1,8 +1,7 @@
 """The MLflow view of a study: a thread that replays the ledger beside a run, and a replay without one.
-https://mlflow.org/docs/latest/ml/tracking/
 
-The ledger is the truth; whatever happens here, the study goes on. A store that is away is tried again with growing
-pauses, starting from what it then holds, so that nothing is missing afterwards.
+The ledger is the truth: whatever happens here, the study goes on. A store that does not answer is tried again with growing
+pauses, from what it then holds, so that nothing is missing afterwards.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from study.tracking.pages import experiment_tags
 from study.tracking.runs import Wanted
 from study.tracking.store import Store, masked
 
-# MLflow takes seconds of a core to import and to make a database, which a study's start has better use for: it waits for the
+# MLflow takes seconds of a core to import and to make a database, and a study's start needs the core: the view waits for the
 # first record, or for so long.
 BEGIN_SECONDS = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -39,7 +38,7 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Where a study is in a store: for ``study.tracking.pages.addresses``. ``block``: run ids, one a cell."""
+    """Where a study is in a store, for ``study.tracking.pages.addresses``. ``block``: run ids, one per cell."""
 
     experiment_id: str
     block: list[str]
@@ -48,17 +47,17 @@ class Shown:
 def replay(
     spec: Spec, root: Path, contents: Contents, uri: str, headlines: Mapping[str, float], *, done: bool
 ) -> Shown:
-    """Write everything the ledger holds, without a run. Raises ``UserError`` when the store cannot be written.
+    """Write everything that the ledger holds, without a run. Raises ``UserError`` if the store cannot be written.
 
-    Not while a driver is at work on the study: its own view writes the same runs. Arguments as in ``MlflowView``.
+    Not for use while a driver is at work on the study: its own view writes the same runs. Arguments as in ``MlflowView``.
     """
     replayed = _Replay(spec, root, contents, uri)
     with as_user_error(uri):
         return replayed.shown(replayed.finish(headlines, _status(done), threading.Event()))
 
 
-def look(spec: Spec, root: Path, contents: Contents, uri: str) -> Shown:
-    """What a store holds of a study as it is, also while a driver is at work. Raises ``UserError``."""
+def find_view(spec: Spec, root: Path, contents: Contents, uri: str) -> Shown:
+    """Where a study is in a store, changing nothing, also while a driver is at work. Raises ``UserError``."""
     replayed = _Replay(spec, root, contents, uri)
     with as_user_error(uri):
         return replayed.shown(replayed.open())
@@ -66,7 +65,7 @@ def look(spec: Spec, root: Path, contents: Contents, uri: str) -> Shown:
 
 @contextlib.contextmanager
 def as_user_error(uri: str) -> Iterator[None]:
-    """Give whatever a store raises as one line that names the store."""
+    """Turn whatever a store raises into a ``UserError`` of one line that names the store."""
     try:
         yield
     # MLflow lets through what its drivers raise (requests, SQLAlchemy, protobuf): there is no narrower class
@@ -77,9 +76,9 @@ def as_user_error(uri: str) -> Iterator[None]:
 class MlflowView:
     """Follows one run of a study; a context manager that never raises and never blocks the driver.
 
-    ``root`` is the study's folder; ``uri`` comes from ``study.tracking.store.tracking_uri``. ``warn`` gets one line when the
-    store cannot be written, one when it can again, one when the view was left incomplete; it must be safe to call from
-    another thread. ``contents`` is copied; what the ledger takes later is told.
+    ``root`` is the study's folder; ``uri`` comes from ``study.tracking.store.tracking_uri``. ``warn``, called from another
+    thread, gets one line when the store cannot be written, one when it can again, one when the view was left incomplete.
+    ``contents`` is copied; later records come by ``tell``.
     """
 
     def __init__(self, spec: Spec, root: Path, contents: Contents, uri: str, warn: Warn) -> None:
@@ -104,9 +103,9 @@ class MlflowView:
         self._records.put(record)
 
     def finish(self, headlines: Mapping[str, float], *, done: bool, timeout: float = FINISH_SECONDS) -> bool:
-        """Write the rest, then tables, figures and report; whether the view is whole. Waits ``timeout`` seconds or so.
+        """Write the rest, then tables, figures and report; returns whether the view is whole. Waits about ``timeout`` seconds.
 
-        ``headlines``: the main effects, name -> value. ``done``: whether the study is; if not its run ends as KILLED.
+        ``headlines``: main effects by name. ``done``: whether the study is; if not, its run ends as KILLED.
         """
         self._ending = dict(headlines), _status(done)
         self._hurry.set()
@@ -128,13 +127,14 @@ class MlflowView:
         while not self._stop.is_set():
             # read before the queue is emptied: all that was told before the end is in it
             ending = self._ending
-            self._drain()
+            while not self._records.empty():
+                self._take(self._records.get())
             try:
                 if ending:
                     self._replay.finish(*ending, self._stop)
                 else:
                     self._replay.write("RUNNING", self._stop)
-            # whatever goes wrong with a view (network, database, full disk, a fault in MLflow) must not end the study
+            # nothing that goes wrong with a view (network, database, full disk, a fault in MLflow) may end the study
             except Exception as error:  # noqa: BLE001
                 if not pause:
                     self._warn(f"MLflow at {self._uri} cannot be written: {_reason(error)}; the study goes on")
@@ -155,10 +155,6 @@ class MlflowView:
                 self._take(self._records.get())
         self._replay.close()
 
-    def _drain(self) -> None:
-        while not self._records.empty():
-            self._take(self._records.get())
-
     def _take(self, record: Record | None) -> None:
         if record is not None:
             self._replay.add(record)
@@ -178,7 +174,7 @@ class _Replay:
         self._pending |= dict.fromkeys(self._wanted.add(record))
 
     def write(self, status: str, stop: threading.Event) -> Store:
-        """Write what is lacking, oldest first, until ``stop``; ``status`` is given to the parent run at the beginning."""
+        """Write what is lacking, oldest first, until ``stop``; the parent run gets ``status`` when the store is opened."""
         store, self._store = self._store, None
         if store is None:
             store = self.open()
@@ -206,11 +202,9 @@ class _Replay:
     def close(self) -> None:
         """Leave the parent run KILLED, if the store still answers."""
         if self._store is not None:
-            try:
-                self._write_study(self._store, {}, "KILLED")
             # whatever a store raises: its run stays RUNNING there, until the next replay of the ledger ends it
-            except Exception:  # noqa: BLE001
-                self._store = None
+            with contextlib.suppress(Exception):
+                self._write_study(self._store, {}, "KILLED")
 
     def shown(self, store: Store) -> Shown:
         """Where the study is in ``store``."""
@@ -235,8 +229,8 @@ def _status(done: bool) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in a few words, without credentials: the system's own, where a connection failed."""
+    """What went wrong in a few words, without credentials: where a connection failed, the system's own."""
     text = masked(str(error)).strip()
-    # or a database's driver, as SQLAlchemy gives it: (sqlite3.OperationalError) database is locked
+    # the second is a database driver's, as SQLAlchemy gives it: (sqlite3.OperationalError) database is locked
     system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text) or re.search(r"\(\w+\.[\w.]+\) (.+)", text)
     return system[1][:200] if system else (text.splitlines() or [type(error).__name__])[0][:200]

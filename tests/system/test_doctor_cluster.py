@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.checks import cluster as doctor_cluster
-from study.checks.cluster import _host, _number
-from study.checks.host import Host, describe, source_digest
+from study.checks.cluster import Host, _host, _number, describe, source_digest
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_the_command_says_it_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/kill/figures/forest.svg")
 
-    monkeypatch.setattr("study.cli.studies.workspace_of", full)
+    monkeypatch.setattr("study.cli.studies.opened", full)
     monkeypatch.setattr(sys, "argv", ["fmm-study", "status", "digits"])
     with pytest.raises(SystemExit) as ended:
         main()

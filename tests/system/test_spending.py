@@ -63,7 +63,7 @@ def test_the_last_price_told_is_the_one(tmp_path: Path):
         note_session(tmp_path, ["fake"], price=price)
     spec = inputs_of(full()).spec
     held = Recorded(spec=spec, contents=Contents(), sessions=read_sessions(tmp_path), where="")
-    assert held.inputs().price == 3.0
+    assert held.inputs.price == 3.0
     assert "price" not in held.session
 
 

@@ -13,7 +13,7 @@ import pytest
 from driving import finish, log_of, num_records, results, start, write_spec
 
 from search_spaces import load_spec
-from study.commands import run as study_driver
+from study.commands import show
 from study.results.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -88,7 +88,7 @@ def test_storm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert results(storm) == results(calm)
     assert len(results(storm)) == PLANNED
     # the ledger with itself, Optuna, tables, checkpoints, and an MLflow store in which nothing is double or RUNNING
-    assert study_driver.check(load_spec(str(spec)), Workspace(storm / "kill"), tracking=None)[0] == []
+    assert show.check(load_spec(str(spec)), Workspace(storm / "kill"), tracking=None)[0] == []
     with capsys.disabled():
         told = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in recovery)
         print(f"\n{NUM_KILLS} kills of {PLANNED} replicates: 0 lost, 0 double; to the next result: {told}")  # noqa: T201

@@ -20,7 +20,7 @@ from study.schema import MeasureRecord, Record, ReplicateRecord
 from study.tracking.packing import pack, unpack
 from study.tracking.runs import Wanted, headlines
 from study.tracking.store import masked, tracking_uri
-from study.tracking.view import MlflowView, look, replay
+from study.tracking.view import MlflowView, find_view, replay
 
 WRITES = (
     "create_experiment", "set_experiment_tag", "create_run", "log_batch", "log_inputs", "update_run", "set_terminated",
@@ -184,7 +184,7 @@ def test_failed_then_completed_and_new_statistic(
     assert (status, tags["state"], tags["reason"], curve) == ("FINISHED", "completed", "", [(1, 0.5), (2, 0.25)])
     assert held["d8/mul b0 confirm"][3]["flips"] == 0.5 and held["d8/mul b0 confirm"][3]["roughness"] == 2.0
     assert metrics["val/loss"] == 0.25
-    after = look(spec, tmp_path, contents_of([*records, again, more, superseding]), uri)
+    after = find_view(spec, tmp_path, contents_of([*records, again, more, superseding]), uri)
     replay(spec, tmp_path, contents_of([*records, again, more, superseding]), uri, {}, done=True)
     found = MlflowClient(uri).search_runs([shown.experiment_id], "tags.superseded = 'yes'")
     assert [run.data.tags["trial_key"] for run in found] == [records[1]["trial_key"]]

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from study.results.ledger import Contents
-from study.tracking.sqlite import prepare
+from study.tracking.store import prepare
 from study.tracking.view import MlflowView, replay
 
 

@@ -1,0 +1,62 @@
+"""A Tune trial: one group of replicates, in an actor that is reused for the next group."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from study.errors import StorageError
+from study.plugins import load_plugins
+from study.schema import Record
+from study.task import Task
+from study.training.loop import Progress
+from study.worker.group import run_group
+
+
+class Group(tune.Trainable):
+    """Runs the tasks of its configuration, and reports records and progress as text."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start on a group."""
+        load_plugins(config["plugins"], config["folder"])
+        tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
+        # the variable is for logical GPUs, by which placement is tried on a machine that has none
+        device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
+        given = {name: config[name] for name in ("threads", "plugins", "driver")}
+        self._report_seconds = config["report_seconds"]
+        self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start on the next group in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run on for a moment; report the records finished in it."""
+        records: list[Record] = []
+        progress: list[int | float] = []
+        until = time.monotonic() + self._report_seconds
+        done = False
+        while time.monotonic() < until and not done:
+            try:
+                event = next(self._events, None)
+            except StorageError as error:
+                # told instead of raised, because it is no fault of the group: Tune would start the group again
+                return {"fault": str(error), "done": True}
+            if event is None:
+                done = True
+            elif isinstance(event, Progress):
+                progress = [event.epoch, event.epochs, event.val_loss]
+            else:
+                records += event
+        # as text, so that Tune neither flattens nor inspects it
+        return {"records": json.dumps(records), "progress": json.dumps(progress), "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: replicates write their own checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: replicates find their own checkpoints."""
