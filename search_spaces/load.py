@@ -1,4 +1,4 @@
-"""Find and read a specification: a preset's name or a path to a YAML file, safely, with one clear line on a fault."""
+"""Reading a specification: a preset by name or a YAML file by path, safely, with one line about a fault."""
 
 import difflib
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _yaml(text: str, origin: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2021-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or f"not valid YAML ({_line(error)})"
+        problem = getattr(error, "problem", None) or f"not valid YAML ({' '.join(str(error).split())})"
         raise SpecError(f"{origin}{where}: {problem}") from None
 
 
@@ -90,15 +90,11 @@ def _override(values: dict[str, Any], override: str) -> None:
     values[last] = _yaml(text, f"--set {override!r}")
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _first_fault(error: ValidationError) -> str:
     """The first fault as ``key.path: what is wrong``, with the nearest known key for an unknown one.
 
-    A key that is unknown comes first, for its misspelling is why another one is missing. Where a value may be one of two
-    models, pydantic reports the faults of both: a key that either model knows is not unknown.
+    An unknown key comes first, for its misspelling is why another key is missing. Where a value may be one of two models,
+    pydantic reports the faults of both: a key that either model knows is not unknown.
     """
     faults = error.errors(include_url=False)
     unknown = [f for f in faults if f["type"] == "extra_forbidden" and f["loc"][-1] not in _known_keys(f["loc"])]

@@ -1,8 +1,9 @@
-"""https://doi.org/10.1073/pnas.1708274114 -- Nosek et al. (2018), The Preregistration Revolution.
+"""What a study fixes before its first confirmed replicate, and how a later specification departs from it.
 
-What a study fixes before its first confirmed replicate: each claim with its estimand (the cells that it is averaged over),
-contrast, comparators, margins and test, and what all claims share (level, family, looks, control). ``changes`` says, value by
-value, how a later specification departs from it.
+Fixed are each claim with its estimand (the cells that it is averaged over), contrast, comparators, margins and test, and
+what all claims share (level, family, looks, control).
+
+Source: https://doi.org/10.1073/pnas.1708274114
 """
 
 import hashlib
@@ -20,7 +21,7 @@ Registered = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One departure: what it is, and the claims that can no longer be confirmed by replicates there before it."""
+    """One departure, and the claims that replicates from before it can no longer confirm."""
 
     text: str
     claims: tuple[str, ...]
@@ -28,13 +29,12 @@ class Change:
 
 def registered(spec: Spec) -> dict[str, Any]:
     """The part of ``spec`` that is fixed before its confirm phase, as plain JSON. Wording is no part of it."""
-    claims: dict[str, Any] = {name: _difference(spec, claim) for name, claim in spec.claims.items()}
-    claims |= {name: _level(spec, claim) for name, claim in spec.level_claims.items()}
+    claims: dict[str, Claim | LevelClaim] = {**spec.claims, **spec.level_claims}
     return {
         "alpha": spec.alpha,
         "looks": list(spec.sequential.looks) if spec.sequential else None,
         "control": spec.control.model_dump(mode="json") if spec.control else None,
-        "claims": claims,
+        "claims": {name: _fixed(spec, claim) for name, claim in claims.items()},
         "blocks": spec.blocks * spec.replicates,
         "statistics": spec.model_dump(mode="json")["measure"]["statistics"],
     }
@@ -48,9 +48,9 @@ def digest(content: Registered) -> str:
 def changes(before: Registered, now: Registered) -> list[Change]:
     """Every way in which ``now`` departs from ``before``.
 
-    A changed level, family, control or series of looks touches all claims, and so does a claim left out, which would make
-    the others' levels easier. More blocks alone touch none: the interval stays one of its own number of pairs, but they were
-    added knowing the first ones, which is why it is said. A new statistic is no change.
+    A changed level, family, control or series of looks touches all claims; so does a claim left out, which would make the
+    levels of the others easier. More blocks alone touch none, since the interval is that of its own number of pairs; they
+    are reported because they were added with the first ones known. A new statistic is no change.
     """
     everyone = tuple(now["claims"])
     found = [Change(text=_was(key, before, now), claims=everyone) for key in _SHARED if before[key] != now[key]]
@@ -73,17 +73,14 @@ def changes(before: Registered, now: Registered) -> list[Change]:
 _SHARED = ("alpha", "looks", "control")
 
 
-def _difference(spec: Spec, claim: Claim) -> dict[str, Any]:
+def _fixed(spec: Spec, claim: Claim | LevelClaim) -> dict[str, Any]:
+    test, references = ("paired difference", claim.references) if isinstance(claim, Claim) else ("level", [])
     fixed = claim.model_dump(mode="json", exclude={"text"})
-    return {"test": "paired difference", **fixed, "cells": _cells(spec, [claim.arm, *claim.references])}
-
-
-def _level(spec: Spec, claim: LevelClaim) -> dict[str, Any]:
-    return {"test": "level", **claim.model_dump(mode="json", exclude={"text"}), "cells": _cells(spec, [claim.arm])}
+    return {"test": test, **fixed, "cells": _cells(spec, [claim.arm, *references])}
 
 
 def _cells(spec: Spec, sides: list[Levels]) -> list[str]:
-    """The cells on either side of a claim, in an order that does not hang on how the factors are written down."""
+    """The cells on either side of a claim, in an order that does not depend on how the factors are written down."""
     return sorted(
         " ".join(f"{name}={level}" for name, level in sorted(cell.items()))
         for cell in spec.cells()

@@ -1,5 +1,6 @@
-"""https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai (Pillai et al. 2014): files that are there
-whole or not at all, through kills, power cuts and full disks, and that are seen to be whole when they are read.
+"""Files that are whole or absent through kills, power cuts and full disks, and whose damage is seen when they are read.
+
+Source: https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai
 """
 
 import contextlib
@@ -17,13 +18,13 @@ from study.errors import StorageError, UserError
 
 @contextlib.contextmanager
 def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
-    """Yields a path beside ``path`` to write to; at the end it is put on disk and takes ``path``'s place.
+    """Yields a path beside ``path`` to write to; at the end that file is put on disk and takes the place of ``path``.
 
-    ``path`` then holds the old file or the new one, never a part; what a killed writer left beside it is removed. Not
-    ``lasting`` is what can be made again: after a power cut it may be an empty file. Raises ``StorageError`` where it cannot
-    be written, also for what a library raises in a system error's stead (torch, of a full disk).
+    ``path`` then holds the old file or the new one, never a part; what a killed writer left beside it is removed. Without
+    ``lasting``, for what can be made again, a power cut may leave an empty file. Raises ``StorageError`` where it cannot be
+    written, also where a library hides the system's error behind its own (torch, on a full disk).
     """
-    # the process: a worker that outlived its driver, maybe on another host, may still be writing the same file
+    # named by host and process: a worker that outlived its driver may still be writing the same file, also elsewhere
     beside = f".{path.name}.{socket.gethostname()}."
     partial = path.with_name(f"{beside}{os.getpid()}")
     try:
@@ -48,7 +49,7 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
 
 
 def _is_alive(number: str) -> bool:
-    """Whether a process of this host has ``number``; what is no number is nobody's."""
+    """Whether a process of this host has the id ``number``."""
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, ValueError):
@@ -75,24 +76,24 @@ def read_json(path: Path) -> Any:
 
 
 def check_archive(path: Path) -> None:
-    """Raise ``ValueError`` if what ``torch.save`` wrote is no whole archive, or the checksum of a part of it is wrong.
+    """Raise ``ValueError`` if a file of ``torch.save`` is no whole archive, or a checksum in it is wrong.
 
-    ``torch.load`` does not look at the checksums: of a file with a flipped bit it gives other weights. Cost: one reading of
-    the file. Raises ``OSError`` where it cannot be read.
+    ``torch.load`` ignores the checksums: from a file with a flipped bit it gives other weights. Cost: the file is read once.
+    Raises ``OSError`` where it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
     except OSError:
         raise
-    except Exception as error:  # of damaged headers a zip reader raises many things
+    except Exception as error:  # a zip reader raises many things for damaged headers
         raise ValueError(f"no whole archive: {error}") from error
     if part:
         raise ValueError(f"the checksum of {part} is wrong")
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's own error in ``error`` or among what led to it."""
+    """The system's error that ``error`` is or was caused by, if any."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__

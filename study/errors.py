@@ -1,4 +1,4 @@
-"""Errors a user can mend: one clear line, no traceback, exit status 2."""
+"""Errors that a user can mend: one line, no traceback, exit status 2."""
 
 import difflib
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message is one line that says what would be right."""
+    """What the user asked for cannot be done; the message is one line that says what would be right."""
 
 
 class StorageError(UserError):
-    """A file cannot be written: the disk is full, say. No replicate's fault; ``errno`` and ``reason`` are the system's."""
+    """A file cannot be written, on a full disk, say: no replicate's fault. ``errno`` and ``reason`` are the system's."""
 
     def __init__(self, path: Path | str, error: OSError) -> None:
         self.errno = error.errno
@@ -22,7 +22,7 @@ class StorageError(UserError):
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or the known names when none is near."""
+    """`` (did you mean 'x'?)`` for the known name nearest to ``name``, or the known names where none is near."""
     names = sorted(known)
     matches = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(names)})"

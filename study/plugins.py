@@ -1,12 +1,12 @@
-"""https://packaging.python.org/en/latest/specifications/entry-points/: levels from outside the package.
+"""Levels from outside the package.
 
-A plug-in is a module whose import registers parts (``from study.registry import MERGES`` and a decorator). It is found
-through the entry-point group ``fmm_study.plugins`` of an installed distribution, or named in a specification
-(``plugins: [module]``). Importing a module runs its code, and a specification may come from someone else: what it names and
-is not installed as a plug-in runs only where ``FMM_STUDY_PLUGINS`` says so. The list enters no trial key; the names of
-levels do.
+A plug-in is a module whose import registers parts. An installed distribution declares it in the entry-point group
+``fmm_study.plugins``, or a specification names it (``plugins: [module]``). Importing a module runs its code, and a
+specification may come from someone else: a module that is named but not installed as a plug-in runs only where
+``FMM_STUDY_PLUGINS`` names it too. The list enters no trial key; the names of levels do.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -17,11 +17,12 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# what comes with the package is registered first, so that a plug-in which takes one of its names is told of it
+# the package's own parts are registered first, so that a plug-in that takes one of their names raises
 from study import data, models, smoothness  # noqa: F401
 from study.errors import UserError
 from study.models.attention import build_attention
@@ -34,10 +35,10 @@ _CHANNELS = 8
 
 
 def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
-    """Import every installed plug-in, then ``modules``; ``folder``, where given, is looked in after all others.
+    """Import every installed plug-in, then ``modules``; ``folder``, if given, is the last place where they are sought.
 
-    A module that is imported already is left as it is. Raises ``UserError`` naming the module that is not there or that
-    raises, which a name registered twice makes it do.
+    A module that is imported already is left as it is. Raises ``UserError`` naming a module that is missing or raises, as one
+    does that registers a name twice.
     """
     if folder and folder not in sys.path:
         sys.path.append(folder)
@@ -48,7 +49,7 @@ def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
 
 
 def refuse_foreign(modules: Iterable[str]) -> None:
-    """Raise ``UserError`` for modules of a specification that its user neither installed as plug-ins nor named in ``ALLOWED``.
+    """Raise ``UserError`` for modules that are neither installed as plug-ins nor named in ``FMM_STUDY_PLUGINS``.
 
     For the driver: what it lets through, workers import.
     """
@@ -78,7 +79,7 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Module -> distribution and version, where an installed one declares it, and a digest (16 hex digits) of its file."""
+    """Module -> distribution and version, if one declares it, and a digest (16 hex digits) of its file."""
     points = {point.module: point for point in importlib.metadata.entry_points(group=GROUP)}
     found: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys([*points, *modules]):
@@ -98,16 +99,11 @@ def check_merge(name: str) -> None:
     equal seeds give equal weights; its weights survive a state dict; it has as many parameters as it declares.
     """
     entry = MERGES[name]
-    shape = (4, _CHANNELS, 5, 5)
-
-    def call(module: nn.Module, images: Tensor) -> Tensor:
-        out: Tensor = module(images, images.flip(0).roll(1, 1))
-        return out
-
-    _check(f"merge {name!r}", lambda: _drawn(entry.build(_CHANNELS)), call, shape)
+    build = functools.partial(entry.build, _CHANNELS)
+    _check(f"merge {name!r}", build, lambda merge, images: merge(images, images.flip(0).roll(1, 1)))
     declared = str(entry.traits.get("extra_params", ""))
-    built = sum(parameter.numel() for parameter in entry.build(_CHANNELS).parameters())
-    # the plug-in's own text, written beside code of its author's that has been run
+    built = sum(parameter.numel() for parameter in build().parameters())
+    # the plug-in's own text: its author's code has run already
     if declared and int(eval(declared, {"C": _CHANNELS})) != built:
         raise UserError(f"merge {name!r}: extra_params = {declared!r} is not its {built} parameters at C = {_CHANNELS}")
 
@@ -116,31 +112,22 @@ def check_attention(name: str) -> None:
     """Hold attention ``name``, in every registered form, to what ``check_merge`` asks. Raises ``UserError``."""
     for form in ATTENTION_FORMS:
         if form.name != "none":
-            where = f"attention {name!r} in form {form.name!r}"
-            built = _builder(name, form.name)
-            _check(where, built, lambda module, images: module(images), (4, _CHANNELS, 5, 5))
+            build = functools.partial(build_attention, name, form.name, _CHANNELS)
+            _check(f"attention {name!r} in form {form.name!r}", build, lambda attention, images: attention(images))
 
 
-def _builder(name: str, form: str) -> Callable[[], nn.Module]:
-    return lambda: _drawn(build_attention(name, form, _CHANNELS))
-
-
-def _drawn(module: nn.Module) -> nn.Module:
-    initialise(module, 1)
-    return module
-
-
-def _check(
-    where: str, build: Callable[[], nn.Module], call: Callable[[nn.Module, Tensor], Tensor], shape: tuple[int, ...]
-) -> None:
-    """``call`` on modules from ``build``, each of which starts from one seed, in training and in evaluation."""
+def _check(where: str, build: Callable[[], nn.Module], call: Callable[[Any, Tensor], Tensor]) -> None:
+    """Raise ``UserError`` unless ``call`` keeps the contract on what ``build`` gives, in training and in evaluation."""
 
     def require(holds: bool, what: str) -> None:
         if not holds:
             raise UserError(f"{where}: {what}")
 
+    shape = (4, _CHANNELS, 5, 5)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     module, twin = build(), build()
+    for drawn in (module, twin):
+        initialise(drawn, 1)
     weights = module.state_dict()
     same = all(torch.equal(value, twin.state_dict()[name]) for name, value in weights.items())
     require(

@@ -1,7 +1,7 @@
-"""One registry a kind of part: merge operators, attention, datasets, statistics, samplers, tables, figures.
+"""A registry per kind of part: merge operators, attention, datasets, statistics, samplers, tables, figures.
 
-Adding a part is one decorated function or class in one file. The packages that hold parts import all of their modules
-(``discover``), so no second list has to be kept.
+A part is added by one decorated function or class in one file. The packages that hold parts import all of their modules
+(``discover``), so there is no second list to keep.
 """
 
 import importlib
@@ -35,12 +35,12 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, *, formula: str, source: str, **traits: Any) -> Callable[[U], U]:
-        """Return a decorator that registers what it decorates under ``name`` and hands it back unchanged."""
+        """A decorator that registers what it decorates under ``name``, and returns it unchanged."""
 
         def decorate(build: U) -> U:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            # the decorated part keeps its own type for its module; the registry sees it as T
+            # the part keeps its own type in its module; the registry sees it as T
             entry: Entry[Any] = Entry(name=name, build=build, formula=formula, source=source, traits=traits)
             self._entries[name] = entry
             return build

@@ -1,11 +1,11 @@
-"""Names shared by those who write results and those who read them: states, phases, ledger records, table columns."""
+"""Names that writers and readers of results share: states, phases, ledger records, table columns."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
 Phase = Literal["search", "confirm", "short"]
 
-STATES: tuple[State, ...] = ("completed", "collapsed", "diverged", "pruned", "failed")
+STATES: tuple[State, ...] = get_args(State)
 SPLITS = ("train", "val", "test")
 
 # Columns that name a replicate, in the order of trials.parquet; nuisance values and measurements follow them.
@@ -28,7 +28,7 @@ class EstimateRecord(TypedDict):
 
 
 class TrajectoryPoint(TypedDict):
-    """What was measured after ``epoch`` epochs of a training, and how long that took."""
+    """What was measured after ``epoch`` epochs of a training, and how long it took."""
 
     epoch: int
     estimates: dict[str, EstimateRecord]
@@ -36,14 +36,13 @@ class TrajectoryPoint(TypedDict):
 
 
 class ReplicateRecord(TypedDict):
-    """One finished replicate, as the ledger holds it. Phase ``short``: a confirmed one trained for a share of the epochs.
+    """One finished replicate, as the ledger holds it. Phase ``short``: trained for a share of the epochs.
 
     ``metrics`` holds ``split/name`` at the final epoch, with suffix ``_best`` at the best validation epoch and
-    ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` one list a metric, one value an epoch. ``resumed_from`` is
-    the epoch from whose checkpoint a broken-off training went on (0: none), ``host`` the machine that ended it; neither
-    changes a result. ``trajectory`` are
-    measurements in the middle of training. ``test_correct`` says of each of the ``num_test`` test images, in the split's
-    order, whether the final network names it rightly: packed bits (``numpy.packbits``) in base64.
+    ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` a list per metric, a value per epoch. ``resumed_from`` is
+    the epoch from whose checkpoint a training went on (0: none), ``host`` the machine that ended it; neither changes a
+    result. ``trajectory``: measurements in mid-training. ``test_correct``: whether the final network classifies each of the
+    ``num_test`` test images correctly, in the split's order, as packed bits (``numpy.packbits``) in base64.
     """
 
     kind: Literal["replicate"]

@@ -1,7 +1,7 @@
 """Explicit seeds: one derived seed per purpose, and no global random state.
 
-Common random numbers across cells (METHOD: replicate r of every cell shares its split, data order, augmentation, noise
-draws and interpolation pairs) follow from deriving a seed from what *should* be shared and from nothing else.
+Cells share random numbers because a seed is derived from what *should* be shared and from nothing else: replicate r of every
+cell has the same split, data order, augmentation, noise draws and interpolation pairs.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ _SEED_BITS = 63
 
 
 def derive_seed(*parts: object) -> int:
-    """Return a 63-bit seed that depends on every part and on their order.
+    """A 63-bit seed that depends on every part and on their order.
 
-    Parts are hashed by ``repr`` so that ``1`` and ``"1"`` differ; use ints and strings only, whose ``repr`` is stable.
+    Parts are hashed by ``repr``, so that ``1`` and ``"1"`` differ; use ints and strings only, whose ``repr`` is stable.
     """
     digest = hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - _SEED_BITS)

@@ -1,4 +1,4 @@
-"""What a worker is given: a replicate to train and measure, as plain values that travel to any machine."""
+"""What a worker is given: a replicate to train and measure, as plain values that can be sent to any machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _TUPLES = ("boundary", "keep_samples", "step")
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How replicates of a cell train: fields of ``Task``, frozen in a study, for they change last digits."""
+    """How replicates of a cell train: fields of ``Task``. A study freezes them, for they change last digits."""
 
     together: int = 1
     step: tuple[str, ...] = ()
@@ -20,11 +20,11 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One member of a group. ``statistics`` (name -> settings) are what is still to be measured on its weights.
+    """One member of a group.
 
-    Of those in ``keep_samples`` single values are kept. ``during`` are measured every ``every`` epochs of training.
-    ``together``: how many members of its group may train as one network; ``ranks``: how many processes train this one.
-    ``step``: options of the training step (``study.training.options``); none is the plain one.
+    ``statistics`` (name -> settings) are still to be measured on its weights; of those in ``keep_samples`` single values are
+    kept. ``during`` are measured every ``every`` epochs of training. ``together`` members of its group, at most, train as one
+    network; ``ranks`` processes train this one. ``step``: options of the training step (``study.training.options``).
     """
 
     config: TrialConfig

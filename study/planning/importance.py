@@ -1,10 +1,12 @@
-"""https://proceedings.mlr.press/v32/hutter14.html -- which hyperparameters and factors a search's validation loss hangs on.
+"""On which hyperparameters and factors the validation loss of a search depends: Optuna's importances.
 
-Optuna's evaluators, pinned by name: fANOVA (above), PED-ANOVA (https://arxiv.org/abs/2304.10255, what tells the best tenth of
-the trials from all of them) and mean decrease in impurity of a random forest. Each block is a search of its own and has its
-own importances (shares of 1, over main effects); a dataset's are their means, with their spread. This reads search trials,
-whose points a sampler chose: it says what mattered where was searched, and is no effect. A log range is
-handed over as logarithms: the forests integrate over the plain range, of which [0.1, 1] is nine tenths of [0.01, 1].
+Three evaluators, pinned by name: fANOVA, PED-ANOVA (https://arxiv.org/abs/2304.10255: what tells the best tenth of the trials
+from all) and the mean decrease in impurity of a random forest. Each block is a search with its own importances (shares of 1,
+over main effects); a dataset's are their means, with their spread. A sampler chose the points of search trials, so this says
+what mattered where it searched, and is no effect. A log range is given as logarithms: the forests integrate over the plain
+range, of which [0.1, 1] is nine tenths of [0.01, 1].
+
+Source: https://proceedings.mlr.press/v32/hutter14.html
 """
 
 import itertools
@@ -22,30 +24,27 @@ from study.planning.search import OBJECTIVE
 from study.schema import ReplicateRecord
 from study.seeding import derive_seed
 
-# A forest of shallow trees: fANOVA's cost grows with the square of a tree's leaves, and 16 trees of depth 5 give the shares of
-# 64 deep ones within a hundredth.
-_NUM_TREES, _MAX_DEPTH = 16, 5
+# fANOVA's cost grows with the square of a tree's leaves; 16 trees of depth 5 give the shares of 64 deep ones within 0.01.
+_FOREST = {"n_trees": 16, "max_depth": 5}
 _MAX_TRIALS, _MAX_BLOCKS, _NUM_SEEDS = 200, 10, 5
 
 EVALUATORS: dict[str, Callable[[int], Any]] = {
-    "fanova": lambda seed: optuna.importance.FanovaImportanceEvaluator(
-        n_trees=_NUM_TREES, max_depth=_MAX_DEPTH, seed=seed
-    ),
+    "fanova": lambda seed: optuna.importance.FanovaImportanceEvaluator(**_FOREST, seed=seed),
     "ped_anova": lambda _: optuna.importance.PedAnovaImportanceEvaluator(),
     "mean_decrease_impurity": lambda seed: optuna.importance.MeanDecreaseImpurityImportanceEvaluator(
-        n_trees=_NUM_TREES, max_depth=_MAX_DEPTH, seed=seed
+        **_FOREST, seed=seed
     ),
 }
 
 
 def importances(spec: Spec, records: Sequence[ReplicateRecord]) -> list[dict[str, Any]]:
-    """One row a dataset, evaluator and parameter, from the search trials among ``records`` (one a slot).
+    """A row per dataset, evaluator and parameter, from the search trials among ``records``.
 
-    ``role`` is "nuisance" or "factor"; attention and its form are one factor, and a factor of one level is left out. Spread
-    (``sd``, over ``n_spread``) is over blocks, with one block over seeds of the forest. Diverged trials count as bad as the
-    worst loss of their block; pruned and failed ones are left out. Where nothing can be said (one trial, equal losses) the
-    row has no parameter and a ``note``. At most 200 trials (a seeded choice) of each of the first ten blocks are read, so that
-    the cost does not grow with the study: about a tenth of a second a block, dataset and forest.
+    ``role`` is "nuisance" or "factor"; attention and its form are one factor, and a factor of one level is left out. The
+    spread ``sd`` of ``n_spread`` values is over blocks, or, of one block, over seeds of the forest. Diverged trials count as
+    the worst loss of their block; pruned and failed ones are left out. Where nothing can be said (one trial, equal losses)
+    the row has no parameter and a ``note``. At most 200 trials (a seeded choice) of each of the first ten blocks are read, so
+    that the cost does not grow with the study: about 0.1 s per block, dataset and forest.
     """
     by_dataset: dict[str, dict[int, list[ReplicateRecord]]] = {}
     for record in records:
@@ -80,9 +79,8 @@ def _over_blocks(
     if not found:
         yield head | {"parameter": "", "role": "", "importance": None, "sd": None}
     for name in dict.fromkeys(itertools.chain.from_iterable(found)):
-        values = np.array(
-            [shares.get(name, 0.0) for shares in found]
-        )  # what did not vary in a block has no share there
+        # what did not vary in a block has no share there
+        values = np.array([shares.get(name, 0.0) for shares in found])
         yield head | {
             "parameter": name,
             "role": "nuisance" if name in spec.nuisance else "factor",
@@ -92,7 +90,7 @@ def _over_blocks(
 
 
 def _evaluate(study: optuna.Study, evaluator: str, seed: int) -> dict[str, float] | str:
-    """Parameter -> its share; or in words why there is none."""
+    """Parameter -> its share; or why there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -104,7 +102,7 @@ def _evaluate(study: optuna.Study, evaluator: str, seed: int) -> dict[str, float
 
 
 def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRecord]) -> optuna.Study | str:
-    """A block's trials as a study of Optuna's; in words why nothing can be said of them."""
+    """A block's trials as a study of Optuna's; or why nothing can be said of them."""
     points, losses = _told(spec, records)
     if len(points) > _MAX_TRIALS:
         generator = np.random.default_rng(derive_seed(spec.seed, "importance", dataset, block))
@@ -129,17 +127,14 @@ def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRec
 
 
 def _told(spec: Spec, records: Sequence[ReplicateRecord]) -> tuple[list[Levels], list[float]]:
-    """Parameters and losses of the trials that ended; a diverged one at the worst loss of the others."""
-    points, losses = [], []
-    for record in records:
-        if record["state"] in ("completed", "collapsed", "diverged"):
-            points.append(_parameters(spec, record["config"]))
-            loss = record["metrics"].get(OBJECTIVE, math.nan) if record["state"] != "diverged" else math.nan
-            losses.append(loss if math.isfinite(loss) else math.nan)
-    worst = max((loss for loss in losses if not math.isnan(loss)), default=math.nan)
-    if math.isnan(worst):
+    """Parameters and losses of the trials that ended; a diverged one has the worst loss of the others."""
+    ended = [record for record in records if record["state"] in ("completed", "collapsed", "diverged")]
+    reached = [r["metrics"].get(OBJECTIVE, math.nan) if r["state"] != "diverged" else math.nan for r in ended]
+    if not any(map(math.isfinite, reached)):
         return [], []
-    return points, [worst if math.isnan(loss) else loss for loss in losses]
+    worst = max(filter(math.isfinite, reached))
+    losses = [loss if math.isfinite(loss) else worst for loss in reached]
+    return [_parameters(spec, record["config"]) for record in ended], losses
 
 
 def _parameters(spec: Spec, config: Mapping[str, Any]) -> Levels:
@@ -154,7 +149,7 @@ def _parameters(spec: Spec, config: Mapping[str, Any]) -> Levels:
 
 
 def _distribution(spec: Spec, name: str, values: Sequence[Any]) -> BaseDistribution | None:
-    """What the trials' values came from; ``None`` where all are equal."""
+    """The distribution of a parameter's values; ``None`` where all are equal."""
     distinct = list(dict.fromkeys(values))
     if len(distinct) == 1:
         return None
