@@ -1,6 +1,10 @@
 """Figures: each a data function (a table, exported beside the picture) and a drawing of nothing but that table.
 
-A new figure is one file here: ``@FIGURES.register(name, formula=caption, source=..., title=..., place=number,
-data=function)`` over a function of the data and the specification that returns a matplotlib ``Figure``. ``place`` is
-its chapter in the report and its order there (see ``analysis.report.page``).
+A new figure is one file here: a function of the data (an Arrow table) and the specification that returns a Matplotlib
+``Figure``, under ``@FIGURES.register(name, formula=caption, source=..., ...)``. Traits:
+
+- ``title`` and ``place``: heading and place in the report (see ``analysis.report.page``).
+- ``data``: a function of ``Inputs`` that gives the data's rows, or a whole table; ``columns`` are those of the rows.
+- ``empty``: what stands in place of a picture where there are no data.
+- ``optional``: left out of the report while there are no data.
 """

@@ -10,8 +10,9 @@ import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from analysis.figures.style import RC
+from analysis.figures.style import RC, message
 from analysis.inputs import Inputs
+from analysis.words.columns import table_of
 from analysis.words.export import render, write_bytes
 from study.errors import UserError, nearest
 from study.registry import FIGURES, discover
@@ -31,8 +32,8 @@ def figure_names() -> list[str]:
 def figure_data(inputs: Inputs, name: str) -> pa.Table:
     """The table that a figure draws. Raises ``UserError`` for an unknown name."""
     discover("analysis.figures")
-    table: pa.Table = FIGURES[name].traits["data"](inputs)
-    return table
+    traits = FIGURES[name].traits
+    return table_of(traits["data"](inputs), traits.get("columns", ()))
 
 
 def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[str, bytes]:
@@ -43,7 +44,9 @@ def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[st
 def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> dict[str, bytes]:
     files = {}
     with mpl.rc_context(RC):
-        figure = FIGURES[name].build(data, inputs.spec)
+        entry = FIGURES[name]
+        empty = not data.num_rows and "empty" in entry.traits
+        figure = message(entry.traits["empty"]) if empty else entry.build(data, inputs.spec)
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")

@@ -1,27 +1,20 @@
 """Attention against importance by layer and type of attention, every network a mark (claim C1)."""
 
 import statistics
-from typing import Any
 
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, MUTED, Look, looks, mark, message
+from analysis.figures.style import INK, MUTED, SeriesStyle, mark, series_styles
 from analysis.inputs import Inputs
 from analysis.tables.importance import layer_rows
+from analysis.words.columns import flag, floats, integer, shared, texts
+from analysis.words.rows import Rows, distinct, grouped, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("dataset", "attention", "attention_form", "cell")),
-        *((name, pa.int64()) for name in ("depth", "layer", "replicate")),
-        *((name, pa.float64()) for name in ("spearman", "ceiling", "activation")),
-        ("converged", pa.bool_()),
-    ]
-)
 # of the distance of two layers; the rest keeps them apart
 _WIDTH = 0.7
 _ROW_HEIGHT, _LEAST_HEIGHT = 1.3, 2.9
@@ -29,10 +22,9 @@ _ROW_HEIGHT, _LEAST_HEIGHT = 1.3, 2.9
 _LAYER, _FORM, _LEAST_PANEL, _MOST_PANEL = 0.16, 0.12, 2.2, 9.0
 
 
-def importance_data(inputs: Inputs) -> pa.Table:
-    """One row a network and layer, for ablation to zero."""
-    rows = [row for row in layer_rows(inputs) if row["importance"] == "zero" and row["spearman"] is not None]
-    return pa.Table.from_pylist([{name: row[name] for name in _SCHEMA.names} for row in rows], schema=_SCHEMA)
+def importance_data(inputs: Inputs) -> Rows:
+    """One row per network and layer, for ablation to zero."""
+    return [row for row in layer_rows(inputs) if row["importance"] == "zero" and row["spearman"] is not None]
 
 
 @FIGURES.register(
@@ -44,45 +36,52 @@ def importance_data(inputs: Inputs) -> pa.Table:
     "mean absolute activation, mean over networks. Layers count from the input.",
     source="https://arxiv.org/abs/2106.15067",
     data=importance_data,
+    columns=(
+        *texts("dataset attention attention_form cell"),
+        *shared("depth"),
+        integer("layer", "identifier"),
+        *shared("replicate"),
+        *floats("spearman ceiling activation", "rank correlation"),
+        flag("converged"),
+    ),
+    empty="Attention has not been compared with importance.",
     optional=True,
 )
 def draw_importance(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a type of attention, one column a dataset and depth; in a layer one column of marks a form."""
+    """One row of panels per type of attention, one column per dataset and depth; in a layer one column of marks per form."""
     rows = data.to_pylist()
-    if not rows:
-        return message("Attention has not been compared with importance.")
-    types = list(dict.fromkeys(row["attention"] for row in rows))
-    contexts = sorted({(row["dataset"], row["depth"]) for row in rows})
-    look = looks(row["attention_form"] for row in rows)
-    layers = {at: max(row["layer"] for row in rows if (row["dataset"], row["depth"]) == at) for at in contexts}
-    widths = [min(_MOST_PANEL, max(_LEAST_PANEL, layers[at] * (_LAYER + _FORM * len(look)))) for at in contexts]
+    types, contexts = distinct(rows, "attention"), sorted(distinct(rows, "dataset", "depth"))
+    styles = series_styles(distinct(rows, "attention_form"))
+    layers = {at: max(row["layer"] for row in same) for at, same in grouped(rows, "dataset", "depth").items()}
+    widths = [min(_MOST_PANEL, max(_LEAST_PANEL, layers[at] * (_LAYER + _FORM * len(styles)))) for at in contexts]
     height = max(_LEAST_HEIGHT, _ROW_HEIGHT * len(types) + 0.9)
     figure = Figure(figsize=(max(sum(widths) + 0.8, 6.4), height), layout="constrained")
     grid = figure.subplots(len(types), len(contexts), squeeze=False, sharex="col", sharey=True, width_ratios=widths)
-    several = len({dataset for dataset, _ in contexts}) > 1
+    several = len(distinct(rows, "dataset")) > 1
     for kind, line in zip(types, grid, strict=True):
         for at, axis in zip(contexts, line, strict=True):
-            mine = [r for r in rows if (r["attention"], r["dataset"], r["depth"]) == (kind, *at)]
-            _panel(axis, mine, look, layers[at])
+            _panel(axis, where(rows, attention=kind, dataset=at[0], depth=at[1]), styles, layers[at])
         line[0].set_ylabel(kind)
     for at, axis in zip(contexts, grid[0], strict=True):
         axis.set_title(f"{at[0]}, depth {at[1]}" if several else f"depth {at[1]}")
     figure.supylabel("Spearman's rank correlation, by attention", fontsize=9, color=INK)
     figure.supxlabel("attention layer", fontsize=9, color=INK)
-    handles = [mark(marker=a.marker, color=a.colour, linestyle="none", markersize=4, label=n) for n, a in look.items()]
+    handles = [
+        mark(marker=a.marker, color=a.colour, linestyle="none", markersize=4, label=n) for n, a in styles.items()
+    ]
     handles.append(mark(color=INK, linewidth=1.5, label="noise ceiling"))
     handles.append(mark(color=MUTED, marker="x", linestyle="none", markersize=5, label="activation"))
     figure.legend(handles=handles, loc="outside upper center", labelcolor=INK, ncols=min(len(handles), 6))
     return figure
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], look: dict[str, Look], num_layers: int) -> None:
+def _panel(axis: Axes, rows: Rows, styles: dict[str, SeriesStyle], num_layers: int) -> None:
     axis.grid(visible=True)
     axis.axhline(0, color=MUTED, linewidth=0.8)
-    half = _WIDTH / len(look) / 2.2
-    for index, (form, arm) in enumerate(look.items()):
-        shift = _WIDTH * ((index + 0.5) / len(look) - 0.5)
-        mine = [row for row in rows if row["attention_form"] == form]
+    half = _WIDTH / len(styles) / 2.2
+    for index, (form, arm) in enumerate(styles.items()):
+        shift = _WIDTH * ((index + 0.5) / len(styles) - 0.5)
+        mine = where(rows, attention_form=form)
         for converged in (True, False):
             points = [row for row in mine if bool(row["converged"]) == converged]
             axis.plot(
@@ -94,15 +93,15 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], look: dict[str, Look], num_la
                 markersize=3,
                 alpha=0.7,
             )
-        for layer in sorted({row["layer"] for row in mine}):
-            _means(axis, layer + shift, half, [row for row in mine if row["layer"] == layer])
+        for layer, same in grouped(mine, "layer").items():
+            _means(axis, layer + shift, half, same)
     axis.set_xlim(0.5, num_layers + 0.5)
     axis.set_ylim(-1.05, 1.05)
     axis.set_yticks([-1, -0.5, 0, 0.5, 1])
     axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
-def _means(axis: Axes, at: float, half: float, points: list[dict[str, Any]]) -> None:
+def _means(axis: Axes, at: float, half: float, points: Rows) -> None:
     """The mean ceiling as a bar, the mean control as a cross."""
     ceilings = [row["ceiling"] for row in points if row["ceiling"] is not None]
     controls = [row["activation"] for row in points if row["activation"] is not None]

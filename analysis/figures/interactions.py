@@ -1,5 +1,4 @@
-"""https://www.statsmodels.org/stable/generated/statsmodels.graphics.factorplots.interaction_plot.html -- arms' means over
-the levels of another factor: parallel lines where an effect does not depend on it, others where it does."""
+"""Arms' means over the levels of another factor: where an effect does not depend on it, lines are parallel."""
 
 import math
 from typing import Any
@@ -10,46 +9,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects.paired import cell_values
-from analysis.figures.style import INK, LINES, Look, looks, mark, message
+from analysis.figures.style import INK, SeriesStyle, mark, panel_grid, series_styles
+from analysis.figures.subjects import main_outcomes
 from analysis.inputs import Inputs
 from analysis.stats.signflip import sign_flip_interval
 from analysis.trials.arms import arm_name
 from analysis.trials.grid import ConfirmGrid, GridCell
-from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
+from analysis.trials.outcomes import ReadOutcome, outcomes_of
 from analysis.trials.table import setting_column
-from analysis.words.columns import OF_OUTCOME
-from analysis.words.wording import outcome_text, unit_of
+from analysis.words.columns import OF_SCALE, floats, integer, texts
+from analysis.words.rows import Rows, distinct, grouped, where
+from analysis.words.wording import axis_text, unit_of
 from search_spaces import Level, Spec
 from study.registry import FIGURES
 
-_MOST_OUTCOMES = 3
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("dataset", "factor", "level", "line", "outcome", "scale")),
-        pa.field("place", pa.int64(), metadata={"unit": "position of the level"}),
-        pa.field("n", pa.int64(), metadata={"unit": "networks"}),
-        *(
-            pa.field(name, pa.float64(), metadata={"unit": f"{OF_OUTCOME}, its logarithm where scale is log ratio"})
-            for name in ("mean", "low", "high")
-        ),
-    ]
-)
 
-
-def interactions_data(inputs: Inputs) -> pa.Table:
+def interactions_data(inputs: Inputs) -> Rows:
     """One row a dataset, factor that a contrast is crossed with, outcome, line (levels of all other factors) and level.
 
     Means are of completed networks; limits, at 1 - alpha by inverting the sign-flip test, are null where n is too small.
     """
     spec, grid = inputs.spec, inputs.grid
     factors = dict.fromkeys(row["factor"] for row in inputs.interactions if row["factor"] != "dataset")
-    rows: list[dict[str, Any]] = []
+    known = {outcome.name: outcome for outcome in outcomes_of(spec, inputs.trials)}
+    rows: Rows = []
     for factor in factors:
         levels = _ordered(grid, factor)
         lines: dict[tuple[str, str], dict[str, int]] = {}
         for i, cell in enumerate(grid.cells):
             lines.setdefault((cell.dataset, _line(spec, cell, factor)), {})[_level(cell, factor)] = i
-        for outcome in _outcomes(inputs):
+        for outcome in (known[name] for name in main_outcomes(spec)):
             for (dataset, line), cells in lines.items():
                 head = {"dataset": dataset, "factor": factor, "line": line}
                 head |= {"outcome": outcome.name, "scale": outcome.scale}
@@ -60,16 +49,7 @@ def interactions_data(inputs: Inputs) -> pa.Table:
                 ]
                 # a line needs two ends
                 rows += [p for p in points if p["n"]] if sum(p["n"] > 0 for p in points) > 1 else []
-    rows.sort(key=lambda row: (list(factors).index(row["factor"]), row["dataset"]))
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
-
-
-def _outcomes(inputs: Inputs) -> list[ReadOutcome]:
-    """Test accuracy, then what claims name."""
-    claimed = [outcome.name for claim in inputs.spec.claims.values() for outcome in claim.outcomes]
-    wanted = list(dict.fromkeys([METRIC_OUTCOMES[0], *claimed]))[:_MOST_OUTCOMES]
-    known = {outcome.name: outcome for outcome in outcomes_of(inputs.spec, inputs.trials)}
-    return [known[name] for name in wanted]
+    return sorted(rows, key=lambda row: (list(factors).index(row["factor"]), row["dataset"]))
 
 
 def _level(cell: GridCell, factor: str) -> str:
@@ -116,57 +96,48 @@ def _numbers(grid: ConfirmGrid, outcome: ReadOutcome, cell: int, alpha: float) -
     "is said by the tables of effects and interactions.",
     source="https://www.statsmodels.org/stable/generated/statsmodels.graphics.factorplots.interaction_plot.html",
     data=interactions_data,
+    columns=(
+        *texts("dataset factor level line outcome scale"),
+        integer("place", "position of the level"),
+        integer("n", "networks"),
+        *floats("mean low high", OF_SCALE),
+    ),
+    empty="No contrast is crossed with another factor, or nothing has been trained yet.",
     optional=True,
 )
 def draw_interactions(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a factor and dataset, one column an outcome."""
+    """One row of panels per factor and dataset, one column per outcome."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No contrast is crossed with another factor, or nothing has been trained yet.")
-    outcomes = list(dict.fromkeys(row["outcome"] for row in rows))
-    contexts = list(dict.fromkeys((row["factor"], row["dataset"]) for row in rows))
-    several = len({dataset for _, dataset in contexts}) > 1
-    look = looks(row["line"] for row in rows)
-    size = (2.1 + 3.0 * len(outcomes), 0.4 + 2.8 * len(contexts))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(contexts), len(outcomes), squeeze=False, sharex="row", sharey="col")
-    for line, context in zip(grid, contexts, strict=True):
+    outcomes, contexts = distinct(rows, "outcome"), distinct(rows, "factor", "dataset")
+    several = len(distinct(rows, "dataset")) > 1
+    styles = series_styles(distinct(rows, "line"))
+    figure, axes = panel_grid(len(contexts), len(outcomes), (3.0, 2.8), (2.1, 0.4), sharex="row", sharey="col")
+    for line, (factor, dataset) in zip(axes, contexts, strict=True):
         for axis, outcome in zip(line, outcomes, strict=True):
-            mine = [r for r in rows if (r["factor"], r["dataset"]) == context and r["outcome"] == outcome]
-            _panel(axis, mine, look)
-            axis.set_xlabel(f"{context[0]} ({context[1]})" if several else context[0])
+            mine = where(rows, factor=factor, dataset=dataset, outcome=outcome)
+            _panel(axis, mine, styles)
+            axis.set_xlabel(f"{factor} ({dataset})" if several else factor)
             if mine:
-                axis.set_ylabel(_label(outcome, mine[0]["scale"]))
-    handles = [mark(**_style(look, name), markersize=5, label=name) for name in look]
+                axis.set_ylabel(axis_text(outcome, mine[0]["scale"]))
+    handles = [mark(**style.marked_line, linewidth=1.5, markersize=5, label=name) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside right upper", labelcolor=INK, handlelength=3)
     return figure
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) -> None:
-    names = list(dict.fromkeys(row["line"] for row in rows))
+def _panel(axis: Axes, rows: Rows, styles: dict[str, SeriesStyle]) -> None:
+    lines = grouped(rows, "line")
     ticks = dict(sorted((row["place"], row["level"]) for row in rows))
     factor = unit_of(rows[0]["outcome"], rows[0]["scale"]).factor if rows else 1.0
-    for i, name in enumerate(names):
-        mine = [row for row in rows if row["line"] == name]
+    for i, (name, mine) in enumerate(lines.items()):
         # beside one another, so that intervals can be told apart
-        x = [row["place"] + 0.3 * (i - (len(names) - 1) / 2) / max(len(names), 4) for row in mine]
+        x = [row["place"] + 0.3 * (i - (len(lines) - 1) / 2) / max(len(lines), 4) for row in mine]
         for at, row in zip(x, mine, strict=True):
             if row["low"] is not None:
                 limits = [factor * row["low"], factor * row["high"]]
-                axis.plot([at, at], limits, color=look[name].colour, linewidth=1.0, alpha=0.7)
-        axis.plot(x, [factor * row["mean"] for row in mine], **_style(look, name), markersize=5)
+                axis.plot([at, at], limits, color=styles[name].colour, linewidth=1.0, alpha=0.7)
+        means = [factor * row["mean"] for row in mine]
+        axis.plot(x, means, **styles[name].marked_line, linewidth=1.5, markersize=5)
     axis.set_xticks(list(ticks), list(ticks.values()))
     if ticks:
         axis.set_xlim(min(ticks) - 0.35, max(ticks) + 0.35)
     axis.grid(visible=True, axis="y")
-
-
-def _style(look: dict[str, Look], name: str) -> dict[str, Any]:
-    style = LINES[list(look).index(name) % len(LINES)]
-    return {"color": look[name].colour, "marker": look[name].marker, "linestyle": style, "linewidth": 1.5}
-
-
-def _label(outcome: str, scale: str) -> str:
-    unit = unit_of(outcome, scale)
-    shown = {"%": " (%)", " nat": " (nat)"}.get(unit.level, ", natural log" if unit.difference == "log" else "")
-    return f"{outcome_text(outcome)}{shown}"

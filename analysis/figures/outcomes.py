@@ -1,4 +1,7 @@
-"""https://arxiv.org/abs/1909.03004 (report what a result cost): what each cell was given, and how its networks ended."""
+"""What each cell was given, and how its networks ended.
+
+Source: https://arxiv.org/abs/1909.03004
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.figures.style import COLOURS, INK, MUTED, message
+from analysis.figures.style import COLOURS, INK, MUTED
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
+from analysis.words.columns import number, texts
+from analysis.words.rows import Rows, distinct
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -24,15 +29,9 @@ _STATES = {
     "failed": (INK, ""),
     "not trained": ("#ffffff", "..."),
 }
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("cell", "quantity", "part")),
-        pa.field("value", pa.float64(), metadata={"unit": "of the quantity: epochs, seconds (s) or networks"}),
-    ]
-)
 
 
-def outcomes_data(inputs: Inputs) -> pa.Table:
+def outcomes_data(inputs: Inputs) -> Rows:
     """Rows of ``epochs`` and ``seconds`` by phase, and of confirmed ``networks`` by state, for every planned cell."""
     rows = []
     further = inputs.course.further if inputs.course else {}
@@ -47,7 +46,7 @@ def outcomes_data(inputs: Inputs) -> pa.Table:
         for quantity, values in parts.items():
             named = {"cell": cell["cell"], "quantity": quantity}
             rows += [{**named, "part": part, "value": float(value)} for part, value in values.items()]
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+    return rows
 
 
 @FIGURES.register(
@@ -58,13 +57,13 @@ def outcomes_data(inputs: Inputs) -> pa.Table:
     "many epochs; seconds are the workers', which other work on the machine makes longer.",
     source="https://arxiv.org/abs/1909.03004",
     data=outcomes_data,
+    columns=(*texts("cell quantity part"), number("value", "of the quantity: epochs, seconds (s) or networks")),
+    empty="Nothing has been trained yet.",
 )
 def draw_outcomes(data: pa.Table, spec: Spec) -> Figure:
-    """Three panels (epochs, time, networks), one line a cell."""
+    """Three panels (epochs, time, networks), one line per cell."""
     rows = data.to_pylist()
-    cells = list(dict.fromkeys(row["cell"] for row in rows))
-    if not cells:
-        return message("Nothing has been trained yet.")
+    cells = distinct(rows, "cell")
     figure = Figure(figsize=(10.4, 1.3 + 0.235 * max(len(cells), 3)), layout="constrained")
     epochs, seconds, networks = figure.subplots(1, 3, sharey=True)
     values = {(row["cell"], row["quantity"], row["part"]): row["value"] for row in rows}
@@ -72,9 +71,9 @@ def draw_outcomes(data: pa.Table, spec: Spec) -> Figure:
     unit, divisor = ("h", 3600) if most >= 2 * 3600 else ("min", 60) if most >= 120 else ("s", 1)
     for axis, quantity, parts, by in ((epochs, "epochs", _EPOCHS, 1), (seconds, "seconds", _SECONDS, divisor)):
         # no word of shortened trainings where there are none
-        there = {part: look for part, look in parts.items() if any(values[cell, quantity, part] for cell in cells)}
+        there = {part: fill for part, fill in parts.items() if any(values[cell, quantity, part] for cell in cells)}
         _bars(axis, cells, values, quantity, there or parts, by)
-    shown = {part: look for part, look in _STATES.items() if any(values[cell, "networks", part] for cell in cells)}
+    shown = {part: fill for part, fill in _STATES.items() if any(values[cell, "networks", part] for cell in cells)}
     _bars(networks, cells, values, "networks", shown, 1)
     for axis, title, label in (
         (epochs, "Epochs", "epochs"),
@@ -99,14 +98,14 @@ def _bars(
     left = [0.0] * len(cells)
     for part, (colour, hatch) in parts.items():
         widths = [values[cell, quantity, part] / divisor for cell in cells]
-        axis.barh(range(len(cells)), widths, 0.7, left=left, **_look(colour, hatch))
+        axis.barh(range(len(cells)), widths, 0.7, left=left, **_filled(colour, hatch))
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.grid(visible=True, axis="x")
     axis.tick_params(axis="y", length=0)
-    handles = [Patch(**_look(colour, hatch), label=part) for part, (colour, hatch) in parts.items()]
+    handles = [Patch(**_filled(colour, hatch), label=part) for part, (colour, hatch) in parts.items()]
     style: dict[str, Any] = {"handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 0.9, "fontsize": 8}
     axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, **style)
 
 
-def _look(colour: str, hatch: str) -> dict[str, Any]:
+def _filled(colour: str, hatch: str) -> dict[str, Any]:
     return {"facecolor": colour, "hatch": hatch, "edgecolor": MUTED, "linewidth": 0.5}

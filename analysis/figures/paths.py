@@ -1,26 +1,20 @@
-"""https://arxiv.org/abs/1710.09412 (mixup): predictions along the same lines between real samples, arm below arm."""
+"""Predictions along the same lines between real samples, arm below arm.
 
-from typing import Any
+Source: https://arxiv.org/abs/1710.09412
+"""
 
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from analysis.figures.style import COLOURS, INK, gap, mark, message
+from analysis.figures.style import COLOURS, INK, gap, mark, panel_grid, say_axes
 from analysis.inputs import Inputs
-from analysis.tables.pictured import pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.words.columns import floats, integer, number
+from analysis.words.rows import Rows, distinct, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
 _MOST_PAIRS = 4
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("context", "arm", "trial_key", "note")),
-        ("pair", pa.int64()),
-        pa.field("t", pa.float64(), metadata={"unit": "fraction of the way"}),
-        *((name, pa.int64()) for name in ("label_start", "label_end", "other")),
-        *((name, pa.float64()) for name in ("p_start", "p_end", "p_other")),
-    ]
-)
 # column, what it is called, colour, line style
 _CURVES = (
     ("p_start", "class at the start", COLOURS[0], "-"),
@@ -29,9 +23,9 @@ _CURVES = (
 )
 
 
-def paths_data(inputs: Inputs) -> pa.Table:
-    """One row a pictured network, pair and point; a network without them has one row that says why in ``note``."""
-    return pa.Table.from_pylist(pictured_rows(inputs, "path_picture", "curves"), schema=_SCHEMA)
+def paths_data(inputs: Inputs) -> Rows:
+    """One row per pictured network, pair and point; a network without them has one row that says why in ``note``."""
+    return pictured_rows(inputs, "path_picture", "curves")
 
 
 @FIGURES.register(
@@ -42,42 +36,42 @@ def paths_data(inputs: Inputs) -> pa.Table:
     "(t = 1), the same images in every row. The first pairs of those that are in the data.",
     source="https://arxiv.org/abs/1710.09412",
     data=paths_data,
+    columns=(
+        *PICTURED,
+        integer("pair", "identifier"),
+        number("t", "fraction of the way"),
+        *(integer(name, "class") for name in ("label_start", "label_end", "other")),
+        *floats("p_start p_end p_other", "probability"),
+    ),
+    empty="No prediction has been followed between samples.",
     optional=True,
 )
 def draw_paths(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a network, arms of a context below one another; one column a pair."""
+    """One row of panels per network, arms of a context below one another; one column per pair."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No prediction has been followed between samples.")
-    networks = list(dict.fromkeys((row["context"], row["arm"], row["note"]) for row in rows))
+    networks = distinct(rows, "context", "arm", "note")
     pairs = sorted({row["pair"] for row in rows if row["pair"] is not None})[:_MOST_PAIRS]
-    figure = Figure(figsize=(1.0 + 2.1 * len(pairs), 0.7 + 1.45 * len(networks)), layout="constrained")
-    grid = figure.subplots(len(networks), len(pairs), squeeze=False, sharex=True, sharey=True)
-    for line, (context, arm, note) in zip(grid, networks, strict=True):
-        mine = [row for row in rows if (row["context"], row["arm"]) == (context, arm)]
+    figure, axes = panel_grid(len(networks), len(pairs), (2.1, 1.45), (1.0, 0.7), sharex=True, sharey=True)
+    for line, (context, arm, note) in zip(axes, networks, strict=True):
         line[0].set_ylabel("\n".join(filter(None, (arm, context, note))))
         for axis, pair in zip(line, pairs, strict=True):
             axis.grid(visible=True)
-            points = [row for row in mine if row["pair"] == pair]
+            points = where(rows, context=context, arm=arm, pair=pair)
             if not points:
                 gap(axis, note)
             for name, _, colour, style in _CURVES if points else ():
                 t, p = [row["t"] for row in points], [row[name] for row in points]
                 axis.plot(t, p, color=colour, linestyle=style, linewidth=1.6, clip_on=False)
-    for axis, pair in zip(grid[0], pairs, strict=True):
-        axis.set_title(_pair_text([row for row in rows if row["pair"] == pair]))
-    grid[0][0].set_ylim(0, 1)
-    grid[0][0].set_xlim(0, 1)
-    grid[0][0].set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    grid[0][0].set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    figure.supxlabel("t", fontsize=9)
-    figure.supylabel("probability", fontsize=9)
+    for axis, pair in zip(axes[0], pairs, strict=True):
+        # a study of several datasets has several classes at the ends
+        ends = distinct(where(rows, pair=pair), "label_start", "label_end")
+        axis.set_title(f"class {'; '.join(f'{start} to {end}' for start, end in ends)}")
+    first = axes[0][0]
+    first.set_ylim(0, 1)
+    first.set_xlim(0, 1)
+    first.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    first.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    say_axes(figure, "t", "probability")
     handles = [mark(color=colour, linestyle=style, linewidth=1.6, label=text) for _, text, colour, style in _CURVES]
     figure.legend(handles=handles, loc="outside upper right", ncols=3, handlelength=3, labelcolor=INK)
     return figure
-
-
-def _pair_text(rows: list[dict[str, Any]]) -> str:
-    """The classes at the ends; a study of several data sets has several."""
-    texts = dict.fromkeys(f"{row['label_start']} to {row['label_end']}" for row in rows)
-    return f"class {'; '.join(texts)}"

@@ -1,4 +1,7 @@
-"""https://arxiv.org/abs/2203.08124 (Somepalli et al. 2022): decision regions on the plane through three test images."""
+"""Decision regions on the plane through three test images.
+
+Source: https://arxiv.org/abs/2203.08124
+"""
 
 from typing import Any
 
@@ -12,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from analysis.figures.style import INK, MUTED, gap, message
+from analysis.figures.style import INK, MUTED, gap, panel_grid, title_panel
 from analysis.inputs import Inputs
-from analysis.tables.pictured import pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.words.columns import floats, integer, texts
+from analysis.words.rows import Row, Rows, distinct, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -23,23 +28,16 @@ _MOST_PLANES = 2
 _LEAST_SHARE = 0.02
 # Radius about a sample, as a share of the plane's width, that its disc takes up.
 _DISC = 0.05
-# https://personal.sron.nl/~pault/ (Tol 2021, "light" and "pale"): told apart with any colour vision; dark text reads on all
+# Tol 2021, "light" and "pale": told apart with any colour vision; dark text reads on all
 _COLOURS = (
     "#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD", "#CCBBDD",
 )  # fmt: skip
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("context", "arm", "trial_key", "note", "kind")),
-        *((name, pa.int64()) for name in ("plane", "label")),
-        *(pa.field(name, pa.float64(), metadata={"unit": "pixel intensity, Euclidean"}) for name in ("x", "y")),
-    ]
-)
 
 
-def planes_data(inputs: Inputs) -> pa.Table:
+def planes_data(inputs: Inputs) -> Rows:
     """Rows of kind ``sample`` (true label) and ``point`` (predicted label) on the first planes; else a ``note`` says why."""
-    rows: list[dict[str, Any]] = []
-    places: dict[tuple[str | None, int], dict[str, Any]] = {}
+    rows: Rows = []
+    places: dict[tuple[str | None, int], Row] = {}
     for row in pictured_rows(inputs, "decision_regions", "corners"):
         if row.get("plane") is None:
             rows.append(row)
@@ -57,7 +55,7 @@ def planes_data(inputs: Inputs) -> pa.Table:
         x = place["x_low"] + (place["x_high"] - place["x_low"]) * row["column"] / last
         y = place["y_low"] + (place["y_high"] - place["y_low"]) * row["row"] / last
         rows.append({**row, "kind": "point", "x": x, "y": y})
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+    return rows
 
 
 @FIGURES.register(
@@ -68,34 +66,38 @@ def planes_data(inputs: Inputs) -> pa.Table:
     "same in every column and true to scale; class colours are shared. The number of connected regions stands below.",
     source="https://arxiv.org/abs/2203.08124",
     data=planes_data,
+    columns=(
+        *PICTURED,
+        *texts("kind"),
+        integer("plane", "identifier"),
+        integer("label", "class"),
+        *floats("x y", "pixel intensity, Euclidean"),
+    ),
+    empty="No decision regions have been drawn.",
     optional=True,
 )
 def draw_planes(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a context and plane, one column an arm."""
+    """One row of panels per context and plane, one column per arm."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No decision regions have been drawn.")
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    lines = sorted({row["plane"] for row in rows if row["plane"] is not None})
-    places = [(context, plane) for context in dict.fromkeys(row["context"] for row in rows) for plane in lines]
-    figure = Figure(figsize=(1.2 + 2.5 * len(arms), 0.4 + 2.5 * len(places)), layout="constrained")
-    grid = figure.subplots(len(places), len(arms), squeeze=False)
-    for line, (context, plane) in zip(grid, places, strict=True):
+    arms = distinct(rows, "arm")
+    planes = sorted({row["plane"] for row in rows if row["plane"] is not None})
+    places = [(context, plane) for context in distinct(rows, "context") for plane in planes]
+    figure, axes = panel_grid(len(places), len(arms), (2.5, 2.5), (1.2, 0.4))
+    for line, (context, plane) in zip(axes, places, strict=True):
         for axis, arm in zip(line, arms, strict=True):
-            mine = [row for row in rows if (row["context"], row["arm"]) == (context, arm)]
+            mine = where(rows, context=context, arm=arm)
             _panel(axis, mine, plane)
-            state = f" ({mine[0]['note']})" if mine and mine[0]["note"] and mine[0]["plane"] is not None else ""
-            axis.set_title(f"{arm}, {context}{state}" if context else f"{arm}{state}", fontsize=9)
-    classes = sorted({row["label"] for row in rows if row["kind"] == "point"})
+            title_panel(axis, arm, context, mine, drawn=bool(mine) and mine[0]["plane"] is not None)
+    classes = sorted({row["label"] for row in where(rows, kind="point")})
     handles = [Patch(facecolor=_colour(label), edgecolor=MUTED, label=f"class {label}") for label in classes]
     figure.legend(handles=handles, loc="outside right upper", labelcolor=INK)
     return figure
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], plane: int) -> None:
+def _panel(axis: Axes, rows: Rows, plane: int) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
-    points = [row for row in rows if row["kind"] == "point" and row["plane"] == plane]
+    points = where(rows, kind="point", plane=plane)
     if not points:
         gap(axis, rows[0]["note"] if rows else "not in this study")
         return
@@ -110,7 +112,7 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], plane: int) -> None:
         shown, colours, vmin=-0.5, vmax=len(classes) - 0.5, extent=extent, origin="lower", interpolation="nearest"
     )
     axis.add_collection(LineCollection(_borders(x, y, labels), colors=INK, linewidths=0.9))
-    samples = [row for row in rows if row["kind"] == "sample" and row["plane"] == plane]
+    samples = where(rows, kind="sample", plane=plane)
     num = _numbers(axis, x, y, labels, samples)
     for row in samples:
         axis.plot(row["x"], row["y"], "o", color="white", markeredgecolor=INK, markersize=11, zorder=3)

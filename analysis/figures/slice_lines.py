@@ -1,4 +1,7 @@
-"""https://arxiv.org/abs/1712.09913 (Li et al. 2018): the training loss along random directions, arms on the same axes."""
+"""The training loss along random directions, arms on the same axes.
+
+Source: https://arxiv.org/abs/1712.09913
+"""
 
 import math
 from statistics import median
@@ -8,26 +11,18 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import COLOURS, INK, LINES, MUTED, mark, message, panels
+from analysis.figures.style import INK, MUTED, mark, panels, say_axes, series_styles
 from analysis.inputs import Inputs
-from analysis.tables.pictured import pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.words.columns import FRACTION, integer, number
+from analysis.words.rows import Rows, distinct, grouped, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("context", "arm", "trial_key", "note")),
-        ("direction", pa.int64()),
-        pa.field("alpha", pa.float64(), metadata={"unit": "of the filters' norms"}),
-        pa.field("loss", pa.float64(), metadata={"unit": "nat"}),
-        pa.field("accuracy", pa.float64(), metadata={"unit": "fraction of images"}),
-    ]
-)
 
-
-def slice_lines_data(inputs: Inputs) -> pa.Table:
-    """One row a pictured network, direction and distance; a network without them has one row that says why in ``note``."""
-    return pa.Table.from_pylist(pictured_rows(inputs, "loss_slices", "line"), schema=_SCHEMA)
+def slice_lines_data(inputs: Inputs) -> Rows:
+    """One row per pictured network, direction and distance; a network without them has one row that says why in ``note``."""
+    return pictured_rows(inputs, "loss_slices", "line")
 
 
 @FIGURES.register(
@@ -40,52 +35,44 @@ def slice_lines_data(inputs: Inputs) -> pa.Table:
     "above twice the most that a completed network has.",
     source="https://arxiv.org/abs/1712.09913",
     data=slice_lines_data,
+    columns=(
+        *PICTURED,
+        integer("direction", "identifier"),
+        number("alpha", "of the filters' norms"),
+        number("loss", "nat"),
+        number("accuracy", FRACTION),
+    ),
+    empty="No slice of the loss has been taken.",
     optional=True,
 )
 def draw_slice_lines(data: pa.Table, spec: Spec) -> Figure:
-    """One panel a context, one colour and line style an arm."""
+    """One panel per context, one colour and line style per arm."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No slice of the loss has been taken.")
-    contexts, arms = (list(dict.fromkeys(row[name] for row in rows)) for name in ("context", "arm"))
+    contexts, styles = distinct(rows, "context"), series_styles(distinct(rows, "arm"))
     figure, axes = panels(len(contexts), 3, (3.3, 2.7))
     for axis, context in zip(axes, contexts, strict=True):
         notes = []
-        for i, arm in enumerate(arms):
-            mine = [row for row in rows if row["context"] == context and row["arm"] == arm]
-            style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
-            lines: dict[int, list[dict[str, Any]]] = {}
-            by_distance: dict[float, list[float]] = {}
-            for row in mine:
-                if row["alpha"] is not None:
-                    lines.setdefault(row["direction"], []).append(row)
-                    by_distance.setdefault(row["alpha"], []).append(row["loss"])
-            for line in lines.values():
-                axis.plot([r["alpha"] for r in line], [_finite(r["loss"]) for r in line], lw=0.6, alpha=0.5, **style)
-            middle = [_finite(median(losses)) for losses in by_distance.values()]
-            axis.plot(list(by_distance), middle, linewidth=2.0, **style)
+        for arm, style in styles.items():
+            mine = where(rows, context=context, arm=arm)
+            points = [row for row in mine if row["alpha"] is not None]
+            for line in grouped(points, "direction").values():
+                x, y = [row["alpha"] for row in line], [_finite(row["loss"]) for row in line]
+                axis.plot(x, y, linewidth=0.6, alpha=0.5, **style.line)
+            by_distance = grouped(points, "alpha")
+            middle = [_finite(median(row["loss"] for row in same)) for same in by_distance.values()]
+            axis.plot(list(by_distance), middle, linewidth=2.0, **style.line)
             notes += [f"{arm}: {row['note']}" for row in mine[:1] if row["note"]]
         axis.set_yscale("log")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axis.set_title(context)
         if notes:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
-            place: dict[str, Any] = {
-                "xycoords": "axes fraction",
-                "ha": "center",
-                "va": "top",
-                "fontsize": 8,
-                "color": MUTED,
-            }
-            axis.annotate("\n".join(notes), (0.5, 0.96), bbox=box, **place)
+            place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "top"}
+            axis.annotate("\n".join(notes), (0.5, 0.96), bbox=box, fontsize=8, color=MUTED, **place)
     axes[0].set_ylim(*_limits(rows))
-    figure.supxlabel("alpha (distance in units of the filters' norms)", fontsize=9)
-    figure.supylabel("training loss (nats)", fontsize=9)
-    handles = [
-        mark(color=COLOURS[i % len(COLOURS)], linestyle=LINES[i % len(LINES)], linewidth=2, label=arm)
-        for i, arm in enumerate(arms)
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(arms), handlelength=3, labelcolor=INK)
+    say_axes(figure, "alpha (distance in units of the filters' norms)", "training loss (nats)")
+    handles = [mark(**style.line, linewidth=2, label=arm) for arm, style in styles.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(styles), handlelength=3, labelcolor=INK)
     return figure
 
 
@@ -94,7 +81,7 @@ def _finite(loss: float) -> float:
     return loss if math.isfinite(loss) and loss > 0 else math.nan
 
 
-def _limits(rows: list[dict[str, Any]]) -> tuple[float, float]:
+def _limits(rows: Rows) -> tuple[float, float]:
     """A factor of two about the losses of completed networks: one that failed may be anywhere."""
     drawn = [(row["note"], _finite(row["loss"])) for row in rows if row["loss"] is not None]
     losses = [loss for note, loss in drawn if not note and not math.isnan(loss)]

@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/1712.09913 (Li et al. 2018): contours of the training loss on a square through the trained weights."""
+"""Contours of the training loss on a square through the trained weights.
+
+Source: https://arxiv.org/abs/1712.09913
+"""
 
 import math
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,26 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
-from analysis.figures.style import INK, gap, message
+from analysis.figures.style import INK, gap, panel_grid, say_axes, title_panel
 from analysis.inputs import Inputs
-from analysis.tables.pictured import pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.words.columns import FRACTION, floats, number
+from analysis.words.rows import Rows, distinct, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("context", "arm", "trial_key", "note")),
-        *(
-            pa.field(name, pa.float64(), metadata={"unit": unit})
-            for name, unit in (
-                ("alpha", "of the filters' norms"),
-                ("beta", "of the filters' norms"),
-                ("loss", "nat"),
-                ("accuracy", "fraction of images"),
-            )
-        ),
-    ]
-)
 # Lightness rises all the way, for any colour vision and in grey.
 _COLOURS = "cividis"
 # Losses of interest, in nats: guessing among ten classes costs 2.3.
@@ -40,9 +30,9 @@ _LEVELS_A_DECADE = 3
 _OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground=INK)]
 
 
-def slice_squares_data(inputs: Inputs) -> pa.Table:
-    """One row a pictured network and point; a network without them has one row that says why in ``note``."""
-    return pa.Table.from_pylist(pictured_rows(inputs, "loss_slices", "square"), schema=_SCHEMA)
+def slice_squares_data(inputs: Inputs) -> Rows:
+    """One row per pictured network and point; a network without them has one row that says why in ``note``."""
+    return pictured_rows(inputs, "loss_slices", "square")
 
 
 @FIGURES.register(
@@ -54,32 +44,33 @@ def slice_squares_data(inputs: Inputs) -> pa.Table:
     "White: not finite. The scale is that of the completed networks, from 0.001 to 1000 at most; beyond, colours stay.",
     source="https://arxiv.org/abs/1712.09913",
     data=slice_squares_data,
+    columns=(
+        *PICTURED,
+        *floats("alpha beta", "of the filters' norms"),
+        number("loss", "nat"),
+        number("accuracy", FRACTION),
+    ),
+    empty="No slice of the loss has been taken.",
     optional=True,
 )
 def draw_slice_squares(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a context, one column an arm."""
+    """One row of panels per context, one column per arm."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No slice of the loss has been taken.")
-    contexts, arms = (list(dict.fromkeys(row[name] for row in rows)) for name in ("context", "arm"))
-    levels = _levels(rows)
-    figure = Figure(figsize=(1.3 + 2.6 * len(arms), 0.5 + 2.5 * len(contexts)), layout="constrained")
-    grid = figure.subplots(len(contexts), len(arms), squeeze=False, sharex=True, sharey=True)
-    for line, context in zip(grid, contexts, strict=True):
+    contexts, arms, levels = distinct(rows, "context"), distinct(rows, "arm"), _levels(rows)
+    figure, axes = panel_grid(len(contexts), len(arms), (2.6, 2.5), (1.3, 0.5), sharex=True, sharey=True)
+    for line, context in zip(axes, contexts, strict=True):
         for axis, arm in zip(line, arms, strict=True):
-            mine = [row for row in rows if row["context"] == context and row["arm"] == arm]
+            mine = where(rows, context=context, arm=arm)
             _panel(axis, mine, levels)
-            note = f" ({mine[0]['note']})" if mine and mine[0]["note"] and mine[0]["alpha"] is not None else ""
-            axis.set_title(f"{arm}, {context}{note}" if context else f"{arm}{note}", fontsize=9)
+            title_panel(axis, arm, context, mine, drawn=bool(mine) and mine[0]["alpha"] is not None)
             axis.set_aspect("equal")
-    figure.supxlabel("alpha (first direction)", fontsize=9)
-    figure.supylabel("beta (second direction)", fontsize=9)
+    say_axes(figure, "alpha (first direction)", "beta (second direction)")
     scale = ScalarMappable(LogNorm(levels[0], levels[-1]), _COLOURS)
-    figure.colorbar(scale, ax=grid, label="training loss (nats)", extend="both", shrink=0.8, aspect=30)
+    figure.colorbar(scale, ax=axes, label="training loss (nats)", extend="both", shrink=0.8, aspect=30)
     return figure
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], levels: NDArray[np.float64]) -> None:
+def _panel(axis: Axes, rows: Rows, levels: NDArray[np.float64]) -> None:
     points = [row for row in rows if row["alpha"] is not None]
     if not points:
         gap(axis, rows[0]["note"] if rows else "not in this study")
@@ -101,7 +92,7 @@ def _panel(axis: Axes, rows: list[dict[str, Any]], levels: NDArray[np.float64]) 
     axis.plot(0, 0, "+", color=INK, markersize=8, markeredgewidth=1.2)
 
 
-def _levels(rows: list[dict[str, Any]]) -> NDArray[np.float64]:
+def _levels(rows: Rows) -> NDArray[np.float64]:
     """Levels at thirds of a power of ten over the losses of completed networks: one that failed may be anywhere."""
     drawn = [(row["note"], row["loss"]) for row in rows if row["loss"] and math.isfinite(row["loss"])]
     losses = [loss for note, loss in drawn if not note] or [loss for _, loss in drawn] or [1.0]

@@ -7,48 +7,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import INK, Look, looks, mark, message, say_thinned, thinned
+from analysis.figures.style import INK, SeriesStyle, mark, panel_grid, say_thinned, series_styles, thinned
+from analysis.figures.subjects import main_statistics, networks
 from analysis.inputs import Inputs
-from analysis.trials.arms import arm_name, context_name, has_datasets
-from analysis.trials.table import estimate_names, rows_of
-from analysis.words.wording import outcome_text
+from analysis.trials.table import estimate_names
+from analysis.words.columns import FRACTION, flag, number, shared, texts
+from analysis.words.rows import Row, Rows, distinct, grouped, where
+from analysis.words.wording import axis_text
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("arm", "context", "statistic")),
-        *((name, pa.int64()) for name in ("block", "replicate")),
-        ("state", pa.string()),
-        *((name, pa.float64()) for name in ("test_accuracy", "value")),
-        ("converged", pa.bool_()),
-    ]
-)
-_MOST_STATISTICS = 3
 _MOST_MARKS = 150
 # An accuracy of one has no place on a scale of the logarithm of the error; it is drawn at half an image of a thousand.
 _LEAST_ERROR = 0.0005
 _TICKS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
-def smoothness_data(inputs: Inputs) -> pa.Table:
-    """One row a confirmed network and statistic: those that claims name, else the first ones measured."""
-    claimed = [o.name for claim in inputs.spec.claims.values() for o in claim.outcomes]
-    measured = estimate_names(inputs.trials)
-    statistics = [name for name in dict.fromkeys(claimed) if name in measured] or measured
-    several = has_datasets(inputs.trials)
+def smoothness_data(inputs: Inputs) -> Rows:
+    """One row per confirmed network and statistic: those that claims name, else the first ones measured."""
+    statistics = main_statistics(inputs.spec, estimate_names(inputs.trials))
     rows = []
-    for row in rows_of(inputs.trials, phase="confirm"):
-        shared = {
-            "arm": arm_name(inputs.spec, row),
-            "context": context_name(row, dataset=several),
-            "block": row["search_block"],
-        }
-        shared |= {"replicate": row["replicate"], "state": row["state"], "test_accuracy": row["test/accuracy"]}
-        for name in statistics[:_MOST_STATISTICS]:
+    for head, row in networks(inputs, ["test/accuracy", *statistics, *(f"{name}_converged" for name in statistics)]):
+        head = {**head, "state": row["state"], "test_accuracy": row["test/accuracy"]}
+        for name in statistics:
             if row[name] is not None and row["test/accuracy"] is not None:
-                rows.append({**shared, "statistic": name, "value": row[name], "converged": row[f"{name}_converged"]})
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+                rows.append({**head, "statistic": name, "value": row[name], "converged": row[f"{name}_converged"]})
+    return rows
 
 
 @FIGURES.register(
@@ -60,60 +44,55 @@ def smoothness_data(inputs: Inputs) -> pa.Table:
     "than 150 networks of an arm in a panel every k-th is drawn.",
     source="",
     data=smoothness_data,
+    columns=(
+        *texts("arm context statistic"),
+        *shared("block replicate"),
+        *texts("state"),
+        number("test_accuracy", FRACTION),
+        number("value", "of the statistic"),
+        flag("converged"),
+    ),
+    empty="No smoothness statistic has been measured on a confirmed network.",
 )
 def draw_smoothness(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels a depth and dataset, one column a statistic."""
+    """One row of panels per depth and dataset, one column per statistic."""
     rows = data.to_pylist()
-    if not rows:
-        return message("No smoothness statistic has been measured on a confirmed network.")
-    contexts, statistics = (list(dict.fromkeys(row[name] for row in rows)) for name in ("context", "statistic"))
-    look = looks(row["arm"] for row in rows)
-    figure = Figure(figsize=(1.9 + 3.5 * len(statistics), 0.5 + 2.9 * len(contexts)), layout="constrained")
-    grid = figure.subplots(len(contexts), len(statistics), squeeze=False, sharex="col", sharey=True)
+    contexts, statistics = distinct(rows, "context"), distinct(rows, "statistic")
+    styles = series_styles(distinct(rows, "arm"))
+    figure, axes = panel_grid(len(contexts), len(statistics), (3.5, 2.9), (1.9, 0.5), sharex="col", sharey=True)
+    for row in rows:
+        # hollow marks: networks that enter no effect
+        row["counts"] = row["state"] == "completed" and row["converged"]
     # collapsed networks lie far outside (no output, no slope): they are drawn at the border, not given the scale
-    counted = [row for row in rows if row["state"] == "completed" and row["converged"]] or rows
+    counted = where(rows, counts=True) or rows
     accuracies = _limits([_error(row) for row in counted], log=True)
     drawn = 0
-    for line, context in zip(grid, contexts, strict=True):
+    for line, context in zip(axes, contexts, strict=True):
         for axis, statistic in zip(line, statistics, strict=True):
-            limits = _limits([row["value"] for row in counted if row["statistic"] == statistic])
-            mine = [row for row in rows if row["context"] == context and row["statistic"] == statistic]
+            limits = _limits([row["value"] for row in where(counted, statistic=statistic)])
+            mine = where(rows, context=context, statistic=statistic)
             # one call a kind of mark, in the order of the rows
-            for (name, full), same in _kinds(mine).items():
-                shown = thinned(same, _MOST_MARKS)
+            for (arm, full), same in grouped(mine, "arm", "counts").items():
+                style, shown = styles[arm], thinned(same, _MOST_MARKS)
                 drawn += len(shown)
-                axis.plot(
-                    [_clipped(row["value"], limits) for row in shown],
-                    [_clipped(_error(row), accuracies) for row in shown],
-                    look[name].marker,
-                    color=look[name].colour,
-                    markerfacecolor=look[name].colour if full else "none",
-                    markersize=5,
-                    alpha=0.8,
-                    linestyle="none",
-                    clip_on=False,
-                )
+                x = [_clipped(row["value"], limits) for row in shown]
+                y = [_clipped(_error(row), accuracies) for row in shown]
+                fill = style.colour if full else "none"
+                shape: dict[str, Any] = {"markersize": 5, "alpha": 0.8, "clip_on": False}
+                axis.plot(x, y, style.marker, color=style.colour, markerfacecolor=fill, **shape)
             axis.set_title(f"{context}, n = {len(mine)}" if context else f"n = {len(mine)}")
             axis.grid(visible=True)
             axis.set_xlim(*limits)
         line[0].set_ylabel("test accuracy (%)")
-    _accuracy_axis(grid[0][0], accuracies)
-    for axis, statistic in zip(grid[-1], statistics, strict=True):
-        axis.set_xlabel(f"{outcome_text(statistic)}{', natural log' if statistic.endswith('_log') else ''}")
-    figure.legend(handles=_handles(rows, look), loc="outside right upper", labelcolor=INK)
+    _accuracy_axis(axes[0][0], accuracies)
+    for axis, statistic in zip(axes[-1], statistics, strict=True):
+        axis.set_xlabel(axis_text(statistic))
+    figure.legend(handles=_handles(rows, styles), loc="outside right upper", labelcolor=INK)
     say_thinned(figure, drawn, len(rows), "networks")
     return figure
 
 
-def _kinds(rows: list[dict[str, Any]]) -> dict[tuple[str, bool], list[dict[str, Any]]]:
-    """Arm, and whether the network counts in an effect -> its rows."""
-    kinds: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for row in rows:
-        kinds.setdefault((row["arm"], row["state"] == "completed" and row["converged"]), []).append(row)
-    return kinds
-
-
-def _error(row: dict[str, Any]) -> float:
+def _error(row: Row) -> float:
     return max(1 - float(row["test_accuracy"]), _LEAST_ERROR)
 
 
@@ -139,12 +118,12 @@ def _accuracy_axis(axis: Axes, errors: tuple[float, float]) -> None:
     axis.minorticks_off()
 
 
-def _handles(rows: list[dict[str, Any]], look: dict[str, Look]) -> list[Line2D]:
+def _handles(rows: Rows, styles: dict[str, SeriesStyle]) -> list[Line2D]:
     handles = [
-        mark(marker=arm.marker, color=arm.colour, linestyle="none", markersize=5, label=name)
-        for name, arm in look.items()
+        mark(marker=style.marker, color=style.colour, linestyle="none", markersize=5, label=arm)
+        for arm, style in styles.items()
     ]
-    if any(row["state"] != "completed" or not row["converged"] for row in rows):
+    if not all(row["counts"] for row in rows):
         hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
         handles.append(
             mark(color=INK, label="hollow: collapsed or\nnot converged; on the\nborder: beyond it", **hollow)

@@ -1,7 +1,7 @@
-"""How every figure looks: https://jfly.uni-koeln.de/color/ -- Okabe and Ito, Color Universal Design.
+"""How all figures are drawn: colours, markers, line styles, panels, legends.
 
-Colours are told apart by people with any colour vision; markers and line styles differ as well, so that a figure can be
-read in grey.
+People with any colour vision tell the colours apart (Okabe and Ito, Color Universal Design). Markers and line styles differ
+too, so figures can be read in grey.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from analysis.words.rows import Rows
 
 # yellow is left out: it cannot be seen on white; black and grey are kept for text and intervals
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
@@ -46,28 +49,49 @@ RC: dict[Any, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """One arm's colour and marker."""
+class SeriesStyle:
+    """Colour, marker and line style of one series: an arm, a stratum, a context."""
 
     colour: str
     marker: str
+    linestyle: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Matplotlib's properties of a line without markers."""
+        return {"color": self.colour, "linestyle": self.linestyle}
+
+    @property
+    def marked_line(self) -> dict[str, Any]:
+        """Matplotlib's properties of a line with markers."""
+        return {**self.line, "marker": self.marker}
 
 
-def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """A look for each arm, by order of appearance; the first 63 differ."""
-    names = list(dict.fromkeys(arms))
+def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
+    """A style per name, by order of appearance; the first 63 differ in colour or marker."""
     return {
-        name: Look(colour=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)
+        name: SeriesStyle(
+            colour=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle=LINES[i % len(LINES)]
+        )
+        for i, name in enumerate(dict.fromkeys(names))
     }
 
 
+def panel_grid(
+    num_rows: int, num_columns: int, panel: tuple[float, float], margin: tuple[float, float], **shared: Any
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure and its panels (num_rows, num_columns): ``panel`` inches each, ``margin`` inches for what is around them."""
+    size = (margin[0] + panel[0] * num_columns, margin[1] + panel[1] * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(num_rows, num_columns, squeeze=False, **shared)
+
+
 def panels(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of ``num`` equal panels, ``columns`` a row, each of ``size`` inches, sharing both axes."""
+    """A figure of ``num`` equal panels, ``columns`` per row, each of ``size`` inches, sharing both axes."""
     columns = max(1, min(num, columns))
     rows = -(-num // columns)
     figure = Figure(figsize=(max(columns * size[0], _LEAST_WIDTH), rows * size[1] + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    axes = [axis for row in grid for axis in row]
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten().tolist()
     for axis in axes[num:]:
         axis.set_axis_off()
     for axis in axes[:num]:
@@ -87,6 +111,18 @@ def say_thinned(figure: Figure, drawn: int, of: int, what: str) -> None:
     if drawn < of:
         text = f"{drawn:,} of {of:,} {what} drawn, evenly chosen; numbers, means and intervals are of all"
         figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=MUTED)
+
+
+def say_axes(figure: Figure, x: str, y: str) -> None:
+    """Label axes that all panels share."""
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+
+
+def title_panel(axis: Axes, arm: str, context: str, rows: Rows, *, drawn: bool) -> None:
+    """Head a network's panel by arm and context, and by what became of the network where it is ``drawn`` all the same."""
+    state = f" ({rows[0]['note']})" if drawn and rows[0]["note"] else ""
+    axis.set_title(f"{arm}, {context}{state}" if context else f"{arm}{state}", fontsize=9)
 
 
 def mark(**style: Any) -> Line2D:

@@ -6,8 +6,10 @@ from typing import Any
 from analysis.inputs import Inputs
 from analysis.tables.kept import kept_paths, read_kept
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
+from analysis.words.columns import texts
 from search_spaces import Contrast, Levels, Spec
 
+PICTURED = texts("context arm trial_key note")
 # What a picture says in place of a network that it cannot show.
 NOT_TRAINED, NOT_KEPT = "not trained yet", "not measured"
 

@@ -32,20 +32,10 @@ def arm_name(spec: Spec, values: Mapping[str, Any]) -> str:
     return "/".join(texts) or str(values["cell"])
 
 
-def arm_columns(spec: Spec) -> list[str]:
-    """Columns of the trials table that ``arm_name`` and ``context_name`` read."""
-    return ["cell", *_CONTEXT, *map(setting_column, spec.factor_names())]
-
-
 def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
     """``depth 8``, with ``dataset`` first where a study has several; empty where the network has no depth."""
     parts = [str(values["dataset"])] if dataset else []
     return ", ".join(parts + ([] if values["depth"] is None else [f"depth {values['depth']}"]))
-
-
-def has_datasets(trials: pa.Table) -> bool:
-    """Whether a table of trials holds more than one dataset."""
-    return len(pc.unique(trials["dataset"])) > 1
 
 
 def planned_cells(spec: Spec, trials: pa.Table) -> list[dict[str, Any]]:
@@ -76,10 +66,15 @@ def _awaited(spec: Spec, levels: Levels) -> dict[str, Any]:
 
 
 def cell_heads(spec: Spec, trials: pa.Table) -> dict[str, dict[str, Any]]:
-    """Cell -> what names it in a table: study, cell, dataset, arm, depth; in the order of the table of trials."""
-    shared = ("cell", "dataset", "depth")
+    """Cell -> what names it: study, cell, dataset, depth, arm, context; in the order of the table of trials."""
+    several = len(pc.unique(trials["dataset"])) > 1
     return {
-        row["cell"]: {"study": spec.name, "arm": arm_name(spec, row), **{name: row[name] for name in shared}}
+        row["cell"]: {
+            "study": spec.name,
+            **{name: row[name] for name in ("cell", "dataset", "depth")},
+            "arm": arm_name(spec, row),
+            "context": context_name(row, dataset=several),
+        }
         for row in _first_rows(spec, trials)
     }
 

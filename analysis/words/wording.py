@@ -59,6 +59,13 @@ def effect_text(
     return " ".join(filter(None, (number, unit.difference, interval)))
 
 
+def axis_text(outcome: str, scale: str = "difference") -> str:
+    """What an axis is labelled with: the outcome's name, and what its values are in."""
+    unit = unit_of(outcome, scale)
+    shown = {"%": " (%)", " nat": " (nat)"}.get(unit.level, ", natural log" if unit.difference == "log" else "")
+    return f"{outcome_text(outcome)}{shown}"
+
+
 def size_text(outcome: str, scale: str, value: float | None) -> str:
     """A margin or a detectable effect, to two significant digits: ``1 pp``, ``0.095 log``."""
     unit = unit_of(outcome, scale)

@@ -9,7 +9,7 @@ import pytest
 from book import JACOBIAN, Book, collapsed, full, inputs_of, planted, synthetic_spec
 
 from analysis.figures.build import FORMATS, build_figures, draw, figure_data, figure_names
-from analysis.figures.style import COLOURS, looks
+from analysis.figures.style import COLOURS, series_styles
 from analysis.tables.build import build_table
 from analysis.trials.arms import arm_name, context_name
 from study.errors import UserError
@@ -127,7 +127,7 @@ def test_curves_and_hyperparameters_are_the_records():
     assert {r["choice"] for r in chosen if r["hyperparameter"] == "optimiser"} == {"sgd"}
 
 
-def test_arms_keep_their_names_and_looks():
+def test_arms_keep_their_names_and_styles():
     factors = [
         {
             "merge": ["add"],
@@ -145,8 +145,8 @@ def test_arms_keep_their_names_and_looks():
     assert arm_name(depths, {"depth": 8, "cell": "digits/d8"}) == "digits/d8"
     assert (context_name(row), context_name(row, dataset=True)) == ("depth 8", "digits, depth 8")
     assert context_name({"depth": None, "dataset": "digits"}) == ""
-    many = looks(f"arm {i}" for i in range(63))
-    assert len({(look.colour, look.marker) for look in many.values()}) == 63
+    many = series_styles(f"arm {i}" for i in range(63))
+    assert len({(style.colour, style.marker) for style in many.values()}) == 63
     assert len(set(COLOURS)) == len(COLOURS) and set(FORMATS) == {"svg", "png"}
 
 

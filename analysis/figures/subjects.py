@@ -1,0 +1,44 @@
+"""What figures are about: confirmed networks, and the outcomes that the study asks about."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from analysis.inputs import Inputs
+from analysis.trials.arms import cell_heads
+from analysis.trials.outcomes import METRIC_OUTCOMES
+from analysis.trials.table import rows_of
+from analysis.words.rows import Row
+from search_spaces import Spec
+
+_MOST = 3
+
+
+def networks(inputs: Inputs, columns: Iterable[str] = ()) -> Iterator[tuple[Row, Row]]:
+    """Each confirmed network: its names (arm, context, block, replicate), and ``columns`` of its row of the trials table."""
+    heads = cell_heads(inputs.spec, inputs.trials)
+    columns = ("cell", "search_block", "replicate", "state", *columns)
+    for row in rows_of(inputs.trials, columns, phase="confirm"):
+        head = heads[row["cell"]]
+        yield (
+            {
+                "arm": head["arm"],
+                "context": head["context"],
+                "block": row["search_block"],
+                "replicate": row["replicate"],
+            },
+            row,
+        )
+
+
+def main_outcomes(spec: Spec, most: int | None = _MOST) -> list[str]:
+    """Test accuracy, then what claims name."""
+    return list(dict.fromkeys([METRIC_OUTCOMES[0], *_claimed(spec)]))[:most]
+
+
+def main_statistics(spec: Spec, measured: Sequence[str]) -> list[str]:
+    """The statistics among ``measured`` that claims name, else the first ones measured."""
+    return ([name for name in _claimed(spec) if name in measured] or list(measured))[:_MOST]
+
+
+def _claimed(spec: Spec) -> list[str]:
+    """Outcomes that claims name, each once."""
+    return list(dict.fromkeys(outcome.name for claim in spec.claims.values() for outcome in claim.outcomes))
