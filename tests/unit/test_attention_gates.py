@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import study.models  # noqa: F401  registers attention
 from study.models.attention import build_attention
-from study.models.attention.eca import eca_kernel_size
+from study.models.attention.channel import eca_kernel_size
 from study.registry import ATTENTION_FORMS, ATTENTIONS
 
 GATES = [name for name in ATTENTIONS.names() if name != "none"]

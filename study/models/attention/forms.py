@@ -1,14 +1,15 @@
-"""https://arxiv.org/abs/2106.15067: how attention weights a are applied, with twins that differ in multiplication alone.
+"""Forms: how attention weights a are applied, with twins that differ in multiplication alone.
 
 u = 2a - 1 lies in (-1, 1) (a product of two sigmoids: 4a - 1 in (-1, 3)). In the trained forms the gate's last layers
 start at zero, so u = 0 and the block starts as if it had no attention; twins therefore start equal and hold the same
-parameters. The formulas are written for gates on x; ``carrier`` says what x stands for in the others.
+parameters. The formulas are written for gates on x; the ``Carrier`` defines what x stands for in the others.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 from torch import Tensor, nn
 
-from study.models.attention.carrier import Parts
-from study.models.attention.gates import Gate
+from study.models.attention.gates import Gate, Parts
 from study.registry import ATTENTION_FORMS
 
 FMMNET = "https://arxiv.org/abs/2106.15067"
@@ -51,7 +52,7 @@ class NoForm(nn.Identity):
 
 @ATTENTION_FORMS.register(
     "native",
-    formula="x * a, or as the gate's paper has it; initialised so too",
+    formula="x * a, or as in the gate's paper; initialised so too",
     source=FMMNET,
     extra_params="the gate's",
 )

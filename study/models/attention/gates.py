@@ -1,13 +1,56 @@
-"""The base of all gates. A gate maps (N, C, H, W) to attention weights a in (0, 1) that broadcast against its input.
+"""The base of all gates, and what they act on.
 
-Trait ``extra_params`` in the registry: parameters of the gate, and of the carrier it brings, in the trained forms, as a
-Python expression in the channels C.
+A gate maps (N, C, H, W) to attention weights a in (0, 1) that broadcast against its input. Trait ``extra_params`` in the
+registry: parameters of the gate, and of its carrier, in the trained forms, as a Python expression in the channels C.
+
+Source: https://arxiv.org/abs/2106.15067
 """
+
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from study.models.attention.carrier import Carrier
 from study.registry import ATTENTIONS
+
+
+class Parts(NamedTuple):
+    """``seen`` by the gate; ``base`` comes out at u = 0; ``moved`` is what u multiplies."""
+
+    seen: Tensor
+    base: Tensor
+    moved: Tensor
+
+
+class Carrier(nn.Module):
+    """What u acts on: attention is base + moved * u, its additive twin base + sd * u. Here base = moved = x.
+
+    Selective kernel and non-local attention weigh maps of their own and bring a carrier of their own, so every form exists for
+    them too. ``num_moved`` is the number of channels of ``moved``.
+    """
+
+    def __init__(self, num_moved: int) -> None:
+        super().__init__()
+        self.num_moved = num_moved
+
+    def split(self, x: Tensor) -> Parts:
+        """Return the parts of ``x`` (N, C, H, W)."""
+        return Parts(seen=x, base=x, moved=x)
+
+    def weigh(self, parts: Parts, u: Tensor) -> Tensor:
+        """What multiplication by u adds to the base."""
+        return parts.moved * u
+
+    def spread(self, parts: Parts, u: Tensor) -> Tensor:
+        """What addition of u adds to the base, in units of the standard deviation of ``moved``."""
+        return u
+
+    def rescale(self, parts: Parts, u: Tensor) -> Tensor:
+        """What one u per channel (1, num_moved, 1, 1), the same for every image, adds to the base."""
+        return parts.moved * u
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the output, from the input and the attended map ``y``."""
+        return y
 
 
 class Gate(nn.Module):
@@ -16,13 +59,18 @@ class Gate(nn.Module):
     neutral = 0.5
     """a where every last layer gives zero: 1/2 for one sigmoid, 1/4 for a product of two."""
 
+    last: ClassVar[tuple[str, ...]] = ()
+    """Names of the layers whose outputs enter the final sigmoids: zero there means a = ``neutral``, u = 0."""
+
     zero_when_published = False
     """Whether the published initialisation zeroes the last layers too."""
 
     @property
     def last_layers(self) -> tuple[nn.Module, ...]:
-        """The layers whose outputs enter the final sigmoids: zero there means a = ``neutral``, u = 0."""
-        raise TypeError(f"{type(self).__name__} names no last layers")
+        """The layers named ``last``."""
+        if not self.last:
+            raise TypeError(f"{type(self).__name__} names no last layers")
+        return tuple(self.get_submodule(name) for name in self.last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a, broadcastable to ``x`` (N, C, H, W)."""
@@ -34,7 +82,7 @@ class Gate(nn.Module):
         return u
 
     def native(self, x: Tensor, carrier: Carrier) -> Tensor:
-        """Attention as published, x * a unless the gate says else."""
+        """Attention as published: x * a, unless the gate defines another."""
         attended: Tensor = x * self(x)
         return attended
 
@@ -42,12 +90,12 @@ class Gate(nn.Module):
         """Drop what the paper does not have and only the other forms need."""
 
     def make_carrier(self, channels: int) -> Carrier:
-        """Return what u acts on: maps of ``channels`` channels themselves, unless the gate says else."""
+        """Return what u acts on: maps of ``channels`` channels themselves, unless the gate brings its own."""
         return Carrier(channels)
 
 
 def num_hidden(channels: int, reduction: int = 16, minimum: int = 4) -> int:
-    """Width of a bottleneck: C // 16, as SE and its successors have it, with a floor for narrow networks."""
+    """Width of a bottleneck: C // 16, as in SE and its successors, with a floor for narrow networks."""
     return max(channels // reduction, minimum)
 
 

@@ -1,17 +1,18 @@
-"""https://arxiv.org/abs/1711.07971 (Wang et al. 2018): non-local attention, embedded Gaussian, residual.
+"""Non-local attention (Wang et al. 2018), embedded Gaussian, residual.
 
 A_ij = softmax over j of theta(x_i) . phi(x_j), at P = HW positions; theta, phi, g: 1x1 convolutions to C // 2 channels
 Natively x + BN(W y), y_i = sum_j A_ij g_j, the batch norm's scale zero at the start.
 With u_ij = P A_ij - 1 (0 for even attention) that is y_i = mean_j (1 + u_ij) g_j: every value is multiplied by its weight.
 The additive control adds the same weights instead, y_i = mean_j g_j + sd_c * mean_j u_ji: the attention that position i
 receives, beside values averaged evenly (what it gives, mean_j u_ij, is always 0). ``static``: y_i = (1 + u_c) mean_j g_j.
-phi, g and W have no bias: softmax and batch norm would take them away. theta is the last layer before the weights.
+phi, g and W have no bias: softmax and batch norm would take them away.
+
+Source: https://arxiv.org/abs/1711.07971
 """
 
 from torch import Tensor, nn
 
-from study.models.attention.carrier import Carrier, Parts
-from study.models.attention.gates import Gate
+from study.models.attention.gates import Carrier, Gate, Parts
 from study.registry import ATTENTIONS
 
 
@@ -61,20 +62,17 @@ class Values(Carrier):
     pairwise=True,
 )
 class NonLocal(Gate):
-    """Gate a pair of positions, (N, P, P); its rows sum to 1."""
+    """One weight per pair of positions, (N, P, P); its rows sum to 1, and are even where theta is zero."""
+
+    last = ("theta",)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.theta = nn.Conv2d(channels, channels // 2, 1)
         self.phi = nn.Conv2d(channels, channels // 2, 1, bias=False)
 
-    @property
-    def last_layers(self) -> tuple[nn.Module, ...]:
-        """theta: where it is zero, attention is even."""
-        return (self.theta,)
-
     def make_carrier(self, channels: int) -> Carrier:
-        """Return the values and what becomes of their sum."""
+        """Return the values."""
         return Values(channels)
 
     def forward(self, x: Tensor) -> Tensor:

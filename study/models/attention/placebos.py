@@ -1,18 +1,19 @@
-"""https://arxiv.org/abs/2106.15067: multiplication with one ingredient of attention taken away.
+"""Placebo forms: multiplication with one ingredient of attention taken away.
 
-``static`` looks at no image, ``shuffled`` at another image, ``input_detached`` teaches the features nothing, ``untrained``
-learns nothing. All are x * (1 + u), so what they lack against ``mul`` is that ingredient alone.
+``static`` sees no image, ``shuffled`` another image, ``input_detached`` sends the features no gradient, ``untrained`` does not
+learn. All are x * (1 + u), so they lack that ingredient alone against ``mul``.
 
-A detached path is cut in training mode only: it is learning that the placebo takes away. In evaluation the gradient is that
-of the function computed, so that input Jacobians measured on these networks are true derivatives.
+A path is detached in training mode only: the placebo takes learning away. In evaluation the gradient is that of the function
+computed, so input Jacobians measured on these networks are true derivatives.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import torch
 from torch import Tensor, nn
 
-from study.models.attention.carrier import Parts
 from study.models.attention.forms import FMMNET, Form
-from study.models.attention.gates import Gate
+from study.models.attention.gates import Gate, Parts
 from study.models.derangement import partners
 from study.registry import ATTENTION_FORMS
 
@@ -21,7 +22,7 @@ from study.registry import ATTENTION_FORMS
     "static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET, extra_params="C"
 )
 class StaticForm(Form):
-    """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not look at the image. The gate is dropped.
+    """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not see the image. The gate is dropped.
 
     tanh(theta) = 2 sigmoid(2 theta) - 1, so u_c has the range of the gated forms. C parameters, started at zero.
     """
@@ -48,8 +49,8 @@ class StaticForm(Form):
 class ShuffledForm(Form):
     """x_n * (1 + u(x_m)): the weights are attention's, but of another image m, in evaluation too.
 
-    Who is paired with whom is a fixed derangement of the batch's positions, the same in every layer, so that all weights of
-    an image come from one other image. Raises ``UserError`` for a batch of one.
+    Pairs are a fixed derangement of the batch's positions, the same in every layer, so all weights of an image come from one
+    other image. Raises ``UserError`` for a batch of one.
     """
 
     def change(self, parts: Parts) -> Tensor:
