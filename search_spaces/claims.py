@@ -37,9 +37,7 @@ class Outcome(Strict):
 
     name: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
     margin: float = Field(gt=0, description="Least difference that matters, in the outcome's unit.", examples=[0.005])
-    better: Literal["higher", "lower"] = Field(
-        default="higher", description="The direction that the claim asserts.", examples=["lower"]
-    )
+    better: Literal["higher", "lower"] = Field(default="higher", description="The direction that the claim asserts.")
 
 
 class Claim(Strict):
@@ -48,9 +46,7 @@ class Claim(Strict):
     text: str = Field(description="The claim in words.", examples=["FMMNet beats ResNet"])
     arm: Levels = Field(min_length=1, description=_ARM, examples=[{"merge": "mul"}])
     references: list[Levels] = Field(min_length=1, description="What it must beat.", examples=[[{"merge": "add"}]])
-    outcomes: list[Outcome] = Field(
-        min_length=1, description="In what it must.", examples=[[{"name": "test/accuracy", "margin": 0.005}]]
-    )
+    outcomes: list[Outcome] = Field(min_length=1, description="In what it must.")
 
     def contrasts(self) -> list[Contrast]:
         """The arm against each reference."""

@@ -39,9 +39,7 @@ class Measure(Strict):
         examples=[["path"]],
     )
     during: During | None = Field(
-        default=None,
-        description="What is measured in mid-training; fixed once the study has begun.",
-        examples=[{"every": 10, "statistics": {"path": {}}}],
+        default=None, description="What is measured in mid-training; fixed once the study has begun."
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,6 @@ class Resources(Strict):
         default="never",
         description="Train a group as one network: `auto` where that is measured to be faster before the first result. "
         "Last digits then depend on who trains together, so after a kill they may differ.",
-        examples=["auto"],
     )
     data_parallel: int = Field(
         default=1,

@@ -18,6 +18,7 @@ from search_spaces.strict import Grid, Level, Levels, Strict
 from search_spaces.tuning import Budget, Joint, Named, Nuisance
 
 _Grid = Annotated[Grid, Field(min_length=1)]
+_Grids = Annotated[list[_Grid], Field(min_length=1)]
 
 
 class Spec(Strict):
@@ -31,11 +32,10 @@ class Spec(Strict):
     )
     title: str = Field(default="", description="Heading of the report.", examples=["Multiplication on 8x8 digits"])
     demonstration: bool = Field(
-        default=False, description="Say beside every verdict that the study is too small to decide.", examples=[True]
+        default=False, description="Say beside every verdict that the study is too small to decide."
     )
     seed: int = Field(default=0, ge=0, description="The seed that all others derive from.", examples=[20210615])
-    factors: list[_Grid] = Field(
-        min_length=1,
+    factors: _Grids = Field(
         description="Settings whose levels are crossed into cells. Of several grids, each is crossed by itself.",
         examples=[{"merge": ["add", "mul"], "depth": [8, 14]}],
     )
@@ -58,9 +58,7 @@ class Spec(Strict):
         description="Confirmed replicates of each winner. More than one needs `blocks: 1`, and gives no verdict.",
         examples=[1],
     )
-    budget: Budget = Field(
-        description="What each search may spend.", examples=[{"search_trials": 6, "startup_trials": 3}]
-    )
+    budget: Budget = Field(description="What each search may spend.")
     sampler: Named = Field(
         default=Named(name="tpe"),
         description="Suggests trials after the startup trials.",
@@ -81,31 +79,18 @@ class Spec(Strict):
         description="`module:function`, a conditional search space of one's own (`docs/plugins.md`).",
         examples=["my_space:warmed"],
     )
-    joint: Joint | None = Field(
-        default=None,
-        description="Search for the best network instead of effects.",
-        examples=[{"objectives": [{"name": "val/loss", "direction": "minimize"}], "confirm": 2}],
-    )
-    sequential: Sequential | None = Field(
-        default=None, description="More blocks only where a claim is undecided.", examples=[{"looks": [10, 16, 24]}]
-    )
+    joint: Joint | None = Field(default=None, description="Search for the best network instead of effects.")
+    sequential: Sequential | None = Field(default=None, description="More blocks only where a claim is undecided.")
     plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = Field(
         default=[], description="Modules with levels of one's own (`docs/plugins.md`).", examples=[["my_levels"]]
     )
     checkpoints: Literal["final", "best", "none"] = Field(
         default="final",
         description="Weights kept of confirmed replicates; `best` keeps those of the best epoch beside the final ones.",
-        examples=["best"],
     )
-    contrasts: list[Contrast] = Field(
-        default=[],
-        description="Exploratory comparisons.",
-        examples=[[{"arm": {"merge": "sig_bn"}, "reference": {"merge": "add"}}]],
-    )
+    contrasts: list[Contrast] = Field(default=[], description="Exploratory comparisons.")
     doses: dict[str, Dose] = Field(
-        default={},
-        description="Name -> cells in the order of how much of one thing they hold.",
-        examples=[{"multiplication": {"steps": [{"dose": 0.25, "levels": {"merge": "mix_25"}}]}}],
+        default={}, description="Name -> cells in the order of how much of one thing they hold."
     )
     control: Contrast | None = Field(
         default=None,
@@ -113,25 +98,15 @@ class Spec(Strict):
         examples=[{"arm": {"merge": "add_alias"}, "reference": {"merge": "add"}}],
     )
     claims: dict[str, Claim] = Field(
-        default={},
-        description="Name -> a claim on differences, fixed before the first confirmed replicate.",
-        examples=[{"C4": {"text": "FMMNet beats ResNet", "arm": {"merge": "mul"}}}],
+        default={}, description="Name -> a claim on differences, fixed before the first confirmed replicate."
     )
-    level_claims: dict[str, LevelClaim] = Field(
-        default={},
-        description="Name -> a claim on how high an outcome is.",
-        examples=[{"C1": {"outcome": "attention_importance_ratio_zero", "below": 0.5, "above": 0.7}}],
-    )
-    published: list[Published] = Field(
-        default=[],
-        description="Results that others have reported.",
-        examples=[[{"levels": {"merge": "add"}, "outcome": "test/accuracy", "value": 0.85}]],
-    )
+    level_claims: dict[str, LevelClaim] = Field(default={}, description="Name -> a claim on how high an outcome is.")
+    published: list[Published] = Field(default=[], description="Results that others have reported.")
     alpha: float = Field(
         default=0.05, gt=0, lt=0.5, description="Family-wise error rate over all claims.", examples=[0.05]
     )
 
-    @field_validator("factors", mode="before", json_schema_input_type=_Grid | list[_Grid])
+    @field_validator("factors", mode="before", json_schema_input_type=_Grid | _Grids)
     @classmethod
     def _one_or_many_grids(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value

@@ -17,7 +17,7 @@ class FloatRange(Strict):
     low: float = Field(description="Lower bound.", examples=[0.01])
     high: float = Field(description="Upper bound.", examples=[1.0])
     default: float = Field(description="Value where nothing is tuned, or no search trial survived.", examples=[0.1])
-    log: bool = Field(default=False, description="Search on a log scale; needs `low` above 0.", examples=[True])
+    log: bool = Field(default=False, description="Search on a log scale; needs `low` above 0.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "FloatRange":
@@ -87,10 +87,8 @@ class Objective(Strict):
         "train/loss",
         "params",
         "flops",
-    ] = Field(
-        description="A metric of the last epoch (`_best`: of the best one), or the network's size.", examples=["flops"]
-    )
-    direction: Literal["minimize", "maximize"] = Field(description="Which way is better.", examples=["minimize"])
+    ] = Field(description="A metric of the last epoch (`_best`: of the best one), or the network's size.")
+    direction: Literal["minimize", "maximize"] = Field(description="Which way is better.")
 
 
 class Joint(Strict):

@@ -1,9 +1,8 @@
-"""What a replicate is, and the two keys that name it.
+"""The settings of a replicate, and the two keys that name it and its measurements.
 
 ``trial_key`` hashes what changes the trained weights; ``measure_key`` hashes that and what changes one measurement.
-Fields at their default are left out of the hash, so a new field with a default that keeps today's behaviour renames no
-trial of an old study. Paths, devices, worker counts and the phase are no fields here: they change no result.
-Literal keys are frozen in ``tests/test_config.py``.
+Fields at their default are left out of the hash, so a new field whose default keeps today's behaviour renames no trial of an
+old study. Paths, devices, worker counts and the phase are no fields: they change no result.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from study.errors import UserError, nearest
 
@@ -22,36 +21,36 @@ _REQUIRED = dataclasses.MISSING
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """Everything that decides the weights of one trained replicate.
+    """Everything that decides the weights of one trained replicate, each setting with its meaning."""
 
-    ``seed`` is the root of initial weights, data order and augmentation; ``split_seed`` of the train/validation split.
-    ``stop_curve`` holds one validation loss an epoch: training is pruned when it is worse than the curve (empty: never).
-    ``dropout`` is the share of activations dropped, where the network has a place for it; ``jacobian_penalty`` the weight of
-    the squared input-Jacobian norm in the training loss.
-    """
-
-    dataset: str
-    depth: int
-    seed: int
-    split_seed: int
-    network: str = "cifar_resnet"
-    width: int = 16
-    merge: str = "add"
-    merge_site: str = "skip"
-    merge_where: str = "all"
-    attention: str = "none"
-    attention_form: str = "none"
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    schedule: str = "cosine"
-    stop_curve: tuple[float, ...] = ()
-    augment: str = "none"
-    dropout: float = 0.0
-    jacobian_penalty: float = 0.0
+    dataset: Annotated[str, "A registered dataset."]
+    depth: Annotated[int, "The network's number of layers, as its paper counts them."]
+    seed: Annotated[int, "The root of initial weights, data order and augmentation."]
+    split_seed: Annotated[int, "The root of the split into training and validation images."]
+    network: Annotated[str, "A registered network."] = "cifar_resnet"
+    width: Annotated[int, "Channels of the first stage; in `wrn` the factor by which it is widened."] = 16
+    merge: Annotated[str, "A registered merge operator."] = "add"
+    merge_site: Annotated[str, "Where it sits: `skip` (in place of the addition) or `branch` (inside the branch)."] = (
+        "skip"
+    )
+    merge_where: Annotated[str, "Blocks that have it: `all`, `first` or `last` of each stage, or `alternate`."] = "all"
+    attention: Annotated[str, "A registered attention."] = "none"
+    attention_form: Annotated[str, "How it enters the network; `none` goes with attention `none` alone."] = "none"
+    epochs: Annotated[int, "Epochs of training."] = 10
+    batch_size: Annotated[int, "Images of a step."] = 128
+    lr: Annotated[float, "Learning rate of SGD, at its highest."] = 0.1
+    momentum: Annotated[float, "Momentum of SGD, below 1."] = 0.9
+    weight_decay: Annotated[float, "Weight of the squared norm of the weights."] = 0.0
+    warmup_epochs: Annotated[float, "Epochs in which the learning rate rises linearly."] = 0.0
+    schedule: Annotated[str, "How the learning rate goes on: `cosine`, `constant`, `wrn_step` or `imagenet_step`."] = (
+        "cosine"
+    )
+    stop_curve: Annotated[
+        tuple[float, ...], "Validation loss per epoch above which training is pruned; empty: never."
+    ] = ()
+    augment: Annotated[str, "A registered augmentation."] = "none"
+    dropout: Annotated[float, "Share of activations dropped, below 1, where the network has a place for it."] = 0.0
+    jacobian_penalty: Annotated[float, "Weight of the squared norm of the input Jacobian in the training loss."] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
@@ -76,7 +75,9 @@ class TrialConfig:
         missing = [n for n, f in fields.items() if f.default is _REQUIRED and n not in values]
         if missing:
             raise UserError(f"missing setting {missing[0]!r}: it has no default")
-        checked: dict[str, Any] = {name: _checked(name, fields[name].type, value) for name, value in values.items()}
+        checked: dict[str, Any] = {
+            name: _checked(name, typing.get_args(fields[name].type)[0], value) for name, value in values.items()
+        }
         return cls(**checked)
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class TrialConfig:
 
 
 def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> str:
-    """Name of one statistic, at these non-default ``settings`` (and its revision), on the weights named by ``trial_key``."""
+    """The name of a statistic, at these non-default ``settings`` (and its revision), on the weights of ``trial_key``."""
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})
 
 

@@ -3,6 +3,7 @@
 What can be refused is refused here, before anything starts: unknown settings, levels, statistics, samplers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +41,12 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "attention": ATTENTIONS,
     "attention_form": ATTENTION_FORMS,
 }
-# Set by the plan itself, never by a specification.
-_DERIVED = ("seed", "split_seed", "stop_curve")
+# What a specification may name under factors, fixed and nuisance: the plan sets the others.
+SETTINGS = {
+    field.name: field
+    for field in dataclasses.fields(TrialConfig)
+    if field.name not in ("seed", "split_seed", "stop_curve")
+}
 # The name of a joint search; names of cells have a slash.
 _JOINT = "joint"
 
@@ -144,9 +149,8 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     load_plugins(spec.plugins, str(Path.cwd()) if spec.plugins else "")
     for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
         for name in names:
-            if name in _DERIVED or name not in TrialConfig.__dataclass_fields__:
-                known = [field for field in TrialConfig.__dataclass_fields__ if field not in _DERIVED]
-                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
+            if name not in SETTINGS:
+                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, SETTINGS)}")
     if "epochs" in spec.nuisance:
         raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
     check_parts(spec)
