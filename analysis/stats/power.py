@@ -75,8 +75,8 @@ def pairs_needed(effect: float, sd: float, alpha: float, power: float = 0.8) -> 
 def pairs_for_verdict(alpha: float, num_claims: int, num_against: int = 2) -> int:
     """The fewest pairs whose sign-flip p reaches ``alpha / num_claims`` though ``num_against`` small pairs point away.
 
-    With k pairs against, together smaller than any one of the others, p is 2 * 2^k / 2^n. The default of two gives the
-    ten pairs of METHOD at alpha .05 and four claims; eight pairs pass there only when every pair agrees.
+    With k pairs against, together smaller than any one of the others, p is 2 * 2^k / 2^n. The default of two gives ten
+    pairs at alpha .05 and four claims; eight pairs pass there only when every pair agrees.
     """
     _check(alpha, 0.5)
     if num_claims < 1 or num_against < 0:

@@ -1,7 +1,7 @@
 """https://arxiv.org/abs/2105.07576 (Wu and Johnson 2021, *Rethinking "Batch" in BatchNorm*) and 1803.05407 (SWA, 3.2).
 
 Batch norm's running statistics lag behind the weights, and a network with multiplicative merges can collapse in
-evaluation for that reason alone (METHOD, "What is known of the authors' own runs"); so they are estimated anew first.
+evaluation for that reason alone; so they are estimated anew first.
 """
 
 import math

@@ -1,6 +1,6 @@
 """https://arxiv.org/abs/1706.04599 (Guo et al. 2017, temperature scaling) and the scales smoothness is measured on.
 
-Smoothness of probabilities scales with the logit norm, so METHOD reads every claim on more than one scale. All
+Smoothness of probabilities scales with the logit norm, so every claim is read on more than one scale. All
 functions take logits (..., K) of any float dtype and give float64, because differences of saturated probabilities
 need it.
 """

@@ -31,7 +31,7 @@ def test_the_eleven_runs_of_the_authors_are_combinations_of_levels():
         assert levels_of_run["merge"] in MERGES and levels_of_run.get("merge_site", "skip") in SITES
         assert levels_of_run["attention"] in ATTENTIONS
         assert levels_of_run.get("attention_form", "none") in ATTENTION_FORMS
-    # METHOD's table, the two ends of it
+    # the two ends of their table
     assert max(runs.values()) == 0.8785 and min(runs.values()) == 0.7713
 
 

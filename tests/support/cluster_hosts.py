@@ -1,4 +1,4 @@
-"""A laptop and hosts of our own, as namespaces of this machine (tests/cluster_hosts.sh), driven from a test."""
+"""A laptop and hosts of our own, as namespaces of this machine (``cluster_hosts.sh``), driven from a test."""
 
 import importlib.metadata
 import importlib.util

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Machines of our own for tests/test_cluster.py: a laptop and hosts with sshd on one wire, each with its own network,
+# Machines of our own for test_cluster.py: a laptop and hosts with sshd on one wire, each with its own network,
 # processes, /tmp, /dev/shm and home; of this machine they see only what is installed, read-only. Needs root.
 #
 #   cluster_hosts.sh FOLDER [PATH ...]    PATH: what the machines see beside /usr, /etc and the like

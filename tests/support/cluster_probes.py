@@ -1,4 +1,4 @@
-"""What tests/test_cluster.py runs on its hosts: who is alive, who can work, what answers without the token."""
+"""What ``test_cluster.py`` runs on its hosts: who is alive, who can work, what answers without the token."""
 
 import http.client
 import json

@@ -1,6 +1,6 @@
 """A cluster of three hosts of our own, as docs/cluster.md tells users: up, a study, a host lost and back, down.
 
-Hosts are namespaces of this machine with sshd (tests/cluster_hosts.sh). The file is clusters/on_premises.yaml with the values
+Hosts are namespaces of this machine with sshd (``cluster_hosts.sh``). The file is clusters/on_premises.yaml with the values
 of its block filled in.
 """
 
@@ -32,7 +32,7 @@ JOBS = "--address http://127.0.0.1:8265"
 STUDY = "/shared/kill.yaml --storage /shared/results --tracking-uri http://127.0.0.1:5000"
 EPOCHS = 20
 BLOCKS = 3
-PROBES = ROOT / "tests/cluster_probes.py"
+PROBES = ROOT / "tests/support/cluster_probes.py"
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> float:

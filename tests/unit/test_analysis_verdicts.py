@@ -1,4 +1,4 @@
-"""The verdict rule against METHOD's text, case by case; Holm's levels; rounding that must not decide anything."""
+"""The verdict rule against the text of docs/method.md, case by case; Holm's levels; rounding that must not decide anything."""
 
 import math
 

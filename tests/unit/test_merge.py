@@ -112,7 +112,7 @@ FORMULAS = {
 
 
 def test_every_operator_has_a_formula_here():
-    # a matched addition is x + F by construction; tests/test_networks_matched.py has what it costs
+    # a matched addition is x + F by construction; test_networks_matched.py has what it costs
     assert set(FORMULAS) == {entry.name for entry in MERGES if "matches" not in entry.traits}
 
 
