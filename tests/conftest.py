@@ -24,9 +24,21 @@ SMALL: dict[str, Any] = {
 }
 
 
+TIERS = ("system", "contract", "unit")
+LONGEST = ("test_storm.py", "test_cluster.py", "test_kill.py", "test_faults.py", "test_faults_of_a_study.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, or one worker is left with them when the other has done all the rest."""
-    items.sort(key=lambda item: item.path.name not in ("test_storm.py", "test_cluster.py"))
+    """The longest first: whichever worker is done with its half takes over of what the other has not begun."""
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name, tier = item.path.name, item.path.parent.name
+        return (
+            TIERS.index(tier) if tier in TIERS else len(TIERS),
+            LONGEST.index(name) if name in LONGEST else len(LONGEST),
+        )
+
+    items.sort(key=place)
 
 
 def _spec(**changes: Any) -> Spec:

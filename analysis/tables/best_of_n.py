@@ -1,21 +1,22 @@
-"""The best validation accuracy to expect of n search trials, from the empirical distribution of those that were run.
+"""https://arxiv.org/abs/1909.03004 -- Dodge, Gururangan, Card, Schwartz, Smith (2019), Show Your Work.
 
-Which operator looks best depends on the budget; the curves show for which budgets. The formula treats trials as random draws.
-After the start-up points the sampler proposes trials from earlier ones, so a curve flatters a budget in which the sampler
-would have known less.
-Source: https://arxiv.org/abs/1909.03004
+The best validation accuracy to be expected of n search trials, from the empirical distribution of those that were run. Which
+operator looks best depends on the budget; the curves show for which budgets. The formula takes trials as drawn at random:
+those after the start-up points are proposed by the sampler from what went before, so a curve flatters a budget in which it
+was not told as much.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import mean, sd
+from analysis.stats.spread import sd
 from analysis.tables.searched import by_cell, search_counts
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import Floats
 from analysis.words.columns import FRACTION, count, number, shared
-from analysis.words.rows import Rows
 from study.registry import TABLES
 
 
@@ -30,8 +31,8 @@ def expected_best(values: ArrayLike) -> Floats:
     return np.asarray(np.diff(powers, axis=1) @ v)
 
 
-def best_of_n_rows(inputs: Inputs) -> Rows:
-    """One row per cell and n, from 1 to the most trials that one of its blocks ran."""
+def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
+    """One row a cell and n from 1 to the most trials a block of it ran."""
     heads = cell_heads(inputs.spec, inputs.trials)
     rows = []
     for cell, blocks in by_cell(inputs).items():
@@ -39,10 +40,14 @@ def best_of_n_rows(inputs: Inputs) -> Rows:
         counts = search_counts(blocks)
         for n in range(1, max(map(len, curves)) + 1):
             reached = np.array([curve[n - 1] for curve in curves if len(curve) >= n])
-            known = {"n": n, "n_blocks": len(reached), "mean": mean(reached), "sd": sd(reached)}
-            rows.append(
-                heads[cell] | counts | known | {"lowest": float(reached.min()), "highest": float(reached.max())}
-            )
+            numbers = {
+                "n_blocks": len(reached),
+                "mean": float(reached.mean()),
+                "sd": sd(reached),
+                "lowest": float(reached.min()),
+                "highest": float(reached.max()),
+            }
+            rows.append(heads[cell] | counts | {"n": n} | numbers)
     return rows
 
 
@@ -65,8 +70,8 @@ def best_of_n_rows(inputs: Inputs) -> Rows:
     main="cell n n_blocks mean sd lowest highest n_diverged",
     row="one cell and number of search trials n; mean, spread and extremes over blocks with n trials or more",
 )
-def shown_rows(inputs: Inputs) -> Rows:
-    """One row per cell and n of the table; the figure has every n. Diverged trials count at chance, and are counted."""
+def shown_rows(inputs: Inputs) -> list[dict[str, Any]]:
+    """One row a cell and n; the figure's data hold every n. Diverged trials count at chance, and are counted."""
     rows = best_of_n_rows(inputs)
     last = {row["cell"]: row["n"] for row in rows}
     return [row for row in rows if row["n"] & (row["n"] - 1) == 0 or row["n"] == last[row["cell"]]]

@@ -1,4 +1,4 @@
-"""The tables of interactions, all together and by stratum."""
+"""https://github.com/google-research/tuning_playbook: the tables of interactions, all together and by stratum."""
 
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs

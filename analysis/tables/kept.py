@@ -1,4 +1,4 @@
-"""The tables that statistics keep, read from a study's folder."""
+"""https://parquet.apache.org/docs/file-format/: the tables that statistics keep, read from a study's folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

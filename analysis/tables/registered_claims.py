@@ -1,7 +1,4 @@
-"""The claims as the study states them, before any number.
-
-Source: https://doi.org/10.1073/pnas.1708274114
-"""
+"""https://doi.org/10.1073/pnas.1708274114 (Nosek et al. 2018): the claims as the study states them, before any number."""
 
 from typing import Any
 

@@ -19,12 +19,13 @@ BASE = {"dataset": "fake", "depth": 8, "width": 4, "split_seed": 2, "epochs": 1,
 ONE = {"seed": 1, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "schedule": "constant"}
 OTHER = {"seed": 2, "lr": 0.2, "momentum": 0.5, "weight_decay": 1e-2, "warmup_epochs": 0.5}
 
-# matched operators are one class at widths of their own: the branch alone, where its first channels are taken
+# matched operators are one class at widths of their own: all at the branch, whose first channels are taken, few at the skip
+MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
 SITES = [(entry.name, site) for entry in MERGES for site in ("skip", "branch")]
 MERGED = [
     {"merge": name, "merge_site": site}
     for name, site in SITES
-    if site == "branch" or "matches" not in MERGES[name].traits
+    if site == "branch" or "matches" not in MERGES[name].traits or name in MATCHED
 ]
 ATTENDED = [
     {"attention": attention, "attention_form": form}

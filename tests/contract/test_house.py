@@ -1,4 +1,4 @@
-"""The house keeps its own rules: style, types, the arrows between rooms, and what an installation may hold."""
+"""The house keeps its own rules: what an installation may hold, how long a file is. Style, types and arrows: ``.ci/run``."""
 
 import re
 import subprocess
@@ -10,26 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("study", "analysis", "search_spaces")
-
-
-def run(*command: str) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], ids=" ".join)
-def test_style(command: tuple[str, ...]) -> None:
-    run(*command)
-
-
-def test_types() -> None:
-    run("mypy")
-
-
-def test_imports_follow_the_arrows() -> None:
-    script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_package_is_declared_and_nothing_else() -> None:

@@ -14,6 +14,7 @@ WITHOUT_CLAIMS = {"joint"}
 @pytest.mark.parametrize("name", presets())
 def test_a_preset_can_be_planned_and_its_comment_tells_its_size(name: str) -> None:
     plan = make_plan(load_spec(name), needs_data=False)
+    assert plan.spec.name == name and plan.cells
     text = (resources.files("search_spaces") / f"{name}.yaml").read_text(encoding="utf-8")
     comment = " ".join(line[2:] for line in text.splitlines() if line.startswith("# "))
     told = [

@@ -1,11 +1,8 @@
-"""The registry itself, and the contract that every registered merge, attention, form, dataset and network keeps to."""
-
-import copy
+"""The registry itself, and what every merge, gate and dataset alone keeps to; ``test_contract.py`` has whole networks."""
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 import study.data
 import study.models
@@ -21,39 +18,6 @@ from study.registry import ATTENTION_FORMS, ATTENTIONS, DATASETS, MERGES, NETWOR
 
 ALL = [value for value in vars(registry).values() if isinstance(value, Registry)]
 FORMS = [name for name in ATTENTION_FORMS.names() if name != "none"]
-VARIANTS = [{"merge": name} for name in MERGES.names()]
-VARIANTS += [{"network": entry.name, "depth": entry.traits["smallest_depth"]} for entry in NETWORKS]
-VARIANTS += [
-    {"attention": a, "attention_form": form, "merge": merge}
-    for a in ATTENTIONS.names()
-    if a != "none"
-    for form in FORMS
-    for merge in (("add", "sig_bn") if a == "se" else ("add",))
-]
-
-
-def label(variant):
-    return "-".join(map(str, variant.values()))
-
-
-def network(variant, seed=3) -> nn.Module:
-    config = TrialConfig(**{"dataset": "fake", "depth": 8, "width": 8, "seed": seed, "split_seed": 0} | variant)
-    return build_network(config, num_classes=4, mean=(0.5, 0.4), deviation=(0.25, 0.5))
-
-
-def images(n=6, seed=0):
-    return torch.rand(n, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def trained_a_little(variant, seed=3) -> nn.Module:
-    """Off the starting point, where gates are zero and running statistics trivial."""
-    model = network(variant, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for step in range(3):
-        optimizer.zero_grad()
-        functional.cross_entropy(model(images(seed=step)), torch.arange(6) % 4).backward()
-        optimizer.step()
-    return model
 
 
 def test_a_duplicate_name_raises_and_the_part_is_handed_back_unchanged():
@@ -126,59 +90,6 @@ def test_a_gate_gives_weights_in_the_unit_interval_that_broadcast(name):
     pairs = (2, 24, 24) if ATTENTIONS[name].traits.get("pairwise") else None
     assert a.shape == pairs or torch.broadcast_shapes(a.shape, x.shape) == x.shape
     assert ((a >= 0) & (a <= 1)).all()
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=label)
-def test_shape_and_gradients(variant):
-    model = trained_a_little(variant)
-    model.zero_grad()
-    logits = model(images())
-    assert logits.shape == (6, 4) and torch.isfinite(logits).all()
-    functional.cross_entropy(logits, torch.arange(6) % 4).backward()
-    for name, parameter in model.named_parameters():
-        if variant.get("attention_form") == "untrained" and ".gate." in name:
-            assert not parameter.requires_grad and parameter.grad is None, name
-            continue
-        # a parameter without a gradient is dead weight, and twins would differ in more than their form
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=label)
-def test_the_seed_and_nothing_else_decides(variant):
-    first = network(variant).state_dict()
-    torch.manual_seed(99)
-    again, other = network(variant).state_dict(), network(variant, seed=4).state_dict()
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
-    # and forward draws nothing: two passes in training mode from one state agree and move no generator
-    model = network(variant)
-    twin, state = copy.deepcopy(model), torch.get_rng_state()
-    assert torch.equal(model(images()), twin(images()))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=label)
-def test_in_evaluation_an_image_does_not_depend_on_its_batch(variant):
-    parts = MERGES[variant.get("merge", "add")], ATTENTION_FORMS[variant.get("attention_form", "none")]
-    if any(part.traits.get("mixes_batch") for part in parts):
-        pytest.skip("mixes the batch by declaration; tests of the placebos say how")
-    model = trained_a_little(variant).double().eval()
-    x = images().double()
-    whole = model(x)
-    assert torch.allclose(model(x[2:3]), whole[2:3], rtol=1e-10, atol=1e-12)
-    assert torch.allclose(model(x.flip(0)).flip(0), whole, rtol=1e-10, atol=1e-12)
-    other = torch.cat([x[:1], 1 - x[1:]])
-    assert torch.allclose(model(other)[:1], whole[:1], rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(whole[0], whole[1])  # images do matter
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=label)
-def test_a_state_dict_round_trip_carries_everything(variant):
-    model, other = trained_a_little(variant), network(variant, seed=4)
-    assert not torch.equal(model.eval()(images()), other.eval()(images()))
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(model(images()), other(images()))
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

@@ -1,5 +1,6 @@
 """Driving the real command line in tests that kill things: start it, wait for it, read what it left."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,17 @@ import pyarrow.parquet as pq
 
 from study.results.ledger import read_ledger
 from study.schema import TIMING_COLUMNS
+
+# trainings of made-up images that take a tenth of a second
+MADE_UP = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
+FAKE: dict[str, object] = {
+    "factors": "{merge: [add, mul], attention: [none], attention_form: [none], depth: [8]}",
+    "fixed": MADE_UP,
+}
+# a driver sees sooner that its Ray is gone
+PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+PROGRAM = "from study.cli import main; main()"
+UNDRAWN = f"from study.commands import show; show.build_report = lambda *_: None; {PROGRAM}"
 
 
 def write_spec(path: Path, **changes: object) -> Path:
@@ -28,25 +40,28 @@ def write_spec(path: Path, **changes: object) -> Path:
     return path
 
 
-def start(spec: Path, storage: Path, *options: str) -> subprocess.Popen[bytes]:
-    script = "from study.cli import main; main()"
+def start(spec: Path, storage: Path, *options: str, report: bool = False) -> subprocess.Popen[bytes]:
+    """``fmm-study run SPEC --storage STORAGE``, without its figures and report, which take seconds, if not ``report``."""
+    script = PROGRAM if report else UNDRAWN
     command = [sys.executable, "-c", script, "run", str(spec), "--storage", str(storage), *options]
+    env = os.environ | PATIENCE
     with log_of(storage).open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env)
 
 
 def log_of(storage: Path) -> Path:
     return storage.parent / f"{storage.name}.log"
 
 
-def finish(spec: Path, storage: Path) -> None:
-    assert start(spec, storage).wait(timeout=400) == 0, log_of(storage).read_text()
+def finish(spec: Path, storage: Path, *, report: bool = False) -> None:
+    assert start(spec, storage, report=report).wait(timeout=400) == 0, log_of(storage).read_text()
 
 
-def results(storage: Path) -> list[dict[str, object]]:
-    """``trials.parquet`` without its timing columns."""
+def results(storage: Path, blocks: int | None = None) -> list[dict[str, object]]:
+    """``trials.parquet`` without its timing columns, of the first ``blocks`` alone if that is given."""
     table = pq.read_table(storage / "kill/tables/trials.parquet")
-    return table.drop_columns(list(TIMING_COLUMNS)).to_pylist()
+    rows: list[dict[str, object]] = table.drop_columns(list(TIMING_COLUMNS)).to_pylist()
+    return [row for row in rows if blocks is None or row["search_block"] < blocks]
 
 
 def num_records(storage: Path) -> int:

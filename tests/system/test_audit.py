@@ -9,6 +9,7 @@ import pytest
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_tables
+from search_spaces import load_spec
 from study.checks.audit import audit
 from study.planning.agenda import Agenda
 from study.planning.plan import Plan, make_plan
@@ -34,20 +35,13 @@ def run(plan: Plan, workspace: Workspace, *, retry_failed: bool = False) -> list
 
 
 @pytest.fixture(scope="module")
-def plan(spec_of) -> Plan:
-    return make_plan(spec_of(measure={"statistics": {"input_jacobian": {"num_samples": 8}}}))
-
-
-@pytest.fixture(scope="module")
-def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("finished") / "small"
-    assert len(run(plan, Workspace(root))) == 2 * 2 * 4
-    return root
+def plan(calm_fake: Path) -> Plan:
+    return make_plan(load_spec(str(calm_fake / "kill.yaml")))
 
 
 @pytest.fixture
-def workspace(finished: Path, tmp_path: Path) -> Workspace:
-    return Workspace(Path(shutil.copytree(finished, tmp_path / "small")))
+def workspace(calm_fake: Path, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(calm_fake / "kill", tmp_path / "kill")))
 
 
 def faults(plan: Plan, workspace: Workspace) -> list[str]:
@@ -91,11 +85,11 @@ def test_a_changed_result_is_seen_in_the_table(plan, workspace) -> None:
 
 
 def test_optuna_is_asked_again(plan, workspace) -> None:
-    """A search result that was tampered with no longer leads to what was run next, or to what was confirmed."""
+    """Search results that were tampered with no longer lead to what was run next, or to what was confirmed."""
 
     def change(record):
-        if record["kind"] == "replicate" and record["phase"] == "search" and record["number"] == 0:
-            record["metrics"]["val/loss"] = 1e-9
+        if record["kind"] == "replicate" and record["phase"] == "search":
+            record["metrics"]["val/loss"] = 1 / record["metrics"]["val/loss"]  # the best becomes the worst
         return record
 
     rewrite(workspace, change)

@@ -20,7 +20,6 @@ from study.schema import ReplicateRecord
 from study.training.checkpoint import load_checkpoint
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(lacking()), reason=f"no cluster of our own: {lacking()}"),
 ]

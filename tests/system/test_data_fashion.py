@@ -87,7 +87,6 @@ def test_train_and_validation_part_the_pool_and_follow_the_seed(dataset):
 
 
 @here
-@pytest.mark.slow
 def test_a_short_training_on_real_images_learns(dataset):
     _, index = stratified(dataset.pool.labels.numpy(), 2000, 1)
     parts = Splits(train=dataset.pool.take(index), val=part_of(dataset.test, 1000), test=dataset.test)

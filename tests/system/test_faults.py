@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from disks import Disk, mounted
-from driving import results, write_spec
+from driving import FAKE, results, write_spec
 from serial import run_serially
 
 from search_spaces import load_spec
@@ -26,22 +26,12 @@ from study.task import Task
 from study.training import Progress
 from study.worker.group import run_group
 
-FAKE = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
-SMALL = {"factors": "{merge: [add, mul], attention: [none], attention_form: [none], depth: [8]}", "fixed": FAKE}
 PLANNED = 2 * 2 * 3
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_spec(tmp_path_factory.mktemp("spec") / "kill.yaml", **SMALL)
-
-
-@pytest.fixture(scope="module")
-def calm(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same study without faults."""
-    storage: Path = tmp_path_factory.mktemp("calm")
-    assert run_serially(spec, storage, report=False)
-    return storage
+    return write_spec(tmp_path_factory.mktemp("spec") / "kill.yaml", **FAKE)
 
 
 @pytest.fixture
@@ -57,15 +47,15 @@ def task(config_of: Any) -> Task:
     )  # fmt: skip
 
 
-def whole(spec: Path, storage: Path, calm: Path) -> None:
+def whole(spec: Path, storage: Path, calm_fake: Path) -> None:
     """Nothing lost, nothing double, nothing left over, every result as without faults."""
-    assert results(storage) == results(calm) and len(results(storage)) == PLANNED
+    assert results(storage) == results(calm_fake) and len(results(storage)) == PLANNED
     assert show.check(load_spec(str(spec)), Workspace(storage / "kill"), tracking=None)[0] == []
     assert not [path for path in storage.rglob(".*") if path.is_file()]
 
 
 def test_a_disk_that_runs_full_stops_the_study_and_with_room_it_goes_on(
-    disk: Disk, spec: Path, calm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    disk: Disk, spec: Path, calm_fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ledger, checkpoints, hand-over files, tables, figures, report and MLflow's database lie on it."""
     storage, generator = disk.folder / "results", random.Random(4)
@@ -85,7 +75,7 @@ def test_a_disk_that_runs_full_stops_the_study_and_with_room_it_goes_on(
         disk.clear()
     assert len(told) >= 4 and not any("\n" in line for line in told)
     assert run_serially(spec, storage)
-    whole(spec, storage, calm)
+    whole(spec, storage, calm_fake)
     with capsys.disabled():
         print(f"\n{len(told)} times a full disk: {sorted({line.split(' cannot')[0][-24:] for line in told})}")  # noqa: T201
 
@@ -156,7 +146,7 @@ def test_members_that_train_together_meet_a_full_disk(
     assert [event[0]["state"] for event in ended] == ["completed", "completed"]
 
 
-def test_damaged_files_of_replicates_are_had_again(spec: Path, calm: Path, tmp_path: Path) -> None:
+def test_damaged_files_of_replicates_are_had_again(spec: Path, calm_fake: Path, tmp_path: Path) -> None:
     """Of a study broken off: torn ledger tails, and every kind of checkpoint cut short or with a flipped bit."""
     storage, generator = tmp_path / "results", random.Random(6)
     root, num = storage / "kill", 0
@@ -173,7 +163,7 @@ def test_damaged_files_of_replicates_are_had_again(spec: Path, calm: Path, tmp_p
         num += 1
     assert num >= 8
     assert run_serially(spec, storage, report=False)
-    assert results(storage) == results(calm)
+    assert results(storage) == results(calm_fake)
     assert list(root.rglob("*.damaged-*"))
 
 
@@ -195,8 +185,8 @@ def _break_off(spec: Path, storage: Path, after: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["study.json", "claims.json", "execution.json", "provenance.json"])
-def test_a_damaged_file_of_the_study_is_refused_by_name(tmp_path: Path, calm: Path, spec: Path, name: str) -> None:
-    for path in calm.glob("kill/*.json"):
+def test_a_damaged_file_of_the_study_is_refused_by_name(tmp_path: Path, calm_fake: Path, spec: Path, name: str) -> None:
+    for path in calm_fake.glob("kill/*.json"):
         (tmp_path / "kill").mkdir(exist_ok=True)
         data = path.read_bytes()
         (tmp_path / "kill" / path.name).write_bytes(data[: len(data) // 2] if path.name == name else data)
@@ -215,7 +205,7 @@ def test_a_damaged_hand_over_is_made_again(tmp_path: Path, task: Task) -> None:
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(
-    spec: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: Path, calm_fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Set back by an hour at each of three starts, and running backwards all the while."""
     storage, real, begun = tmp_path / "results", time.time_ns, time.time_ns()
@@ -227,15 +217,14 @@ def test_a_clock_that_goes_backwards_changes_nothing(
         else:
             _break_off(spec, storage, after)
     monkeypatch.undo()
-    whole(spec, storage, calm)
+    whole(spec, storage, calm_fake)
     lines = [line for path in segments(storage / "kill/ledger") for line in path.read_bytes().splitlines()]
     assert None not in map(decode, lines)
     assert json.loads((storage / "kill/provenance.json").read_text())
 
 
-@pytest.mark.slow
 def test_the_driver_killed_at_twenty_moments(
-    spec: Path, tmp_path: Path, calm: Path, capsys: pytest.CaptureFixture[str]
+    spec: Path, tmp_path: Path, calm_fake: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """kill -9 of a driver that has its worker in its own process: a host that goes down. See test_storm.py for Ray's."""
     program = Path(__file__).parents[1] / "support" / "serial.py"
@@ -243,7 +232,7 @@ def test_the_driver_killed_at_twenty_moments(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    whole(spec, tmp_path / "killed", calm)
+    whole(spec, tmp_path / "killed", calm_fake)
     with capsys.disabled():
         held, recovery = told["held"], sorted(told["recovery"])
         times = f"{recovery[0]:.1f} to {recovery[-1]:.1f} s, median {recovery[len(recovery) // 2]:.1f} s"

@@ -18,8 +18,6 @@ from study.commands import show
 from study.results.ledger import segments
 from study.results.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 PLANNED = 3 * 2 * 3
 # Python's clocks stand an hour and more back once the file is there, and go backwards from then on
 CLOCK = """

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from driving import log_of, num_records, results, start, write_spec
-from serial import run_serially
 
 from search_spaces import load_spec
 from study.commands import show
 from study.results.ledger import read_ledger
 from study.results.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
+PLANNED = 3 * 2 * 3
 PREEMPTION = 2  # DRAIN_NODE_REASON_PREEMPTION: what Ray's autoscaler and KubeRay tell it of a spot instance
 GRACE_SECONDS = 2
 
@@ -32,11 +30,10 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_a_spot_notice(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_spot_notice(cluster: Any, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ray._raylet import GcsClient
 
-    fixed = "{dataset: digits, width: 4, epochs: 40, batch_size: 128}"
-    spec, storage = write_spec(tmp_path / "kill.yaml", blocks=1, fixed=fixed), tmp_path / "storage"
+    spec, storage = write_spec(tmp_path / "kill.yaml"), tmp_path / "storage"
     process = start(spec, storage, "--address", cluster.address)
 
     def wait_for_both() -> None:
@@ -63,9 +60,8 @@ def test_a_spot_notice(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert any(record["resumed_from"] for record in contents.replicates.values()), (
         "no trial went on from its checkpoint"
     )
-    run_serially(spec, tmp_path / "calm", report=False)
-    assert results(storage) == results(tmp_path / "calm") and len(results(storage)) == 9
+    assert results(storage) == results(calm, blocks=2) and len(results(storage)) == PLANNED
     assert show.check(load_spec(str(spec)), Workspace(storage / "kill"), tracking=None)[0] == []
     assert "Traceback" not in log_of(storage).read_text()
     with capsys.disabled():
-        print(f"\na spot notice after {held} of 9: 0 lost, 0 double; {recovery:.1f} s to the next result")  # noqa: T201
+        print(f"\na spot notice after {held} of {PLANNED}: 0 lost, 0 double; {recovery:.1f} s to the next result")  # noqa: T201

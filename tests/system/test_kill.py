@@ -11,8 +11,6 @@ from driving import finish, log_of, num_records, results, start, write_spec
 
 from study.results.ledger import decode, read_ledger, segments
 
-pytestmark = pytest.mark.slow
-
 PLANNED = 3 * 2 * 3
 
 
@@ -41,9 +39,8 @@ def kill_at(spec: Path, storage: Path, records: int) -> tuple[set[str], set[str]
     return set(read_ledger(storage / "kill/ledger").replicates), training
 
 
-def test_three_kills_change_nothing(spec: Path, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(spec, whole)
+def test_three_kills_change_nothing(spec: Path, calm: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
     finished: set[str] = set()
     training: set[str] = set()
     lines: list[bytes] = []
@@ -56,7 +53,7 @@ def test_three_kills_change_nothing(spec: Path, tmp_path: Path) -> None:
         finished, training = done, training | in_flight
     finish(spec, broken)
 
-    assert results(broken) == results(whole)
+    assert results(broken) == results(calm, blocks=2)
     assert len(results(broken)) == PLANNED
     records = [decode(line) for path in segments(broken / "kill/ledger") for line in path.read_bytes().splitlines()]
     replicates = [record for record in records if record is not None and record["kind"] == "replicate"]
@@ -65,6 +62,12 @@ def test_three_kills_change_nothing(spec: Path, tmp_path: Path) -> None:
     assert resumed & training, "no replicate that was in training went on from its own checkpoint"
     left = [path for path in (broken / "kill/checkpoints").rglob("*") if path.name in ("state.pt", "outcome.json")]
     assert not left
+
+    # a finished study runs nothing again
+    ledger = [path.read_bytes() for path in segments(broken / "kill/ledger")]
+    finish(spec, broken)
+    assert [path.read_bytes() for path in segments(broken / "kill/ledger")] == ledger
+    assert results(broken) == results(calm, blocks=2)
 
 
 def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path: Path) -> None:
@@ -97,39 +100,21 @@ def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path:
     assert not list((storage / "kill/checkpoints").rglob("outcome.json"))
 
 
-def test_a_finished_study_runs_nothing_again(spec: Path, tmp_path: Path) -> None:
-    storage = tmp_path / "again"
-    finish(spec, storage)
-    ledger = [path.read_bytes() for path in segments(storage / "kill/ledger")]
-    first = results(storage)
-    finish(spec, storage)
-    assert [path.read_bytes() for path in segments(storage / "kill/ledger")] == ledger
-    assert results(storage) == first
-
-
-def test_a_second_driver_is_refused_by_name(spec: Path, tmp_path: Path) -> None:
-    storage = tmp_path / "two"
-    first = start(spec, storage)
-    try:
-        while not (storage / "kill/driver.json").exists():
-            time.sleep(0.05)
-        second = start(spec, storage)
-        assert second.wait(timeout=120) == 2
-        assert f"is being run by process {first.pid}" in log_of(storage).read_text()
-    finally:
-        first.kill()
-        first.wait()
-
-
-def test_ctrl_c_drains_and_says_how_to_go_on(spec: Path, tmp_path: Path) -> None:
-    """As a terminal does it: the signal goes to the whole process group, workers included."""
+def test_a_second_driver_is_refused_and_ctrl_c_drains(spec: Path, calm: Path, tmp_path: Path) -> None:
+    """Ctrl-C as a terminal does it: the signal goes to the whole process group, workers included."""
     storage = tmp_path / "drained"
     driver = start(spec, storage)
+    while not (storage / "kill/driver.json").exists():
+        assert driver.poll() is None, log_of(storage).read_text()
+        time.sleep(0.02)
+    second = start(spec, storage)
     while num_records(storage) < 1:
         assert driver.poll() is None, log_of(storage).read_text()
-        time.sleep(0.05)
+        time.sleep(0.02)
     held = num_records(storage)
     os.killpg(driver.pid, signal.SIGINT)
+    assert second.wait(timeout=120) == 2
+    assert f"is being run by process {driver.pid}" in log_of(storage).read_text()
     assert driver.wait(timeout=120) == 130
     log = log_of(storage).read_text()
     assert "The same command continues; nothing is lost." in log
@@ -138,4 +123,4 @@ def test_ctrl_c_drains_and_says_how_to_go_on(spec: Path, tmp_path: Path) -> None
     assert held <= num_records(storage) < PLANNED
     assert not list((storage / "kill/checkpoints").glob("*/state.pt"))
     finish(spec, storage)
-    assert len(results(storage)) == PLANNED
+    assert results(storage) == results(calm, blocks=2)

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from driving import finish, log_of, results, start, write_spec
+from driving import MADE_UP, finish, log_of, num_records, results, start, write_spec
+from serial import run_serially
 
 from search_spaces import load_spec
 from study.commands import run as driver
@@ -15,7 +16,6 @@ from study.errors import UserError
 from study.results.ledger import segments
 from study.results.workspace import Workspace
 
-FIXED = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
 # one training: its processes take seconds to start
 ONE: dict[str, object] = {
     "factors": "{merge: [add], depth: [8]}", "blocks": 1, "contrasts": "[]",
@@ -24,16 +24,15 @@ ONE: dict[str, object] = {
 
 
 def fake_spec(folder: Path, **changes: object) -> Path:
-    return write_spec(folder / "kill.yaml", **({"fixed": FIXED, "measure": "{}"} | changes))
+    return write_spec(folder / "kill.yaml", **({"fixed": MADE_UP, "measure": "{}"} | changes))
 
 
-@pytest.mark.slow
 def test_a_run_its_continuation_and_what_is_refused(tmp_path: Path) -> None:
     """One study: warned of, finished without a tracking server, extended, its torn ledger mended, a change refused."""
     storage = tmp_path / "results"
     spec = fake_spec(tmp_path)
     told = log_of(storage)
-    process = start(spec, storage, "--tracking-uri", "http://127.0.0.1:9")
+    process = start(spec, storage, "--tracking-uri", "http://127.0.0.1:9", report=True)
     assert process.wait(timeout=300) == 0, told.read_text()
     log = told.read_text()
     assert "warning: no A/A control" in log
@@ -54,7 +53,7 @@ def test_a_run_its_continuation_and_what_is_refused(tmp_path: Path) -> None:
 
     workspace = Workspace(storage / "kill")
     assert show.check(load_spec(str(fake_spec(tmp_path, blocks=3))), workspace, tracking=None)[0] == []
-    changed = load_spec(str(fake_spec(tmp_path, blocks=3, fixed=FIXED.replace("epochs: 2", "epochs: 3"))))
+    changed = load_spec(str(fake_spec(tmp_path, blocks=3, fixed=MADE_UP.replace("epochs: 2", "epochs: 3"))))
     with pytest.raises(UserError, match=r"fixed\.epochs was 2, now 3"):
         driver.run(changed, workspace)
     with pytest.raises(UserError, match="blocks = 3; it can grow, not shrink to 2"):
@@ -67,7 +66,6 @@ def test_a_results_folder_that_is_a_file(tmp_path: Path) -> None:
         driver.run(load_spec(str(fake_spec(tmp_path))), Workspace(tmp_path / "results" / "kill"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resources", "changes", "expected", "num"),
     [("gpus: 0.5", {}, {"0", "1"}, 18), ("gpus: 2, data_parallel: 2", ONE, {"0,1"}, 1)],
@@ -103,7 +101,6 @@ assert driver.run(load_spec({str(spec)!r}), Workspace(root / "results/kill"))
     assert len(trained) == num and {row["state"] for row in trained} <= {"completed", "collapsed", "diverged"}
 
 
-@pytest.mark.slow
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:
     spec = fake_spec(tmp_path, resources="{cpus: 1, gpus: 16, data_parallel: 16}")
     process = start(spec, tmp_path / "results")
@@ -113,7 +110,6 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results/kill/study.json").read_text())["resources"]["gpus"] == 16
 
 
-@pytest.mark.slow
 def test_a_cluster_that_grows_from_no_gpu(tmp_path: Path) -> None:
     """A head without a GPU, a study that needs one, and a host that comes once groups wait: refused, or waited for."""
     factors = "{merge: [add, mul], attention: [none], attention_form: [none], depth: [8]}"
@@ -155,3 +151,23 @@ cluster.shutdown()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(results(tmp_path / "results")) == 6
+
+
+def test_a_study_stops_at_its_budget_and_a_higher_one_continues(tmp_path: Path) -> None:
+    spec = fake_spec(tmp_path, blocks=1, resources="{cpus: 1, group: 1}")
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    # any time at all is too much: the groups that had begun are finished, and no other begins
+    assert start(spec, stopped, "--max-money", "1e-9", "--price", "1", report=True).wait(300) == 0
+    log = log_of(stopped).read_text()
+    assert "Stopped at its budget" in log and "Traceback" not in log
+    assert 0 < num_records(stopped) < 9
+    assert (
+        "Cost" in (stopped / "kill/report.html").read_text()
+        and " at 1 a core hour" in (stopped / "kill/report.html").read_text()
+    )
+    held = num_records(stopped)
+    assert start(spec, stopped, "--max-hours", "0").wait(300) == 0
+    assert num_records(stopped) == held
+    assert start(spec, stopped, "--max-hours", "1").wait(300) == 0
+    assert run_serially(spec, whole, report=False)
+    assert results(stopped) == results(whole) and len(results(whole)) == 9

@@ -19,7 +19,6 @@ if "RAY_RAYLET_PID" in os.environ:  # a worker, not the driver
 """
 
 
-@pytest.mark.slow
 def test_a_worker_that_starts_slowly_is_left_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many groups of a fraction of a second, and a second worker that takes many of them to start."""
     (tmp_path / "slow_start.py").write_text(PLUGIN.replace("SECONDS", "4"))

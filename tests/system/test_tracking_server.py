@@ -99,7 +99,6 @@ def states(uri: str, study: str) -> dict[str, str]:
     return named
 
 
-@pytest.mark.slow
 def test_server_killed_for_a_part_of_the_study(
     server: Server, tmp_path: Path, spec_of: Any, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +147,6 @@ def server_holds(server: Server, num: int) -> bool:
     return experiment is not None and len(client.search_runs([experiment.experiment_id])) >= num
 
 
-@pytest.mark.slow
 def test_ui_serves_the_ready_pages(tmp_path: Path, spec_of: Any, records: Records) -> None:
     uri = tracking_uri(None, tmp_path)
     contents = Contents(replicates={record["trial_key"]: record for record in records(2)})

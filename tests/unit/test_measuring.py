@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import fmm_study
 
 from study.config import TrialConfig
 from study.data import load_dataset
@@ -134,9 +133,8 @@ def test_files_that_are_no_weights_are_refused_and_left_alone(tmp_path: Path) ->
 
 
 def test_the_command(kept: tuple[Path, dict[str, dict]]) -> None:
-    command = [sys.executable, "-c", "from study.cli import main; main()", "measure", str(kept[0]), "--json"]
-    command += ["--statistic", "input_jacobian", "--set", "input_jacobian.num_samples=8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    chosen = ("--statistic", "input_jacobian", "--set", "input_jacobian.num_samples=8")
+    done = fmm_study("measure", str(kept[0]), "--json", *chosen)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["input_jacobian"]["jacobian_logits_mean"]
     assert found["value"] == pytest.approx(kept[1]["input_jacobian"]["jacobian_logits_mean"]["value"])

@@ -61,10 +61,3 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found("results", lambda: doctor._storage(tmp_path / "new" / "folder")).well
     monkeypatch.setattr(doctor, "_LOW_DISK", 2**62)
     assert "GiB free" in found("results", lambda: doctor._storage(tmp_path)).found
-
-
-@pytest.mark.slow
-def test_ray_on_this_machine_and_a_cluster_that_is_not_there() -> None:
-    assert "1 node" in found("ray", lambda: doctor._ray(None)).found
-    gone = found("ray", lambda: doctor._ray("127.0.0.1:1"))
-    assert not gone.well and "127.0.0.1:1" in gone.found

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from book import full, inputs_of
-from driving import finish, log_of, num_records, results, start, write_spec
 
 from analysis.report.headline import facts, total_spent
 from analysis.words.spending import device_hours, spent_words, trial_seconds
@@ -65,25 +64,3 @@ def test_the_last_price_told_is_the_one(tmp_path: Path):
     held = Recorded(spec=spec, contents=Contents(), sessions=read_sessions(tmp_path), where="")
     assert held.inputs.price == 3.0
     assert "price" not in held.session
-
-
-@pytest.mark.slow
-def test_a_study_stops_at_its_budget_and_a_higher_one_continues(tmp_path: Path) -> None:
-    fixed = "{dataset: fake, width: 4, epochs: 2, batch_size: 16}"
-    spec = write_spec(tmp_path / "kill.yaml", blocks=1, fixed=fixed, measure="{}", resources="{cpus: 1, group: 1}")
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    # any time at all is too much: the groups that had begun are finished, and no other begins
-    assert start(spec, stopped, "--max-money", "1e-9", "--price", "1").wait(300) == 0
-    log = log_of(stopped).read_text()
-    assert "Stopped at its budget" in log and "Traceback" not in log
-    assert 0 < num_records(stopped) < 9
-    assert (
-        "Cost" in (stopped / "kill/report.html").read_text()
-        and " at 1 a core hour" in (stopped / "kill/report.html").read_text()
-    )
-    held = num_records(stopped)
-    assert start(spec, stopped, "--max-hours", "0").wait(300) == 0
-    assert num_records(stopped) == held
-    assert start(spec, stopped, "--max-hours", "1").wait(300) == 0
-    finish(spec, whole)
-    assert results(stopped) == results(whole) and len(results(whole)) == 9

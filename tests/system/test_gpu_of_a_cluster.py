@@ -1,6 +1,5 @@
-"""Where a driver tries out what it freezes for GPUs: here, on a GPU of the cluster, or nowhere."""
+"""A GPU of the cluster is held from a driver's first question on, and a cluster without one is refused."""
 
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from study.cluster.connection import asking_a_gpu
 from study.errors import UserError
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution
-from study.resources.gpu import asking, here
+from study.resources.gpu import asking
 from study.results.files import EXECUTION
 
 GPUS = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
@@ -24,25 +23,6 @@ def gpu_held(*more):
 
 def refused():
     raise UserError("no such thing")
-
-
-def test_here_where_no_gpu_is_asked_for_or_one_is_seen(spec_of, monkeypatch):
-    with asking(spec_of(), None, print) as ask:
-        assert ask is here and ask(max, 3, 5) == 5
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with asking(spec_of(resources={"gpus": 1}), "auto", print) as ask:
-        assert ask is here
-
-
-def test_nowhere_without_a_gpu_or_a_cluster(spec_of, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    spec = spec_of(resources={"gpus": 1})
-    with asking(spec, None, print) as ask:
-        assert ask is None
-    monkeypatch.setenv("FMM_STUDY_DEVICE", "cpu")
-    with asking(spec, "auto", print) as ask:
-        assert ask is None
 
 
 def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_path, monkeypatch):
@@ -80,9 +60,3 @@ def test_a_cluster_without_one_is_refused(spec_of, monkeypatch):
         pytest.raises(UserError, match="the cluster has no GPU"),
     ):
         ask(gpu_held)
-
-
-def test_without_measuring_groups_train_one_by_one(spec_of, tmp_path):
-    plan = make_plan(spec_of(resources={"gpus": 0.25, "group": 2, "fuse": "auto", "step": "auto"}, blocks=4))
-    assert {each.together for each in frozen_execution(plan, tmp_path, None, started=False).values()} == {1}
-    assert json.loads((tmp_path / EXECUTION).read_text())[plan.cells[0].name]["step"] == {"options": [], "left_out": {}}
