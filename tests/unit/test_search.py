@@ -1,5 +1,6 @@
 """Suggestions as a pure function of history, winners, stop curves; and that TPE is worth its name."""
 
+import hashlib
 import json
 import math
 import statistics
@@ -253,3 +254,34 @@ def test_tpe_finds_a_planted_optimum_better_than_random_search(spec_of, told):
 
 def test_the_objective_is_validation_loss():
     assert search.OBJECTIVE == "val/loss"
+
+
+def frozen_space(trial, cell):
+    return {"lr": trial.suggest_float("lr", 0.01, 1.0, log=True)}
+
+
+CONTINUOUS = {"lr": {"low": 0.01, "high": 1.0, "log": True, "default": 0.1}, "momentum": {"choices": [0.0, 0.9]}}
+JOINT = [{"name": "val/loss", "direction": "minimize"}, {"name": "flops", "direction": "minimize"}]
+FROZEN = [
+    ("continuous", {"nuisance": CONTINUOUS}, "df866ff72a51"),
+    ("finite", {"nuisance": DISCRETE}, "db2d72b38eda"),
+    ("joint", {"nuisance": CONTINUOUS, "joint": {"objectives": JOINT}}, "b99e3b31a734"),
+    ("joint and finite", {"nuisance": DISCRETE, "joint": {"objectives": JOINT}}, "65cd6d60012a"),
+    ("own space", {"nuisance": CONTINUOUS, "space": f"{__name__}:frozen_space"}, "4d30022da531"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "expected"), FROZEN, ids=[kind for kind, *_ in FROZEN])
+def test_suggestions_are_frozen(spec_of, told, kind, changes, expected):
+    """A study that was begun with an older version goes on as it would have with that one."""
+    spec = spec_of(budget={"search_trials": 12, "startup_trials": 3}, sampler={"name": "random"}, **changes)
+    found = []
+    for cells in [{"a": {}, "b": {}}] if spec.joint else [{"a": {}}, {"b": {}}]:
+        for block in (0, 1):
+            history = []
+            while len(history) < 12 and (suggested := search.suggest(spec, cells, block, history)):
+                cell, point = suggested
+                found.append([cell, *(float(f"{value:.9g}") for value in point.values())])
+                history.append(told(point, cell=cell, number=len(history)))
+    digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=6).hexdigest()
+    assert digest == expected, found[:4]
