@@ -1,4 +1,4 @@
-"""Merge operators: how a block merges its shortcut x and its residual branch F, one idea a file."""
+"""Merge operators: how a block merges its shortcut x and its residual branch F."""
 
 from study.models.merges.base import Merge
 from study.models.merges.matched import register_matched

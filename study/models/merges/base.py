@@ -1,12 +1,14 @@
-"""https://arxiv.org/abs/2106.15067 (Ye et al. 2021): what a merge operator is.
+"""The base of merge operators.
 
 Every operator is a module called as ``merge(x, f)`` on two tensors of one shape (N, C, H, W), giving that shape. The block
-applies its ReLU afterwards. An operator that holds its own batch norm for a path, or wants that path without any, says so
-(``normalizes_branch``, ``normalizes_shortcut``); the block then leaves its own out, so that nothing is normalised twice. One
-that drops x says so too (``uses_shortcut``), so that no projection is counted that nothing trains.
+applies its ReLU afterwards. An operator that holds its own batch norm for a path, or takes that path without one, declares it
+(``normalizes_branch``, ``normalizes_shortcut``); the block then leaves its own out, and nothing is normalised twice. One that
+drops x declares that too (``uses_shortcut``), so that the block has no projection which nothing trains.
 
 Traits in the registry: ``extra_params``, the operator's own number of parameters as a Python expression in its channels C;
 ``mixes_batch=True`` where an image's output depends on the other images of its batch in evaluation too.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ RESNET = "https://arxiv.org/abs/1512.03385"
 
 
 class Merge(nn.Module):
-    """Base of all merge operators. Initialisation: batch norms at scale 1 and shift 0, unless the operator says else."""
+    """Base of all merge operators. Initialisation: batch norms at scale 1 and shift 0, unless the operator sets others."""
 
     normalizes_branch = False
     normalizes_shortcut = False

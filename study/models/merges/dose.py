@@ -1,16 +1,14 @@
-"""https://arxiv.org/abs/2003.04887 (ReZero) and 2106.15067 (FMMNet): scaled terms, among them the dose of multiplication.
+"""Scaled terms, among them the dose of multiplication.
 
-rezero = x + g F      mix = x + F + g x F      square = x + F + g F F
+g is one number per block. ``rezero`` (2003.04887), ``mix`` and ``square`` learn it from 0, so ``mix`` and ``square`` start as
+``add`` and ``rezero`` as the identity. ``mix_25``, ``mix_50`` and ``mix_100`` fix it at 0.25, 0.5 and 1: the dose as levels;
+``add`` is dose 0. ``square_25``, ``square_50`` and ``square_100`` are their controls: second order at the same dose, but
+no product of one path with the other.
 
-g is one number a block. ``rezero``, ``mix`` and ``square`` learn it from 0 (so ``mix`` and ``square`` start as ``add``, and
-``rezero`` as the identity). ``mix_25``, ``mix_50`` and ``mix_100`` fix it at 0.25, 0.5 and 1: the dose as levels, of which
-``add`` is dose 0. ``square_25``, ``square_50`` and ``square_100`` are their controls: second order at the same dose, but no
-product of one path with the other.
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,11 +60,10 @@ class Square(Dosed):
         return x + f + self.g * f * f
 
 
-def _fixed(operator: Callable[..., Dosed], dose: float) -> Callable[..., Dosed]:
-    return functools.partial(operator, dose=dose)
-
-
 for _label, _dose in DOSES.items():
-    _traits: dict[str, Any] = {"source": FMMNET, "extra_params": "0"}
-    MERGES.register(f"mix_{_label}", formula=f"x + F + {_dose:g} * x * F", **_traits)(_fixed(Mix, _dose))
-    MERGES.register(f"square_{_label}", formula=f"x + F + {_dose:g} * F * F", **_traits)(_fixed(Square, _dose))
+    MERGES.register(f"mix_{_label}", formula=f"x + F + {_dose:g} * x * F", source=FMMNET, extra_params="0")(
+        functools.partial(Mix, dose=_dose)
+    )
+    MERGES.register(f"square_{_label}", formula=f"x + F + {_dose:g} * F * F", source=FMMNET, extra_params="0")(
+        functools.partial(Square, dose=_dose)
+    )

@@ -1,11 +1,12 @@
-"""https://arxiv.org/abs/1605.07146: ``add_matched_<operator>``, addition that costs what the operator costs.
+"""``add_matched_<operator>``: addition with as many parameters as the operator.
 
-add_matched_star = x + F, F's hidden width such that the network holds as many parameters as with ``star``
+One for each operator with parameters of its own, made from the registry. ``study/models/stages.py`` finds hidden widths of F
+with which the network holds as many parameters. Where an operator costs less than half a hidden channel per block (a batch
+norm, a scalar), most blocks stay as they are, and a network too small to owe half a channel in all is ``add`` itself: the
+match is to half a hidden channel, not to a parameter. A network in which the operator costs nothing, since its norms stand in
+for the block's, is ``add`` too.
 
-One for each operator with parameters of its own, made from the registry. ``study/models/stages.py`` finds the widths. Where
-an operator costs less than half a hidden channel a block (a batch norm, a scalar), most blocks stay as they are, and a
-network too small to owe half a channel in all is ``add`` itself: the match is to half a hidden channel, not to a parameter.
-A network in which the operator costs nothing, since its norms stand in for the block's, is ``add`` too.
+Source: https://arxiv.org/abs/1605.07146
 """
 
 from typing import Any

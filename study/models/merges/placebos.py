@@ -1,9 +1,8 @@
-"""https://arxiv.org/abs/2106.15067 and 1207.0580 (multiplicative noise, as dropout): placebos of ``tanh_gate``.
+"""Placebos of ``tanh_gate``: x times a gate with its distribution, or its variance, that knows nothing of the image.
 
-tanh_gate_shuffled = x * (1 + tanh F'), F' the branch of another image      noise_gate = x * (1 + e), Var e = Var tanh F
+Nothing is drawn in ``forward``: pairs and signs are fixed functions of an index.
 
-Both multiply x by a gate with the distribution, respectively the variance, of tanh_gate's, that says nothing about the image.
-Nothing is drawn in ``forward``: pairings and signs are fixed functions of an index.
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import torch
@@ -23,8 +22,8 @@ _EPS = 1e-5
 class TanhGateShuffled(Merge):
     """x * (1 + tanh F') with F' the branch of another image of the batch, in training and in evaluation.
 
-    Who is paired with whom is a fixed derangement of the batch's positions, the same in every block; in training the data
-    order makes it another image each time. ``UserError`` for a batch of one. No parameters.
+    Pairs are a fixed derangement of the batch's positions, the same in every block; in training the data order makes it
+    another image each time. Raises ``UserError`` for a batch of one. No parameters.
     """
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
@@ -38,9 +37,9 @@ class NoiseGate(Merge):
     """In training x * (1 + sd_c * r), sd_c the batch's standard deviation of tanh F in channel c, r = +-1; else x.
 
     r is a hash of (the block's seed, position in the batch, channel, place); the data order gives an image new signs in
-    every epoch. Signs rather than normal noise, for then 1 + e stays within (0, 2), as 1 + tanh F does. sd_c is not
-    detached: the branch learns how strong the noise is, which is all that it can say, and holds no dead parameter. In
-    evaluation e is at its mean, 0, as in dropout, so an image does not depend on its batch. No parameters; one buffer.
+    every epoch. Signs, not normal noise, keep 1 + e within (0, 2), as 1 + tanh F is. sd_c is not detached: the branch learns
+    the strength of the noise alone, and holds no dead parameter. In evaluation e is at its mean, 0, as in dropout (1207.0580),
+    so an image does not depend on its batch. No parameters; one buffer.
     """
 
     noise_seed: Tensor

@@ -1,9 +1,11 @@
-"""https://arxiv.org/abs/2106.15067 and 2403.19967: where in a block, and in which blocks, a merge operator sits.
+"""Where in a block, and in which blocks, a merge operator sits.
 
 Site: ``skip`` (the operator takes the place of the addition) or ``branch`` (inside the residual branch, the outer skip
 additive). Blocks: ``all``; ``first`` or ``last`` of each stage; ``alternate``, every second one counted through the network
-from its first block. The other blocks are plain residual blocks (``add`` at the skip). With one block a stage, as at depth 8,
-``all``, ``first`` and ``last`` are one network.
+from its first block. The other blocks are plain residual blocks (``add`` at the skip). With one block per stage, as at
+depth 8, ``all``, ``first`` and ``last`` are one network.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 from collections.abc import Sequence

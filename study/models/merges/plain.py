@@ -1,6 +1,6 @@
-"""https://arxiv.org/abs/1512.03385 (He et al. 2015), 1302.4389 (maxout), 1608.06993 (DenseNet): merges without products.
+"""Merges without products.
 
-add = x + F      none = F      max = max(x, F)      concat = W [x, F]
+Source: https://arxiv.org/abs/1512.03385
 """
 
 import torch
@@ -24,7 +24,7 @@ class Add(Merge):
 
 @MERGES.register("none", formula="F", source=RESNET, extra_params="0")
 class NoSkip(Merge):
-    """F alone: no skip connection. Known to lose at depth, so it shows that a study can see a difference."""
+    """F alone: no skip connection. It is known to lose at depth, so it shows that a study can see a difference."""
 
     uses_shortcut = False
 

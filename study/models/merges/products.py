@@ -1,8 +1,6 @@
-"""https://arxiv.org/abs/2106.15067 (Ye et al. 2021): feature map multiplication and gates, on the block's own batch norms.
+"""Feature map multiplication and gates without parameters, on the block's own batch norms.
 
-mul = x * F      mul_id = x * (1 + F)      tanh_gate = x * (1 + tanh F)      glu = x * s(F), s the logistic function
-
-Initialisation: none of them holds a parameter; F comes from the block's batch norm at scale 1 and shift 0.
+Source: https://arxiv.org/abs/2106.15067
 """
 
 from torch import Tensor

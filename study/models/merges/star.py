@@ -1,10 +1,10 @@
-"""https://arxiv.org/abs/2403.19967 (Ma et al. 2024, *Rewrite the Stars*): the star operation and its additive twin.
+"""The star operation (Ma et al. 2024, *Rewrite the Stars*) and its additive twin. G is a batch norm after a 1x1 convolution.
 
-star = x + G(relu6(W1 F) * (W2 F))      star_sum = x + G(relu6(W1 F) + W2 F)      G = BN after a 1x1 convolution
+The paper's h is here the block's branch F, so the outer skip stays additive, as in StarNet. W1 and W2 are 1x1 convolutions
+with bias from C to C (StarNet widens three- to fourfold); G's has none, since a batch norm follows it: 3 C^2 + 4 C parameters,
+the same for both twins.
 
-The paper's h is here the block's branch F, so the outer skip stays additive, as StarNet has it. W1 and W2 are 1x1
-convolutions with bias from C to C (StarNet widens three- to fourfold), G's has none, for a batch norm follows it: 3 C^2 + 4 C
-parameters, the same for both twins.
+Source: https://arxiv.org/abs/2403.19967
 """
 
 from torch import Tensor, nn
@@ -33,11 +33,10 @@ class Star(Merge):
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Return x + G(join(relu6(W1 F), W2 F))."""
-        joined: Tensor = self.bn(self.project(self.join(functional.relu6(self.w1(f)), self.w2(f))))
+        joined: Tensor = self.bn(self.project(self._join(functional.relu6(self.w1(f)), self.w2(f))))
         return x + joined
 
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return a * b."""
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
         return a * b
 
 
@@ -45,6 +44,5 @@ class Star(Merge):
 class StarSum(Star):
     """x + G(relu6(W1 F) + W2 F): ``star`` with its product replaced by a sum, the ablation of StarNet's paper."""
 
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return a + b."""
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
