@@ -42,8 +42,12 @@ class _AsWritten(GenerateJsonSchema):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a specification."""
+    """The JSON schema of a specification; unlike the models it knows the names of settings."""
     written = Spec.model_json_schema(schema_generator=_AsWritten)
+    keys = written["properties"]
+    one, many = keys["factors"]["anyOf"]
+    for named in (keys["fixed"], keys["nuisance"], one, many["items"]):
+        named["propertyNames"] = {"enum": list(SETTINGS)}
     return {"$schema": GenerateJsonSchema.schema_dialect, **written}
 
 

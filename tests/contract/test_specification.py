@@ -67,3 +67,11 @@ def test_the_schema_refuses_what_the_models_refuse(wrong):
     assert not VALIDATOR.is_valid(values | wrong)
     with pytest.raises(ValueError):
         Spec.model_validate(values | wrong)
+
+
+@pytest.mark.parametrize("key", ["factors", "fixed", "nuisance"])
+def test_the_schema_knows_the_settings(key):
+    values = yaml.safe_load((SCHEMA.parent / "dose.yaml").read_text())
+    held = values[key][0] if key == "factors" else values[key]
+    assert VALIDATOR.is_valid(values | {key: held})
+    assert not VALIDATOR.is_valid(values | {key: {"widht": next(iter(held.values()))}})
