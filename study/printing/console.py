@@ -1,4 +1,4 @@
-"""Where commands print, how a line is printed, and how a table is."""
+"""Where commands print, and how a line or a table is printed."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,3 +35,8 @@ def print_table(
     if title:
         say_heading(console, title)
     console.print(table)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in a Markdown page, without padding, so that a changed row changes one line."""
+    return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]

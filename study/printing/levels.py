@@ -9,7 +9,7 @@ from study import data, models, smoothness  # noqa: F401  imported for the parts
 from study.errors import UserError, nearest
 from study.planning import search  # noqa: F401  imported for the parts they register
 from study.plugins import load_plugins
-from study.printing.console import print_table
+from study.printing.console import markdown_table, print_table
 from study.registry import (
     ATTENTION_FORMS,
     ATTENTIONS,
@@ -66,16 +66,13 @@ def markdown() -> str:
     for registry in _KINDS:
         own = [entry for entry in registry if str(getattr(entry.build, "__module__", "study")).startswith(_OWN)]
         counted = any("extra_params" in entry.traits for entry in own)
-        heading = ["name", "formula", *(["extra parameters"] if counted else []), "source"]
-        lines += ["", f"## {registry.kind}", "", _row(heading), _row(["---"] * len(heading))]
+        headings = ["name", "formula", *(["extra parameters"] if counted else []), "source"]
+        rows = []
         for entry in own:
             extra = [f"`{entry.traits['extra_params']}`" if "extra_params" in entry.traits else ""] if counted else []
-            lines.append(_row([f"`{entry.name}`", _cell(entry.formula), *extra, entry.source]))
+            rows.append([f"`{entry.name}`", _cell(entry.formula), *extra, entry.source])
+        lines += ["", f"## {registry.kind}", "", *markdown_table(headings, rows)]
     return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(formula: str) -> str:

@@ -6,7 +6,7 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from search_spaces import Spec
 from study.planning.plan import SETTINGS
+from study.printing.console import markdown_table
 
 REGENERATE = "python -m study.printing.specification"
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def page() -> str:
         kind, meaning = typing.get_args(setting.type)
         required = setting.default is dataclasses.MISSING
         rows.append((f"`{setting.name}`", _KINDS[kind], "required" if required else _code(setting.default), meaning))
-    return "\n".join([*lines, *_rows(("key", "type", "default", "meaning"), rows)]) + "\n"
+    return "\n".join([*lines, *markdown_table(("key", "type", "default", "meaning"), rows)]) + "\n"
 
 
 def example(key: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
@@ -128,7 +129,7 @@ def _table(model: Mapping[str, Any], models: Mapping[str, Any]) -> list[str]:
     for name, key in model["properties"].items():
         default = "required" if name in model.get("required", ()) else _code(_default(key, models))
         rows.append((f"`{name}`", _type(key), default, key["description"], _code(example(key, models))))
-    return _rows(("key", "type", "default", "meaning", "example"), rows)
+    return markdown_table(("key", "type", "default", "meaning", "example"), rows)
 
 
 def _default(key: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
@@ -163,10 +164,6 @@ def _code(value: Any) -> str:
     if value is None:
         return "none"
     return f"`{yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]}`"
-
-
-def _rows(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
 
 
 if __name__ == "__main__":
