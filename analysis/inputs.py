@@ -17,7 +17,7 @@ from analysis.effects.assay import AssayResult, assay_results
 from analysis.effects.control import AAResult, aa_results
 from analysis.effects.crossed import interaction_rows
 from analysis.effects.differences import differences_table
-from analysis.effects.image_variance import correct_table
+from analysis.effects.image_variance import correctness
 from analysis.effects.levels import level_readings
 from analysis.effects.table import effects_table
 from analysis.trials.curves import curves_table
@@ -65,7 +65,7 @@ class Inputs:
     @cached_property
     def effects(self) -> pa.Table:
         """One row per contrast, dataset, outcome and stratum."""
-        return effects_table(self.grid, self.chance, correct_table(self.contents), self.amendment.words)
+        return effects_table(self.grid, self.chance, correctness(self.contents), self.amendment.words)
 
     @cached_property
     def differences(self) -> pa.Table:

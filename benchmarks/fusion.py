@@ -61,7 +61,6 @@ def measure(case: Case, device: str, rounds: int) -> dict[int, list[float]]:
     for size in SIZES[1:]:
         if size * STEPS * alone < LONGEST_SECONDS:
             timers[size] = case.timer(device, size, STEPS)
-            timers[size]()
     return {size: [1000 * value for value in seconds] for size, seconds in in_turn(timers, rounds).items()}
 
 
@@ -70,7 +69,6 @@ def _work(given: tuple[Case, str, float]) -> tuple[int, float]:
     case, device, seconds = given
     torch.set_num_threads(1)
     step = case.timer(device, 1, STEPS)
-    step()
     time.sleep(0.5)  # until the others are ready too
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

@@ -83,7 +83,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 def work(case: Case, device: str) -> tuple[float, float]:
     """Operations and bytes of a replicate's plain step."""
     one = case.timer(device, 1, 1)
-    one()
     with FlopCounterMode(display=False) as flops:
         one()
     with Traffic() as traffic:
@@ -139,7 +138,6 @@ def main() -> None:
         for options, size in WAYS[device]:
             if size == 1 or case.small or gpu:
                 timers[case, options, size] = case.timer(device, size, 10 if case.small or gpu else 1, options)
-                timers[case, options, size]()
     works = {case: work(case, device) for case in cases}
     measured: dict[str, Timer] = {
         "float32": lambda: matrix_rate(device, torch.float32),

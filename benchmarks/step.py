@@ -75,8 +75,6 @@ def main() -> None:
         timers = {
             label: case.timer("cpu", 1, count, () if label == "plain" else tuple(label.split("+"))) for label in labels
         }
-        for call in timers.values():
-            call()
         found = {label: [1000 * value for value in seconds] for label, seconds in in_turn(timers, given.rounds).items()}
         ratios = {
             label: [plain / own for plain, own in zip(found["plain"], values, strict=True)]

@@ -15,6 +15,7 @@ from scipy import stats
 from analysis.effects.compare import subtract
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs
+from analysis.stats.spread import mean_interval, sd
 
 _KEY = ("dataset", "arm", "reference", "outcome", "scale")
 Key = tuple[str, ...]
@@ -59,24 +60,21 @@ def effect_changes(a: Inputs, b: Inputs, refused: Mapping[str, str]) -> list[dic
 
 def _paired(a: Mapping[Any, float], b: Mapping[Any, float], shared: list[Any], alpha: float) -> dict[str, Any]:
     d = subtract(np.array([b[pair] for pair in shared]), np.array([a[pair] for pair in shared]))
-    mean, n = float(d.mean()), len(d)
-    half = float(stats.t.ppf(1 - alpha / 2, n - 1) * d.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    return _interval(mean, half) | {"how": "paired", "n": n}
+    mean, spread = float(d.mean()), sd(d)
+    low, high = (None, None) if spread is None else mean_interval(mean, spread, len(d), alpha)
+    return {"difference": mean, "low": low, "high": high, "how": "paired", "n": len(d)}
 
 
 def _welch(one: Mapping[str, Any], two: Mapping[str, Any], alpha: float) -> dict[str, Any]:
-    mean, half = two["mean_difference"] - one["mean_difference"], None
+    mean = two["mean_difference"] - one["mean_difference"]
+    found = {"difference": mean, "low": None, "high": None}
     if one["sd_difference"] is not None and two["sd_difference"] is not None:
         squares = [row["sd_difference"] ** 2 / row["n_pairs"] for row in (one, two)]
         terms = [square**2 / (row["n_pairs"] - 1) for square, row in zip(squares, (one, two), strict=True)]
         degrees = sum(squares) ** 2 / sum(terms) if sum(terms) else np.inf
         half = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(sum(squares)))
-    return _interval(mean, half) | {"how": "independent", "n": min(one["n_pairs"], two["n_pairs"])}
-
-
-def _interval(mean: float, half: float | None) -> dict[str, Any]:
-    limits = (None, None) if half is None else (mean - half, mean + half)
-    return {"difference": mean, "low": limits[0], "high": limits[1]}
+        found |= {"low": mean - half, "high": mean + half}
+    return found | {"how": "independent", "n": min(one["n_pairs"], two["n_pairs"])}
 
 
 def _pooled(inputs: Inputs) -> dict[Key, dict[str, Any]]:

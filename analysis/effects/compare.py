@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis.effects.readings import Reading, Side
 from analysis.stats.signflip import sign_flip_test, smallest_p
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean_interval, sd
 from analysis.trials.grid import Flags, Floats
 from analysis.trials.outcomes import ReadOutcome
 
@@ -120,8 +120,7 @@ def _moments(a: Floats, b: Floats, outcome: ReadOutcome, alpha: float) -> dict[s
     row["p_sign_flip"], (row["ci_low"], row["ci_high"]) = sign_flip_test(d, alpha)
     row["sd_difference"] = spread = sd(d)
     if spread is not None:
-        half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * spread / np.sqrt(n)
-        row["t_low"], row["t_high"] = mean - half, mean + half
+        row["t_low"], row["t_high"] = mean_interval(mean, spread, n, alpha)
         apart = float(a.var(ddof=1) + b.var(ddof=1))
         row["pairing_gain"] = 1 - spread**2 / apart if apart > 0 else None
     return row

@@ -1,15 +1,16 @@
-"""https://doi.org/10.1198/jbes.2010.07136 -- Cameron, Gelbach, Miller (2011), Robust Inference With Multiway Clustering.
+"""The second interval of test accuracy: replicates and test images both count as drawn at random.
 
-All replicates of a study are tested on the same images, so the mean difference in accuracy varies with the draw of
-replicates and with the draw of images. With D[r, i] the difference in correctness of replicate r on image i, n replicates
-and N images, the variance of its mean is
+All replicates of a study are tested on the same images. So the mean difference in accuracy varies with the draw of replicates
+and with the draw of images. With D[r, i] the difference in correctness of replicate r on image i, n replicates and N images,
+the variance of its mean is
 
     s2_replicate / n + s2_image / N - s2_residual / (n N),
 
-the variance of the replicates' means, that of the images' means, and the residual mean square of the two-way layout,
-which is in both of the others. In mean squares it is (MS_replicate + MS_image - MS_residual) / (n N). The share of
-replicates and that of images, differences with MS_residual, are floored at zero. Degrees of freedom after Satterthwaite
-(https://doi.org/10.2307/3002019), interval by t.
+the variance of the replicates' means, that of the images' means, and the residual mean square of the two-way layout, which is
+in both of the others. In mean squares it is (MS_replicate + MS_image - MS_residual) / (n N). The share of replicates and that
+of images, differences with MS_residual, are floored at zero. The interval is by t, its degrees of freedom after Satterthwaite
+(1946).
+Source: https://doi.org/10.1198/jbes.2010.07136 (Cameron, Gelbach, Miller 2011)
 """
 
 import base64
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -29,12 +29,11 @@ from study.results.ledger import Contents
 
 OUTCOME = "test/accuracy"
 COLUMNS = ("images_low", "images_high", "images_se", "images_df", "p_images", "n_images")
-CORRECT_SCHEMA = pa.schema([("trial_key", pa.string()), ("num_test", pa.int64()), ("correct", pa.binary())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoWay:
-    """Mean squares of a replicates x images layout with one value a place, and the variance of its mean."""
+    """Mean squares of a replicates x images layout, one value in each place, and the variance of its mean."""
 
     mean: float
     num_replicates: int
@@ -91,51 +90,48 @@ def two_way(values: NDArray[np.integer[Any]], scale: float = 1.0) -> TwoWay | No
     )
 
 
-def correct_table(contents: Contents) -> pa.Table:
-    """Which test images each network names rightly: one row a record that says so, ``correct`` as packed bits.
+Correct = Mapping[str, tuple[int, bytes]]
+
+
+def correctness(contents: Contents) -> Correct:
+    """Trial key -> number of test images, and as packed bits which of them the network names rightly; where recorded.
 
     Raises ``ValueError`` for a record whose bits do not fit its number of images.
     """
-    rows = []
-    for record in contents.replicates.values():
-        if not (num := record.get("num_test", 0)):
-            continue
-        bits = base64.b64decode(record.get("test_correct", ""))
-        if len(bits) != -(-num // 8):
-            raise ValueError(f"trial {record['trial_key']}: {len(bits)} bytes of correctness for {num} test images")
-        rows.append({"trial_key": record["trial_key"], "num_test": num, "correct": bits})
-    return pa.Table.from_pylist(rows, schema=CORRECT_SCHEMA)
+    found = {}
+    for key, record in contents.replicates.items():
+        if num := record.get("num_test", 0):
+            bits = base64.b64decode(record.get("test_correct", ""))
+            if len(bits) != -(-num // 8):
+                raise ValueError(f"trial {key}: {len(bits)} bytes of correctness for {num} test images")
+            found[key] = num, bits
+    return found
 
 
-class Correctness:
-    """The correctness of confirmed networks, by their place in a grid; unpacked only when a reading asks for it."""
+class ImageVariance:
+    """The columns that count test images, reading by reading; correctness is unpacked only when a reading asks for it."""
 
-    def __init__(self, grid: ConfirmGrid, correct: pa.Table | None) -> None:
-        held = {} if correct is None else {row["trial_key"]: row for row in correct.to_pylist()}
-        rows = [held.get(key) for key in grid.confirm["trial_key"].to_pylist()]
-        self._bits = [row["correct"] if row else b"" for row in rows]
+    def __init__(self, grid: ConfirmGrid, correct: Correct) -> None:
+        nothing = 0, b""
         # one more entry, which NO_RECORD points to
-        self._num = np.array([row["num_test"] if row else 0 for row in rows] + [0], dtype=np.int64)
+        held = [correct.get(key, nothing) for key in grid.confirm["trial_key"].to_pylist()] + [nothing]
+        self._num = np.array([num for num, _ in held], dtype=np.int64)
+        self._bits = [bits for _, bits in held]
 
     def numbers(self, reading: Reading, alpha: float) -> dict[str, Any]:
         """The columns ``COLUMNS`` of a reading of test accuracy; null unless every eligible pair has its correctness."""
-        numbers: dict[str, Any] = dict.fromkeys(COLUMNS)
         used = np.isfinite(pair_up(reading)[0])
         arm, reference = reading.arm.rows[:, used], reading.reference.rows[:, used]
-        sizes = np.unique(self._num[np.stack([arm, reference])])
-        if len(sizes) != 1 or not sizes[0]:
-            return numbers
-        differences = self._sum(arm, int(sizes[0])) - self._sum(reference, int(sizes[0]))
-        layout = two_way(differences, scale=len(arm))
+        sizes = np.unique(self._num[np.stack([arm, reference])]).tolist()
+        layout = None
+        if len(sizes) == 1 and sizes[0]:
+            layout = two_way(self._sum(arm, sizes[0]) - self._sum(reference, sizes[0]), scale=len(arm))
         if layout is None:
-            return numbers
-        numbers["images_se"], numbers["images_df"] = layout.standard_error, layout.degrees
-        numbers["images_low"], numbers["images_high"] = t_interval(
-            layout.mean, layout.standard_error, layout.degrees, alpha
-        )
-        numbers["p_images"] = _p(layout)
-        numbers["n_images"] = layout.num_images
-        return numbers
+            return dict.fromkeys(COLUMNS)
+        error, degrees = layout.standard_error, layout.degrees
+        p = float(2 * stats.t.sf(abs(layout.mean) / error, degrees)) if error else float(layout.mean == 0)
+        limits = t_interval(layout.mean, error, degrees, alpha)
+        return dict(zip(COLUMNS, (*limits, error, degrees, p, layout.num_images), strict=True))
 
     def _sum(self, rows: Integers, num: int) -> NDArray[np.int16]:
         """In how many strata each replicate names each image rightly: (num_replicates, num)."""
@@ -163,9 +159,3 @@ def deciding_p(row: Mapping[str, Any]) -> float | None:
     """The p that Holm's procedure takes: the larger one, as the wider interval decides; ``None`` without pairs."""
     found = [row[name] for name in ("p_sign_flip", "p_images") if row[name] is not None]
     return max(found, default=None)
-
-
-def _p(layout: TwoWay) -> float:
-    if layout.standard_error == 0:
-        return 1.0 if layout.mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(layout.mean) / layout.standard_error, layout.degrees))

@@ -8,7 +8,7 @@ import pyarrow as pa
 from analysis.effects.compare import COUNTED_STATES, compare
 from analysis.effects.control import aa_results
 from analysis.effects.image_variance import COLUMNS as IMAGES
-from analysis.effects.image_variance import OUTCOME, Correctness, deciding_p
+from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
 from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import directed_p, holm
@@ -56,7 +56,7 @@ SCHEMA = schema_of(COLUMNS, "one contrast, dataset, outcome and stratum")
 def effects_table(
     grid: ConfirmGrid,
     chance: Mapping[str, float] | None = None,
-    correct: pa.Table | None = None,
+    correct: Correct | None = None,
     amended: str = "",
 ) -> pa.Table:
     """One row per contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
@@ -69,7 +69,7 @@ def effects_table(
     ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
     was left out.
     """
-    spec, images = grid.spec, Correctness(grid, correct)
+    spec, images = grid.spec, ImageVariance(grid, correct or {})
     rows: list[dict[str, Any]] = []
     for reading in readings(grid, spec.all_contrasts(), outcomes_of(spec, grid.confirm)):
         numbers = compare(reading, spec.alpha, (chance or {}).get(reading.dataset))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import INK, MUTED, mark, panel_grid, series_styles
 from analysis.figures.subjects import main_statistics
 from analysis.inputs import Inputs
-from analysis.tables.paths import BUDGETS, Paths, budget_paths, smoothness_outcomes, training_paths
+from analysis.tables.paths import BUDGETS, Paths, all_paths, smoothness_outcomes
 from analysis.trials.arms import cell_heads
 from analysis.words.columns import FRACTION, counts, number, texts
 from analysis.words.rows import Rows, distinct, where
@@ -27,8 +27,8 @@ def matched_data(inputs: Inputs) -> Rows:
     heads = cell_heads(inputs.spec, inputs.trials)
     cells, completed = (np.array(grid.confirm[name].to_pylist()) for name in ("cell", "state"))
     rows: Rows = []
-    for paths in (make(inputs, grid, outcomes) for make in (budget_paths, training_paths)):
-        for cell in dict.fromkeys(cells.tolist()) if paths else ():
+    for paths in all_paths(inputs, outcomes):
+        for cell in dict.fromkeys(cells.tolist()):
             networks = np.flatnonzero((cells == cell) & (completed == "completed"))
             head = {"cell": cell, "arm": heads[cell]["arm"], "context": heads[cell]["context"]}
             for outcome in outcomes:
@@ -37,9 +37,7 @@ def matched_data(inputs: Inputs) -> Rows:
     return rows
 
 
-def _points(paths: Paths | None, outcome: str, networks: np.ndarray) -> Rows:
-    if paths is None:
-        return []
+def _points(paths: Paths, outcome: str, networks: np.ndarray) -> Rows:
     accuracy, values = paths.accuracy[networks], paths.values[outcome][networks]
     there = np.isfinite(accuracy) & np.isfinite(values)
     return [

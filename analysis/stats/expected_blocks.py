@@ -1,7 +1,7 @@
-"""https://doi.org/10.1093/biomet/70.3.659 (Lan and DeMets 1983): what a sequential study is expected to cost, by simulation.
+"""What a sequential study is expected to cost, by simulation.
 
-One comparison with normal differences and a margin of 1 is run through the looks many times, under a fixed seed. It is decided
-at the first look at which zero (upwards) or the margin (downwards) lies outside the repeated interval.
+One comparison with normal differences and a margin of 1 is run through the interim looks many times, under a fixed seed. It is
+decided at the first look at which zero (upwards) or the margin (downwards) lies outside the repeated interval.
 """
 
 from collections.abc import Sequence

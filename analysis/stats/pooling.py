@@ -1,8 +1,9 @@
-"""https://doi.org/10.1002/sim.791 (Higgins et al. 2001, heterogeneity) -- one number from several datasets.
+"""One number from several datasets.
 
 The unit is the dataset: a t interval over dataset means, each dataset counting once, from five datasets on. The mixed model
 (difference ~ 1 with a random dataset, statsmodels) is a sensitivity analysis only: its Wald test finds an effect where none is
 in 11 to 21% of cases at two to five datasets, since it takes the spread between few datasets for known.
+Source: https://doi.org/10.1002/sim.791 (Higgins et al. 2001, heterogeneity)
 """
 
 import math
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+from analysis.stats.power import smallest_detectable_t
+from analysis.stats.spread import mean_interval
 
 MIN_DATASETS = 5
 ALL_DATASETS = "all datasets"
@@ -34,20 +38,13 @@ class Pooled:
         """The t interval at ``level``; infinite for one dataset."""
         if self.sd is None:
             return -math.inf, math.inf
-        half = float(stats.t.ppf(1 - level / 2, self.num_datasets - 1)) * self.sd / math.sqrt(self.num_datasets)
-        return self.mean - half, self.mean + half
+        return mean_interval(self.mean, self.sd, self.num_datasets, level)
 
     def smallest_detectable(self, level: float, power: float = 0.8) -> float:
-        """The smallest mean that the t test at ``level`` finds with probability ``power``, if the spread is as seen.
-
-        For ``MIN_DATASETS`` or more: below, statsmodels does not search far enough.
-        """
+        """The smallest mean that the t test at ``level`` finds with probability ``power``, if the spread is as seen."""
         if self.sd is None:
             return math.inf
-        from statsmodels.stats.power import TTestPower
-
-        size = TTestPower().solve_power(nobs=self.num_datasets, alpha=level, power=power)
-        return self.sd * float(np.squeeze(size))
+        return smallest_detectable_t(self.sd / math.sqrt(self.num_datasets), self.num_datasets - 1, level, power)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,7 @@ class MixedModel:
 
 
 def pool(means: Sequence[float]) -> Pooled:
-    """Over one mean a dataset. Raises ``ValueError`` without any, or for one that is not finite."""
+    """Over one mean per dataset. Raises ``ValueError`` without any, or for one that is not finite."""
     d = np.asarray(means, dtype=np.float64)
     if not d.size or not np.isfinite(d).all():
         raise ValueError(f"needs finite dataset means, got {d.tolist()}")
@@ -77,7 +74,7 @@ def pool(means: Sequence[float]) -> Pooled:
 
 
 def mixed_model(differences: ArrayLike, datasets: ArrayLike, alpha: float = 0.05) -> MixedModel:
-    """Difference ~ 1 with a random intercept a dataset, by REML; both arguments have one entry a replicate.
+    """Difference ~ 1 with a random intercept per dataset, by REML; both arguments have one entry per replicate.
 
     A fit that fails or does not converge is told in ``note``, its numbers being shown only where there are any.
     """

@@ -7,6 +7,7 @@ compares both.
 """
 
 import math
+from bisect import bisect_left
 from functools import lru_cache
 
 import numpy as np
@@ -53,23 +54,17 @@ def pairs_needed(effect: float, sd: float, alpha: float, power: float = 0.8) -> 
     """
     if not (math.isfinite(effect) and effect != 0):
         raise ValueError(f"needs a finite effect other than zero, got {effect:g}")
-    low = 1
-    while low <= _SIMULATED_PAIRS:
-        if smallest_detectable(low, alpha, sd, power) <= abs(effect):
-            return low
-        low += 1
-    high = low
-    while smallest_detectable(high, alpha, sd, power) > abs(effect):
-        if high >= _MOST_PAIRS:
-            raise ValueError(f"an effect of {effect:g} at sd {sd:g} needs more than {_MOST_PAIRS:,} pairs")
-        low, high = high + 1, min(2 * high, _MOST_PAIRS)
-    while low < high:
-        middle = (low + high) // 2
-        if smallest_detectable(middle, alpha, sd, power) <= abs(effect):
-            high = middle
-        else:
-            low = middle + 1
-    return high
+
+    def found(num_pairs: int) -> bool:
+        return smallest_detectable(num_pairs, alpha, sd, power) <= abs(effect)
+
+    # the simulated part need not fall from one number of pairs to the next, the rest does
+    for num_pairs in range(1, _SIMULATED_PAIRS + 1):
+        if found(num_pairs):
+            return num_pairs
+    if not found(_MOST_PAIRS):
+        raise ValueError(f"an effect of {effect:g} at sd {sd:g} needs more than {_MOST_PAIRS:,} pairs")
+    return bisect_left(range(_MOST_PAIRS), True, lo=_SIMULATED_PAIRS + 1, key=found)
 
 
 def pairs_for_verdict(alpha: float, num_claims: int, num_against: int = 2) -> int:
@@ -81,10 +76,7 @@ def pairs_for_verdict(alpha: float, num_claims: int, num_against: int = 2) -> in
     _check(alpha, 0.5)
     if num_claims < 1 or num_against < 0:
         raise ValueError(f"needs num_claims >= 1 and num_against >= 0, got {num_claims} and {num_against}")
-    num_pairs = num_against + 1
-    while 2.0 ** (1 + num_against - num_pairs) > alpha / num_claims:
-        num_pairs += 1
-    return num_pairs
+    return num_against + 1 + math.ceil(math.log2(num_claims / alpha))
 
 
 def _check(alpha: float, power: float) -> None:

@@ -1,18 +1,19 @@
-"""https://doi.org/10.1093/biomet/70.3.659 -- Lan and DeMets (1983), Discrete Sequential Boundaries for Clinical Trials.
+"""Repeated intervals of a sequential study: group-sequential boundaries from the joint sign-flip distribution.
 
-A claim is looked at after n_1 < n_2 < ... < n_K pairs, and the level ``alpha`` is spent little by little: by look n at most
-alpha * ln(1 + (e - 1) n / n_K), a boundary of Pocock's kind. Boundaries come from the joint sign-flip distribution of the
-sums over the looks: of all sign patterns, those whose absolute sum at a look is largest are rejected there, as many as the
-spending allows, and are out of the later looks. What discreteness leaves unspent at one look is there for the next.
+A claim is judged after n_1 < n_2 < ... < n_K pairs (interim looks), and the level ``alpha`` is spent little by little: by
+look n at most alpha * ln(1 + (e - 1) n / n_K), a boundary of Pocock's kind (Lan and DeMets 1983). Of all sign patterns, those
+whose absolute sum at a look is largest are rejected there, as many as the spending allows, and are out of the later looks.
+What discreteness leaves unspent at one look is there for the next.
 
-*Repeated interval* (Jennison and Turnbull 1989, https://doi.org/10.1111/j.2517-6161.1989.tb01433.x): all centres m that the
-look's own boundary, worked out anew for d - m, does not reject. The intervals of all looks hold the centre together with
-probability 1 - alpha, so any rule for stopping may be used.
+The repeated interval (Jennison and Turnbull 1989) holds all centres m that the look's own boundary, worked out anew for
+d - m, does not reject. The intervals of all looks hold the centre together with probability 1 - alpha, so any rule for
+stopping may be used.
 
 By symmetry the first sign is kept at +1. The signs of the first ``EXACT_PAIRS`` pairs are enumerated; later pairs continue
-each of these patterns by fixed random signs (the identity, row 0, by +1). Under symmetry the observed signs are then
-as likely to be any row as any other, so the level holds exactly: in the looks up to ``EXACT_PAIRS`` pairs by enumeration,
-later over the draw of the continuations. With one look and as many pairs at most this is ``analysis.stats.signflip``.
+each of these patterns by fixed random signs (the identity, row 0, by +1). Under symmetry the observed signs are as likely to
+be any row as any other, so the level holds exactly: in the looks up to ``EXACT_PAIRS`` pairs by enumeration, later over the
+draw of the continuations. With one look and as many pairs at most this is ``analysis.stats.signflip``.
+Source: https://doi.org/10.1093/biomet/70.3.659, https://doi.org/10.1111/j.2517-6161.1989.tb01433.x
 """
 
 import math
@@ -44,7 +45,7 @@ def spent(share: float, alpha: float) -> float:
 
 @lru_cache(maxsize=8)
 def sign_patterns(num_pairs: int, exact: int = EXACT_PAIRS) -> NDArray[np.int8]:
-    """Signs, one pattern a row, shape (2^(min(num_pairs, exact) - 1), num_pairs); row 0 is the identity. Read-only."""
+    """Signs, one pattern per row, shape (2^(min(num_pairs, exact) - 1), num_pairs); row 0 is the identity. Read-only."""
     whole = min(num_pairs, exact)
     rows = np.arange(2 ** (whole - 1))
     bits = (rows[:, None] >> np.arange(whole - 1)) & 1

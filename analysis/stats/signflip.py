@@ -1,8 +1,7 @@
-"""https://doi.org/10.1080/01621459.1969.10501057 -- Hartigan (1969), Using Subsample Values as Typical Values.
+"""The paired two-sided sign-flip test on the mean, and its exact inversion to an interval.
 
-The paired two-sided sign-flip test on the mean, and its exact inversion to an interval. Flipping the signs of the pairs
-in a set S leaves the sum at least as large as observed exactly when the sum over S is at most zero, so with d_r - m in
-place of d_r the one-sided p-value of "the centre is m" against "greater" is
+Flipping the signs of the pairs in a set S leaves the sum at least as large as observed exactly when the sum over S is at most
+zero. So with d_r - m in place of d_r the one-sided p-value of "the centre is m" against "greater" is
 
     (1 + #{nonempty S: mean of d over S <= m}) / 2^n.
 
@@ -12,7 +11,8 @@ symmetric about their centre, independent between pairs.
 
 Up to ``EXACT_PAIRS`` pairs all 2^n sign patterns are used. Above that, ``NUM_PATTERNS`` - 1 patterns are drawn
 uniformly with replacement under a fixed seed, and the identity is counted once more, which keeps p valid (Hemerik and
-Goeman, https://arxiv.org/abs/1411.7565): equal differences always give equal numbers.
+Goeman, arXiv 1411.7565): equal differences always give equal numbers.
+Source: https://doi.org/10.1080/01621459.1969.10501057 (Hartigan 1969, Using Subsample Values as Typical Values)
 """
 
 import numpy as np

@@ -30,6 +30,12 @@ def spread(values: ArrayLike, alpha: float, *, prefix: str = "") -> dict[str, fl
     return {f"{prefix}{name}": x for name, x in zip(NAMES, (mean(v), sd(v), *limits), strict=True)}
 
 
+def mean_interval(centre: float, spread: float, num: int, level: float) -> tuple[float, float]:
+    """The t interval at 1 - ``level`` of the mean of ``num`` values with this mean and standard deviation."""
+    half = float(stats.t.ppf(1 - level / 2, num - 1)) * spread / math.sqrt(num)
+    return centre - half, centre + half
+
+
 def p_value(values: ArrayLike) -> float | None:
     """Two-sided sign-flip p of "symmetric about zero"; ``None`` without values."""
     v = np.asarray(values, dtype=np.float64)
@@ -53,6 +59,4 @@ def jackknife_ratio(
         return ratio, None, None
     left = (part.sum() - part) / (whole.sum() - whole)
     pseudo = n * ratio - (n - 1) * left
-    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * float(pseudo.std(ddof=1)) / math.sqrt(n)
-    centre = float(pseudo.mean())
-    return ratio, centre - half, centre + half
+    return ratio, *mean_interval(float(pseudo.mean()), float(pseudo.std(ddof=1)), n, alpha)

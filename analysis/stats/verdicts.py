@@ -2,9 +2,10 @@
 
 All limits are positive in the claim's direction. One comparison, with L and U its limits at the claim's level:
 ``supported`` if L > 0 and U >= margin, ``refuted`` if U < margin, else ``undecided``. A claim of k comparisons (several
-references, several outcomes) is an intersection-union test (https://doi.org/10.1080/00401706.1982.10487790, Berger):
-supported if all of them hold at the claim's level; refuted if any one has its upper limit at level / k below its margin,
-which is Bonferroni's price for looking at k of them.
+references, several outcomes) is an intersection-union test: supported if all of them hold at the claim's level; refuted if any
+one has its upper limit at level / k below its margin, which is Bonferroni's price for trying k of them. A claim on a level is
+one comparison whose margin is at most zero (``analysis.claims.part``).
+Source: https://doi.org/10.1080/00401706.1982.10487790 (Berger 1982)
 """
 
 import math

@@ -1,13 +1,13 @@
-"""https://arxiv.org/abs/1811.12808 (Raschka): test accuracy of every planned arm, and in bold the best where it is surely so.
+"""Test accuracy of every planned arm; in bold the best arm, where it is surely the best.
 
-In each dataset and depth the arm with the highest mean is tested against every other arm, paired by replicate, by sign
-flips; p is adjusted over the other arms by Holm's procedure. It is the best only if each of them is beaten at the study's
-alpha: an arm that cannot be compared (no results, more than a tenth of the pairs ineligible) leaves the question open. The
-arm of the A/A control is its reference by another name, and no rival.
+Per dataset and depth, the arm with the highest mean is tested against every other arm by sign flips, paired by replicate, and
+p is adjusted over the other arms by Holm's procedure. It is the best only if it beats each of them at the study's alpha. An
+arm that cannot be compared (no results, more than a tenth of the pairs ineligible) leaves the question open. The arm of the
+A/A control is its reference under another name, so it is no rival.
+Source: https://arxiv.org/abs/1811.12808
 """
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from analysis.effects.compare import COUNTED_STATES, MAX_INELIGIBLE
 from analysis.inputs import Inputs
 from analysis.stats.holm import directed_p, holm
 from analysis.stats.signflip import sign_flip_p
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
 from analysis.words.columns import DASH, FRACTION, count, flag, number, p_value, shared
+from analysis.words.rows import Rows, grouped
 from study.registry import TABLES
 
 _ACCURACY = "test/accuracy"
@@ -47,29 +48,27 @@ _ACCURACY = "test/accuracy"
     row="one planned cell; mean and sd of the completed networks; p_others: of the highest mean in its dataset and depth, the "
     "largest of its p-values against the other arms, Holm-adjusted",
 )
-def accuracy_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a planned cell, by dataset and depth, then in the order of the spec."""
+def accuracy_rows(inputs: Inputs) -> Rows:
+    """One row per planned cell, by dataset and depth, then in the order of the spec."""
     spec = inputs.spec
-    confirmed: dict[str, list[dict[str, Any]]] = {}
     columns = ("cell", "state", "search_block", "replicate", _ACCURACY)
-    for row in rows_of(inputs.trials, columns, phase="confirm"):
-        confirmed.setdefault(row["cell"], []).append(row)
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for head in planned_cells(spec, inputs.trials):
-        groups.setdefault((head["dataset"], head["depth"]), []).append(head)
+    confirmed = grouped(rows_of(inputs.trials, columns, phase="confirm"), "cell")
     further = inputs.course.further if inputs.course else {}
     rows = []
-    for heads in groups.values():
+    for heads in grouped(planned_cells(spec, inputs.trials), "dataset", "depth").values():
         values = [_values(confirmed.get(head["cell"], [])) for head in heads]
         rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
         first, p_others = _against_the_others(values, rivals)
         for i, (head, reached) in enumerate(zip(heads, values, strict=True)):
+            planned = None if spec.joint else further.get(head["cell"], spec.looks[0]) * spec.replicates
+            states = Counter(row["state"] for row in confirmed.get(head["cell"], []))
+            completed = _completed(reached)
             rows.append(
                 {
                     **head,
-                    "n_planned": None if spec.joint else further.get(head["cell"], spec.looks[0]) * spec.replicates,
-                    **_numbers(list(reached.values())),
-                    **_states(confirmed.get(head["cell"], [])),
+                    "n_planned": planned,
+                    **{"n": len(completed), "mean": mean(completed), "sd": sd(completed)},
+                    **{f"n_{state}": states[state] for state in COUNTED_STATES},
                     "p_others": p_others if i == first else None,
                     "best": i == first and p_others is not None and p_others <= spec.alpha,
                 }
@@ -80,31 +79,20 @@ def accuracy_rows(inputs: Inputs) -> list[dict[str, Any]]:
 _Values = dict[tuple[int, int], float | None]
 
 
-def _values(rows: list[dict[str, Any]]) -> _Values:
+def _values(rows: Rows) -> _Values:
     """(block, replicate) -> accuracy of a network that completed, ``None`` of one that did not."""
     return {
         (row["search_block"], row["replicate"]): row[_ACCURACY] if row["state"] == "completed" else None for row in rows
     }
 
 
-def _numbers(values: list[float | None]) -> dict[str, Any]:
-    reached = np.array([value for value in values if value is not None])
-    return {
-        "n": len(reached),
-        "mean": float(reached.mean()) if len(reached) else None,
-        "sd": sd(reached),
-    }
-
-
-def _states(rows: list[dict[str, Any]]) -> dict[str, int]:
-    counts = Counter(row["state"] for row in rows)
-    return {f"n_{state}": counts[state] for state in COUNTED_STATES}
+def _completed(values: _Values) -> list[float]:
+    return [value for value in values.values() if value is not None]
 
 
 def _against_the_others(arms: list[_Values], rivals: list[int]) -> tuple[int | None, float | None]:
     """The rival with the highest mean, and its largest Holm-adjusted p against the others; ``None`` where one is untested."""
-    means = {i: _numbers(list(arms[i].values()))["mean"] for i in rivals}
-    reached = {i: mean for i, mean in means.items() if mean is not None}
+    reached = {i: found for i in rivals if (found := mean(_completed(arms[i]))) is not None}
     if len(reached) < 2:
         return None, None
     first = max(reached, key=lambda i: reached[i])

@@ -1,6 +1,7 @@
-"""https://arxiv.org/abs/2203.08124 (Somepalli et al. 2022, reproducibility score): do networks draw the same decision regions?
+"""Do networks draw the same decision regions? The reproducibility score.
 
-The share of grid points, on planes that all networks share, to which two networks give one label.
+The score is the share of grid points, on planes that all networks share, to which two networks give one label.
+Source: https://arxiv.org/abs/2203.08124
 """
 
 import itertools
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.tables.kept import kept_tables
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
 from analysis.words.columns import count, counts, number, shared, text
+from analysis.words.rows import Row, Rows
 from study.registry import TABLES
 
 _POINTS = "fraction of grid points"
@@ -58,32 +60,28 @@ class _Networks:
     main="cell other replicates n_pairs agreement agreement_sd agreement_low n_planes agreement_stderr n_failed n_missing",
     row="a cell with itself, or two cells that a contrast compares; over pairs of completed networks",
 )
-def agreement_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a cell with itself, then two rows a contrast and stratum: different replicates, and the same ones.
+def agreement_rows(inputs: Inputs) -> Rows:
+    """One row per cell with itself, then two rows per contrast and stratum: different replicates, and the same ones.
 
-    ``replicates`` is ``different`` where two networks differ in seed and split, as they must within a cell, so that a cell and
-    a contrast can be set beside one another; ``same`` where they share them and differ in the arm alone. Pairs share networks:
-    ``agreement_sd`` is their spread, no standard error. ``agreement_stderr`` is that of the planes; all rows share them, so
-    much of it cancels where rows are compared. Failed networks (collapsed, diverged) are left out, as a constant answer
-    agrees with itself; they are counted, and so are those that kept no grid or another one than most. Empty where no network
-    has kept one.
+    ``replicates`` is ``different`` where two networks differ in seed and split, and ``same`` where they differ in the arm
+    alone. Within a cell replicates always differ, so a cell compares with the ``different`` row of a contrast. Pairs share
+    networks: ``agreement_sd`` is their spread, no standard error. ``agreement_stderr`` is over planes; all rows share the
+    planes, so much of it cancels where rows are compared. Failed networks are counted and left out: a constant answer agrees
+    with itself. So are networks that kept no grid, or another one than most. Empty where no network kept one.
     """
     grids = _grids(inputs)
     if not grids:
         return []
     grid = inputs.grid
     cells = [_networks(grid, i, grids) for i in range(len(grid.cells))]
-    rows = []
-    for cell in cells:
-        if cell.name:
-            rows.append(_row(inputs, cell, cell, "different", itertools.combinations(cell.labels, 2)))
+    rows = [_row(cell, cell, "different", itertools.combinations(cell.labels, 2)) for cell in cells if cell.name]
     for contrast in inputs.spec.all_contrasts():
         for stratum in (s for strata in strata_of(grid, contrast).values() for s in strata):
             arm, reference = cells[stratum.arm], cells[stratum.reference]
             pairs = list(itertools.product(arm.labels, reference.labels))
             if pairs:
-                rows.append(_row(inputs, arm, reference, "different", ((i, j) for i, j in pairs if i != j)))
-                rows.append(_row(inputs, arm, reference, "same", ((i, j) for i, j in pairs if i == j)))
+                rows.append(_row(arm, reference, "different", ((i, j) for i, j in pairs if i != j)))
+                rows.append(_row(arm, reference, "same", ((i, j) for i, j in pairs if i == j)))
     return rows
 
 
@@ -96,10 +94,8 @@ def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
         # the samples' classes tell one draw of planes from another
         planes = (table.num_rows, *corners.get(row["trial_key"], []))
         num_planes = len(table["plane"].unique())
-        found.setdefault(row["dataset"], {})[row["trial_key"]] = (
-            planes,
-            table["label"].to_numpy().reshape(num_planes, -1),
-        )
+        labels = table["label"].to_numpy().reshape(num_planes, -1)
+        found.setdefault(row["dataset"], {})[row["trial_key"]] = planes, labels
     grids: dict[str, NDArray[np.int16]] = {}
     for networks in found.values():
         common = Counter(planes for planes, _ in networks.values()).most_common(1)[0][0]
@@ -121,14 +117,12 @@ def _networks(grid: ConfirmGrid, cell: int, grids: dict[str, NDArray[np.int16]])
     return _Networks(name=name, dataset=dataset, labels=labels, num_failed=failed, num_missing=states["missing"])
 
 
-def _row(
-    inputs: Inputs, one: _Networks, other: _Networks, replicates: str, pairs: Iterable[tuple[int, int]]
-) -> dict[str, Any]:
+def _row(one: _Networks, other: _Networks, replicates: str, pairs: Iterable[tuple[int, int]]) -> Row:
     # (pairs, planes)
     by_plane = np.array([np.mean(one.labels[i] == other.labels[j], axis=1) for i, j in pairs])
     shares = by_plane.mean(1) if len(by_plane) else by_plane
     num_planes = by_plane.shape[1] if len(by_plane) else 0
-    over_planes = by_plane.mean(0).std(ddof=1) / num_planes**0.5 if num_planes > 1 else None
+    over_planes = sd(by_plane.mean(0)) if num_planes > 1 else None
     both = [one] if one is other else [one, other]
     return {
         "dataset": one.dataset,
@@ -139,10 +133,10 @@ def _row(
         "n_other": len(other.labels),
         "n_pairs": len(shares),
         "n_planes": num_planes,
-        "agreement": float(shares.mean()) if len(shares) else None,
+        "agreement": mean(shares),
         "agreement_sd": sd(shares),
         "agreement_low": float(shares.min()) if len(shares) else None,
-        "agreement_stderr": None if over_planes is None else float(over_planes),
+        "agreement_stderr": None if over_planes is None else over_planes / num_planes**0.5,
         "n_failed": sum(networks.num_failed for networks in both),
         "n_missing": sum(networks.num_missing for networks in both),
     }

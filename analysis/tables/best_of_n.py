@@ -1,22 +1,21 @@
-"""https://arxiv.org/abs/1909.03004 -- Dodge, Gururangan, Card, Schwartz, Smith (2019), Show Your Work.
+"""The best validation accuracy to expect of n search trials, from the empirical distribution of those that were run.
 
-The best validation accuracy to be expected of n search trials, from the empirical distribution of those that were run. Which
-operator looks best depends on the budget; the curves show for which budgets. The formula takes trials as drawn at random:
-those after the start-up points are proposed by the sampler from what went before, so a curve flatters a budget in which it
-was not told as much.
+Which operator looks best depends on the budget; the curves show for which budgets. The formula treats trials as random draws.
+After the start-up points the sampler proposes trials from earlier ones, so a curve flatters a budget in which the sampler
+would have known less.
+Source: https://arxiv.org/abs/1909.03004
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.tables.searched import by_cell, search_counts
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import Floats
 from analysis.words.columns import FRACTION, count, number, shared
+from analysis.words.rows import Rows
 from study.registry import TABLES
 
 
@@ -31,8 +30,8 @@ def expected_best(values: ArrayLike) -> Floats:
     return np.asarray(np.diff(powers, axis=1) @ v)
 
 
-def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a cell and n from 1 to the most trials a block of it ran."""
+def best_of_n_rows(inputs: Inputs) -> Rows:
+    """One row per cell and n, from 1 to the most trials that one of its blocks ran."""
     heads = cell_heads(inputs.spec, inputs.trials)
     rows = []
     for cell, blocks in by_cell(inputs).items():
@@ -40,14 +39,10 @@ def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
         counts = search_counts(blocks)
         for n in range(1, max(map(len, curves)) + 1):
             reached = np.array([curve[n - 1] for curve in curves if len(curve) >= n])
-            numbers = {
-                "n_blocks": len(reached),
-                "mean": float(reached.mean()),
-                "sd": sd(reached),
-                "lowest": float(reached.min()),
-                "highest": float(reached.max()),
-            }
-            rows.append(heads[cell] | counts | {"n": n} | numbers)
+            known = {"n": n, "n_blocks": len(reached), "mean": mean(reached), "sd": sd(reached)}
+            rows.append(
+                heads[cell] | counts | known | {"lowest": float(reached.min()), "highest": float(reached.max())}
+            )
     return rows
 
 
@@ -70,8 +65,8 @@ def best_of_n_rows(inputs: Inputs) -> list[dict[str, Any]]:
     main="cell n n_blocks mean sd lowest highest n_diverged",
     row="one cell and number of search trials n; mean, spread and extremes over blocks with n trials or more",
 )
-def shown_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a cell and n; the figure's data hold every n. Diverged trials count at chance, and are counted."""
+def shown_rows(inputs: Inputs) -> Rows:
+    """One row per cell and n of the table; the figure has every n. Diverged trials count at chance, and are counted."""
     rows = best_of_n_rows(inputs)
     last = {row["cell"]: row["n"] for row in rows}
     return [row for row in rows if row["n"] & (row["n"] - 1) == 0 or row["n"] == last[row["cell"]]]

@@ -1,17 +1,19 @@
-"""https://arxiv.org/abs/1909.03004 -- a conclusion may hang on the budget: every verdict again at a share of the epochs.
+"""Every verdict again at a share of the epochs: a conclusion may depend on the budget.
 
-Each winner's shortened trainings (phase ``short``: the schedule run to its end in fewer epochs) take the place of its full
-one, and everything is judged as ever: same pairs, same controls, same rule. Exploratory: a study's verdict is that at the
-full budget.
+Each winner's shortened trainings (phase ``short``: the whole schedule in fewer epochs) take the place of its full one, and
+everything is judged as before: same pairs, same controls, same rule. Exploratory: a study's verdict is that at the full
+budget.
+Source: https://arxiv.org/abs/1909.03004
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
 from analysis.words.columns import count, flag, floats, number, shared, text
+from analysis.words.rows import Rows, grouped
 from study.config import TrialConfig
 from study.registry import TABLES
 from study.results.ledger import Contents
@@ -19,7 +21,6 @@ from study.schema import ReplicateRecord
 
 FULL = 1.0
 _EFFECT = "of the outcome, positive in the claim's direction"
-_FROM_CLAIMS = ("claim", "dataset", "verdict", "outcome", "scale", "effect", "ci_low", "ci_high", "margin", "n_pairs")
 
 
 @TABLES.register(
@@ -46,23 +47,19 @@ _FROM_CLAIMS = ("claim", "dataset", "verdict", "outcome", "scale", "effect", "ci
     main="claim dataset share verdict full_verdict outcome effect margin n_pairs reason",
     row="one claim, dataset and share of the epochs; exploratory below the whole",
 )
-def budget_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a claim, dataset and share, the full budget last; empty where no training is shortened."""
+def budget_rows(inputs: Inputs) -> Rows:
+    """One row per claim, dataset and share, the full budget last; empty where no training is shortened."""
     shares = sorted(inputs.spec.budget.shortened)
-    full = (
-        {(row["claim"], row["dataset"]): row["verdict"] for row in build_table(inputs, "claims").to_pylist()}
-        if shares
-        else {}
-    )
-    rows: list[dict[str, Any]] = []
-    for share in [*shares, FULL] if shares else []:
-        for row in build_table(inputs if share == FULL else at_share(inputs, share), "claims").to_pylist():
-            known = full.get((row["claim"], row["dataset"]), "")
-            kept = {name: row[name] for name in ("reason", *_FROM_CLAIMS)}
-            rows.append({**kept, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
-    order = list(dict.fromkeys((row["claim"], row["dataset"]) for row in rows))
-    rows.sort(key=lambda row: (order.index((row["claim"], row["dataset"])), row["share"]))
-    return rows
+    if not shares:
+        return []
+    full = build_table(inputs, "claims").to_pylist()
+    verdicts = {(row["claim"], row["dataset"]): row["verdict"] for row in full}
+    rows = []
+    for share in [*shares, FULL]:
+        for row in full if share == FULL else build_table(at_share(inputs, share), "claims").to_pylist():
+            known = verdicts.get((row["claim"], row["dataset"]), "")
+            rows.append({**row, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
+    return [row for same in grouped(rows, "claim", "dataset").values() for row in same]
 
 
 def at_share(inputs: Inputs, share: float) -> Inputs:

@@ -1,15 +1,13 @@
 """The cells table: what each cell was given, how its networks ended, what they reached, what they cost."""
 
 from collections import Counter
-from typing import Any
-
-import numpy as np
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.table import rows_of
 from analysis.words.columns import DASH, FRACTION, count, floats, integer, number, shared, text
+from analysis.words.rows import Row, Rows, grouped, where
 from study.registry import TABLES
 from study.schema import STATES
 
@@ -46,36 +44,33 @@ _PHASES = ("search", "confirm", "short")
     "epochs_search epochs_confirm epochs_short",
     row="one cell; states and accuracy are those of the confirm phase, accuracy of completed networks only",
 )
-def cells_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a planned cell, in the order of the spec; one without results has counts of zero and no mean.
+def cells_rows(inputs: Inputs) -> Rows:
+    """One row per planned cell, in the order of the spec; a cell without results has counts of zero and no mean.
 
     Means and spreads are of completed networks, whose number stands beside them. ``at_boundary`` counts the confirmed
     winners whose value lies in the outer tenth of a log range.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(inputs.trials, _READ):
-        groups.setdefault(row["cell"], []).append(row)
+    groups = grouped(rows_of(inputs.trials, _READ), "cell")
     heads = planned_cells(inputs.spec, inputs.trials)
     return [{**head, **_row(groups.get(head["cell"], []))} for head in heads]
 
 
-def boundary_counts(rows: list[dict[str, Any]]) -> Counter[str]:
+def boundary_counts(rows: Rows) -> Counter[str]:
     """Hyperparameter -> in how many of these rows its value lies at the boundary of its range."""
     return Counter(name for row in rows for name in row["boundary"].split(",") if name)
 
 
-def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    by_phase = {phase: [row for row in rows if row["phase"] == phase] for phase in _PHASES}
+def _row(rows: Rows) -> Row:
+    by_phase = {phase: where(rows, phase=phase) for phase in _PHASES}
     confirm = by_phase["confirm"]
     states = Counter(row["state"] for row in confirm)
-    accuracy = [row["test/accuracy"] for row in confirm if row["state"] == "completed"]
-    reached = np.array([value for value in accuracy if value is not None])
+    reached = [row["test/accuracy"] for row in where(confirm, state="completed") if row["test/accuracy"] is not None]
     return {
         **{name: rows[0][name] if rows else None for name in ("params", "flops")},
         "n_search": len(by_phase["search"]),
         "n_confirm": len(confirm),
         **{f"n_{state}": states[state] for state in STATES},
-        "test_accuracy_mean": float(reached.mean()) if len(reached) else None,
+        "test_accuracy_mean": mean(reached),
         "test_accuracy_sd": sd(reached),
         "at_boundary": ", ".join(f"{name} {num}" for name, num in sorted(boundary_counts(confirm).items())),
         "n_defaulted": sum(row["defaulted"] for row in confirm),

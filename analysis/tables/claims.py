@@ -1,4 +1,4 @@
-"""The claims table, one row a claim and dataset, and beside it each of a claim's comparisons."""
+"""The claims table, one row per claim and dataset, and the table of each claim's comparisons."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ _PART = (
     row="one claim and dataset; numbers are those of the comparison its verdict hangs on",
 )
 def claims_rows(inputs: Inputs) -> Rows:
-    """One row a claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
+    """One row per claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
 
     A claim on a level has scale ``level``: ``effect`` is the mean over ``n_pairs`` networks of the outcome itself, and
     ``reference`` names the limits it is judged by. ``assay`` is "seen", "not seen", "not run" or "not in this study";
@@ -98,7 +98,7 @@ def claims_rows(inputs: Inputs) -> Rows:
     row="one comparison (reference and outcome) of a claim on a dataset",
 )
 def claim_parts_rows(inputs: Inputs) -> Rows:
-    """One row a comparison of a claim, with the verdict it would have alone (at level / k where that refutes).
+    """One row per comparison of a claim, with the verdict it would have alone (at level / k where that refutes).
 
     ``interval`` says which of the two decides, the wider one: ``sign-flip``, or ``test images``, which counts both
     replicates and test images as drawn at random.
@@ -156,10 +156,7 @@ def _level_numbers(part: ClaimPart) -> dict[str, Any]:
 
 def _controls(judgement: Judgement) -> dict[str, Any]:
     inside = judgement.control.inside if judgement.control else None
-    return {"aa_inside": inside, "assay": _assay(judgement), **_numbers(judgement.deciding)}
-
-
-def _assay(judgement: Judgement) -> str:
-    if judgement.assay is None:
-        return "not in this study"
-    return {True: "seen", False: "not seen", None: "not run"}[judgement.assay.seen]
+    assay = "not in this study"
+    if judgement.assay:
+        assay = {True: "seen", False: "not seen", None: "not run"}[judgement.assay.seen]
+    return {"aa_inside": inside, "assay": assay, **_numbers(judgement.deciding)}

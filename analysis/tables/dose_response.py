@@ -1,9 +1,11 @@
-"""https://www.jstor.org/stable/2282901 (Page 1963): does an outcome follow a declared dose (``doses:`` of the specification)?
+"""Does an outcome follow a declared dose (``doses:`` of the specification)?
 
-The dose of ``mix``, the share of multiplicative blocks, the weight of a penalty: a replicate has one network at each dose, so
-its least-squares slope over the dose is one number, tested by sign flips as a difference is. Beside it Page's L, which asks
-for any monotone trend of ranks within replicates (two-sided: twice the smaller of both directions; steps of one dose are
-averaged first). The replicates behind slope and means are the same: those eligible at every dose.
+A dose is, for example, the dose of ``mix``, the share of multiplicative blocks, or the weight of a penalty. A replicate has
+one network per dose, so its least-squares slope over the dose is one number; the slopes are tested by sign flips, as
+differences are. Beside the slope stands Page's L, which asks for any monotone trend of ranks within replicates (two-sided:
+twice the smaller p of both directions; steps of one dose are averaged first). Slope and means use the same replicates: those
+eligible at every dose.
+Source: https://www.jstor.org/stable/2282901
 """
 
 from collections.abc import Iterator
@@ -47,7 +49,7 @@ class Ladder:
     cells: list[list[int]]
 
     def values(self, grid: ConfirmGrid, outcome: ReadOutcome) -> Floats:
-        """One row a step, one column a replicate: means over strata; NaN unless eligible at every step and stratum."""
+        """One row per step, one column per replicate: means over strata; NaN unless eligible at every step and stratum."""
         strata = []
         for cells in self.cells:
             equal = same_budgets(grid, cells, epochs="epochs" not in self.dose.factors())
@@ -77,7 +79,7 @@ class Ladder:
     row="one dose, dataset, outcome and stratum; mean and sd over the replicates eligible at every dose",
 )
 def dose_rows(inputs: Inputs) -> Rows:
-    """One row a dose, in increasing order; empty where the study declares no dose."""
+    """One row per dose, in increasing order; empty where the study declares no dose."""
     spec, grid = inputs.spec, inputs.grid
     return [
         _head(ladder, outcome) | row
@@ -107,7 +109,7 @@ def dose_rows(inputs: Inputs) -> Rows:
     "is log ratio) per unit of dose",
 )
 def trend_rows(inputs: Inputs) -> Rows:
-    """One row a declared dose, dataset, outcome and stratum; empty where the study declares no dose."""
+    """One row per declared dose, dataset, outcome and stratum; empty where the study declares no dose."""
     spec, grid = inputs.spec, inputs.grid
     return [
         _head(ladder, outcome) | _trend(spec, grid, ladder, outcome)
@@ -117,7 +119,7 @@ def trend_rows(inputs: Inputs) -> Rows:
 
 
 def page_p(values: Floats) -> float | None:
-    """Two-sided p of Page's L: ``values`` has one row a replicate and one column a dose, in order of dose.
+    """Two-sided p of Page's L: ``values`` has one row per replicate and one column per dose, in order of dose.
 
     Exact for small tables, else normal (scipy). ``None`` below two replicates or three doses.
     """

@@ -1,17 +1,14 @@
-"""https://proceedings.mlr.press/v32/hutter14.html: the table of hyperparameter importance, by dataset and over datasets.
+"""Hyperparameter importance, by dataset and over datasets.
 
-The numbers come from Optuna's evaluators, which this package may not import: the driver hands over what computes them.
+The numbers come from Optuna's evaluators. This package may not import Optuna, so the caller hands over what computes them.
+Source: https://proceedings.mlr.press/v32/hutter14.html
 """
-
-from typing import Any
-
-import numpy as np
 
 from analysis.inputs import Inputs
 from analysis.stats.pooling import ALL_DATASETS
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.words.columns import count, number, shared, text
-from analysis.words.rows import Rows
+from analysis.words.rows import Rows, distinct, grouped
 from study.registry import TABLES
 
 
@@ -41,29 +38,20 @@ from study.registry import TABLES
 )
 def hyperparameter_importance_rows(inputs: Inputs) -> Rows:
     """Most important first within a dataset and evaluator; empty where nothing was searched or nothing computes them."""
-    rows = inputs.importances
-    rows = [*rows, *_over_datasets(rows)]
-    order = {key: i for i, key in enumerate(dict.fromkeys((row["dataset"], row["evaluator"]) for row in rows))}
-    return sorted(rows, key=lambda row: (order[row["dataset"], row["evaluator"]], -(row["importance"] or 0.0)))
+    rows = [*inputs.importances, *_over_datasets(inputs.importances)]
+    groups = grouped(rows, "dataset", "evaluator").values()
+    return [row for same in groups for row in sorted(same, key=lambda row: -(row["importance"] or 0.0))]
 
 
-def _over_datasets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _over_datasets(rows: Rows) -> Rows:
     """Means over the datasets of a study of several. Losses of different datasets are never put into one evaluation."""
-    if len({row["dataset"] for row in rows}) < 2:
+    if len(distinct(rows, "dataset")) < 2:
         return []
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["importance"] is not None:
-            groups.setdefault((row["evaluator"], row["parameter"], row["role"]), []).append(row)
+    known = [row for row in rows if row["importance"] is not None]
     pooled = []
-    for (evaluator, parameter, role), members in groups.items():
-        values = np.array([row["importance"] for row in members])
-        named = {"dataset": ALL_DATASETS, "evaluator": evaluator, "parameter": parameter, "role": role}
-        numbers = {"importance": float(values.mean()), "sd": sd(values)}
-        counts = {
-            "n_spread": len(values),
-            "spread_over": "datasets",
-            "n_trials": sum(row["n_trials"] for row in members),
-        }
-        pooled.append(named | numbers | counts | {"note": ""})
+    for (evaluator, parameter, role), members in grouped(known, "evaluator", "parameter", "role").items():
+        values = [row["importance"] for row in members]
+        named = {"dataset": ALL_DATASETS, "evaluator": evaluator, "parameter": parameter, "role": role, "note": ""}
+        numbers = {"importance": mean(values), "sd": sd(values), "n_spread": len(values), "spread_over": "datasets"}
+        pooled.append(named | numbers | {"n_trials": sum(row["n_trials"] for row in members)})
     return pooled

@@ -1,15 +1,12 @@
-"""The importance table (claim C1): by cell, layer and kind of importance, how well gates rank what they weigh."""
+"""Attention against importance (claim C1): per cell, layer and kind of importance, how well gates rank what they weigh."""
 
 import re
-from typing import Any
-
-import numpy as np
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.trials.table import rows_of
 from analysis.words.columns import Column, count, integer, number, shared, text, texts
-from analysis.words.rows import Rows
+from analysis.words.rows import Row, Rows, grouped
 from study.registry import TABLES
 
 KINDS = ("zero", "mean", "taylor")
@@ -21,24 +18,24 @@ _MEASURED = (*SPEARMAN, *KENDALL, *TOP)
 _LAYER = re.compile(rf"attention_importance_layer(\d+)_({'|'.join(_MEASURED)})_({'|'.join(KINDS)})")
 
 
-def layer_rows(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row a confirmed, completed network, layer and importance, with all that was measured there."""
+def layer_rows(inputs: Inputs) -> Rows:
+    """One row per confirmed, completed network, layer and importance, with all that was measured there."""
     columns: dict[tuple[int, str], dict[str, str]] = {}
     for name in inputs.trials.column_names:
         if found := _LAYER.fullmatch(name):
             layer, measure, kind = found.groups()
             columns.setdefault((int(layer), kind), {})[measure] = name
-    shared = ("cell", "dataset", "attention", "attention_form", "depth", "replicate")
+    head_names = ("cell", "dataset", "attention", "attention_form", "depth", "replicate")
     rows = []
     for row in rows_of(inputs.trials, phase="confirm") if columns else []:
         if row["state"] != "completed":
             continue
         for (layer, kind), names in sorted(columns.items()):
-            if row[names["spearman"]] is not None or row[f"{names['spearman']}_converged"] is not None:
+            converged = row[f"{names['spearman']}_converged"]
+            if row[names["spearman"]] is not None or converged is not None:
                 values = {measure: row[names[measure]] if measure in names else None for measure in _MEASURED}
-                converged = bool(row[f"{names['spearman']}_converged"])
-                head = {name: row[name] for name in shared}
-                rows.append({**head, "layer": layer, "importance": kind, "converged": converged, **values})
+                head = {name: row[name] for name in head_names}
+                rows.append({**head, "layer": layer, "importance": kind, "converged": bool(converged), **values})
     return rows
 
 
@@ -76,19 +73,15 @@ def _agreement(names: tuple[str, ...], unit: str, headings: tuple[str, ...]) -> 
     row="one cell, attention layer (from the input) and importance: zero, mean or taylor; completed networks",
 )
 def importance_rows(inputs: Inputs) -> Rows:
-    """One row a cell, layer and importance, in the order of the study; networks that did not converge are only counted."""
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in layer_rows(inputs):
-        groups.setdefault((row["cell"], row["importance"], row["layer"]), []).append(row)
-    return [_row(rows) for rows in groups.values()]
+    """One row per cell, layer and importance, in the order of the study; networks that did not converge are only counted."""
+    return [_row(rows) for rows in grouped(layer_rows(inputs), "cell", "importance", "layer").values()]
 
 
-def _row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(rows: Rows) -> Row:
     kept = [row for row in rows if row["converged"]]
-    numbers: dict[str, Any] = {"n": len(kept), "n_not_converged": len(rows) - len(kept)}
+    numbers: Row = {"n": len(kept), "n_not_converged": len(rows) - len(kept)}
     for measure in _MEASURED:
-        values = np.array([row[measure] for row in kept if row[measure] is not None])
-        numbers[measure] = float(values.mean()) if len(values) else None
-        numbers[f"{measure}_sd"] = sd(values)
+        values = [row[measure] for row in kept if row[measure] is not None]
+        numbers |= {measure: mean(values), f"{measure}_sd": sd(values)}
     head = ("cell", "dataset", "attention", "attention_form", "depth", "layer", "importance")
     return {name: rows[0][name] for name in head} | numbers

@@ -1,4 +1,4 @@
-"""https://github.com/google-research/tuning_playbook: the tables of interactions, all together and by stratum."""
+"""The tables of interactions, all together and by stratum."""
 
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs

@@ -1,10 +1,11 @@
-"""https://arxiv.org/abs/1908.02729 (Hoffman et al. 2019): smoothness set by intervention, beside what an operator does to it.
+"""Smoothness set by intervention, beside what an operator does to it.
 
-If multiplication helps because it smooths, then smoothing the reference by a Jacobian penalty in its training loss should
-move accuracy too. Three kinds of rows: ``penalty`` (the reference with the penalty minus without), ``contrast`` (the arm
+If multiplication helps because it smooths, then smoothing the reference by a Jacobian penalty in its training loss should move
+accuracy too. There are three kinds of rows: ``penalty`` (the reference with the penalty minus without), ``contrast`` (the arm
 minus the reference, both without), ``contrast against penalty`` (the arm without minus the reference with). ``alike`` says
-where the last two are as smooth as each other, within the margins of the claim: there, what differs in accuracy is not
-smoothness. The nearest penalty is read from the same data, so all of this is exploratory.
+where arm and penalised reference are equally smooth, within the margins of the claim: there, what differs in accuracy is not
+smoothness. The nearest penalty is chosen on the same data, so all of this is exploratory.
+Source: https://arxiv.org/abs/1908.02729
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
 from analysis.trials.outcomes import METRIC_OUTCOMES, ReadOutcome, outcomes_of
 from analysis.words.columns import OF_OUTCOME, flag, floats, number, shared, text
-from analysis.words.rows import Rows
+from analysis.words.rows import Rows, grouped
 from search_spaces import Claim, Contrast, Spec
 from study.registry import TABLES
 
@@ -52,13 +53,13 @@ _COUNTS = ("n_pairs", "n_excluded", "n_waiting", "n_unequal")
     row="one comparison with or without a Jacobian penalty, dataset and outcome, pooled over strata",
 )
 def intervention_rows(inputs: Inputs) -> Rows:
-    """One row a comparison and outcome, for each claim on a smoothness statistic, in a study whose factors hold the penalty.
+    """One row per comparison and outcome, for each claim on a smoothness statistic, in a study whose factors hold the penalty.
 
     ``penalty`` is that of the comparison (of ``contrast``: none, 0). Empty where the penalty is no factor, or has no level 0.
     """
     spec = inputs.spec
     outcomes = {outcome.name: outcome for outcome in outcomes_of(spec, inputs.trials)}
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for name, claim in spec.claims.items():
         smooth = [outcome.name for outcome in claim.outcomes if outcomes[outcome.name].is_estimate]
         if not smooth or 0 not in _penalties(spec):
@@ -101,11 +102,10 @@ def _rows(inputs: Inputs, contrast: Contrast, outcomes: list[ReadOutcome]) -> It
         yield reading.head | {name: numbers[name] for name in (*_NUMBERS, *_COUNTS, "note")} | {"n_failures": failures}
 
 
-def _say_alike(claim: Claim, rows: list[dict[str, Any]]) -> None:
-    """On each dataset: whether every smoothness outcome of the claim differs by less than its margin; null without pairs."""
+def _say_alike(claim: Claim, rows: Rows) -> None:
+    """Per dataset: whether every smoothness outcome of the claim differs by less than its margin; null without pairs."""
     margins = {outcome.name: outcome.margin for outcome in claim.outcomes}
-    for dataset in {row["dataset"] for row in rows}:
-        here = [row for row in rows if row["dataset"] == dataset]
+    for here in grouped(rows, "dataset").values():
         sizes = [
             None if row["mean_difference"] is None else abs(row["mean_difference"]) < margins[row["outcome"]]
             for row in here

@@ -1,4 +1,4 @@
-"""https://parquet.apache.org/docs/file-format/: the tables that statistics keep, read from a study's folder."""
+"""The tables that statistics keep, read from a study's folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,10 +1,9 @@
 """Smoothness at matched accuracy: is an arm smoother, or just less (or more) far along?
 
-In each replicate both arms' statistics are interpolated at one common validation accuracy, that of the lower arm's last
-network minus a point, along each arm's own path (``analysis/tables/paths.py``); a second time at one common training
-loss, that of
-the arm whose last network has the higher one, on its logarithm. A path that never meets the level makes the replicate not
-estimable: nothing is extrapolated. What is matched was not set but found, so a difference is an association, no effect.
+Per replicate, both arms' statistics are interpolated along each arm's own path (``analysis/tables/paths.py``) at one common
+validation accuracy: that of the lower arm's last network minus a point. They are interpolated again at one common training
+loss, on its logarithm: that of the arm whose last network has the higher one. A replicate whose path never meets the level is
+not estimable; nothing is extrapolated. What is matched was found, not set, so a difference is an association, no effect.
 """
 
 from collections.abc import Iterator
@@ -16,18 +15,8 @@ from analysis.effects.compare import MAX_INELIGIBLE, subtract
 from analysis.effects.readings import Reading, readings
 from analysis.inputs import Inputs
 from analysis.stats.crossing import value_at
-from analysis.stats.spread import p_value, spread
-from analysis.tables.paths import (
-    BUDGETS,
-    Paths,
-    budget_paths,
-    eligible,
-    last,
-    of_claims,
-    of_sides,
-    smoothness_outcomes,
-    training_paths,
-)
+from analysis.stats.spread import mean, p_value, spread
+from analysis.tables.paths import BUDGETS, Paths, all_paths, eligible, last, of_claims, of_sides, smoothness_outcomes
 from analysis.trials.grid import Floats
 from analysis.words.columns import OF_SCALE, count, floats, number, shared, spread_columns, text
 from analysis.words.rows import Rows
@@ -68,23 +57,21 @@ ESTIMATED, PARTLY, NOT_ESTIMABLE = "estimated", "partly", "not_estimable"
     row="one contrast, dataset, stratum, outcome, path and what is matched; arm minus reference by replicate",
 )
 def matched_accuracy_rows(inputs: Inputs) -> Rows:
-    """One row a reading, path and matched quantity; empty where no training is shortened and nothing measured in training.
+    """One row per reading, path and matched quantity; empty where no training is shortened and nothing measured in training.
 
     A replicate counts if both networks completed in every stratum; it is estimable if the level lies on both paths in
     every one. ``status`` is ``not_estimable`` where no replicate is, ``partly`` where more than a tenth is not. ``level_low``
     and ``level_high`` are the extremes over replicates; ``unmatched_mean`` is of the last networks of the same pairs.
     """
-    grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
-    found = [make(inputs, grid, outcomes) for make in (budget_paths, training_paths)]
-    paths = [path for path in found if path is not None]
+    outcomes = smoothness_outcomes(inputs)
+    paths = all_paths(inputs, outcomes)
     rows = [
         row
-        for reading in (readings(grid, inputs.spec.all_contrasts(), outcomes) if paths else ())
+        for reading in (readings(inputs.grid, inputs.spec.all_contrasts(), outcomes) if paths else ())
         for path in paths
         for row in _rows(inputs, reading, path)
     ]
-    rows.sort(key=lambda row: (row["along"] != BUDGETS, row["matched_on"] != "val/accuracy"))
-    return rows
+    return sorted(rows, key=lambda row: (row["along"] != BUDGETS, row["matched_on"] != "val/accuracy"))
 
 
 def _rows(inputs: Inputs, reading: Reading, paths: Paths) -> Iterator[dict[str, Any]]:
@@ -111,12 +98,12 @@ def _rows(inputs: Inputs, reading: Reading, paths: Paths) -> Iterator[dict[str, 
             "n_pairs": num,
             "n_not_estimable": missing,
             "n_excluded": started - num - missing,
-            "level_mean": float(at_level.mean()) if num else None,
+            "level_mean": mean(at_level),
             "level_low": float(at_level.min()) if num else None,
             "level_high": float(at_level.max()) if num else None,
             **spread(d[used], inputs.spec.alpha),
             "p_sign_flip": p_value(d[used]),
-            "unmatched_mean": float(unmatched[used].mean()) if num else None,
+            "unmatched_mean": mean(unmatched[used]),
         }
 
 

@@ -1,4 +1,7 @@
-"""The pareto table of a joint search: what each block found that nothing beats, and how it did on the test split."""
+"""What each block of a joint search found that nothing beats, and how it did on the test split.
+
+Source: https://doi.org/10.1109/4235.996017
+"""
 
 from typing import Any
 
@@ -30,7 +33,7 @@ from study.schema import ReplicateRecord
     row="one Pareto-optimal trial of a block's joint search; test of its confirmed replicate, if it is run",
 )
 def pareto_rows(inputs: Inputs) -> Rows:
-    """One row a trial that a block confirms, in order of block and number; empty where the search is not joint.
+    """One row per trial that a block confirms, in order of block and number; empty where the search is not joint.
 
     ``objectives`` are those of the search trial, on validation images; ``state`` is the confirmed replicate's, empty
     while it has not been run. No rows of different blocks are averaged: each block may find other networks.

@@ -1,8 +1,8 @@
 """The path of every confirmed network: accuracy, training loss and smoothness along its budgets, or along its training.
 
-Two kinds. Along *budgets* each point is a training of its own, its schedule run to the end in a share of the epochs, and the
-last is the confirmed network: all annealed, so that they differ in how long they learnt alone. Along the *training* points are
-epochs of the one confirmed training, whose learning rate is still high in the middle.
+Along *budgets* each point is a training of its own, with the whole schedule in a share of the epochs; the last is the
+confirmed network. All are annealed, so they differ in training length alone. Along the *training* points are epochs of the
+one confirmed training; its learning rate is still high in the middle.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from analysis.inputs import Inputs
 from analysis.tables.budgets import FULL, short_shares
 from analysis.trials.grid import ConfirmGrid, Flags, Floats, label
 from analysis.trials.outcomes import ReadOutcome, other_scales, outcomes_of
+from analysis.words.rows import Row
 
 BUDGETS, TRAINING = "budgets, annealed", "training, not annealed"
 _ACCURACY, _LOSS = "val/accuracy", "train/loss"
@@ -55,22 +56,28 @@ def of_claims(inputs: Inputs, table: pa.Table) -> pa.Table:
     spec = inputs.spec
     rows = table.to_pylist()
     strata = shown_strata(rows)
-    table = table.filter(pa.array([row["stratum"] in strata[contrast_key(row)] for row in rows], pa.bool_()))
-    asked = [
-        c for claim in spec.claims.values() if any("/" not in o.name for o in claim.outcomes) for c in claim.contrasts()
+    claims = [claim for claim in spec.claims.values() if any("/" not in o.name for o in claim.outcomes)]
+    asked = [*(c for claim in claims for c in claim.contrasts()), *filter(None, [spec.control])]
+    wanted = {(label(c.arm), label(c.reference)) for c in asked}
+    kept = [
+        row["stratum"] in strata[contrast_key(row)] and (not claims or (row["arm"], row["reference"]) in wanted)
+        for row in rows
     ]
-    if not asked:
-        return table
-    wanted = {(label(c.arm), label(c.reference)) for c in (*asked, *filter(None, [spec.control]))}
-    pairs = zip(table["arm"].to_pylist(), table["reference"].to_pylist(), strict=True)
-    return table.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
+    return table.filter(pa.array(kept, pa.bool_()))
 
 
-def budget_paths(inputs: Inputs, grid: ConfirmGrid, outcomes: Sequence[ReadOutcome]) -> Paths | None:
+def all_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> list[Paths]:
+    """Of both kinds, those that the study has."""
+    found = [make(inputs, outcomes) for make in (budget_paths, training_paths)]
+    return [paths for paths in found if paths is not None]
+
+
+def budget_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | None:
     """Along the shares that the study asks for; ``None`` where it asks for none. Only completed networks have points."""
     shares = (*sorted(inputs.spec.budget.shortened), FULL)
     if len(shares) == 1:
         return None
+    grid = inputs.grid
     paths = _empty(BUDGETS, shares, grid, outcomes)
     of_key = short_shares(inputs)
     rows = {_who(row): i for i, row in enumerate(grid.confirm.select(_IDENTITY).to_pylist())}
@@ -91,11 +98,12 @@ def budget_paths(inputs: Inputs, grid: ConfirmGrid, outcomes: Sequence[ReadOutco
     return paths
 
 
-def training_paths(inputs: Inputs, grid: ConfirmGrid, outcomes: Sequence[ReadOutcome]) -> Paths | None:
+def training_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | None:
     """Along the epochs at which something was measured in the middle of training; ``None`` where nothing was.
 
     Accuracy and loss are those of the learning curves. Networks that did not complete have a path as well.
     """
+    grid = inputs.grid
     records = [inputs.contents.replicates[key] for key in grid.confirm["trial_key"].to_pylist()]
     epochs = sorted({point["epoch"] for record in records for point in record.get("trajectory", ())})
     if not epochs:
@@ -136,7 +144,7 @@ def of_sides(values: Floats, reading: Reading) -> tuple[Floats, Floats]:
 _IDENTITY = ["cell", "search_block", "replicate"]
 
 
-def _who(row: dict[str, Any]) -> tuple[Any, ...]:
+def _who(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in _IDENTITY)
 
 

@@ -7,6 +7,7 @@ from analysis.inputs import Inputs
 from analysis.tables.kept import kept_paths, read_kept
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
 from analysis.words.columns import texts
+from analysis.words.rows import Rows
 from search_spaces import Contrast, Levels, Spec
 
 PICTURED = texts("context arm trial_key note")
@@ -65,7 +66,7 @@ def arm_text(levels: Levels) -> str:
     return "/".join(map(str, levels.values()))
 
 
-def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, Any]]:
+def pictured_rows(inputs: Inputs, statistic: str, table: str) -> Rows:
     """Every row that the pictured networks kept, with ``context``, ``arm``, ``trial_key`` and ``note``.
 
     A collapsed network is shown too, under that name: how it looks is worth seeing, though it counts for nothing. One without
@@ -76,7 +77,7 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> list[dict[str, 
     paths = kept_paths(inputs, statistic, table)
     read = {n.trial_key: read_kept(paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
     kept = {trial_key: found for trial_key, found in read.items() if found}
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for network in networks if kept else []:
         head = {"context": network.context, "arm": network.arm, "trial_key": network.trial_key, "note": network.note}
         if network.trial_key in kept:

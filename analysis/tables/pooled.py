@@ -1,4 +1,7 @@
-"""The table of effects over datasets: t over dataset means, and a mixed model beside it as a sensitivity analysis."""
+"""Effects over datasets: t over dataset means, and a mixed model beside it as a sensitivity analysis.
+
+Source: https://doi.org/10.1002/sim.791
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +51,7 @@ _KEY = ("arm", "reference", "outcome", "scale")
     "n_below_zero counts the datasets whose own interval lies below zero",
 )
 def pooled_rows(inputs: Inputs) -> Rows:
-    """One row a contrast and main outcome with pairs on two datasets or more, in the order of the effects table.
+    """One row per contrast and main outcome with pairs on two datasets or more, in the order of the effects table.
 
     Only what a claim names, on five datasets or more, is labelled ``primary``; the claims table holds its verdict.
     """

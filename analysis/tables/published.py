@@ -1,14 +1,10 @@
-"""The published table: what others have reported for a cell, and what this study found there."""
-
-from typing import Any
-
-import numpy as np
+"""What others have reported for a cell, and what this study found there."""
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import sd
+from analysis.stats.spread import mean, sd
 from analysis.trials.table import rows_of
 from analysis.words.columns import OF_OUTCOME, count, number, shared, text
-from analysis.words.rows import Rows
+from analysis.words.rows import Row, Rows, grouped
 from search_spaces import Published
 from study.registry import TABLES
 
@@ -39,28 +35,27 @@ from study.registry import TABLES
     row="one published result and one cell at its levels; completed and collapsed networks alike",
 )
 def published_rows(inputs: Inputs) -> Rows:
-    """One row a published result and cell that holds it, in the order of the spec; none where nothing is published."""
+    """One row per published result and cell that holds it, in the order of the spec; none where nothing is published."""
     confirmed = rows_of(inputs.trials, phase="confirm") if inputs.spec.published else []
     return [row for known in inputs.spec.published for row in _rows(known, confirmed)]
 
 
-def _rows(known: Published, confirmed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(known: Published, confirmed: Rows) -> Rows:
     at_levels = [row for row in confirmed if all(row.get(name) == level for name, level in known.levels.items())]
-    cells = dict.fromkeys(row["cell"] for row in at_levels) or {"": None}
-    return [_row(known, cell, [row for row in at_levels if row["cell"] == cell]) for cell in cells]
+    return [_row(known, cell, rows) for cell, rows in (grouped(at_levels, "cell") or {"": []}).items()]
 
 
-def _row(known: Published, cell: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    held = np.array([row[known.outcome] for row in rows if row.get(known.outcome) is not None])
+def _row(known: Published, cell: str, rows: Rows) -> Row:
+    held = [row[known.outcome] for row in rows if row.get(known.outcome) is not None]
     return {
         "levels": " ".join(f"{name}={level}" for name, level in known.levels.items()),
         "cell": cell,
         "outcome": known.outcome,
         "published": known.value,
-        "found": float(held.mean()) if len(held) else None,
+        "found": mean(held),
         "found_sd": sd(held),
-        "found_least": float(held.min()) if len(held) else None,
-        "found_most": float(held.max()) if len(held) else None,
+        "found_least": min(held, default=None),
+        "found_most": max(held, default=None),
         "n": len(held),
         "note": known.note,
         "source": known.source,

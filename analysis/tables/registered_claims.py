@@ -1,4 +1,7 @@
-"""https://doi.org/10.1073/pnas.1708274114 (Nosek et al. 2018): the claims as the study states them, before any number."""
+"""The claims as the study states them, before any number.
+
+Source: https://doi.org/10.1073/pnas.1708274114
+"""
 
 from typing import Any
 

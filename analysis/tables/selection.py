@@ -1,22 +1,22 @@
-"""https://jmlr.org/papers/v11/cawley10a.html -- Cawley and Talbot (2010): what choosing on a split adds to its own score.
+"""What choosing on a split adds to its own score.
 
-The authors' accuracy is the maximum over epochs on the split that also chose the epoch. How much that overstates is
-measured here: one half of the validation split chooses its best epoch, and its accuracy there stands against that of the
-other half, which had no say, at the same epoch.
+The authors' accuracy is the maximum over epochs on the split that also chose the epoch. How much that overstates is measured
+here: one half of the validation split chooses its best epoch; its accuracy there is compared with that of the other half,
+which had no say, at the same epoch.
+Source: https://jmlr.org/papers/v11/cawley10a.html
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from analysis.effects.compare import FAILURES
 from analysis.inputs import Inputs
 from analysis.stats.spread import spread
 from analysis.trials.arms import cell_heads
+from analysis.trials.table import rows_of
 from analysis.words.columns import FRACTION, count, shared, spread_columns
-from analysis.words.rows import Rows
+from analysis.words.rows import Rows, grouped, where
 from study.registry import TABLES
 
 _HALVES = ("val/accuracy_half1", "val/accuracy_half2")
@@ -45,19 +45,18 @@ _HALVES = ("val/accuracy_half1", "val/accuracy_half2")
     row="one cell; completed confirmed networks",
 )
 def selection_inflation_rows(inputs: Inputs) -> Rows:
-    """One row a cell with a network whose halves are known; collapsed and diverged ones are counted, ``n_unknown`` too.
+    """One row per cell with a network whose halves are known; collapsed and diverged ones are counted, ``n_unknown`` too.
 
     A half has half of the images, so its inflation is larger than that of the whole split would be. Intervals are by sign
     flips over replicates, at 1 - ``spec.alpha``. Fractions of images.
     """
-    confirm = inputs.trials.filter(pc.equal(inputs.trials["phase"], "confirm")).select(["trial_key", "cell", "state"])
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in confirm.to_pylist():
-        groups.setdefault(row["cell"], []).append(row)
+    groups = grouped(rows_of(inputs.trials, ("trial_key", "cell", "state"), phase="confirm"), "cell")
     heads = cell_heads(inputs.spec, inputs.trials)
     rows = []
     for cell, members in groups.items():
-        completed = [inputs.contents.replicates[r["trial_key"]]["curves"] for r in members if r["state"] == "completed"]
+        completed = [
+            inputs.contents.replicates[row["trial_key"]]["curves"] for row in where(members, state="completed")
+        ]
         found = [numbers for curves in completed if (numbers := inflation(curves)) is not None]
         if not found:
             continue
@@ -71,7 +70,7 @@ def selection_inflation_rows(inputs: Inputs) -> Rows:
 
 
 def inflation(curves: Mapping[str, Sequence[float]]) -> tuple[float, float, float] | None:
-    """Of one training: inflation with half 1 choosing, its mean with either half choosing, and best epoch minus last.
+    """For one training: inflation with half 1 choosing, its mean with either half choosing, and best epoch minus last.
 
     ``None`` where the curves lack the halves (trained before they were kept) or hold no number. Ties go to the first epoch.
     """

@@ -1,9 +1,9 @@
-"""https://github.com/google-research/tuning_playbook: how wide the good region of the nuisance hyperparameters is.
+"""How wide the good region of the nuisance hyperparameters is.
 
-An operator that is good only where it was tuned to the hair may lose a comparison by the luck of its search. For each
-cell: the share of search trials within some points of the best of their block, and the range of learning rates they
-cover. Start-up points are the same Sobol set for every cell, so their share estimates the good part of the searched volume
-and compares between cells; of all trials the sampler chose most, which makes every share larger.
+An operator that is good only where it was tuned to the hair may lose a comparison by the luck of its search. Per cell: the
+share of search trials within some points of the best of their block, and the range of learning rates they cover. Start-up
+points are the same Sobol set for every cell, so their share estimates the good part of the searched volume and compares
+between cells. Of all trials the sampler chose most, so every share of them is larger.
 """
 
 from typing import Any
@@ -49,7 +49,7 @@ def _interval(name: str, unit: str, heading: str) -> list[Column]:
     row="one cell; over its blocks, intervals by the jackknife",
 )
 def sensitivity_rows(inputs: Inputs) -> Rows:
-    """One row a cell with search trials. ``within`` is the largest accuracy margin that a claim declares, else a point.
+    """One row per cell with search trials. ``within`` is the largest accuracy margin that a claim declares, else a point.
 
     The best is that of the block, for every block has validation images of its own. Shares may be compared between cells of
     one study; the learning rate's columns are null where it is not searched on a log scale.

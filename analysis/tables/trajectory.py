@@ -3,15 +3,13 @@
 The networks are those of the confirmed trainings before their schedule has ended: not annealed, on validation images.
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow.compute as pc
 
 from analysis.effects.compare import subtract
 from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
-from analysis.stats.spread import p_value, spread
+from analysis.stats.spread import mean, p_value, spread
 from analysis.tables.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
 from analysis.words.columns import FRACTION, OF_SCALE, count, number, shared, spread_columns
 from analysis.words.rows import Rows
@@ -40,35 +38,28 @@ from study.registry import TABLES
     row="one contrast, dataset, stratum, outcome and epoch; arm minus reference by replicate",
 )
 def trajectory_rows(inputs: Inputs) -> Rows:
-    """One row a reading and epoch at which it was measured; empty where nothing was measured during training.
+    """One row per reading and epoch at which it was measured; empty where nothing was measured during training.
 
     Pairs are those whose networks completed in the end; ``n_missing`` of them lack a converged value at the epoch.
     """
     grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
-    paths = training_paths(inputs, grid, outcomes)
+    paths = training_paths(inputs, outcomes)
     if paths is None:
         return []
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for reading in readings(grid, inputs.spec.all_contrasts(), outcomes):
         arm, reference = of_sides(paths.values[reading.outcome.name], reading)
         ok = eligible(reading)
         if not len(arm) or not np.isfinite(arm).any():
             continue
         d = subtract(arm, reference).mean(axis=0)
-        reached = [side.mean(axis=0) for side in of_sides(paths.accuracy, reading)]
+        ours, theirs = (side.mean(axis=0) for side in of_sides(paths.accuracy, reading))
         head = reading.head | {"label": "not annealed"}
         for k, epoch in enumerate(paths.points):
             used = ok & np.isfinite(d[:, k])
             if not used.any():
                 continue
-            accuracy = {
-                f"{side}_val_accuracy": float(values[used, k].mean())
-                for side, values in zip(("arm", "reference"), reached, strict=True)
-            }
-            counts = {"n_pairs": int(used.sum()), "n_missing": int((ok & ~used).sum())}
-            rows.append(
-                {**head, "epoch": int(epoch), **counts, **accuracy}
-                | spread(d[used, k], inputs.spec.alpha)
-                | {"p_sign_flip": p_value(d[used, k])}
-            )
+            row = head | {"epoch": int(epoch), "n_pairs": int(used.sum()), "n_missing": int((ok & ~used).sum())}
+            row |= {"arm_val_accuracy": mean(ours[used, k]), "reference_val_accuracy": mean(theirs[used, k])}
+            rows.append(row | spread(d[used, k], inputs.spec.alpha) | {"p_sign_flip": p_value(d[used, k])})
     return rows

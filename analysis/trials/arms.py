@@ -39,21 +39,16 @@ def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
 
 
 def planned_cells(spec: Spec, trials: pa.Table) -> list[dict[str, Any]]:
-    """What names each cell that the study plans, as ``cell_heads`` does, also one that has no results yet; other cells last.
+    """The head of each cell that the study plans, also of one that has no results yet; other cells last.
 
-    ``levels`` maps each factor to its level. A joint search plans no cells: those with results alone.
+    A joint search plans no cells: those with results alone.
     """
-    levels_of = {
-        row["cell"]: {name: row[setting_column(name)] for name in spec.factor_names()}
-        for row in _first_rows(spec, trials)
-    }
-    known = {cell: {**head, "levels": levels_of[cell]} for cell, head in cell_heads(spec, trials).items()}
-    heads: list[dict[str, Any]] = []
-    waiting = dict(known)
+    heads = cell_heads(spec, trials)
+    planned = []
     for levels in () if spec.joint else spec.cells():
-        cell = next((cell for cell in waiting if agrees(levels_of[cell], levels)), None)
-        heads.append(_awaited(spec, levels) if cell is None else waiting.pop(cell))
-    return heads + list(waiting.values())
+        cell = next((cell for cell, head in heads.items() if agrees(head["levels"], levels)), None)
+        planned.append(_awaited(spec, levels) if cell is None else heads.pop(cell))
+    return planned + list(heads.values())
 
 
 def _awaited(spec: Spec, levels: Levels) -> dict[str, Any]:
@@ -66,23 +61,18 @@ def _awaited(spec: Spec, levels: Levels) -> dict[str, Any]:
 
 
 def cell_heads(spec: Spec, trials: pa.Table) -> dict[str, dict[str, Any]]:
-    """Cell -> what names it: study, cell, dataset, depth, arm, context; in the order of the table of trials."""
+    """Cell -> its head: study, cell, dataset, depth, arm, context; ``levels``: factor -> level. In the order of ``trials``."""
+    cells = trials["cell"].combine_chunks().dictionary_encode()
+    first = np.unique(cells.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
+    columns = list(dict.fromkeys(["cell", *_CONTEXT, *map(setting_column, spec.factor_names())]))
     several = len(pc.unique(trials["dataset"])) > 1
     return {
         row["cell"]: {
             "study": spec.name,
-            **{name: row[name] for name in ("cell", "dataset", "depth")},
+            **{name: row[name] for name in ("cell", *_CONTEXT)},
             "arm": arm_name(spec, row),
             "context": context_name(row, dataset=several),
+            "levels": {name: row[setting_column(name)] for name in spec.factor_names()},
         }
-        for row in _first_rows(spec, trials)
+        for row in trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()
     }
-
-
-def _first_rows(spec: Spec, trials: pa.Table) -> list[dict[str, Any]]:
-    """The first row of each cell: the cell, its dataset and depth, and every factor's level."""
-    columns = list(dict.fromkeys(["cell", "dataset", "depth", *map(setting_column, spec.factor_names())]))
-    cells = trials["cell"].combine_chunks().dictionary_encode()
-    first = np.unique(cells.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
-    rows: list[dict[str, Any]] = trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()
-    return rows

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from analysis.trials.arms import cell_heads
 from analysis.trials.records import agrees
-from analysis.trials.table import setting_column
 from search_spaces import Contrast, Level, Levels, Spec
 from study.schema import STATES
 
@@ -94,33 +94,37 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
 
     Raises ``ValueError`` when one (cell, block, replicate) has two confirm rows.
     """
-    names = pc.dictionary_encode(trials["cell"].combine_chunks())
-    code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    confirmed = pc.equal(trials["phase"], "confirm").to_numpy().astype(np.bool_)
-    known = _cells(spec, trials, code, names.dictionary.to_pylist())
+    planned, dataset = list(spec.cells()), spec.fixed.get("dataset", "")
+    heads = cell_heads(spec, trials)
+    heads = {name: head for name, head in heads.items() if any(agrees(head["levels"], levels) for levels in planned)}
+    cells = [GridCell(levels=head["levels"], dataset=head["dataset"], name=name) for name, head in heads.items()]
+    cells += [
+        GridCell(levels=levels, dataset=str(levels.get("dataset", dataset)))
+        for levels in planned
+        if not any(agrees(cell.levels, levels) for cell in cells)
+    ]
+    cell = pc.index_in(trials["cell"], value_set=pa.array(heads, pa.string())).fill_null(NO_RECORD).to_numpy()
     block, replicate, number = (trials[name].to_numpy() for name in ("search_block", "replicate", "number"))
+    search, confirm = (pc.equal(trials["phase"], phase).to_numpy() for phase in ("search", "confirm"))
     # replicate r is block r, unless one block's winner is trained on several seeds
     asked = replicate < spec.replicates if spec.blocks == 1 else replicate == block
-    kept = confirmed & np.isin(code, list(known)) & (block < spec.blocks) & asked
+    known = (cell != NO_RECORD) & (block < spec.blocks)
+    kept, searched = confirm & known & asked, search & known & (number < spec.budget.search_trials)
     pairs, pair = np.unique(np.stack([block[kept], replicate[kept]], axis=1), axis=0, return_inverse=True)
-    position = {old: new for new, old in enumerate(known)}
-    cell = np.array([position[old] for old in code[kept].tolist()], dtype=np.int64)
-    cells = list(known.values())
-    cells += [planned for planned in _planned(spec) if not any(agrees(c.levels, planned.levels) for c in cells)]
     rows = np.full((len(cells), len(pairs)), NO_RECORD, dtype=np.int64)
-    taken = cell * max(len(pairs), 1) + pair.reshape(-1)
-    if len(np.unique(taken)) != len(taken):
+    rows[cell[kept], pair.reshape(-1)] = np.arange(np.count_nonzero(kept))
+    if np.count_nonzero(rows != NO_RECORD) < np.count_nonzero(kept):
         raise ValueError("a cell has two confirmed rows of one block and replicate: build the table with trials_table")
-    rows.reshape(-1)[taken] = np.arange(len(taken))
-    searched: dict[tuple[int, int], int] = {}
-    search = pc.equal(trials["phase"], "search").to_numpy().astype(np.bool_) & (number < spec.budget.search_trials)
-    for key in zip(code[search].tolist(), block[search].tolist(), strict=True):
-        searched[key] = searched.get(key, 0) + 1
-    budgets = np.zeros_like(rows)
-    for old, new in position.items():
-        budgets[new] = [searched.get((old, int(b)), 0) for b in pairs[:, 0]]
-    confirm = trials.filter(pa.array(kept))
-    return ConfirmGrid(spec=spec, cells=cells, pairs=pairs, rows=rows, confirm=confirm, budgets=budgets)
+    num_searched = np.zeros((len(cells), spec.blocks), dtype=np.int64)
+    np.add.at(num_searched, (cell[searched], block[searched]), 1)
+    return ConfirmGrid(
+        spec=spec,
+        cells=cells,
+        pairs=pairs,
+        rows=rows,
+        confirm=trials.filter(pa.array(kept)),
+        budgets=num_searched[:, pairs[:, 0]],
+    )
 
 
 def strata_of(grid: ConfirmGrid, contrast: Contrast) -> dict[str, list[Stratum]]:
@@ -149,23 +153,3 @@ def context_label(levels: Levels) -> str:
     """Readable levels of the other factors; the dataset has a column of its own, no attention has no form."""
     hidden = {"dataset"} | ({"attention_form"} if levels.get("attention_form") == "none" else set())
     return label({name: level for name, level in levels.items() if name not in hidden}) or "-"
-
-
-def _planned(spec: Spec) -> list[GridCell]:
-    fixed = str(spec.fixed.get("dataset", ""))
-    return [GridCell(levels=levels, dataset=str(levels.get("dataset", fixed))) for levels in spec.cells()]
-
-
-def _cells(spec: Spec, trials: pa.Table, code: Integers, names: list[str]) -> dict[int, GridCell]:
-    """Code of each cell in the table -> the cell, for those the spec asks for, in order of the table."""
-    first = np.unique(code, return_index=True)[1]
-    factors = spec.factor_names()
-    columns = list(dict.fromkeys([*map(setting_column, factors), "dataset"]))
-    planned = list(spec.cells())
-    cells = {}
-    for i, row in enumerate(trials.select(columns).take(pa.array(first, pa.int64())).to_pylist()):
-        levels_of_row = {name: row[setting_column(name)] for name in factors}
-        cell = GridCell(levels=levels_of_row, dataset=row["dataset"], name=names[i])
-        if any(agrees(cell.levels, levels) for levels in planned):
-            cells[i] = cell
-    return cells

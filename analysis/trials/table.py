@@ -1,6 +1,5 @@
-"""One row a replicate: who it is, what it was given, what it cost, what it reached, what was measured on it."""
+"""The table of trials: one row per replicate, what it was given, what it cost, what it reached, what was measured on it."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,7 +19,6 @@ METRIC_COLUMNS = tuple(
     for name in ("accuracy", "loss")
 )
 _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
-_FROM_RECORD = ("trial_key", "cell", "phase", "replicate", "number", "state", "reason")
 _UNITS = {
     **dict.fromkeys(("replicate", "number", "seed", "search_block"), "identifier"),
     **{"depth": "layers", "width": "channels", "epochs": "epochs", "params": "parameters"},
@@ -30,22 +28,41 @@ _METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
 
 
 def trials_table(spec: Spec, contents: Contents) -> pa.Table:
-    """One row a replicate record, superseded ones left out, in a fixed order with fixed types.
+    """One row per replicate record, superseded ones left out, in a fixed order with fixed types.
 
     Columns: identity, further factors, nuisance values, cost, ``defaulted``, ``boundary`` (comma-joined), metrics, then
     each estimate with ``_stderr`` and ``_converged``. What was not measured, or is NaN, is null. Units stand in each
     field's metadata under ``unit``. Raises ``ValueError`` when two statistics give estimates of one name.
     """
     records = current_records(spec, contents)
-    columns = _identity(spec, records) | _settings(spec, records) | _cost(records, contents)
-    columns["defaulted"] = pa.array([r["defaulted"] for r in records], pa.bool_())
-    columns["boundary"] = pa.array([",".join(r["boundary"]) for r in records], pa.string())
+    seconds: dict[str, float] = {}
+    for measure in contents.measures.values():
+        seconds[measure["trial_key"]] = seconds.get(measure["trial_key"], 0.0) + measure["measure_seconds"]
+    own: list[dict[str, Any]] = [
+        {
+            **record["config"],
+            **record,
+            "study": spec.name,
+            "search_block": record["block"],
+            "measure_seconds": seconds.get(record["trial_key"], 0.0),
+            "boundary": ",".join(record["boundary"]),
+        }
+        for record in records
+    ]
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([row.get(name) for row in own], pa.int64() if name in _INTEGERS else kind)
+
+    columns = {name: column(name, pa.string()) for name in IDENTITY_COLUMNS}
+    columns |= _settings(spec, records)
+    columns |= {name: column(name, pa.float64()) for name in COST_COLUMNS}
+    columns |= {"defaulted": column("defaulted", pa.bool_()), "boundary": column("boundary", pa.string())}
     columns |= _metrics(records)
-    for name, column in _estimates(spec, records, current_measures(contents)).items():
+    for name, estimates in _estimates(spec, records, current_measures(contents)).items():
         if name in columns:
             raise ValueError(f"an estimate is called {name!r}, which is another column's name")
-        columns[name] = column
-    fields = [pa.field(name, column.type, metadata=_unit(spec, columns, name)) for name, column in columns.items()]
+        columns[name] = estimates
+    fields = [pa.field(name, values.type, metadata=_unit(spec, columns, name)) for name, values in columns.items()]
     schema = pa.schema(fields, metadata={"study": spec.name, "row": "one replicate"})
     return pa.Table.from_arrays(list(columns.values()), schema=schema)
 
@@ -67,27 +84,6 @@ def rows_of(trials: pa.Table, columns: Iterable[str] = (), *, phase: str = "") -
     names = list(dict.fromkeys(columns))
     rows: list[dict[str, Any]] = (table.select(names) if names else table).to_pylist()
     return rows
-
-
-def finite_or_null(value: float | None) -> float | None:
-    """``None`` for NaN (a number that does not exist); infinities stay."""
-    return None if value is None or math.isnan(value) else value
-
-
-def _identity(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
-    columns: dict[str, pa.Array] = {}
-    for name in IDENTITY_COLUMNS:
-        values: list[Any]
-        if name == "study":
-            values = [spec.name] * len(records)
-        elif name == "search_block":
-            values = [r["block"] for r in records]
-        elif name in _FROM_RECORD:
-            values = [r[name] for r in records]  # type: ignore[literal-required]
-        else:
-            values = [r["config"].get(name) for r in records]
-        columns[name] = pa.array(values, pa.int64() if name in _INTEGERS else pa.string())
-    return columns
 
 
 def _settings(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
@@ -118,21 +114,6 @@ def _level_type(levels: Iterable[Level]) -> pa.DataType:
     return pa.float64() if kinds <= {int, float} else pa.string()
 
 
-def _cost(records: list[ReplicateRecord], contents: Contents) -> dict[str, pa.Array]:
-    seconds: dict[str, float] = {}
-    for measure in contents.measures.values():
-        seconds[measure["trial_key"]] = seconds.get(measure["trial_key"], 0.0) + measure["measure_seconds"]
-    columns = {}
-    for name in COST_COLUMNS:
-        kind = pa.int64() if name in _INTEGERS else pa.float64()
-        if name == "measure_seconds":
-            values = [seconds.get(r["trial_key"], 0.0) for r in records]
-        else:
-            values = [r[name] for r in records]  # type: ignore[literal-required]
-        columns[name] = pa.array(values, kind)
-    return columns
-
-
 def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     seen = {name for record in records for name in record["metrics"]}
     names = [*METRIC_COLUMNS, *sorted(seen.difference(METRIC_COLUMNS))]
@@ -143,7 +124,7 @@ def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
 def _estimates(
     spec: Spec, records: list[ReplicateRecord], measures: dict[str, dict[str, MeasureRecord]]
 ) -> dict[str, pa.Array]:
-    """Three columns an estimate; statistics in the order of the spec, estimates in the order they are reported."""
+    """Three columns per estimate; statistics in the order of the spec, estimates in the order they are reported."""
     owners: dict[str, str] = {}
     held: dict[str, list[tuple[int, dict[str, EstimateRecord]]]] = {}
     for i, record in enumerate(records):
@@ -153,9 +134,9 @@ def _estimates(
                 if owners.setdefault(name, statistic) != statistic:
                     raise ValueError(f"statistics {owners[name]!r} and {statistic!r} both give an estimate {name!r}")
     planned = list(spec.measure.statistics)
-    rank = {statistic: i for i, statistic in enumerate([*planned, *sorted(set(owners.values()).difference(planned))])}
+    order = [*planned, *sorted(set(owners.values()).difference(planned))]
     columns = {}
-    for name in sorted(owners, key=lambda name: rank[owners[name]]):
+    for name in sorted(owners, key=lambda name: order.index(owners[name])):
         found = [(i, estimates[name]) for i, estimates in held[owners[name]] if name in estimates]
         places = np.array([i for i, _ in found], dtype=np.int64)
         for part in ("value", "stderr"):

@@ -1,8 +1,9 @@
-"""Does everything agree? The ledger with itself, with Optuna, the tables, the checkpoints and the registered claims.
+"""Does everything agree? The ledger with itself, Optuna, the tables, the checkpoints, the registered claims and MLflow.
 
-Each check yields faults, one line each. What has not been run yet is no fault. MLflow is audited by ``study.tracking.audit``.
+Each check yields faults, one line each. What has not been run yet is no fault.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.trials.records import current_records
+from search_spaces import Spec
 from search_spaces.registered import digest
 from study.atomic import check_archive
 from study.config import TrialConfig
@@ -24,6 +26,12 @@ from study.results.ledger import Contents, decode, segments
 from study.results.registration import read_registration
 from study.results.workspace import Workspace
 from study.schema import ReplicateRecord
+from study.tracking.packing import unpack
+from study.tracking.runs import STUDY_PHASE, Wanted
+from study.tracking.store import HeldRun, masked, read_runs
+
+# a metric read back through a server has passed through JSON
+_RELATIVE = 1e-9
 
 
 def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
@@ -36,6 +44,46 @@ def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]
     yield from _folder(plan, contents, workspace)
     yield from _tables(plan, contents, workspace)
     yield from _claims(workspace)
+
+
+def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
+    """Every fault of the MLflow view, as one line. Not for use while a driver is at work: its view is behind."""
+    held = read_runs(uri, spec.name)
+    if not held:
+        yield f"mlflow: {masked(uri)} holds nothing of {spec.name} (written by: fmm-study ui {spec.name})"
+        return
+    wanted = Wanted(spec, contents)
+    children: dict[str, list[HeldRun]] = {}
+    for run in held:
+        if "trial_key" in run.tags:
+            children.setdefault(run.tags["trial_key"], []).append(run)
+        if run.status == "RUNNING":
+            yield f"mlflow: run {run.name!r} ({run.run_id}) is left RUNNING"
+    parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
+    if len(parents) != 1:
+        yield f"mlflow: {len(parents)} runs stand for the study itself"
+    elif json.loads(unpack(parents[0].tags) or b"{}").get("spec") != spec.model_dump(mode="json"):
+        yield f"mlflow: the specification there is not this one (written by: fmm-study ui {spec.name})"
+    for key in wanted.trial_keys():
+        runs = children.pop(key, [])
+        if len(runs) != 1:
+            yield f"mlflow: {key} has {len(runs)} runs"
+        else:
+            yield from _run_differences(wanted, key, runs[0])
+    yield from (f"mlflow: {key} is not in the ledger" for key in children)
+
+
+def _run_differences(wanted: Wanted, key: str, run: HeldRun) -> Iterator[str]:
+    expected = wanted.replicate(key)
+    if run.status not in (expected.status, "RUNNING"):
+        yield f"mlflow: {key} is {run.status}, in the ledger {expected.status}"
+    if missing := sorted(expected.params.keys() - run.params):
+        yield f"mlflow: {key} lacks parameter {missing[0]!r}"
+    if unpack(run.tags) != wanted.lines(key):
+        yield f"mlflow: {key} does not hold the ledger's lines (written by: fmm-study ui {wanted.spec.name})"
+    for name, value in expected.latest.items():
+        if not math.isclose(run.metrics.get(name, math.nan), value, rel_tol=_RELATIVE):
+            yield f"mlflow: {key} {name} is {run.metrics.get(name)}, in the ledger {value}"
 
 
 def _lines(workspace: Workspace) -> Iterator[str]:

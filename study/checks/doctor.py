@@ -7,9 +7,9 @@ import functools
 import importlib
 import itertools
 import os
+import platform
 import shutil
 import socket
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Iterator[Finding]:
     """Run every check, one after another."""
     checks: dict[str, Callable[[], str]] = {
-        "python": _python,
+        "python": platform.python_version,
         "packages": _packages,
         "torch": _torch,
         "cores": _cores,
@@ -81,10 +81,6 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, check())
     except Ailment as ailment:
         return Finding(name, str(ailment), ailment.advice)
-
-
-def _python() -> str:
-    return ".".join(map(str, sys.version_info[:3]))
 
 
 def _packages() -> str:

@@ -16,14 +16,14 @@ def measure(
     checkpoint: Annotated[
         Path, typer.Argument(help="A replicate's final.pt or best.pt, or with --model a state dict.")
     ],
-    statistic: Annotated[list[str], typer.Option(help="One statistic; may be repeated. All if left out.")] = [],  # noqa: B006
+    statistic: Annotated[list[str], typer.Option(help="One statistic; may be repeated. All if left out.")] = [],
     setting: Annotated[
         list[str], typer.Option("--set", metavar="STATISTIC.KEY=VALUE", help="A setting, e.g. path.num_pairs=500.")
-    ] = [],  # noqa: B006
+    ] = [],
     model: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="What makes a network of one's own.")] = "",
     dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
@@ -49,7 +49,7 @@ def levels(
         str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
-    plugin: PluginOption = [],  # noqa: B006
+    plugin: PluginOption = [],
 ) -> None:
     """List what a specification may name: kind, name, formula, extra parameters, source."""
     from study.printing.console import open_console
@@ -64,8 +64,8 @@ def levels(
 
 @commands.command()
 def behaviour(
-    merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],  # noqa: B006
-    depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],  # noqa: B006
+    merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],
+    depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],
     width: Annotated[int, typer.Option(help="Of the first stage.", min=1)] = 16,
     blocks: Annotated[bool, typer.Option("--blocks", help="A line a block instead of a line a network.")] = False,
 ) -> None:
@@ -80,9 +80,7 @@ def behaviour(
 
 @commands.command()
 def doctor(
-    storage: StorageOption = RESULTS,
-    address: AddressOption = None,
-    tracking_uri: TrackingOption = None,
+    storage: StorageOption = RESULTS, address: AddressOption = None, tracking_uri: TrackingOption = None
 ) -> None:
     """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
     from study.checks.doctor import examine

@@ -26,7 +26,7 @@ commands = typer.Typer()
 
 
 @commands.command()
-def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:  # noqa: B006
+def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
     from study.planning.plan import make_plan
@@ -40,7 +40,7 @@ def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None
 def cost(
     spec: SpecArgument,
     cell: Annotated[str, typer.Option(help="The cell to show; the first if left out.")] = "",
-    override: SetOption = [],  # noqa: B006
+    override: SetOption = [],
 ) -> None:
     """Show what each layer of a cell costs, and the total of every other cell; runs nothing."""
     from search_spaces import load_spec
@@ -55,7 +55,7 @@ def cost(
 def run(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
+    override: SetOption = [],
     address: AddressOption = None,
     num_cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
@@ -78,7 +78,7 @@ def run(
 
 
 @commands.command()
-def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:  # noqa: B006
+def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
     from study.planning.plan import make_plan
     from study.printing.console import open_console
@@ -94,7 +94,7 @@ def retry(
     spec: SpecArgument,
     failed: Annotated[bool, typer.Option("--failed", help="Run failed replicates again.")] = False,
     storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
+    override: SetOption = [],
     address: AddressOption = None,
     num_cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
@@ -111,10 +111,7 @@ def retry(
 
 @commands.command()
 def audit(
-    spec: SpecArgument,
-    storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
-    tracking_uri: TrackingOption = None,
+    spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], tracking_uri: TrackingOption = None
 ) -> None:
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
     from study.commands import show
@@ -128,10 +125,7 @@ def audit(
 
 @commands.command()
 def report(
-    spec: SpecArgument,
-    storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
-    from_mlflow: FromOption = None,
+    spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], from_mlflow: FromOption = None
 ) -> None:
     """Write tables, figures and one self-contained report.html."""
     from study.commands import show
@@ -163,7 +157,7 @@ def compare(
 def ui(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
+    override: SetOption = [],
     tracking_uri: TrackingOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 0,
@@ -180,9 +174,9 @@ def ui(
 def export(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
-    override: SetOption = [],  # noqa: B006
-    table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],  # noqa: B006
-    formats: Annotated[list[str], typer.Option("--format", help="parquet, csv, md or tex; may be repeated.")] = [],  # noqa: B006
+    override: SetOption = [],
+    table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],
+    formats: Annotated[list[str], typer.Option("--format", help="parquet, csv, md or tex; may be repeated.")] = [],
     from_mlflow: FromOption = None,
 ) -> None:
     """Write tables as Parquet, CSV, Markdown and LaTeX."""

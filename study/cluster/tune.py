@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -237,7 +237,13 @@ def run_agenda(
     common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": driver}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
     searcher = AgendaSearcher(agenda, common, writer, enough)
-    with connection, _scratch(storage) as scratch, draining(searcher.drain):
+    storage.mkdir(parents=True, exist_ok=True)
+    with (
+        connection,
+        # Tune's own files, on the study's storage so that all hosts see them
+        tempfile.TemporaryDirectory(prefix=".tune-", dir=storage.resolve(), ignore_cleanup_errors=True) as scratch,
+        draining(searcher.drain),
+    ):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         num_slots = slots(resources.cpus, resources.gpus)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num_slots)
@@ -249,7 +255,7 @@ def run_agenda(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(scratch),
+                storage_path=scratch,
                 verbose=0,
                 callbacks=[writer],
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
@@ -263,14 +269,6 @@ def run_agenda(
                 raise writer.fault from writer.fault.__cause__
             raise
     return agenda.done
-
-
-@contextlib.contextmanager
-def _scratch(storage: Path) -> Iterator[Path]:
-    """A folder for Tune's own files, on the study's storage so that all hosts see it; removed afterwards."""
-    storage.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tune-", dir=storage.resolve(), ignore_cleanup_errors=True) as scratch:
-        yield Path(scratch)
 
 
 def _cause(error_file: Path) -> str:

@@ -12,13 +12,12 @@ import yaml
 from analysis.report.page import SPECIFICATION, build_report
 from analysis.tables.build import build_tables
 from search_spaces import Spec, load_spec
-from study.checks.audit import audit
+from study.checks.audit import audit, audit_view
 from study.commands.recorded import Recorded, agenda_of, in_folder, in_store
 from study.planning.plan import make_plan
 from study.printing.console import open_console, say
 from study.results.provenance import session_tags
 from study.results.workspace import Workspace
-from study.tracking.audit import audit_view
 from study.tracking.pages import addresses
 from study.tracking.reading import with_changes
 from study.tracking.runs import headlines

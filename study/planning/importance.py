@@ -64,7 +64,6 @@ def _over_blocks(
 ) -> Iterator[dict[str, Any]]:
     found: list[dict[str, float]] = []
     notes: list[str] = []
-    num_trials = 0
     for block, study in searches.items():
         for seed in range(_NUM_SEEDS if len(searches) == 1 else 1):
             key = derive_seed(spec.seed, "importance", dataset, block, seed)
@@ -73,7 +72,7 @@ def _over_blocks(
                 notes.append(f"block {block}: {shares}")
                 break
             found.append(shares)
-        num_trials += 0 if isinstance(study, str) else len(study.get_trials(deepcopy=False))
+    num_trials = sum(len(study.trials) for study in searches.values() if not isinstance(study, str))
     head = {"dataset": dataset, "evaluator": evaluator, "n_trials": num_trials, "n_spread": len(found)}
     head |= {"spread_over": "seeds" if len(searches) == 1 else "blocks", "note": "; ".join(notes)}
     if not found:

@@ -19,15 +19,7 @@ from study.data import dataset_facts, load_dataset
 from study.errors import UserError, nearest
 from study.planning.search import check_parts, check_space
 from study.plugins import load_plugins, refuse_foreign
-from study.registry import (
-    ATTENTION_FORMS,
-    ATTENTIONS,
-    AUGMENTATIONS,
-    DATASETS,
-    MERGES,
-    NETWORKS,
-    Registry,
-)
+from study.registry import ATTENTION_FORMS, ATTENTIONS, AUGMENTATIONS, DATASETS, MERGES, NETWORKS, Registry
 from study.schema import Phase
 from study.seeding import derive_seed
 from study.smoothness import on_validation, parse_settings, statistic_key
@@ -53,7 +45,7 @@ _JOINT = "joint"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One combination of factor levels. ``settings`` are all values of its replicates but seeds and nuisance ones."""
+    """One combination of factor levels. ``settings``: all of its replicates' but seeds and nuisance hyperparameters."""
 
     name: str
     settings: Mapping[str, Any]
@@ -100,7 +92,7 @@ class Plan:
         return [epochs for epochs in lengths if epochs < whole]
 
     def replicates(self, block: int) -> range:
-        """Indices of the replicates that train the winner of ``block``: replicate r is block r, unless there is one block."""
+        """Indices of the replicates that train the winner of ``block``: its own number, or all where it is the only block."""
         return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
 
     def measure_keys(self, trial_key: str, replicate: int, phase: Phase) -> dict[str, str]:
@@ -113,16 +105,13 @@ class Plan:
     @property
     def num_search(self) -> int:
         """Search trials of the whole study."""
-        if self.spec.joint:
-            return self.spec.blocks * self.spec.budget.search_trials
-        return len(self.cells) * self.spec.blocks * self.spec.budget.search_trials
+        return len(self.searches) * self.spec.blocks * self.spec.budget.search_trials
 
     @property
     def num_confirm(self) -> int:
         """Confirmed replicates of the whole study; at most, where the search is joint."""
-        if self.spec.joint:
-            return self.spec.blocks * self.spec.joint.confirm
-        return len(self.cells) * self.spec.blocks * self.spec.replicates
+        each = self.spec.joint.confirm if self.spec.joint else len(self.cells) * self.spec.replicates
+        return self.spec.blocks * each
 
     @property
     def num_short(self) -> int:
@@ -157,19 +146,15 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     for where, statistic, settings in spec.measure.all():
         parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
     plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
-    keys: dict[str, str] = {}
-    networks: dict[str, str] = {}
+    known: dict[str, str] = {}
     for cell in plan.cells:
-        key = plan.default_config(cell).trial_key
-        if key in keys:
-            raise UserError(f"factors: two cells are one and the same network: {keys[key]!r} and {cell.name!r}")
-        keys[key] = cell.name
-        if (identity := _placed(plan, cell)) in networks:
-            raise UserError(
-                f"factors: two cells are one and the same network: {networks[identity]!r} and {cell.name!r} "
-                "(merge_where picks the same blocks at this depth); leave one out"
-            )
-        networks[identity] = cell.name
+        same_blocks = " (merge_where picks the same blocks at this depth); leave one out"
+        for identity, why in ((plan.default_config(cell).trial_key, ""), (_placed(plan, cell), same_blocks)):
+            if identity in known:
+                raise UserError(
+                    f"factors: two cells are one and the same network: {known[identity]!r} and {cell.name!r}{why}"
+                )
+            known[identity] = cell.name
         check_space(spec, cell.settings)
         _check_shares(spec, cell)
     if needs_data:
@@ -213,7 +198,7 @@ def _build(config: TrialConfig) -> nn.Module:
 
 
 def _placed(plan: Plan, cell: Cell) -> str:
-    """All settings but ``merge_where``, and where that puts the operator: modules with their plain attributes, by name.
+    """All settings but ``merge_where``, and where that puts the operator: modules by name, with their plain attributes.
 
     Names of levels count: ``add`` and its alias are one network on purpose.
     """

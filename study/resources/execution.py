@@ -107,10 +107,8 @@ def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -
     for size in sizes(group):
         try:
             timers[size] = timer(config, known, size, device)
-            timers[size]()
         except Exception as error:
             # larger sizes do not fit either; what cannot be stacked trains one by one
-            timers.pop(size, None)
             if not out_of_memory(error) and size == 1:
                 raise
             break
@@ -139,7 +137,6 @@ def measure_step(
     steps = config.epochs * (known.num_train // min(config.batch_size, known.num_train))
     try:
         best = timer(config, known, together, device, options=chosen)
-        best()
         seconds = best()
     except Exception as error:  # noqa: BLE001  training itself will tell it, with fewer at once or without the options
         return {"options": list(named), "left_out": {"auto": _reason(error)}}
@@ -156,7 +153,6 @@ def measure_step(
         more = (*chosen, option)
         try:
             tried = timer(config, known, together, device, options=more)
-            tried()
             found = medians({"best": best, "tried": tried})
         except Exception as error:  # noqa: BLE001  an option that the device or the network cannot take is left out
             left_out[option] = _reason(error)

@@ -125,13 +125,9 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
 
 def _image_seconds(config: TrialConfig, known: Facts, device: str) -> float:
     """Seconds of a training step per image of its batch."""
-    few = timer(few_images(config), known, 1, device, steps=1)
-    few()
-    if (seconds := few()) > _SLOW_STEP:
+    if (seconds := timer(few_images(config), known, 1, device, steps=1)()) > _SLOW_STEP:
         return seconds / min(FEW_IMAGES, known.num_train)
-    whole = timer(config, known, 1, device, steps=1)
-    whole()
-    return medians({"step": whole})["step"] / min(config.batch_size, known.num_train)
+    return medians({"step": timer(config, known, 1, device, steps=1)})["step"] / min(config.batch_size, known.num_train)
 
 
 def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:

@@ -142,7 +142,7 @@ class CudaMeter:
         known = dataset_facts(config.dataset)
 
         def steps() -> None:
-            timer(config, known, together, self.kind)()
+            timer(config, known, together, self.kind)
 
         def evaluation() -> None:
             part = random_split(known, min(EVALUATION_BATCH, known.num_val), self.kind)

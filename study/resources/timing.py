@@ -57,8 +57,8 @@ def timer(
 ) -> Callable[[], float]:
     """A function that trains ``size`` replicates of ``config`` for some steps and returns seconds per replicate and step.
 
-    On one CPU thread these are seconds of processor time, else of the clock. The first call also makes what is made once:
-    leave it out. ``size`` 1 without ``options`` is serial training.
+    On one CPU thread these are seconds of processor time, else of the clock. It has been called once, so that what is made
+    once is made. ``size`` 1 without ``options`` is serial training.
     """
     batch = min(config.batch_size, known.num_train)
     members = _members(config, known, size, device, batch * steps)
@@ -75,6 +75,7 @@ def timer(
             train_epoch(one.model, one.optimizer, one.train_split, one.config, 0)
         return (clock() - started) / (size * steps)
 
+    seconds()
     return seconds
 
 

@@ -49,9 +49,10 @@ def addresses(base: str, experiment_id: str, run_ids: Sequence[str]) -> dict[str
 def _cells_page(spec: Spec, labels: Iterable[str]) -> dict[str, Any]:
     """Charts of means by cell: accuracy and what claims are about, one against the other, then learning curves."""
     accuracy, *others = outcomes(spec)
+    against = [{"xaxis": {"key": accuracy, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}} for y in others]
     sections = {
         "Outcomes": [_chart("BAR", name) for name in (accuracy, *others)],
-        "Accuracy against the other outcomes": [_scatter(accuracy, other) for other in others],
+        "Accuracy against the other outcomes": [_chart("SCATTER", "", num_runs=100) | axes for axes in against],
         "Learning curves": [_line(name) for name in _CURVES],
     }
     return {
@@ -62,7 +63,11 @@ def _cells_page(spec: Spec, labels: Iterable[str]) -> dict[str, Any]:
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": _LABEL}]},
         "groupsExpanded": {f"tag.{_LABEL}.{label}": False for label in labels},
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunSections": [_section(name) for name, charts in sections.items() if charts],
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+            for name, charts in sections.items()
+            if charts
+        ],
         "compareRunCharts": [
             {**chart, "uuid": f"{name} {i}", "metricSectionId": name}
             for name, charts in sections.items()
@@ -89,15 +94,6 @@ def _replicates_page(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _section(name: str) -> dict[str, Any]:
-    return {"uuid": name, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
-
-
-def _scatter(x: str, y: str) -> dict[str, Any]:
-    axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
-    return _chart("SCATTER", "") | axes | {"runsCountToCompare": 100}
-
-
 def _line(metric: str) -> dict[str, Any]:
     scale = "log" if metric.endswith("loss") else "linear"
     scales = {"xAxisScaleType": "linear", "scaleType": scale, "range": {}, "xAxisKey": "step"}
@@ -106,8 +102,8 @@ def _line(metric: str) -> dict[str, Any]:
     return _chart("LINE", metric) | {"selectedMetricKeys": [metric]} | scales | smoothing | axes
 
 
-def _chart(kind: str, metric: str) -> dict[str, Any]:
-    return {"type": kind, "metricKey": metric, "runsCountToCompare": 20, "deleted": False, "isGenerated": False}
+def _chart(kind: str, metric: str, num_runs: int = 20) -> dict[str, Any]:
+    return {"type": kind, "metricKey": metric, "runsCountToCompare": num_runs, "deleted": False, "isGenerated": False}
 
 
 def _packed(state: Mapping[str, Any]) -> str:

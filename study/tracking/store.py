@@ -90,8 +90,8 @@ class Store:
         self.experiment_id = self._experiment(study, artifacts, tags)
         self._read()
 
-    def write(self, wanted: WantedRun) -> bool:
-        """Make a replicate's run whole; returns whether anything was lacking. Needs ``self.study``."""
+    def write(self, wanted: WantedRun) -> None:
+        """Make a replicate's run whole. Needs ``self.study``."""
         assert self.study is not None
         key = wanted.tags["trial_key"]
         tags = wanted.tags | {"mlflow.parentRunId": self.study.run_id}
@@ -101,13 +101,12 @@ class Store:
         end = held.start + round(1000 * wanted.seconds)
         # RUNNING: broken off; FAILED, and completed since: of an earlier attempt
         lacking = held.status != wanted.status
-        written = self._log(held, wanted, tags, None if lacking else self._late(held, wanted))
+        self._log(held, wanted, tags, None if lacking else self._late(held, wanted))
         if lacking:
             self._client.set_terminated(held.run_id, wanted.status, end)
             held.status = wanted.status
-        return written or lacking
 
-    def write_study(self, wanted: WantedRun, status: str, session: Mapping[str, Any]) -> HeldRun:
+    def write_study(self, wanted: WantedRun, status: str, session: Mapping[str, Any]) -> None:
         """Bring the parent run up to date and to ``status``. ``session``: datasets of ``study/results/provenance.py``."""
         if self.study is None:
             self.study = self._create(wanted.name, wanted.tags, 0)
@@ -120,7 +119,6 @@ class Store:
             else:
                 self._client.set_terminated(held.run_id, status, max(_now(), held.start))
             held.status = status
-        return held
 
     def write_files(self, texts: Mapping[str, str], paths: Iterable[Path]) -> None:
         """Put texts, files and folders (those that are there) under the parent run's artifacts."""
@@ -163,14 +161,12 @@ class Store:
 
     def _create(self, name: str, tags: Mapping[str, str], seconds: float) -> HeldRun:
         start = _now() - round(1000 * seconds)
-        tags = {key: value for key, value in tags.items() if value} | {
-            "mlflow.source.name": "fmm-study",
-            "mlflow.source.type": "LOCAL",
-        }
+        source = {"mlflow.source.name": "fmm-study", "mlflow.source.type": "LOCAL"}
+        tags = {key: value for key, value in tags.items() if value} | source
         run = self._client.create_run(self.experiment_id, start, tags, name)
         return HeldRun(run_id=run.info.run_id, name=name, status="RUNNING", start=start, tags=tags)
 
-    def _log(self, held: HeldRun, wanted: WantedRun, tags: Mapping[str, str], late: int | None) -> bool:
+    def _log(self, held: HeldRun, wanted: WantedRun, tags: Mapping[str, str], late: int | None) -> None:
         """Write what is lacking. ``late``: the time of new values in a run that is whole; ``None`` writes it in full."""
         from mlflow.entities import Metric, Param, RunTag
 
@@ -179,27 +175,20 @@ class Store:
         # an empty tag is written only to take back what an earlier attempt said
         changed = {name: value for name, value in tags.items() if held.tags.get(name, "") != value}
         marks = [RunTag(name, value) for name, value in changed.items()]
-        batches = max(-(-len(points) // _MAX_METRICS), -(-len(params) // _MAX_OTHERS), -(-len(marks) // _MAX_OTHERS))
-        for i in range(batches):
-            self._client.log_batch(
-                held.run_id,
-                metrics=points[i * _MAX_METRICS : (i + 1) * _MAX_METRICS],
-                params=params[i * _MAX_OTHERS : (i + 1) * _MAX_OTHERS],
-                tags=marks[i * _MAX_OTHERS : (i + 1) * _MAX_OTHERS],
-            )
+        while points or params or marks:
+            self._client.log_batch(held.run_id, points[:_MAX_METRICS], params[:_MAX_OTHERS], marks[:_MAX_OTHERS])
+            points, params, marks = points[_MAX_METRICS:], params[_MAX_OTHERS:], marks[_MAX_OTHERS:]
         if held.name != wanted.name:
             self._client.update_run(held.run_id, name=wanted.name)
         held.name = wanted.name
         held.params |= set(wanted.params)
         held.tags |= changed
         held.metrics |= wanted.latest
-        return bool(batches)
 
     def _late(self, held: HeldRun, wanted: WantedRun) -> int:
         """Now, or later where the clock was set back: MLflow takes a metric's latest point for its value."""
-        changed = [
-            name for name in wanted.metrics if held.metrics.get(name, wanted.latest[name]) != wanted.latest[name]
-        ]
+        latest = wanted.latest
+        changed = [name for name in wanted.metrics if held.metrics.get(name, latest[name]) != latest[name]]
         points = [point for name in changed for point in self._client.get_metric_history(held.run_id, name)]
         return max([_now(), *(int(point.timestamp) + 1 for point in points)])
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from study.checks.audit import audit_view
 from study.results.ledger import Contents
-from study.tracking.audit import audit_view
 from study.tracking.packing import pack
 from study.tracking.store import HeldRun, read_runs, tracking_uri
 from study.tracking.view import replay

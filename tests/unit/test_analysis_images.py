@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from book import Book, find, synthetic_spec
 from statsmodels.formula.api import ols
 
-from analysis.effects.image_variance import correct_table, t_interval, two_way
+from analysis.effects.image_variance import correctness, t_interval, two_way
 from analysis.inputs import Inputs
 from analysis.stats.power import smallest_detectable, smallest_detectable_t
 from analysis.stats.signflip import sign_flip_interval
@@ -204,10 +204,10 @@ def test_correctness_of_every_eligible_pair_or_none():
     del book.contents.replicates["merge=mul,depth=8/confirm/5/1"]["num_test"]  # written before correctness was kept
     row = find(build_table(inputs_of(book), "effects"), arm="merge=mul", stratum="all", outcome="test/accuracy")
     assert (row["n_pairs"], row["images_se"], row["n_images"], row["p_images"]) == (9, None, None, None)
-    assert correct_table(book.contents).num_rows == 29
+    assert len(correctness(book.contents)) == 29
     book.contents.replicates["merge=mul,depth=8/confirm/6/1"]["num_test"] = 49
     with pytest.raises(ValueError, match="6 bytes of correctness for 49 test images"):
-        correct_table(book.contents)
+        correctness(book.contents)
 
 
 def test_one_replicate_has_no_image_interval():
