@@ -20,6 +20,7 @@ from analysis.effects.differences import differences_table
 from analysis.effects.image_variance import correctness
 from analysis.effects.levels import level_readings
 from analysis.effects.table import effects_table
+from analysis.trials.arms import cell_heads
 from analysis.trials.curves import curves_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid
 from analysis.trials.records import current_records
@@ -56,6 +57,11 @@ class Inputs:
     def trials(self) -> pa.Table:
         """One row per replicate."""
         return trials_table(self.spec, self.contents)
+
+    @cached_property
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """Cell -> what names it in tables and figures, for cells with results."""
+        return cell_heads(self.spec, self.trials)
 
     @cached_property
     def grid(self) -> ConfirmGrid:

@@ -21,12 +21,7 @@ _NAMED = ("claims", "level_claims", "nuisance")
 
 def specification_changes(a: Spec, b: Spec) -> list[Change]:
     """Key by key, levels of factors one by one; whether ``name`` and ``title`` differ counts as nothing."""
-    ours, theirs = _flat(a), _flat(b)
-    changes = [
-        (key, ours.get(key, ""), theirs.get(key, ""))
-        for key in dict.fromkeys([*ours, *theirs])
-        if ours.get(key, "") != theirs.get(key, "")
-    ]
+    changes = differing(_flat(a), _flat(b))
     levels, others = _levels(a), _levels(b)
     for factor in dict.fromkeys([*levels, *others]):
         mine, yours = levels.get(factor, []), others.get(factor, [])
@@ -43,18 +38,23 @@ def specification_changes(a: Spec, b: Spec) -> list[Change]:
 
 def provenance_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     """Code, versions, machine and data of two sessions (``study/results/provenance.py``), by dotted key."""
-    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
-    return [
-        (key, ours.get(key, ""), theirs.get(key, ""))
-        for key in dict.fromkeys([*ours, *theirs])
-        if ours.get(key, "") != theirs.get(key, "")
-    ]
+    return differing(dict(_leaves(a)), dict(_leaves(b)))
 
 
 def outcome_changes(a: pa.Table, b: pa.Table) -> list[Change]:
     """Numbers of networks by phase and state, epochs and seconds of worker time, from two trials tables."""
     ours, theirs = _totals(a), _totals(b)
     return [(key, f"{ours[key]:,.6g}", f"{theirs[key]:,.6g}") for key in ours if ours[key] != theirs[key]]
+
+
+def side_by_side(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]:
+    """Each key of either mapping with both values."""
+    return [(key, a.get(key, ""), b.get(key, "")) for key in dict.fromkeys([*a, *b])]
+
+
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]:
+    """The keys whose values differ, with both values."""
+    return [change for change in side_by_side(a, b) if change[1] != change[2]]
 
 
 def _totals(trials: pa.Table) -> dict[str, float]:

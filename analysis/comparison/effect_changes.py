@@ -16,19 +16,21 @@ from analysis.effects.compare import subtract
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs
 from analysis.stats.spread import mean_interval, sd
+from analysis.trials.table import rows_of
+from analysis.words.rows import Rows, grouped, where
 
 _KEY = ("dataset", "arm", "reference", "outcome", "scale")
 Key = tuple[str, ...]
 
 
 def effect_changes(a: Inputs, b: Inputs, refused: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row a contrast and outcome of both: either effect and its number of pairs, B minus A with its interval.
+    """One row per contrast and outcome of both: either effect and its number of pairs, B minus A with its interval.
 
     ``low`` and ``high`` hold at 1 - alpha of ``a``; ``how`` is ``paired`` or ``independent``. ``refused`` maps a dataset or an
     outcome to why it cannot be compared, which then stands under ``note``, and nothing is subtracted. ``main``: whether either
     study makes claims about it, or it is test accuracy.
     """
-    ours, theirs = _pooled(a), _pooled(b)
+    ours, theirs = _pooled(a.effects), _pooled(b.effects)
     pairs = _pairs(a.differences), _pairs(b.differences)
     same = _same_networks(a.trials, b.trials)
     rows = []
@@ -36,24 +38,17 @@ def effect_changes(a: Inputs, b: Inputs, refused: Mapping[str, str]) -> list[dic
         if key not in theirs:
             continue
         named = dict(zip(_KEY, key, strict=True))
-        one, two = ours[key], theirs[key]
+        one, two = ours[key][0], theirs[key][0]
         row: dict[str, Any] = {**named, "a": one["mean_difference"], "b": two["mean_difference"]}
-        row |= {
-            "n_a": one["n_pairs"],
-            "n_b": two["n_pairs"],
-            "how": "",
-            "n": 0,
-            "main": key in pairs[0] or key in pairs[1],
-        }
-        row |= dict.fromkeys(("difference", "low", "high"))
+        row |= {"n_a": one["n_pairs"], "n_b": two["n_pairs"], "main": key in pairs[0] or key in pairs[1]}
+        row |= {"how": "", "n": 0, **dict.fromkeys(("difference", "low", "high"))}
         row["note"] = refused.get(named["dataset"], "") or refused.get(named["outcome"], "")
         if not row["note"] and row["a"] is not None and row["b"] is not None:
             shared = sorted(pairs[0].get(key, {}).keys() & pairs[1].get(key, {}).keys()) if same else []
-            row |= (
-                _paired(pairs[0][key], pairs[1][key], shared, a.spec.alpha)
-                if shared
-                else _welch(one, two, a.spec.alpha)
-            )
+            if shared:
+                row |= _paired(pairs[0][key], pairs[1][key], shared, a.spec.alpha)
+            else:
+                row |= _welch(one, two, a.spec.alpha)
         rows.append(row)
     return rows
 
@@ -77,31 +72,18 @@ def _welch(one: Mapping[str, Any], two: Mapping[str, Any], alpha: float) -> dict
     return found | {"how": "independent", "n": min(one["n_pairs"], two["n_pairs"])}
 
 
-def _pooled(inputs: Inputs) -> dict[Key, dict[str, Any]]:
-    rows: dict[Key, dict[str, Any]] = {}
-    for row in inputs.effects.to_pylist():
-        if row["stratum"] == POOLED:
-            rows.setdefault(tuple(row[name] for name in _KEY), row)
-    return rows
+def _pooled(table: pa.Table) -> dict[Key, Rows]:
+    return grouped(where(table.to_pylist(), stratum=POOLED), *_KEY)
 
 
 def _pairs(differences: pa.Table) -> dict[Key, dict[tuple[int, int], float]]:
-    found: dict[Key, dict[tuple[int, int], float]] = {}
-    for row in differences.to_pylist():
-        if row["stratum"] == POOLED:
-            pairs = found.setdefault(tuple(row[name] for name in _KEY), {})
-            pairs[row["block"], row["replicate"]] = row["difference"]
-    return found
+    return {
+        key: {(row["block"], row["replicate"]): row["difference"] for row in rows}
+        for key, rows in _pooled(differences).items()
+    }
 
 
 def _same_networks(a: pa.Table, b: pa.Table) -> bool:
     """Whether the confirmed networks of one study are all among those of the other."""
-    ours, theirs = (
-        {
-            key
-            for key, phase in zip(t["trial_key"].to_pylist(), t["phase"].to_pylist(), strict=True)
-            if phase == "confirm"
-        }
-        for t in (a, b)
-    )
+    ours, theirs = ({row["trial_key"] for row in rows_of(t, ["trial_key"], phase="confirm")} for t in (a, b))
     return bool(ours) and bool(theirs) and (ours <= theirs or theirs <= ours)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.comparison.changes import Change, outcome_changes, provenance_changes, specification_changes
+from analysis.comparison.changes import Change, outcome_changes, provenance_changes, side_by_side, specification_changes
 from analysis.comparison.effect_changes import effect_changes
 from analysis.inputs import Inputs
 from study.results.ledger import Contents
@@ -73,10 +73,7 @@ def compare_studies(a: Side, b: Side) -> TwoStudies:
         num_shared=len(shared),
         num_equal=sum(results[0][key] == results[1][key] for key in shared),
         effects=effect_changes(a.inputs, b.inputs, refused),
-        verdicts=[
-            (key, verdicts[0].get(key, ""), verdicts[1].get(key, ""))
-            for key in dict.fromkeys([*verdicts[0], *verdicts[1]])
-        ],
+        verdicts=side_by_side(*verdicts),
         refused=refused,
     )
 

@@ -10,7 +10,6 @@ from analysis.figures.style import INK, MUTED, mark, panel_grid, series_styles
 from analysis.figures.subjects import main_statistics
 from analysis.inputs import Inputs
 from analysis.tables.paths import BUDGETS, Paths, all_paths, smoothness_outcomes
-from analysis.trials.arms import cell_heads
 from analysis.words.columns import FRACTION, counts, number, texts
 from analysis.words.rows import Rows, distinct, where
 from analysis.words.wording import axis_text
@@ -24,13 +23,12 @@ _MOST_CHARACTERS = 34
 def matched_data(inputs: Inputs) -> Rows:
     """One row per cell, path, statistic and point: means over the networks that completed and have a value there."""
     grid, outcomes = inputs.grid, smoothness_outcomes(inputs)
-    heads = cell_heads(inputs.spec, inputs.trials)
     cells, completed = (np.array(grid.confirm[name].to_pylist()) for name in ("cell", "state"))
     rows: Rows = []
     for paths in all_paths(inputs, outcomes):
         for cell in dict.fromkeys(cells.tolist()):
             networks = np.flatnonzero((cells == cell) & (completed == "completed"))
-            head = {"cell": cell, "arm": heads[cell]["arm"], "context": heads[cell]["context"]}
+            head = {"cell": cell, "arm": inputs.heads[cell]["arm"], "context": inputs.heads[cell]["context"]}
             for outcome in outcomes:
                 named = {**head, "statistic": outcome.name, "scale": outcome.scale}
                 rows += [{**named, **point} for point in _points(paths, outcome.name, networks)]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from analysis.inputs import Inputs
-from analysis.trials.arms import cell_heads
 from analysis.trials.outcomes import METRIC_OUTCOMES
 from analysis.trials.table import rows_of
 from analysis.words.rows import Row
@@ -14,19 +13,10 @@ _MOST = 3
 
 def networks(inputs: Inputs, columns: Iterable[str] = ()) -> Iterator[tuple[Row, Row]]:
     """Each confirmed network: its names (arm, context, block, replicate), and ``columns`` of its row of the trials table."""
-    heads = cell_heads(inputs.spec, inputs.trials)
     columns = ("cell", "search_block", "replicate", "state", *columns)
     for row in rows_of(inputs.trials, columns, phase="confirm"):
-        head = heads[row["cell"]]
-        yield (
-            {
-                "arm": head["arm"],
-                "context": head["context"],
-                "block": row["search_block"],
-                "replicate": row["replicate"],
-            },
-            row,
-        )
+        named = {name: inputs.heads[row["cell"]][name] for name in ("arm", "context")}
+        yield named | {"block": row["search_block"], "replicate": row["replicate"]}, row
 
 
 def main_outcomes(spec: Spec, most: int | None = _MOST) -> list[str]:

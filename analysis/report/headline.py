@@ -1,22 +1,22 @@
 """What belongs on the first screen of a report beside the claims: what to trust, what failed, what it cost."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from analysis.claims.findings import Finding
+from analysis.effects.compare import FAILURES
 from analysis.effects.readings import POOLED
 from analysis.effects.strata import shown_strata
 from analysis.inputs import Inputs
 from analysis.tables.cells import boundary_counts
-from analysis.trials.arms import arm_name
 from analysis.trials.table import rows_of
+from analysis.words.rows import Rows, grouped, where
 from analysis.words.spending import spent_words
-from analysis.words.wording import level_text, levels_text
+from analysis.words.wording import capitalised, level_text, levels_text
 
 _ACCURACY = "test/accuracy"
-_VERDICTS = ("supported", "refuted", "undecided", "no verdict")
+# verdict -> its verb for one claim, and for several
+_VERDICTS = dict.fromkeys(("supported", "refuted", "undecided"), ("is", "are")) | {"no verdict": ("has", "have")}
 # An arm most of whose winners lie at a boundary was searched in the wrong range.
 _MOST = 0.5
 
@@ -32,32 +32,31 @@ class Fact:
 
 def facts(inputs: Inputs) -> list[Fact]:
     """Progress, A/A control, assay sensitivity, baseline, failures, boundary flags and cost of a study as it stands."""
-    rows = rows_of(inputs.trials, ("phase", "state", "epochs", "train_seconds", "measure_seconds"))
-    confirm = rows_of(inputs.trials, phase="confirm")
+    columns = ("cell", "phase", "state", "boundary", "epochs", "train_seconds", "measure_seconds")
+    rows = rows_of(inputs.trials, columns)
+    confirm = where(rows, phase="confirm")
+    for row in confirm:
+        row["arm"] = inputs.heads[row["cell"]]["arm"]
     return [
-        *_progress(inputs, rows, confirm),
+        *_progress(inputs, confirm),
         *_claims(inputs),
         *_control(inputs),
         _assay(inputs),
         _baseline(inputs),
-        _failures(inputs, confirm),
-        _boundary(inputs, confirm),
+        _failures(confirm),
+        _boundary(confirm),
         _cost(inputs, rows),
     ]
 
 
 def answer(claims: Sequence[Finding]) -> str:
     """How the claims ended, in a sentence: ``Of 3 claims 1 is supported (C4) and 2 are undecided (C2, C3).``"""
-    ended: dict[str, list[str]] = {}
     several = len({claim.dataset for claim in claims}) > 1
-    for claim in claims:
-        ended.setdefault(claim.verdict, []).append(f"{claim.name} on {claim.dataset}" if several else claim.name)
-    verdicts = [verdict for verdict in _VERDICTS if verdict in ended]
     texts = []
-    for verdict in verdicts:
-        num = len(ended[verdict])
-        have = ("has" if num == 1 else "have") if verdict == "no verdict" else ("is" if num == 1 else "are")
-        texts.append(f"{num} {have} {verdict} ({', '.join(ended[verdict])})")
+    for verdict, (one, more) in _VERDICTS.items():
+        names = [f"{c.name} on {c.dataset}" if several else c.name for c in claims if c.verdict == verdict]
+        if names:
+            texts.append(f"{len(names)} {one if len(names) == 1 else more} {verdict} ({', '.join(names)})")
     what = f"{len(claims)} claims" + (" and datasets" if several else "")
     if len(claims) > 1 and len(texts) == 1:
         return f"All {what}{texts[0].removeprefix(str(len(claims)))}."
@@ -80,10 +79,13 @@ def total_spent(inputs: Inputs) -> str:
     """All workers' time, ``2.3 h of worker time``, and what it means in GPU hours and money."""
     rows = rows_of(inputs.trials, ("train_seconds", "measure_seconds"))
     seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in rows)
-    return f"{spent(seconds)} of worker time{_in_devices(inputs, seconds)}"
+    resources, text = inputs.spec.resources, f"{spent(seconds)} of worker time"
+    # one core per trial, without a price: worker time says it all
+    told = resources.gpus or inputs.price is not None
+    return f"{text}, {spent_words(seconds, resources, inputs.price)}" if told else text
 
 
-def _progress(inputs: Inputs, rows: list[dict[str, Any]], confirm: list[dict[str, Any]]) -> Iterable[Fact]:
+def _progress(inputs: Inputs, confirm: Rows) -> Iterable[Fact]:
     spec = inputs.spec
     if spec.joint:  # how many it confirms depends on what it finds
         return
@@ -100,9 +102,8 @@ def _claims(inputs: Inputs) -> Iterable[Fact]:
     held, words = inputs.registration, inputs.amendment.words
     if held and inputs.findings:
         began = f", results since {held['confirm_began']}" if held["confirm_began"] else ""
-        text = (
-            f"{words[:1].upper()}{words[1:]}." if words else f"As fixed on {held['since']} ({held['digest']}){began}."
-        )
+        fixed = f"As fixed on {held['since']} ({held['digest']}){began}."
+        text = f"{capitalised(words)}." if words else fixed
         yield Fact(name="Claims", text=text, warns=bool(words))
     if inputs.spec.sequential:
         looks: dict[int, list[str]] = {}
@@ -114,10 +115,9 @@ def _claims(inputs: Inputs) -> Iterable[Fact]:
 
 
 def _control(inputs: Inputs) -> Iterable[Fact]:
-    results = inputs.control
-    for result in results:
-        yield Fact(name="A/A control", text=_after_colon(result.sentence()), warns=not result.inside)
-    if not results:
+    for result in inputs.control:
+        yield Fact(name="A/A control", text=result.sentence().removeprefix("A/A control "), warns=not result.inside)
+    if not inputs.control:
         yield Fact(name="A/A control", text="None in this study: no verdict can rest on it.", warns=True)
 
 
@@ -133,51 +133,38 @@ def _baseline(inputs: Inputs) -> Fact:
     effects = inputs.effects.to_pylist()
     strata = shown_strata(effects)
     texts = []
-    for row in effects:
+    for row in where(effects, role="control", outcome=_ACCURACY):
         shown = strata[row["arm"], row["reference"], row["dataset"]]
-        if (row["role"], row["outcome"]) != ("control", _ACCURACY) or row["stratum"] not in shown:
+        if row["stratum"] not in shown or row["mean_reference"] is None:
             continue
-        if row["mean_reference"] is None:
-            continue
-        mean = level_text(_ACCURACY, row["mean_reference"])
+        mean, where_read = level_text(_ACCURACY, row["mean_reference"]), shown[row["stratum"]]
         if row["stratum"] == POOLED:
-            texts.append(
-                f"{levels_text(row['reference'])} on {row['dataset']}: {mean} test accuracy, n = {row['n_pairs']}"
-            )
-        else:
-            texts.append(f"{shown[row['stratum']]} {mean}")
+            mean = f"{mean} test accuracy, n = {row['n_pairs']}"
+            where_read = f"{levels_text(row['reference'])} on {row['dataset']}:"
+        texts.append(f"{where_read} {mean}")
     return Fact(name="Baseline", text=f"{'; '.join(texts)}." if texts else "Not measured yet.")
 
 
-def _failures(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
-    failed: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    for row in confirm:
-        arm = arm_name(inputs.spec, row)
-        total[arm] += 1
-        failed[arm] += row["state"] in ("collapsed", "diverged", "failed")
-    texts = [f"{arm} {failed[arm]} of {total[arm]}" for arm in total if failed[arm]]
-    sound = [arm for arm in total if not failed[arm]]
-    none = f"none in {len(sound)} {'other ' if texts else ''}arms ({sum(total[arm] for arm in sound)} trainings)"
-    if not total:
+def _failures(confirm: Rows) -> Fact:
+    arms = grouped(confirm, "arm")
+    failed = {arm: sum(row["state"] in (*FAILURES, "failed") for row in rows) for arm, rows in arms.items()}
+    if not arms:
         return Fact(name="Failures by arm", text="Nothing confirmed yet.")
+    texts = [f"{arm} {num} of {len(arms[arm])}" for arm, num in failed.items() if num]
+    sound = [len(arms[arm]) for arm, num in failed.items() if not num]
+    none = f"none in {len(sound)} {'other ' if texts else ''}arms ({sum(sound)} trainings)"
     text = "; ".join(texts + ([none] if sound else []))
-    return Fact(
-        name="Failures by arm", text=f"{text[:1].upper()}{text[1:]}." if not texts else f"{text}.", warns=bool(texts)
-    )
+    return Fact(name="Failures by arm", text=f"{text if texts else capitalised(text)}.", warns=bool(texts))
 
 
-def _boundary(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
+def _boundary(confirm: Rows) -> Fact:
     counts = boundary_counts(confirm)
     if not counts:
         return Fact(name="Boundary flags", text="No winner lies in the outer tenth of a searched range.")
     texts = [f"{name} {num} of {len(confirm)}" for name, num in counts.most_common()]
-    arms: dict[str, list[dict[str, Any]]] = {}
-    for row in confirm:
-        arms.setdefault(arm_name(inputs.spec, row), []).append(row)
     worst = [
         f"{arm} ({name} {num} of {len(rows)})"
-        for arm, rows in arms.items()
+        for arm, rows in grouped(confirm, "arm").items()
         for name, num in boundary_counts(rows).items()
         if num >= _MOST * len(rows)
     ]
@@ -186,34 +173,21 @@ def _boundary(inputs: Inputs, confirm: list[dict[str, Any]]) -> Fact:
     return Fact(name="Boundary flags", text=text, warns=bool(worst))
 
 
-def _cost(inputs: Inputs, rows: list[dict[str, Any]]) -> Fact:
+def _cost(inputs: Inputs, rows: Rows) -> Fact:
     """Time of workers, not of the clock on the wall."""
-    measure = sum(row["measure_seconds"] for row in rows)
-    train: dict[str, float] = defaultdict(float)
-    num = Counter(row["phase"] for row in rows)
-    for row in rows:
-        train[row["phase"]] += row["train_seconds"]
-    short = f"shortened {spent(train['short'])} ({num['short']:,} trainings), " if num["short"] else ""
+
+    def trained(phase: str, name: str, what: str) -> str:
+        held = where(rows, phase=phase)
+        return f"{name} {spent(sum(row['train_seconds'] for row in held))} ({len(held):,} {what})"
+
+    parts = [trained("search", "search", "trials"), trained("confirm", "confirm", "trainings")]
+    if where(rows, phase="short"):
+        parts.append(trained("short", "shortened", "trainings"))
+    parts.append(f"measuring {spent(sum(row['measure_seconds'] for row in rows))}")
     epochs = sum(row["epochs"] for row in rows)
-    text = (
-        f"{total_spent(inputs)}: search {spent(train['search'])} "
-        f"({num['search']:,} trials), confirm {spent(train['confirm'])} ({num['confirm']:,} trainings), {short}"
-        f"measuring {spent(measure)}; {epochs:,} epochs."
-    )
-    return Fact(name="Cost", text=text)
-
-
-def _in_devices(inputs: Inputs, seconds: float) -> str:
-    """On one core a trial, without a price, worker time has said it all."""
-    told = inputs.spec.resources.gpus or inputs.price is not None
-    return f", {spent_words(seconds, inputs.spec.resources, inputs.price)}" if told else ""
+    return Fact(name="Cost", text=f"{total_spent(inputs)}: {', '.join(parts)}; {epochs:,} epochs.")
 
 
 def spent(seconds: float) -> str:
     """``2.3 h``, below an hour ``8.4 min``."""
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def _after_colon(text: str) -> str:
-    head, _, tail = text.partition(": ")
-    return f"{head.removeprefix('A/A control ')}: {tail}"

@@ -17,7 +17,7 @@ from analysis.inputs import Inputs
 from analysis.report.headline import answer, control_word, facts, total_spent
 from analysis.report.summary import Summary, summary
 from analysis.tables.build import build_table, table_columns
-from analysis.words.export import bold_cells, text_rows, write_bytes
+from analysis.words.export import ReadableCell, readable_rows, write_bytes
 from study.registry import FIGURES, TABLES, discover
 from study.results.files import FIGURES_FOLDER, REPORT
 
@@ -31,14 +31,6 @@ SPECIFICATION = "specification"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of a table as people read it."""
-
-    text: str
-    bold: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Table:
     """A table as people read it: headings with whether they hold numbers, and rows in groups with a heading."""
 
@@ -48,7 +40,7 @@ class Table:
     source: str = ""
     place: float
     headings: list[tuple[str, bool]]
-    groups: list[tuple[str, list[list[Cell]]]]
+    groups: list[tuple[str, list[list[ReadableCell]]]]
 
     @property
     def num_rows(self) -> int:
@@ -137,14 +129,9 @@ def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[Chapter]:
         mine = [item for item in items if _chapter(item) == number]
         notes = found.notes if number == _CONTROLS else []
         if mine or notes:
-            chapters.append(
-                Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=sorted(mine, key=_place))
-            )
+            items_in_order = sorted(mine, key=lambda item: item.place)
+            chapters.append(Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=items_in_order))
     return chapters
-
-
-def _place(item: Table | Picture) -> float:
-    return item.place
 
 
 def _chapter(item: Table | Picture) -> int:
@@ -169,11 +156,11 @@ def _tables(inputs: Inputs) -> Iterator[Table]:
         columns = table_columns(entry.name)
         table = build_table(inputs, entry.name)
         shown = entry.traits["shown"](inputs, table) if "shown" in entry.traits else table
-        rows, bold = text_rows(shown, columns), bold_cells(shown, columns)
+        rows = readable_rows(shown, columns)
         if not rows and entry.traits.get("optional"):
             continue
         # a column without a word in it says nothing
-        kept = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
+        kept = [i for i in range(len(columns)) if not rows or any(row[i].text for row in rows)]
         yield Table(
             name=entry.name,
             title=entry.traits["title"],
@@ -181,9 +168,7 @@ def _tables(inputs: Inputs) -> Iterator[Table]:
             source=entry.source,
             place=entry.traits["place"],
             headings=[(columns[i].heading, columns[i].kind in _NUMBERS) for i in kept],
-            groups=[
-                ("", [[Cell(text=row[i], bold=i in bold and bold[i][n]) for i in kept] for n, row in enumerate(rows)])
-            ],
+            groups=[("", [[row[i] for i in kept] for row in rows])],
         )
 
 
@@ -195,5 +180,7 @@ def _effects(found: Summary) -> Table:
         "tables/effects",
         place=_EFFECTS_PLACE,
         headings=[(heading, heading in ("Pairs", "p")) for heading in found.headings],
-        groups=[(block.heading, [[Cell(text=text) for text in row] for row in block.rows]) for block in found.blocks],
+        groups=[
+            (block.heading, [[ReadableCell(text) for text in row] for row in block.rows]) for block in found.blocks
+        ],
     )

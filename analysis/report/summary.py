@@ -6,7 +6,6 @@ Lines fit in 100 columns for names of ordinary length. Drawing is left to the ca
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +16,8 @@ from analysis.effects.control import aa_results
 from analysis.effects.readings import POOLED
 from analysis.effects.strata import contrast_key, shown_strata
 from analysis.words.numbers import p_text
-from analysis.words.wording import contrast_text, effect_text, outcome_text
+from analysis.words.rows import Row, Rows, distinct, grouped, where
+from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text
 from search_spaces.spec import Spec
 
 DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
@@ -81,50 +81,43 @@ def summary(
     table = effects.filter(pa.array(kept, pa.bool_()))
     several = len({row["dataset"] for row in rows}) > 1
     return Summary(
-        claims=[f"{finding.sentence} To change it: {_lower(finding.change)}" for finding in claims],
+        claims=[
+            f"{finding.sentence} To change it: {finding.change[:1].lower()}{finding.change[1:]}" for finding in claims
+        ],
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
         blocks=_blocks(table.to_pylist(), strata, several),
         effects=table,
-        notes=[f"{amended[:1].upper()}{amended[1:]}."] * bool(amended) + _notes(spec, rows, table.to_pylist(), assay),
+        notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(spec, rows, table.to_pylist(), assay),
     )
 
 
-def _blocks(rows: list[dict[str, Any]], strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> list[Block]:
-    groups: dict[tuple[str, ...], dict[tuple[str, str], list[dict[str, Any]]]] = {}
-    for row in rows:
-        # two claims that read one outcome share its line
-        groups.setdefault(contrast_key(row), {}).setdefault((row["outcome"], row["stratum"]), []).append(row)
+def _blocks(rows: Rows, strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> list[Block]:
     blocks = []
-    for key, group in groups.items():
-        first = next(iter(group.values()))[0]
+    for held in grouped(rows, "arm", "reference", "dataset").values():
+        first = held[0]
         heading = contrast_text(first["arm"], first["reference"]) + (f" on {first['dataset']}" if several else "")
         failures = failures_text(first)
         lines = [
             [
-                strata[key][stratum],
+                strata[contrast_key(first)][stratum],
                 ", ".join(row["claim"] for row in same if row["claim"]),
                 outcome_text(outcome),
                 str(same[0]["n_pairs"]),
                 _difference(same[0]),
                 p_text(same[0]["p_sign_flip"]),
             ]
-            for (outcome, stratum), same in group.items()
+            # two claims that read one outcome share its line
+            for (outcome, stratum), same in grouped(held, "outcome", "stratum").items()
         ]
         blocks.append(Block(heading=heading + (f" ({failures})" if failures else ""), rows=lines))
     return blocks
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: Row) -> str:
     return effect_text(row["outcome"], row["scale"], row["mean_difference"], row["ci_low"], row["ci_high"]) or "-"
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _notes(
-    spec: Spec, effects: list[dict[str, Any]], rows: list[dict[str, Any]], assay: Sequence[AssayResult]
-) -> list[str]:
+def _notes(spec: Spec, effects: Rows, rows: Rows, assay: Sequence[AssayResult]) -> list[str]:
     """What to know before believing the numbers, each once."""
     notes = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
     notes += [result.sentence() for result in assay]
@@ -132,14 +125,11 @@ def _notes(
         notes.append("One search block: effects hold at these hyperparameters and carry no verdict.")
     if spec.demonstration:
         notes.append(DEMONSTRATION)
-    where: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row["note"] and row["stratum"] == POOLED:
-            key = contrast_text(row["arm"], row["reference"]), row["note"]
-            where.setdefault(key, []).append(outcome_text(row["outcome"]))
-    for (contrast, note), outcomes in where.items():
-        notes.append(f"{contrast} ({', '.join(dict.fromkeys(outcomes))}): {note}.")
-    gains = [row["pairing_gain"] for row in rows if (row["outcome"], row["stratum"]) == (_ACCURACY, POOLED)]
+    noted = [row for row in rows if row["note"] and row["stratum"] == POOLED]
+    for (arm, reference, note), same in grouped(noted, "arm", "reference", "note").items():
+        outcomes = ", ".join(map(outcome_text, distinct(same, "outcome")))
+        notes.append(f"{contrast_text(arm, reference)} ({outcomes}): {note}.")
+    gains = [row["pairing_gain"] for row in where(rows, outcome=_ACCURACY, stratum=POOLED)]
     if known := [gain for gain in gains if gain is not None]:
         notes.append(
             f"Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median {median(known):.0%}."

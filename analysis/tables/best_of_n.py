@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from analysis.inputs import Inputs
 from analysis.stats.spread import mean, sd
 from analysis.tables.searched import by_cell, search_counts
-from analysis.trials.arms import cell_heads
 from analysis.trials.grid import Floats
 from analysis.words.columns import FRACTION, count, number, shared
 from analysis.words.rows import Rows
@@ -32,7 +31,6 @@ def expected_best(values: ArrayLike) -> Floats:
 
 def best_of_n_rows(inputs: Inputs) -> Rows:
     """One row per cell and n, from 1 to the most trials that one of its blocks ran."""
-    heads = cell_heads(inputs.spec, inputs.trials)
     rows = []
     for cell, blocks in by_cell(inputs).items():
         curves = [expected_best(searched.accuracy) for searched in blocks]
@@ -41,7 +39,7 @@ def best_of_n_rows(inputs: Inputs) -> Rows:
             reached = np.array([curve[n - 1] for curve in curves if len(curve) >= n])
             known = {"n": n, "n_blocks": len(reached), "mean": mean(reached), "sd": sd(reached)}
             rows.append(
-                heads[cell] | counts | known | {"lowest": float(reached.min()), "highest": float(reached.max())}
+                inputs.heads[cell] | counts | known | {"lowest": float(reached.min()), "highest": float(reached.max())}
             )
     return rows
 

@@ -13,7 +13,6 @@ import numpy as np
 from analysis.effects.compare import FAILURES
 from analysis.inputs import Inputs
 from analysis.stats.spread import spread
-from analysis.trials.arms import cell_heads
 from analysis.trials.table import rows_of
 from analysis.words.columns import FRACTION, count, shared, spread_columns
 from analysis.words.rows import Rows, grouped, where
@@ -51,7 +50,6 @@ def selection_inflation_rows(inputs: Inputs) -> Rows:
     flips over replicates, at 1 - ``spec.alpha``. Fractions of images.
     """
     groups = grouped(rows_of(inputs.trials, ("trial_key", "cell", "state"), phase="confirm"), "cell")
-    heads = cell_heads(inputs.spec, inputs.trials)
     rows = []
     for cell, members in groups.items():
         completed = [
@@ -61,7 +59,7 @@ def selection_inflation_rows(inputs: Inputs) -> Rows:
         if not found:
             continue
         one, both, gain = np.array(found).T
-        head = heads[cell] | {"outcome": "val/accuracy", "scale": "difference"}
+        head = inputs.heads[cell] | {"outcome": "val/accuracy", "scale": "difference"}
         counts = {"n": len(found), "n_failed": sum(r["state"] in FAILURES for r in members)}
         spreads = spread(one, inputs.spec.alpha) | spread(both, inputs.spec.alpha, prefix="both_ways_")
         spreads |= spread(gain, inputs.spec.alpha, prefix="max_minus_final_")

@@ -14,7 +14,6 @@ from analysis.effects.control import accuracy_margin
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
 from analysis.tables.searched import Searched, by_cell, search_counts
-from analysis.trials.arms import cell_heads
 from analysis.words.columns import FRACTION, Column, floats, number, shared
 from analysis.words.rows import Rows
 from search_spaces import FloatRange, Spec
@@ -57,11 +56,11 @@ def sensitivity_rows(inputs: Inputs) -> Rows:
     spec = inputs.spec
     searched = _searched_range(spec)
     names = (_RATE,) if searched is not None else ()
-    heads, within = cell_heads(spec, inputs.trials), accuracy_margin(spec)
+    within = accuracy_margin(spec)
     rows = []
     for cell, blocks in by_cell(inputs, names).items():
         good = [near_best(block, within) for block in blocks]
-        row = heads[cell] | search_counts(blocks) | {"within": within, "lr_decades_searched": searched}
+        row = inputs.heads[cell] | search_counts(blocks) | {"within": within, "lr_decades_searched": searched}
         every = [len(block.accuracy) for block in blocks]
         row |= _numbers("share", [g.sum() for g in good], every, spec.alpha, most=1.0)
         hits = [(g & block.startup).sum() for g, block in zip(good, blocks, strict=True)]

@@ -1,13 +1,13 @@
-"""Write a table as parquet, csv, markdown and latex beside each other, each file whole or not at all.
+"""Writes a table as Parquet, CSV, Markdown and LaTeX beside each other, each file whole or not at all.
 
-Parquet and csv hold every column at full precision. Markdown and latex are for reading: the table's main columns under
-human headings, rounded, and at most ``MAX_ROWS`` rows, with a line that says how many more there are.
+Parquet and CSV hold every column at full precision. Markdown and LaTeX are for reading: the table's main columns under their
+headings, rounded, and at most ``MAX_ROWS`` rows; a last line says how many more there are.
 """
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -27,6 +27,13 @@ _BOLD = ("\x02", "\x03")
 _BY_OUTCOME = ("effect", "size", "level")
 
 
+class ReadableCell(NamedTuple):
+    """One cell of a table as people read it."""
+
+    text: str
+    bold: bool = False
+
+
 def write_table(
     table: pa.Table,
     folder: Path,
@@ -37,8 +44,7 @@ def write_table(
 ) -> list[Path]:
     """Write ``folder/name.FORMAT`` for each format, each through a temporary file and a rename; return the paths.
 
-    ``note`` is what a reader of any of the formats but csv must know: a last line, in parquet the schema's ``note``.
-
+    ``note`` is what a reader must know: a last line, in parquet the schema's ``note``; csv has no place for it.
     Raises ``UserError`` for an unknown format or when the folder cannot be written.
     """
     return [write_bytes(folder / f"{name}.{form}", render(table, form, columns, note)) for form in formats]
@@ -72,12 +78,7 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
         pyarrow.csv.write_csv(_plain(table), sink)
         return sink.getvalue()
     shown = list(columns) or [_column(field) for field in table.schema]
-    rows = text_rows(table.slice(0, MAX_ROWS), shown)
-    if form == "md":
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    for i, flags in bold_cells(table.slice(0, MAX_ROWS), shown).items():
-        for row, flag in zip(rows, flags, strict=True):
-            row[i] = f"{_BOLD[0]}{row[i]}{_BOLD[1]}" if flag else row[i]
+    rows = [[_marked(cell, form) for cell in row] for row in readable_rows(table.slice(0, MAX_ROWS), shown)]
     headings = [column.heading for column in shown]
     align = ["left" if column.kind in ("text", "outcome") else "right" for column in shown]
     style = "pipe" if form == "md" else "latex_booktabs"
@@ -94,23 +95,21 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
 
 def _latex(text: str) -> str:
     """``text`` with LaTeX's special characters escaped, as ``tabulate`` does it in cells."""
-    return (
-        str(tabulate([[text]], tablefmt="latex_booktabs", disable_numparse=True)).splitlines()[2].removesuffix(r" \\")
-    )
+    table = str(tabulate([[text]], tablefmt="latex_booktabs", disable_numparse=True))
+    return table.splitlines()[2].removesuffix(r" \\")
 
 
-def text_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[str]]:
-    """Cells of the main columns as people read them."""
-    needed = [name for c in columns for name in (c.name, c.low, c.high, c.spread) if name]
+def readable_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[ReadableCell]]:
+    """The cells of ``columns`` as people read them."""
+    needed = [name for c in columns for name in (c.name, c.low, c.high, c.spread, c.bold) if name]
     needed += [name for c in columns if c.kind in _BY_OUTCOME for name in ("outcome", "scale")]
     rows = table.select(list(dict.fromkeys(needed))).to_pylist()
-    return [[_text(row, column) or column.missing for column in columns] for row in rows]
+    return [[ReadableCell(_text(row, c) or c.missing, bool(c.bold and row[c.bold])) for c in columns] for row in rows]
 
 
-def bold_cells(table: pa.Table, columns: Sequence[Column]) -> dict[int, list[bool]]:
-    """Position of a column that has cells in bold -> a flag a row."""
-    named = [(i, column.bold) for i, column in enumerate(columns) if column.bold]
-    return {i: [bool(flag) for flag in table[name].to_pylist()] for i, name in named}
+def _marked(cell: ReadableCell, form: str) -> str:
+    text = cell.text.replace("|", "\\|") if form == "md" else cell.text
+    return f"{_BOLD[0]}{text}{_BOLD[1]}" if cell.bold else text
 
 
 def _text(row: dict[str, Any], column: Column) -> str:

@@ -1,6 +1,7 @@
-"""https://arxiv.org/abs/1907.10597 (Green AI): what a study has cost, in hours of the GPUs (or cores) that its trials held.
+"""What a study has cost, in hours of the GPUs (or cores) that its trials held.
 
-Counted is what records hold: training and measuring. Start-up, evaluation and hosts that wait come on top.
+Counted is what records hold: training and measuring. Start-up, evaluation and waiting hosts come on top.
+Source: https://arxiv.org/abs/1907.10597
 """
 
 import math

@@ -83,6 +83,11 @@ def level_text(outcome: str, value: float | None) -> str:
     return f"{unit.factor * value:.1f}%" if unit.level == "%" else f"{number_text(value)}{unit.level}"
 
 
+def capitalised(text: str) -> str:
+    """``text`` with a capital first letter; the others stay."""
+    return text[:1].upper() + text[1:]
+
+
 def contrast_text(arm: str, reference: str) -> str:
     """``merge: mul - add`` from the labels ``merge=mul`` and ``merge=add``."""
     return _joined(arm, reference, "{name}: {arm} - {reference}", " - ")

@@ -16,7 +16,7 @@ from book import effects_of, planted, synthetic_spec
 from analysis.inputs import Inputs
 from analysis.report.summary import summary
 from analysis.tables.build import build_table, build_tables, table_columns
-from analysis.words.export import FORMATS, MAX_ROWS, Column, render, text_rows, write_table
+from analysis.words.export import FORMATS, MAX_ROWS, Column, readable_rows, render, write_table
 from analysis.words.numbers import interval_text, number_text, p_text
 from study.errors import UserError
 from study.registry import TABLES
@@ -205,9 +205,9 @@ def test_summary_counts_failures_in_the_heading_and_says_each_note_once():
     ]
 
 
-def test_text_rows_are_single_lines():
+def test_readable_rows_are_single_lines():
     table = pa.table({"reason": ["two\nlines\twith  gaps"]})
-    assert text_rows(table, [Column(heading="Reason", name="reason")]) == [["two lines with gaps"]]
+    assert readable_rows(table, [Column(heading="Reason", name="reason")]) == [[("two lines with gaps", False)]]
 
 
 def test_analysis_needs_no_training_stack():
