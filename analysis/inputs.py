@@ -13,8 +13,7 @@ from analysis.claims.findings import Finding, findings
 from analysis.claims.judgement import Judgement, amend, judge
 from analysis.claims.looks import Course, course_of
 from analysis.claims.pooled import pooled_judgements
-from analysis.effects.assay import AssayResult, assay_results
-from analysis.effects.control import AAResult, aa_results
+from analysis.effects.controls import AAResult, AssayResult, aa_results, assay_results
 from analysis.effects.crossed import interaction_rows
 from analysis.effects.differences import differences_table
 from analysis.effects.image_variance import correctness

@@ -164,8 +164,6 @@ def _units(part: ClaimPart) -> str:
 
 def _between_levels(part: ClaimPart) -> str:
     low, high = part.row["ci_low"], part.row["ci_high"]
-    if low is None:
-        return "there is no value to judge"
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{_units(part)} cannot reach level {part.level:.2g}"
     return f"the interval, {number_text(low, 3)} to {number_text(high, 3)}, lies on neither side"

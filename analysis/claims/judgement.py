@@ -9,8 +9,7 @@ import pyarrow as pa
 from analysis.claims.amendments import Amendment
 from analysis.claims.part import ClaimPart, claim_part, level_part
 from analysis.claims.rule import Rule, rule_of
-from analysis.effects.assay import AssayResult
-from analysis.effects.control import AAResult, aa_results
+from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.levels import LevelReading
 from analysis.effects.readings import POOLED
 from analysis.effects.table import families

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from analysis.claims.judgement import Judgement, judge
 from analysis.claims.rule import rule_of
-from analysis.effects.assay import assay_results, deepest_strata
+from analysis.effects.controls import assay_results, deepest_strata
 from analysis.effects.differences import differences_table
 from analysis.effects.levels import level_readings
 from analysis.effects.table import effects_table

@@ -5,15 +5,17 @@ with two numbers: its effect is ``below`` less the outcome, its margin ``below -
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from analysis.claims.rule import Rule
 from analysis.effects.compare import MAX_INELIGIBLE, failure_counts
 from analysis.effects.image_variance import images_interval
 from analysis.effects.levels import LevelReading
 from analysis.stats.power import pairs_needed, smallest_detectable, smallest_detectable_t
-from analysis.stats.spread import mean, sd
+from analysis.stats.spread import sd
 from analysis.stats.verdicts import Limits, Verdict, comparison_verdict, oriented
 from analysis.trials.grid import label
 from analysis.trials.outcomes import other_scales
@@ -32,7 +34,7 @@ class ClaimPart:
     ``effect``, the limits and ``at_chance`` (failed networks counted at chance) are in the outcome's unit (logarithms where
     ``scale`` is log ratio), in the claim's direction and less ``zero``; ``low`` and ``high`` hold at ``level``, ``high_of_k``
     at ``level_of_k``. Of the interval ``sign_flip`` and the one that counts test images too (if there is one) the wider is
-    ``low`` to ``high``; ``counts_images`` says that it is the latter. ``obstacles`` say in words what forbids a verdict,
+    ``low`` to ``high``. ``obstacles`` say in words what forbids a verdict,
     ``failures`` which networks collapsed or diverged. ``num_datasets`` counts what a part over datasets is a mean of;
     ``None`` on one dataset.
     """
@@ -42,17 +44,16 @@ class ClaimPart:
     margin: float
     level: float
     level_of_k: float
-    effect: float | None
-    low: float | None
-    high: float | None
-    high_of_k: float | None
     obstacles: tuple[str, ...]
     zero: float = 0.0
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    high_of_k: float | None = None
     at_chance: float | None = None
     smallest_detectable: float | None = None
     sign_flip: Interval | None = None
     images: Interval | None = None
-    counts_images: bool = False
     failures: str = ""
     num_datasets: int | None = None
 
@@ -60,6 +61,11 @@ class ClaimPart:
     def outcome(self) -> str:
         """The name of what is compared."""
         return str(self.row["outcome"])
+
+    @property
+    def counts_images(self) -> bool:
+        """Whether the wider interval, which decides, is the one that counts test images."""
+        return self.images is not None and (self.low, self.high) == self.images
 
     @property
     def limits(self) -> Limits | None:
@@ -116,22 +122,8 @@ def claim_part(
     ``planned`` the number of pairs the study plans, ``rule`` gives the intervals.
     """
     turn = 1.0 if outcome.better == "higher" else -1.0
-    numbers: dict[str, Any] = dict.fromkeys(("effect", "low", "high", "high_of_k"))
-    if differences:
-        by_now = rule.level_by_now(level)
-        numbers["effect"] = turn * row["mean_difference"] + 0.0
-        flips, images = _intervals(row, outcome, differences, level, rule)
-        numbers |= {"sign_flip": flips, "images": images, "counts_images": _wider(flips, images) == images}
-        numbers["low"], numbers["high"] = _wider(flips, images)
-        numbers["high_of_k"] = numbers["high"]
-        if num_parts > 1:
-            numbers["high_of_k"] = _wider(*_intervals(row, outcome, differences, level / num_parts, rule))[1]
-        if numbers["counts_images"]:
-            numbers["smallest_detectable"] = smallest_detectable_t(row["images_se"], row["images_df"], by_now)
-        elif row["sd_difference"] is not None:
-            numbers["smallest_detectable"] = smallest_detectable(len(differences), by_now, row["sd_difference"])
-    chance = row["mean_difference_failures_at_chance"]
-    return ClaimPart(
+    chance, spread = row["mean_difference_failures_at_chance"], row["sd_difference"]
+    part = ClaimPart(
         row=row,
         better=outcome.better,
         margin=outcome.margin,
@@ -140,42 +132,61 @@ def claim_part(
         at_chance=None if chance is None else turn * chance,
         obstacles=tuple(_obstacles(row, scales, planned)),
         failures=failures_text(row),
-        **numbers,
+    )
+    if not differences:
+        return part
+    by_now, detectable = rule.level_by_now(level), None
+    flips, images = _intervals(row, outcome, differences, level, rule)
+    low, high = _wider(flips, images)
+    of_k = (flips, images) if num_parts == 1 else _intervals(row, outcome, differences, part.level_of_k, rule)
+    if (low, high) == images:
+        detectable = smallest_detectable_t(row["images_se"], row["images_df"], by_now)
+    elif spread is not None:
+        detectable = smallest_detectable(len(differences), by_now, spread)
+    return replace(
+        part,
+        effect=turn * row["mean_difference"] + 0.0,
+        low=low,
+        high=high,
+        high_of_k=_wider(*of_k)[1],
+        sign_flip=flips,
+        images=images,
+        smallest_detectable=detectable,
     )
 
 
 def level_part(reading: LevelReading, level: float, rule: Rule) -> ClaimPart:
     """The one part of a level claim."""
     claim, values = reading.claim, reading.values
-    average, limits = mean(values), rule.interval(values, reading.replicates, level) if values else None
-    row = {
+    row: dict[str, Any] = {
         "dataset": reading.dataset,
         "arm": label(claim.arm),
-        "reference": f"below {claim.below:g}, above {claim.above:g}",
         "outcome": claim.outcome,
         "scale": LEVEL,
-        "mean_difference": average,
-        "sd_difference": sd(values),
+    }
+    row |= {"reference": f"below {claim.below:g}, above {claim.above:g}", "sd_difference": sd(values)}
+    row |= {
         "n_pairs": len(values),
         "n_excluded": reading.num_left_out,
         "n_waiting": reading.num_waiting,
         "n_unequal": 0,
     }
-    low, high = oriented(*limits, "lower", claim.below) if limits else (None, None)
-    row["ci_low"], row["ci_high"] = limits or (None, None)
-    return ClaimPart(
+    row |= dict.fromkeys(("mean_difference", "ci_low", "ci_high"))
+    part = ClaimPart(
         row=row,
         better="lower",
         margin=claim.below - claim.above,
         zero=claim.below,
         level=level,
         level_of_k=level,
-        effect=None if average is None else claim.below - average,
-        low=low,
-        high=high,
-        high_of_k=high,
         obstacles=reading.obstacles,
     )
+    if not values:
+        return part
+    row["mean_difference"] = average = float(np.mean(values))
+    row["ci_low"], row["ci_high"] = limits = rule.interval(values, reading.replicates, level)
+    low, high = oriented(*limits, part.better, part.zero)
+    return replace(part, effect=part.zero - average, low=low, high=high, high_of_k=high)
 
 
 def _intervals(

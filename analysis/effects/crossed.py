@@ -7,9 +7,7 @@ interaction is a ratio of ratios. Exploratory: p is not adjusted for how many ar
 """
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,24 +16,14 @@ from analysis.effects.compare import subtract
 from analysis.effects.differences import main_outcomes
 from analysis.effects.paired import cell_values, exploratory, left_out, slope_weights, tested, weighted_sum
 from analysis.effects.readings import POOLED, equal_budgets
+from analysis.stats.spread import mean
 from analysis.trials.grid import ConfirmGrid, Floats, Stratum, context_label, label, strata_of
 from analysis.trials.outcomes import ReadOutcome
 from search_spaces import Contrast, Level
 
 _LEAST_TREND = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crossing:
-    """A factor that a contrast is crossed with: its levels in order, and by context the stratum at each level.
-
-    ``strata[context][level]`` is a position in the list of all strata of the contrast.
-    """
-
-    factor: str
-    dataset: str
-    levels: list[Level]
-    strata: dict[str, dict[Level, int]]
+# Context -> level of the crossed factor -> the stratum there, a position in the list of all strata of the contrast.
+_Contexts = dict[str, dict[Level, int]]
 
 
 def interaction_rows(grid: ConfirmGrid) -> list[dict[str, Any]]:
@@ -49,8 +37,10 @@ def interaction_rows(grid: ConfirmGrid) -> list[dict[str, Any]]:
             effects = _effects(grid, outcome, contrast, strata)
             head = {"study": spec.name, "arm": label(contrast.arm), "reference": label(contrast.reference)}
             head |= {"outcome": outcome.name, "scale": outcome.scale, "label": exploratory(spec)}
-            for crossing in crossings:
-                rows += [head | row for row in _crossed(grid, crossing, strata, effects)]
+            for named, contexts in crossings:
+                for asked, levels, weights in _sums(contexts):
+                    found = _summed(grid, strata, effects, contexts, levels, weights)
+                    rows += [head | named | asked | row for row in found]
     return rows
 
 
@@ -61,20 +51,21 @@ def _effects(grid: ConfirmGrid, outcome: ReadOutcome, contrast: Contrast, strata
     return np.where(equal_budgets(grid, contrast, strata), subtract(arm, reference), np.nan)
 
 
-def _crossings(grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]) -> Iterator[Crossing]:
+def _crossings(
+    grid: ConfirmGrid, contrast: Contrast, strata: list[Stratum]
+) -> Iterator[tuple[dict[str, str], _Contexts]]:
     """Factors outside the contrast with two levels or more, by dataset; the dataset itself as a factor last."""
     levels = [_levels(grid, contrast, stratum) for stratum in strata]
     for factor in dict.fromkeys(itertools.chain.from_iterable(levels)):
-        within: dict[str, dict[str, dict[Level, int]]] = {}
+        within: dict[str, _Contexts] = {}
         for i, named in enumerate(levels):
             if factor in named:
                 others = {name: level for name, level in named.items() if name not in (factor, "dataset")}
                 dataset = "all datasets" if factor == "dataset" else grid.cells[strata[i].arm].dataset
                 within.setdefault(dataset, {}).setdefault(context_label(others), {})[named[factor]] = i
         for dataset, contexts in within.items():
-            known = _ordered(list(dict.fromkeys(itertools.chain.from_iterable(contexts.values()))))
-            if len(known) > 1:
-                yield Crossing(factor=factor, dataset=dataset, levels=known, strata=contexts)
+            if len(set(itertools.chain.from_iterable(contexts.values()))) > 1:
+                yield {"dataset": dataset, "factor": factor}, contexts
 
 
 def _levels(grid: ConfirmGrid, contrast: Contrast, stratum: Stratum) -> dict[str, Level]:
@@ -90,46 +81,35 @@ def _levels(grid: ConfirmGrid, contrast: Contrast, stratum: Stratum) -> dict[str
     return named
 
 
-def _ordered(levels: list[Level]) -> list[Level]:
-    """Numbers by size; names as the study lists them."""
-    return sorted(levels, key=float) if all(_is_number(level) for level in levels) else levels
+def _sums(contexts: _Contexts) -> Iterator[tuple[dict[str, str], list[Level], Floats]]:
+    """What is asked of a factor: each level against the first; of numbers the trend too. Levels, and their weights.
 
-
-def _is_number(level: Level) -> bool:
-    return isinstance(level, int | float) and not isinstance(level, bool)
-
-
-def _crossed(grid: ConfirmGrid, crossing: Crossing, strata: list[Stratum], effects: Floats) -> Iterator[dict[str, Any]]:
-    base, *others = crossing.levels
+    Numbers are in order of size, names as the study lists them.
+    """
+    levels = list(dict.fromkeys(itertools.chain.from_iterable(contexts.values())))
+    are_numbers = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
+    base, *others = sorted(levels, key=float) if are_numbers else levels
     for level in others:
-        yield from _contrasted(grid, crossing, strata, effects, [base, level], np.array([-1.0, 1.0]))
-    if len(crossing.levels) >= _LEAST_TREND and all(map(_is_number, crossing.levels)):
-        x = [float(level) for level in crossing.levels]
-        weights = slope_weights([math.log2(value) for value in x] if min(x) > 0 else x)
-        yield from _contrasted(grid, crossing, strata, effects, crossing.levels, weights)
+        yield {"kind": "difference", "level": str(level), "base": str(base)}, [base, level], np.array([-1.0, 1.0])
+    if are_numbers and len(levels) >= _LEAST_TREND:
+        x = [float(level) for level in (base, *others)]
+        if x[0] > 0:
+            named, weights = {"kind": "slope per doubling", "level": "per doubling"}, slope_weights(np.log2(x))
+        else:
+            named, weights = {"kind": "slope", "level": "per unit"}, slope_weights(x)
+        yield named | {"base": ""}, [base, *others], weights
 
 
-def _contrasted(
+def _summed(
     grid: ConfirmGrid,
-    crossing: Crossing,
     strata: list[Stratum],
     effects: Floats,
-    levels: Sequence[Level],
+    contexts: _Contexts,
+    levels: list[Level],
     weights: Floats,
 ) -> Iterator[dict[str, Any]]:
     """One weighted sum of the effects at ``levels``: over the contexts that have them all, then in each of them."""
-    whole = {
-        context: [at[level] for level in levels] for context, at in crossing.strata.items() if set(levels) <= {*at}
-    }
-    trend = len(levels) > 2
-    x_is_log = _is_number(levels[0]) and float(levels[0]) > 0
-    named = {
-        "dataset": crossing.dataset,
-        "factor": crossing.factor,
-        "kind": ("slope per doubling" if x_is_log else "slope") if trend else "difference",
-        "level": ("per doubling" if x_is_log else "per unit") if trend else str(levels[-1]),
-        "base": "" if trend else str(levels[0]),
-    }
+    whole = {context: [at[level] for level in levels] for context, at in contexts.items() if set(levels) <= {*at}}
     groups = [(POOLED, list(whole.values()))] if whole else []
     groups += [(context, [rows]) for context, rows in whole.items()] if len(whole) > 1 else []
     for stratum, members in groups:
@@ -138,12 +118,11 @@ def _contrasted(
         used = np.isfinite(summed)
         numbers = tested(summed, grid.spec.alpha)
         cells = [cell for i in np.unique(members) for cell in (strata[i].arm, strata[i].reference)]
-        shown = used.any() and not trend
+        trend = len(levels) > 2
         yield {
-            **named,
             "stratum": stratum,
-            "effect_level": float(at_level[-1][used].mean()) if shown else None,
-            "effect_base": float(at_level[0][used].mean()) if shown else None,
+            "effect_level": None if trend else mean(at_level[-1][used]),
+            "effect_base": None if trend else mean(at_level[0][used]),
             **numbers,
             **left_out(grid, cells, numbers["n_pairs"]),
             "n_strata": len(members),

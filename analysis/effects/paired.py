@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.stats.spread import p_value, spread
 from analysis.trials.grid import COLLAPSED, COMPLETED, DIVERGED, NO_RECORD, ConfirmGrid, Floats
@@ -38,9 +39,10 @@ def weighted_sum(values: Floats, weights: Floats) -> Floats:
     return np.asarray(total)
 
 
-def slope_weights(x: Sequence[float]) -> Floats:
+def slope_weights(x: ArrayLike) -> Floats:
     """Weights under which a row sum is the least-squares slope over ``x``, which must hold two different values."""
-    centred = np.asarray(x, dtype=np.float64) - np.mean(x)
+    at = np.asarray(x, dtype=np.float64)
+    centred = at - at.mean()
     return np.asarray(centred / np.square(centred).sum())
 
 

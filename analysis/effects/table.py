@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.effects.compare import COUNTED_STATES, compare
-from analysis.effects.control import aa_results
+from analysis.effects.controls import aa_results
 from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
 from analysis.effects.levels import LevelReading, level_readings

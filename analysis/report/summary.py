@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from analysis.claims.findings import Finding
 from analysis.claims.part import failures_text
-from analysis.effects.assay import AssayResult
-from analysis.effects.control import aa_results
+from analysis.effects.controls import AssayResult, aa_results
 from analysis.effects.readings import POOLED
 from analysis.effects.strata import contrast_key, shown_strata
 from analysis.words.numbers import p_text

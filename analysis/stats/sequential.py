@@ -17,9 +17,10 @@ Source: https://doi.org/10.1093/biomet/70.3.659, https://doi.org/10.1111/j.2517-
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,43 +102,39 @@ def first_rejections(
     found = np.full(len(d), len(looks), dtype=np.int64)
     step = max(1, _AT_ONCE // len(signs))
     for start in range(0, len(d), step):
-        part = d[start : start + step]
+        part, at = d[start : start + step], found[start : start + step]
         tie = 1e-5 * np.max(np.abs(part), axis=1, keepdims=True)  # float32
-        taken = np.zeros(len(part), dtype=np.int64)
-        gone = np.zeros((len(part), len(signs)), dtype=np.bool_)
-        most = [_budget(level, len(signs)) for level in levels]
-        for look, n in enumerate(looks):
-            sums = part[:, :n] @ signs[:, :n].T
-            np.abs(sums, out=sums)
-            np.copyto(sums, -1.0, where=gone)
-            # the largest most[look] + 1 sums of each study, ascending; the boundary is the first that may not be spent
-            largest = np.sort(np.partition(sums, len(signs) - most[look] - 1, axis=1)[:, len(signs) - most[look] - 1 :])
-            boundary = np.take_along_axis(largest, taken[:, None], axis=1)
-            new = sums > boundary + tie
-            hit = new[:, 0] & (found[start : start + step] == len(looks))
-            found[start : start + step][hit] = look
-            taken += np.count_nonzero(new, axis=1)
-            gone |= new
+        sums = (np.abs(part[:, :n] @ signs[:, :n].T) for n in looks)
+        for look, (left, boundary) in enumerate(_boundaries(sums, levels, tie)):
+            at[(left[:, 0] > boundary[:, 0] + tie[:, 0]) & (at == len(looks))] = look
     return found
 
 
-def _budget(level: float, num: int) -> int:
-    """How many of ``num`` patterns ``level`` allows."""
-    return int(level * num + 1e-9)
+def _boundaries(
+    sums: Iterable[NDArray[Any]], levels: Sequence[float], tie: NDArray[Any]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Look by look the sums that were not rejected before (-1 for the others), and the boundary: (studies, 1).
+
+    ``sums`` has absolute sums per look, (studies, patterns). A look's boundary is the largest sum that may not be spent.
+    """
+    taken: NDArray[Any] = np.zeros(1, dtype=np.int64)
+    gone: NDArray[Any] = np.zeros(1, dtype=np.bool_)
+    for look, level in zip(sums, levels, strict=True):
+        left = np.array(look)
+        np.copyto(left, -1.0, where=gone)
+        num, most = left.shape[1], int(level * left.shape[1] + 1e-9)
+        largest = np.sort(np.partition(left, num - most - 1, axis=1)[:, num - most - 1 :])
+        boundary = np.take_along_axis(largest, np.broadcast_to(taken[:, None], (len(left), 1)), axis=1)
+        yield left, boundary
+        new = left > boundary + tie
+        taken = taken + np.count_nonzero(new, axis=1)
+        gone = gone | new
 
 
 def _crosses(sums: Sequence[Floats], levels: Sequence[float], tie: float) -> bool:
-    """Whether the identity, pattern 0, lies beyond the last look's boundary, given absolute sums a look."""
-    num = len(sums[0])
-    gone, taken = np.zeros(num, dtype=np.bool_), 0
-    for look, level in zip(sums, levels, strict=True):
-        left = np.where(gone, -1.0, look)
-        allowed = _budget(level, num) - taken
-        boundary = float(np.partition(left, num - allowed - 1)[num - allowed - 1])
-        new = left > boundary + tie
-        taken += int(np.count_nonzero(new))
-        gone |= new
-    return bool(sums[-1][0] > boundary + tie)
+    """Whether the identity, pattern 0, lies beyond the last look's boundary, given absolute sums per look."""
+    *_, (_, boundary) = _boundaries((look[None] for look in sums), levels, np.full((1, 1), tie))
+    return bool(sums[-1][0] > boundary[0, 0] + tie)
 
 
 def _limit(rejected: Callable[[float], bool], outer: float, inner: float, mean: float, farthest: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.effects.control import accuracy_margin
+from analysis.effects.controls import accuracy_margin
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
 from analysis.tables.searched import Searched, by_cell, search_counts

@@ -1,4 +1,4 @@
-"""One row a replicate, metric and epoch: what happened during training."""
+"""The learning curves: one row per replicate, metric and epoch."""
 
 import numpy as np
 import pyarrow as pa
@@ -36,13 +36,10 @@ def curves_table(spec: Spec, contents: Contents) -> pa.Table:
         known = pa.array(names, pa.string()).dictionary_encode()
         return pc.take(known, pa.array(positions, pa.int64())).cast(_LABEL)
 
-    metrics = [metric for _, metric, _ in series]
     columns = [
-        label([r["trial_key"] for r in records], owner),
-        label([r["cell"] for r in records], owner),
-        label([r["phase"] for r in records], owner),
-        pa.array(np.array([r["block"] for r in records], dtype=np.int64)[owner], pa.int64()),
-        label(metrics, np.repeat(np.arange(len(series)), lengths)),
+        *(label([record[name] for record in records], owner) for name in ("trial_key", "cell", "phase")),
+        pa.array(np.array([record["block"] for record in records], dtype=np.int64)[owner], pa.int64()),
+        label([metric for _, metric, _ in series], np.repeat(np.arange(len(series)), lengths)),
         pa.array(np.arange(len(owner)) - starts + 1, pa.int64()),
         pa.array(values, pa.float64(), from_pandas=True),
     ]

@@ -138,14 +138,12 @@ def _estimates(
     columns = {}
     for name in sorted(owners, key=lambda name: order.index(owners[name])):
         found = [(i, estimates[name]) for i, estimates in held[owners[name]] if name in estimates]
-        places = np.array([i for i, _ in found], dtype=np.int64)
-        for part in ("value", "stderr"):
-            values = np.full(len(records), np.nan)
-            values[places] = [e[part] for _, e in found]
-            columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64(), from_pandas=True)
-        absent, converged = np.ones(len(records), dtype=np.bool_), np.zeros(len(records), dtype=np.bool_)
-        absent[places], converged[places] = False, [e["converged"] for _, e in found]
-        columns[f"{name}_converged"] = pa.array(converged, pa.bool_(), mask=absent)
+        places = [i for i, _ in found]
+        for column, part in ((name, "value"), (f"{name}_stderr", "stderr"), (f"{name}_converged", "converged")):
+            values = np.full(len(records), None, dtype=object)
+            values[places] = [estimate[part] for _, estimate in found]  # type: ignore[literal-required]
+            kind = pa.bool_() if part == "converged" else pa.float64()
+            columns[column] = pa.array(values, kind, from_pandas=True)
     return columns
 
 

@@ -7,7 +7,7 @@ import pytest
 from book import EXCESS, JACOBIAN, effects_of, mul, planted, synthetic_spec
 from statsmodels.stats.multitest import multipletests
 
-from analysis.effects.control import aa_results
+from analysis.effects.controls import aa_results
 from analysis.stats.holm import directed_p, holm
 from analysis.trials.outcomes import scale_of
 
