@@ -23,7 +23,7 @@ from study.data.together import Together
 from study.models import build_network
 from study.training import Trained, train
 from study.training.fused import Ended, train_together
-from study.training.lane import Member
+from study.training.member import Member
 from study.training.options import OPTIONS
 
 
@@ -38,7 +38,8 @@ def member(config: TrialConfig) -> Member:
 def alone(config: TrialConfig) -> Trained:
     """Its training by itself."""
     one = member(config)
-    *_, trained = train(one.model, one.train_split, one.val_split, config, None)
+    list(train(one))
+    trained = one.trained
     assert isinstance(trained, Trained)
     return trained
 

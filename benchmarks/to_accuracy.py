@@ -26,7 +26,7 @@ from study.data.together import Together
 from study.errors import UserError
 from study.models import build_network
 from study.training.fused import train_together
-from study.training.lane import Member
+from study.training.member import Member
 
 PUBLISHED = (
     "airbench94: CIFAR-10 to .94 in 2.59 s on an A100 (arXiv 2404.00498); ResNet-18 there to .96 in about 7 minutes"

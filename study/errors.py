@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+# What torch, cuBLAS, cuSOLVER, cuDNN and Metal say where they do not raise torch's own class.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "not enough memory")
+
 
 class UserError(ValueError):
     """What the user asked for cannot be done; the message is one line that says what would be right."""
@@ -26,3 +29,11 @@ def nearest(name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     matches = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(names)})"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that a device or the host has no memory left."""
+    # by its name: this module is imported where torch is not
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)

@@ -12,7 +12,7 @@ from study.errors import StorageError
 from study.plugins import load_plugins
 from study.schema import Record
 from study.task import Task
-from study.training.loop import Progress
+from study.training import Progress
 from study.worker.group import run_group
 
 

@@ -30,7 +30,7 @@ from study.results.files import checkpoint_folder
 from study.results.ledger import Ledger
 from study.schema import Record
 from study.task import Task
-from study.training.loop import Progress
+from study.training import Progress
 from study.worker.attempts import Attempts
 from study.worker.group import discard_outcome
 

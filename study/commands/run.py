@@ -27,7 +27,7 @@ from study.schema import Record
 from study.tracking.runs import headlines
 from study.tracking.store import masked, tracking_uri
 from study.tracking.view import MlflowView
-from study.training.loop import Progress
+from study.training import Progress
 from study.worker.group import discard_outcome, outcomes
 
 _DEFAULTS = RunOptions()

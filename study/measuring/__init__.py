@@ -1,4 +1,4 @@
-"""The statistics on trained networks: on a study's replicates, and on any checkpoint or network without a study."""
+"""The statistics measured on trained networks: a study's replicates, and any checkpoint or network without a study."""
 
 from study.measuring.network import Measured, measure_checkpoint, measure_file, measure_network
 

@@ -1,6 +1,6 @@
-"""https://docs.pytorch.org/docs/stable/notes/serialization.html: networks from files, one's own and a replicate's; devices.
+"""Networks from files (a replicate's, or one's own), and devices by name.
 
-Files are read with ``weights_only=True``: nothing in them is run. What makes a network of one's own is a function, which is.
+Files are read with ``weights_only=True``: no code in them is run. The function that makes a network of one's own is run.
 """
 
 import importlib
@@ -17,18 +17,18 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from study.atomic import check_archive
 from study.errors import UserError
 
-# under which training scripts wrap a state dict
+# keys under which training scripts wrap a state dict
 _WRAPPED = ("state_dict", "model_state_dict", "model")
 _LONGEST = 200
 
 
 def as_device(name: str) -> torch.device:
-    """The device called ``name`` ("cpu", "cuda", "cuda:1"). Raises ``UserError`` where it is not there, or has no float64."""
+    """The device called ``name`` ("cpu", "cuda", "cuda:1"). Raises ``UserError`` if it is missing, or has no float64."""
     try:
         device = torch.device(name)
         if device.type == "meta":
             raise RuntimeError("it holds no values")
-        # statistics are summed in float64, which mps, for one, does not have
+        # statistics are summed in float64, which mps lacks
         torch.zeros(1, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -39,9 +39,9 @@ def as_device(name: str) -> torch.device:
 def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
     """The network that ``module:function`` makes, with the state dict at ``weights``, in evaluation mode.
 
-    The module is looked for in the current folder too. A state dict may be wrapped as {"state_dict": ...}, {"model": ...} or
-    {"model_state_dict": ...}, and its names may begin with ``module.``, as ``DataParallel`` has them. Importing a module runs
-    its code: only one's own belongs here. Raises ``UserError`` where the function, the weights or the device do not fit.
+    The module search path includes the current folder. The state dict may be wrapped as {"state_dict": ...}, {"model": ...}
+    or {"model_state_dict": ...}; its names may begin with ``module.`` (``DataParallel``). Importing the module runs its code.
+    Raises ``UserError`` if the function, the weights or the device do not fit.
     """
     where, module_and_name = as_device(device), function.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -64,7 +64,7 @@ def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
 
 def read_weights(path: Path) -> dict[str, Any]:
     """What ``torch.save`` wrote at ``path``: a dictionary, on the CPU. Raises ``UserError`` for anything else."""
-    # not ``load_checkpoint``, which sets a damaged file aside: this one may be the user's own
+    # not ``load_checkpoint``, which renames a damaged file: this one may be the user's own
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)
@@ -83,6 +83,6 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """What ``error`` says, in one line that is not too long."""
+    """The message of ``error`` as one line of limited length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -1,8 +1,8 @@
-"""https://arxiv.org/abs/2106.15067: the statistics on any trained network, without a study, without Ray or MLflow.
+"""The statistics on any trained network, without a study, Ray or MLflow.
 
-``measure_checkpoint`` takes the ``final.pt`` or ``best.pt`` of a replicate, which says itself how to rebuild the network and
-its split; ``measure_network`` takes any ``nn.Module`` that maps pixels in [0, 1] to logits, in a notebook as well.
-``measure_file`` is what the command does.
+``measure_checkpoint`` takes the ``final.pt`` or ``best.pt`` of a replicate, which tells how to rebuild the network and its
+split. ``measure_network`` takes any ``nn.Module`` that maps pixels in [0, 1] to logits, also in a notebook.
+``measure_file`` is the command ``measure``.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from study.config import TrialConfig
 from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
 from study.measuring.loading import as_device, load_own, one_line, read_weights
-from study.measuring.replicate import estimates_of, measuring
+from study.measuring.replicate import estimates_of, measure_context
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
 from study.smoothness import Estimate, in_turn, parse_settings
@@ -31,10 +31,7 @@ Say = Callable[[str], None]
 
 
 class Measured(dict[str, Estimate]):
-    """A statistic's estimates by name. ``error`` says why all or some are missing; ``kept`` are the tables it keeps."""
-
-    error: str = ""
-    kept: Mapping[str, Mapping[str, Tensor]]
+    """A statistic's estimates by name. ``error`` says why some or all are missing; ``kept`` are the tables it keeps."""
 
     def __init__(
         self, estimates: Mapping[str, Estimate], error: str = "", kept: Mapping[str, Mapping[str, Tensor]] | None = None
@@ -56,13 +53,13 @@ def measure_network(
     batch_size: int = 128,
     say: Say | None = None,
 ) -> Found:
-    """Statistic -> its estimates by name; of one that fails the error, while the others stand.
+    """Statistic -> its estimates by name; a statistic that fails has its error, and the others stand.
 
     ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` (a registered name, or a ``Dataset``) to logits
-    (N, num_classes), on any device with float64; batch norm is re-estimated on the training split of ``split_seed`` for the
-    while, and the model is left as it was. ``statistics`` maps names to settings that differ from the defaults; all of them,
-    at their defaults, if left out. ``say`` is told what is measured and how long each took. Raises ``UserError`` for an
-    unknown dataset, statistic or setting, and where outputs do not fit the dataset or are not finite.
+    (N, num_classes), on any device with float64. Meanwhile batch norm is re-estimated on the training split of ``split_seed``;
+    the model is left as it was. ``statistics`` maps names to settings that differ from the defaults (default: all statistics).
+    ``say`` is told each statistic and its duration. Raises ``UserError`` for an unknown dataset, statistic or setting, and for
+    outputs that do not fit the dataset or are not finite.
     """
     chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
     for name, given in chosen.items():
@@ -73,10 +70,10 @@ def measure_network(
     held = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     parts = {name: part.to(device) for name, part in held.items()}
     _check_fits(model, known, parts["val"].pixels())
-    say = say or _silent
+    say = say or (lambda line: None)
     say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
     found: Found = {}
-    with measuring(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:
+    with measure_context(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:
         for number, name in enumerate(in_turn(chosen), 1):
             started, own = time.perf_counter(), dataclasses.replace(context, kept={})
             found[name] = Measured(*estimates_of(name, chosen[name], own), own.kept)
@@ -88,10 +85,7 @@ def measure_network(
 def measure_checkpoint(
     path: Path, statistics: Chosen | None = None, *, device: str = "cpu", say: Say | None = None
 ) -> Found:
-    """The same for a replicate's kept weights: network, split and seed are the replicate's, so numbers are its study's.
-
-    Raises ``UserError`` for a file that is no such checkpoint, or a device that is not there.
-    """
+    """``measure_network`` with a replicate's weights, network, split and seed. Raises ``UserError`` for another file."""
     where, kept = as_device(device), read_weights(path)
     if not {"model", "config"} <= set(kept):
         raise UserError(f"{path} is no replicate's checkpoint (final.pt, best.pt); give --model for a state dict")
@@ -99,21 +93,14 @@ def measure_checkpoint(
     known = load_dataset(config.dataset)
     model = build_network(config, num_classes=known.num_classes, mean=known.mean, deviation=known.deviation)
     model.load_state_dict(kept["model"])
-    return measure_network(
-        model.to(where),
-        known,
-        statistics,
-        seed=config.seed,
-        split_seed=config.split_seed,
-        batch_size=config.batch_size,
-        say=say,
-    )
+    seeds = {"seed": config.seed, "split_seed": config.split_seed}
+    return measure_network(model.to(where), known, statistics, **seeds, batch_size=config.batch_size, say=say)
 
 
 def measure_file(path: Path, statistics: Chosen, *, model: str, dataset: str, device: str, say: Say) -> Found:
     """The replicate at ``path``, or with ``model`` (module:function) the state dict there, measured on ``dataset``.
 
-    Raises ``UserError`` as the two above and ``load_own`` do, and where only one of ``model`` and ``dataset`` is given.
+    Raises ``UserError`` as the two above and ``load_own`` do, and if only one of ``model`` and ``dataset`` is given.
     """
     if not model:
         if dataset:
@@ -145,7 +132,7 @@ def parse_statistics(names: Sequence[str], settings: Sequence[str]) -> dict[str,
 
 
 def as_plain(found: Found) -> dict[str, Any]:
-    """``found`` as JSON values; what is not a number is null; what is missing stands under ``error``, where something is."""
+    """``found`` as JSON values. NaN and Inf are null; the reason of missing estimates is under ``error``."""
     return {
         statistic: {name: _plain(estimate) for name, estimate in measured.items()}
         | ({"error": measured.error} if measured.error else {})
@@ -160,7 +147,7 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 @torch.no_grad()
 def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
-    """Raise ``UserError`` unless ``model`` takes images of ``dataset`` and gives a logit a class."""
+    """Raise ``UserError`` unless ``model`` maps images of ``dataset`` to one logit per class."""
     shape = dataset.image_shape
     try:
         with exact_evaluation(model):
@@ -177,7 +164,3 @@ def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
             f"the network gives outputs of shape {tuple(logits.shape)} for {expected[0]} images; {dataset.name} has "
             f"{dataset.num_classes} classes, so ({expected[0]}, {dataset.num_classes}) was expected"
         )
-
-
-def _silent(line: str) -> None:
-    pass

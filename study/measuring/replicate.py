@@ -1,14 +1,14 @@
-"""https://arxiv.org/abs/2106.15067: the statistics on a replicate's network, after its training and in the middle of it.
+"""The statistics on a replicate's network: after its training, and in mid-training.
 
-Batch norm is re-estimated first; a statistic's fault is its own: the replicate and the other statistics stand. Tables that
-a statistic keeps, and single values where they are asked for, are written before the record that names them.
+Batch norm is re-estimated first. A statistic's fault is its own: the replicate and the other statistics stand. Tables that a
+statistic keeps, and single values where requested, are written before the record that names them.
 """
 
 import dataclasses
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from study.config import TrialConfig
 from study.data import Splits
 from study.data.parts import Split
 from study.errors import StorageError, UserError
@@ -32,72 +31,57 @@ from study.smoothness import (
     statistic_key,
 )
 from study.task import Task
-from study.training import Look
+from study.training import MidTraining
 
-# Batch norm is re-estimated on no more training images than this in the middle of training: a pass of all of them would
-# cost a third of an epoch.
-_IMAGES_DURING = 2048
+# At most this many training images re-estimate batch norm in mid-training: all of them would cost a third of an epoch.
+_IMAGES_IN_MID_TRAINING = 2048
 
 
 def measure_replicate(
     task: Task, splits: Splits, num_classes: int, model: nn.Module, root: Path
 ) -> list[MeasureRecord]:
-    """Every statistic of ``task``, on the final weights with batch norm re-estimated on the training split.
-
-    ``root`` is the study's folder, where tables are kept. Raises ``StorageError`` where it cannot be written.
-    """
+    """Each statistic of ``task`` on the final weights; tables go to ``root``, the study's folder. Raises ``StorageError``."""
     if not task.statistics:
         return []
-    # of data that does not fit in memory, a fixed subset
     parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     try:
-        with _context(task.config, parts, num_classes, model) as context:
+        with measure_context(model, parts, num_classes, task.config.seed, task.config.batch_size) as context:
             found = {name: _record(task, name, context, root) for name in in_turn(task.statistics)}
             return [found[name] for name in task.statistics]
     except StorageError:
         raise
     except UserError as error:
-        return unmeasured(task, str(error))
+        return unmeasured_records(task, str(error))
 
 
-def unmeasured(task: Task, error: str) -> list[MeasureRecord]:
-    """Records of what ``task`` was to measure and, for the reason in ``error``, could not."""
-    return [_measured(task, name, error=error) for name in task.statistics]
-
-
-def look_of(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> Look | None:
-    """What training is to measure in its middle; ``None`` where ``task`` asks for nothing."""
+def mid_training(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> MidTraining | None:
+    """What training measures before its end; ``None`` if ``task`` asks for nothing."""
     if not task.during:
         return None
-    return Look(every=task.every, take=lambda: measure_during(task, splits, num_classes, model))
+    return MidTraining(every=task.every, measure=lambda: measure_during(task, splits, num_classes, model))
 
 
 def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> dict[str, EstimateRecord]:
-    """The statistics that ``task`` asks for in the middle of training, on validation images; the model is left as found.
-
-    Those that cannot be had of these weights are left out.
-    """
-    train = splits.train.held()
-    few = slice(0, _IMAGES_DURING)
+    """The statistics of ``task.during``, on validation images; the model is left as found. What fails is left out."""
+    train, few = splits.train.held(), slice(0, _IMAGES_IN_MID_TRAINING)
     parts = {"train": dataclasses.replace(train, images=train.images[few], labels=train.labels[few])}
     parts["val"] = splits.val.held()
     found: dict[str, EstimateRecord] = {}
     try:
-        with _context(task.config, parts, num_classes, model) as context:
+        with measure_context(model, parts, num_classes, task.config.seed, task.config.batch_size) as context:
             for name in in_turn(task.during):
                 estimates, _ = estimates_of(name, task.during[name], context)
                 found |= {key: estimate.as_record() for key, estimate in estimates.items()}
     except UserError:
-        # outputs that are not finite: training itself will say so
-        return {}
+        return {}  # outputs that are not finite: training itself reports them
     return found
 
 
 @contextmanager
-def measuring(
-    model: nn.Module, parts: Mapping[str, Split], num_classes: int, *, seed: int, batch_size: int
+def measure_context(
+    model: nn.Module, parts: Mapping[str, Split], num_classes: int, seed: int, batch_size: int
 ) -> Iterator[MeasureContext]:
-    """What statistics are given: batch norm is re-estimated on ``parts["train"]`` for the while. Raises ``UserError``."""
+    """The statistics' context; meanwhile batch norm is re-estimated on ``parts["train"]``. Raises ``UserError``."""
     pixels = {name: part.pixels() for name, part in parts.items()}
     with reestimated_batchnorm(model, pixels["train"], batch_size):
         context = MeasureContext.calibrated(
@@ -110,25 +94,7 @@ def measuring(
         try:
             yield context
         finally:
-            context.shared.clear()  # whoever keeps the context, as a traceback may
-
-
-def _context(
-    config: TrialConfig, parts: Mapping[str, Split], num_classes: int, model: nn.Module
-) -> AbstractContextManager[MeasureContext]:
-    return measuring(model, parts, num_classes, seed=config.seed, batch_size=config.batch_size)
-
-
-def _record(task: Task, name: str, context: MeasureContext, root: Path) -> MeasureRecord:
-    started, given = time.perf_counter(), task.statistics[name]
-    own = dataclasses.replace(context, kept={})
-    estimates, error = estimates_of(name, given, own)
-    tables = {table: _table(columns) for table, columns in own.kept.items()}
-    if name in task.keep_samples:
-        tables[SAMPLES] = _samples(estimates)
-    kept = write_kept(root, task.config.trial_key, _key(task, name), tables)
-    seconds = time.perf_counter() - started
-    return _measured(task, name, estimates=estimates, error=error, seconds=seconds, kept=kept)
+            context.shared.clear()  # a traceback may hold on to the context
 
 
 def estimates_of(name: str, given: Mapping[str, Any], context: MeasureContext) -> tuple[Mapping[str, Estimate], str]:
@@ -137,49 +103,50 @@ def estimates_of(name: str, given: Mapping[str, Any], context: MeasureContext) -
         return measure(name, parse_settings(name, given), context), ""
     except UserError as fault:
         return getattr(fault, "estimates", {}), str(fault)
-    except Exception:  # noqa: BLE001  all that a statistic raises: it is recorded as its error, and the others stand
+    except Exception:  # noqa: BLE001  recorded as the statistic's error; the others stand
         return {}, traceback.format_exc(limit=-3).strip()
 
 
-def _table(columns: Mapping[str, torch.Tensor]) -> pa.Table:
-    return pa.table({name: column.numpy() for name, column in columns.items()})
+def _record(task: Task, name: str, context: MeasureContext, root: Path) -> MeasureRecord:
+    started, own = time.perf_counter(), dataclasses.replace(context, kept={})
+    estimates, error = estimates_of(name, task.statistics[name], own)
+    record = _empty_record(task, name, error)
+    tables = {
+        table: pa.table({key: column.numpy() for key, column in kept.items()}) for table, kept in own.kept.items()
+    }
+    if name in task.keep_samples:
+        tables[SAMPLES] = _samples(estimates)
+    record["estimates"] = {key: estimate.as_record() for key, estimate in estimates.items()}
+    record["kept"] = write_kept(root, task.config.trial_key, record["measure_key"], tables)
+    record["measure_seconds"] = time.perf_counter() - started
+    return record
+
+
+def unmeasured_records(task: Task, error: str) -> list[MeasureRecord]:
+    """Records of the statistics of ``task``, none of which could be measured, for the reason in ``error``."""
+    return [_empty_record(task, name, error) for name in task.statistics]
+
+
+def _empty_record(task: Task, name: str, error: str) -> MeasureRecord:
+    trial_key = task.config.trial_key
+    return {
+        "kind": "measure",
+        "trial_key": trial_key,
+        "measure_key": statistic_key(trial_key, name, task.statistics[name], samples=name in task.keep_samples),
+        "statistic": name,
+        "estimates": {},
+        "measure_seconds": 0.0,
+        "error": error,
+        "kept": [],
+    }
 
 
 def _samples(estimates: Mapping[str, Estimate]) -> pa.Table:
-    """One row an estimate and single value behind it, in the order in which they were measured."""
+    """One row per estimate and single value behind it, in the order of measurement."""
     held = {name: estimate.samples for name, estimate in estimates.items() if estimate.samples is not None}
     names = [name for name, values in held.items() for _ in range(len(values))]
     values = torch.cat([torch.zeros(0, dtype=torch.float64), *(values.cpu() for values in held.values())])
     index = torch.cat([torch.zeros(0, dtype=torch.int64), *(torch.arange(len(values)) for values in held.values())])
     return pa.table(
-        {
-            "estimate": pa.array(names, pa.string()).dictionary_encode(),
-            "sample": index.numpy(),
-            "value": values.numpy(),
-        }
+        {"estimate": pa.array(names, pa.string()).dictionary_encode(), "sample": index.numpy(), "value": values.numpy()}
     )
-
-
-def _key(task: Task, name: str) -> str:
-    return statistic_key(task.config.trial_key, name, task.statistics[name], samples=name in task.keep_samples)
-
-
-def _measured(
-    task: Task,
-    name: str,
-    *,
-    error: str,
-    estimates: Mapping[str, Estimate] | None = None,
-    seconds: float = 0.0,
-    kept: list[str] | None = None,
-) -> MeasureRecord:
-    return {
-        "kind": "measure",
-        "trial_key": task.config.trial_key,
-        "measure_key": _key(task, name),
-        "statistic": name,
-        "estimates": {key: estimate.as_record() for key, estimate in (estimates or {}).items()},
-        "measure_seconds": seconds,
-        "error": error,
-        "kept": kept or [],
-    }

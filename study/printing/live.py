@@ -15,7 +15,7 @@ from study.planning.plan import Plan
 from study.printing.console import say
 from study.results.ledger import Contents
 from study.schema import STATES, Record, ReplicateRecord
-from study.training.loop import Progress
+from study.training import Progress
 
 PLAIN_SECONDS = 10.0
 

@@ -22,15 +22,14 @@ from study.data import load_dataset
 from study.data.facts import dataset_facts
 from study.data.parts import Split
 from study.data.stream import NUM_HELD
-from study.errors import UserError
-from study.measuring.replicate import estimates_of, measuring
+from study.errors import UserError, out_of_memory
+from study.measuring.replicate import estimates_of, measure_context
 from study.planning.plan import Cell, Plan
 from study.resources.timing import Ask, random_split, timer, untrained
 from study.results.files import MEMORY
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH
-from study.training.fused import out_of_memory
-from study.worker.group import SPLITS_KEPT
+from study.worker.ahead import SPLITS_KEPT
 
 # The share of a device's memory that all groups together may fill: allocators leave gaps.
 FILLED = 0.9
@@ -162,7 +161,7 @@ class CudaMeter:
             # a statistic that an untrained network cannot give is left out
             with (
                 contextlib.suppress(UserError),
-                measuring(model, parts, known.num_classes, seed=0, batch_size=batch) as context,
+                measure_context(model, parts, known.num_classes, seed=0, batch_size=batch) as context,
             ):
                 for name, settings in statistics:
                     estimates_of(name, settings, context)

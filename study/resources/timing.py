@@ -19,8 +19,9 @@ from study.data.parts import Split
 from study.data.together import Together
 from study.models import build_network
 from study.seeding import derive_seed
-from study.training.lane import Lane, Member
+from study.training.lane import Lane
 from study.training.loop import train_epoch
+from study.training.member import Member
 
 # A step of so few images is timed first: where it is slow, larger batches are not timed.
 FEW_IMAGES = 4
@@ -72,7 +73,7 @@ def timer(
             lane.train(0)["train/loss"].tolist()  # waits for the device
         else:
             one = members[0]
-            train_epoch(one.model, one.optimizer, one.train_split, one.config, 0)
+            train_epoch(one, 0)
         return (clock() - started) / (size * steps)
 
     seconds()

@@ -1,8 +1,8 @@
-"""Smoothness statistics of a trained network in its input: one file a statistic, found and registered by themselves.
+"""Smoothness statistics of a trained network in its input: one file per statistic, registered on import.
 
-A statistic is a function ``(settings, context) -> dict[str, Estimate]`` registered in ``study.registry.STATISTICS``
-with ``settings=`` (a frozen keyword-only dataclass whose fields all have defaults) and ``names=`` (settings to the
-names of the estimates it gives). Nothing here draws from a global random generator or knows of Ray, Optuna or MLflow.
+A statistic is a function ``(settings, context) -> dict[str, Estimate]`` registered in ``study.registry.STATISTICS`` with
+``settings=`` (a frozen keyword-only dataclass whose fields all have defaults) and ``names=`` (settings to the names of its
+estimates). Nothing here draws from a global random generator or knows of Ray, Optuna or MLflow.
 """
 
 from study.registry import discover
@@ -12,7 +12,8 @@ discover(__name__)
 from study.smoothness.batchnorm import reestimated_batchnorm  # noqa: E402
 from study.smoothness.context import MeasureContext  # noqa: E402
 from study.smoothness.estimate import Estimate, IncompleteError  # noqa: E402
-from study.smoothness.measure import (  # noqa: E402
+from study.smoothness.scales import fit_temperature, probabilities, tempered, unit_logits  # noqa: E402
+from study.smoothness.statistic import (  # noqa: E402
     estimate_names,
     in_turn,
     measure,
@@ -21,7 +22,6 @@ from study.smoothness.measure import (  # noqa: E402
     settings_in_key,
     statistic_key,
 )
-from study.smoothness.scales import fit_temperature, probabilities, tempered, unit_logits  # noqa: E402
 
 __all__ = [
     "Estimate",

@@ -1,10 +1,11 @@
-"""https://arxiv.org/abs/2302.07011 (Andriushchenko et al. 2023, *A modern look at the relationship between sharpness and
-generalization*): how far the training loss rises when each weight moves by a small share of itself.
+"""Adaptive sharpness: how far the training loss rises when each weight moves by a small share of itself.
 
 worst case: max of L(w + d) - L(w) over norm(d / w) <= rho, elementwise d / w, in the l_inf or the l_2 norm
 average case: the mean of L(w + d) - L(w) over d / w ~ N(0, rho^2)
-Both do not change when a positive factor moves from one layer to the next. The paper finds them to say little of
-generalization: weak evidence on its own.
+Neither changes when a positive factor moves from one layer to the next. The paper finds little relation to generalization:
+weak evidence on its own.
+
+Source: https://arxiv.org/abs/2302.07011
 """
 
 import math
@@ -25,7 +26,7 @@ from study.smoothness.scales import unit_logits
 
 NORMS = ("linf", "l2")
 SCALES = ("", "_unit_logits")
-# The first step is as long as the ball is wide, as in Auto-PGD; one that does not raise the loss is halved.
+# The first step, in units of rho, as in Auto-PGD; a step that does not raise the loss is halved.
 _FIRST_STEP = 2.0
 
 
@@ -33,7 +34,7 @@ _FIRST_STEP = 2.0
 class AdaptiveSharpnessSettings:
     """``num_samples`` images of ``split``; ``rhos`` of the worst case in ``norm`` (linf, l2), ``average_rhos`` of the average.
 
-    ``num_steps`` gradients of ascent, ``num_draws`` random perturbations; converged as ``tolerance`` says below.
+    ``num_steps`` gradients of ascent, ``num_draws`` random perturbations; ``tolerance`` of convergence.
     """
 
     num_samples: int = 256
@@ -46,12 +47,10 @@ class AdaptiveSharpnessSettings:
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        where = "statistic 'adaptive_sharpness': setting"
         if self.norm not in NORMS:
-            raise UserError(f"{where} 'norm': unknown norm {self.norm!r}{nearest(self.norm, NORMS)}")
-        for key, values in (("rhos", self.rhos), ("average_rhos", self.average_rhos)):
-            if len({f"{rho:g}" for rho in values}) < len(values):
-                raise UserError(f"{where} {key!r} holds a value twice: {list(values)}")
+            raise UserError(
+                f"statistic 'adaptive_sharpness': setting 'norm': unknown norm {self.norm!r}{nearest(self.norm, NORMS)}"
+            )
 
 
 def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
@@ -70,29 +69,30 @@ def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureCont
     """Rise of the mean cross-entropy, as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
 
     Units: nats. With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image,
-    sqrt(K) z~, as the paper does: it does not change when logits are multiplied. All trained parameters move, one that is
-    zero never does; batch norm's statistics stand still. The weights themselves are not touched.
+    sqrt(K) z~, as in the paper: it does not change when logits are multiplied. All trained parameters move, a zero one never
+    does; batch norm's statistics are fixed. The weights themselves are not touched.
 
-    The worst case is found by projected gradient ascent in d / w from 0, the best point kept; every value is a lower bound of
-    the maximum. Steps along the gradient's sign (linf) or its direction (l2) begin at 2 rho; after one that does not raise the
-    loss the ascent goes on from the best point with half the step. Converged where the second half of the steps added
-    ``tolerance`` of the value or less. Its standard error is over images, d held; that of the average case over draws,
-    images held. Cost a scale: ``num_steps`` forward and backward passes of the images a rho, and ``num_draws`` forward
-    passes an average rho. Raises ``UserError`` for a network without trained parameters, and for outputs that are not finite,
-    at moved weights too.
+    The worst case is found by projected gradient ascent in d / w from 0; its best point is a lower bound of the maximum. Steps
+    along the gradient's sign (linf) or direction (l2) begin at 2 rho; after one that does not raise the loss, ascent continues
+    from the best point with half the step. Converged if the second half of the steps added ``tolerance`` of the value or less.
+    Its standard error is over images, d held; that of the average case over draws, images held. Cost per scale: ``num_steps``
+    forward and backward passes per image and rho, and ``num_draws`` forward passes per average rho. Raises ``UserError`` for
+    a network without trained parameters, and for outputs that are not finite, at moved weights too.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"adaptive_sharpness/{settings.split}")
     found: dict[str, Estimate] = {}
     for scale in SCALES:
         loss = _MovedLoss(context, x, y, unit=bool(scale))
-        still = loss.values(loss.nowhere())
+        nowhere = loss.nowhere()
+        still = loss.values(nowhere)
         for rho in settings.rhos:
             rise, settled = _worst(loss, still, rho, settings)
             found[f"sharpness_{settings.norm}_{rho:g}{scale}_max"] = estimate.mean(rise).provided(settled)
         for rho in settings.average_rhos:
-            draws = [loss.values(rho * _normal(loss, context, draw)).mean() for draw in range(settings.num_draws)]
-            found[f"sharpness_{rho:g}{scale}_mean"] = estimate.mean(torch.stack(draws) - still.mean())
-    return {name: found[name] for name in _names(settings)}
+            moves = (context.normal(nowhere, f"adaptive_sharpness/draw/{draw}") for draw in range(settings.num_draws))
+            draws = torch.stack([loss.values(rho * move).mean() for move in moves])
+            found[f"sharpness_{rho:g}{scale}_mean"] = estimate.mean(draws - still.mean())
+    return found
 
 
 class _MovedLoss:
@@ -100,13 +100,13 @@ class _MovedLoss:
 
     def __init__(self, context: MeasureContext, x: Tensor, y: Tensor, *, unit: bool) -> None:
         self._context, self._unit, self._num_images = context, unit, len(x)
-        self._chunks = list(zip(torch.split(x, context.chunk), torch.split(y, context.chunk), strict=True))
+        self._chunks = context.chunks(x, y)
         self._weights = {name: p.detach() for name, p in context.model.named_parameters() if p.requires_grad}
         if not self._weights:
             raise UserError("the network has no trained parameters: there is no sharpness in them")
 
     def nowhere(self) -> Tensor:
-        """The move that moves nothing."""
+        """The move of length zero."""
         return torch.cat([torch.zeros_like(w).flatten() for w in self._weights.values()])
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class _MovedLoss:
 
 
 def _worst(loss: _MovedLoss, still: Tensor, rho: float, settings: AdaptiveSharpnessSettings) -> tuple[Tensor, bool]:
-    """Rise (N,) of each image's loss at the worst move found, and whether its mean has settled."""
+    """Rise (N,) of each image's loss at the worst move found, and whether its mean has converged."""
     best_u, best = loss.nowhere(), still
     slope, step, halfway = loss.gradient(best_u), _FIRST_STEP * rho, 0.0
     for index in range(settings.num_steps):
@@ -159,9 +159,3 @@ def _direction(slope: Tensor, norm: str) -> Tensor:
 
 def _projected(u: Tensor, rho: float, norm: str) -> Tensor:
     return u.clamp(-rho, rho) if norm == "linf" else u * (rho / u.norm().clamp_min(rho))
-
-
-def _normal(loss: _MovedLoss, context: MeasureContext, draw: int) -> Tensor:
-    reference = loss.nowhere()
-    generator = context.generator(f"adaptive_sharpness/draw/{draw}")
-    return torch.randn(reference.shape, generator=generator, dtype=torch.float32).to(reference)

@@ -1,11 +1,13 @@
-"""https://arxiv.org/abs/2106.15067 (claim C1): are attention weights consistent with the importance of what they weigh?
+"""Do attention weights agree with the importance of what they weigh (claim C1)?
 
-By layer, over units (channels, or positions where the gate has one value a position), the agreement in rank of a gate's mean
-with the unit's importance: the loss that taking the unit out adds while all gates stand still (``clamped``). A correlation
-cannot exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is
-judged on spearman / ceiling; the ceilings of the other measures follow from it (``ceiling``). Beside it stand the same for
-units shuffled (the null), and for the unit's mean absolute activation in the place of the gate (a control that is known to
-say something of importance). Within one image gate and importance are exact: there is no ceiling but 1.
+Per layer, over units (channels, or positions if the gate has one value per position): the rank agreement of a gate's mean with
+the unit's importance, the loss added by taking the unit out while all gates are clamped (``clamped``). A correlation cannot
+exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is judged on
+spearman / ceiling. Beside it stand the same for shuffled units (the null), and for the unit's mean absolute activation in
+place of the gate (a control that is known to say something of importance). Within one image gate and importance are exact: the
+ceiling is 1.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import math
@@ -17,30 +19,25 @@ from torch import Tensor
 from study.registry import STATISTICS
 from study.seeding import derive_seed
 from study.smoothness import estimate
-from study.smoothness.ceiling import ceilings
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, read_layers, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.rank_correlation import kendall, reliability, spearman, top_overlap
+from study.smoothness.rank_correlation import ceilings, kendall, reliability, spearman, top_overlap
 
 KINDS = ("zero", "mean", "taylor")
 AGREEMENTS = {"spearman": spearman, "kendall": kendall, "top10": top_overlap}
 PREFIX = "attention_importance"
 _OVERALL = ("", "null", "ceiling", "activation", "per_image", "per_image_null", "per_image_activation")
-_BY_LAYER = ("", "null", "ceiling", "activation")
-# fewer units than this have no ranks to speak of
-LEAST_UNITS = 4
+# Layers with fewer units are left out.
+_LEAST_UNITS = 4
 _BOOTSTRAPS = 200
-# Under a lower mean ceiling the correlation's error, divided by it, drowns the ratio.
+# Below this mean ceiling the correlation's error, divided by it, dominates the ratio.
 _LEAST_CEILING = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionImportanceSettings:
-    """``num_samples`` images of ``split``, ``num_halves`` random halvings for reliability, ``num_shuffles`` for the null.
-
-    ``gates``: the attributes that hold a gate, or whole names of gates, in a network of one's own (``gated_modules``).
-    """
+    """``num_halves`` random halvings for reliability, ``num_shuffles`` for the null; ``gates`` as in ``gated_modules``."""
 
     num_samples: int = 256
     num_halves: int = 20
@@ -76,18 +73,17 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     has a ``_null`` (units shuffled), a noise ``ceiling``, the ``activation`` control (mean absolute activation in the gate's
     place) and ``per_image`` (within an image, mean over images and layers) with null and control of its own: named
     ``kendall_ceiling``, ``top10_activation``, and of Spearman plainly ``ceiling``, ``activation``, ``per_image``. ``ratio`` is
-    spearman / ceiling. Then agreement, null, ceiling and control for each layer, as
-    ``attention_importance_layer3_spearman_zero``, layers counted from the input. Kept as a table ``by_image``: the agreement
-    within each image and layer.
+    spearman / ceiling. Then agreement, null, ceiling and control per layer, as ``attention_importance_layer3_spearman_zero``,
+    layers counted from the input. Keeps table ``by_image``: the agreement within each image and layer.
 
     Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
-    none). Not converged where a layer's gates are all equal, the ratio also where the mean ceiling is below 0.2, and from a
-    single image; layers of fewer than four units are left out. A network without gates has no estimates at all. Units: none,
-    all are correlations or shares. Cost: two forward passes an image and unit from its layer on, one backward an image.
-    Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
+    none). Not converged if a layer's gates are all equal, or from a single image; the ratio also if the mean ceiling is below
+    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Units: none, all are
+    correlations or shares. Cost: per image and unit two forward passes from its layer on, per image one backward pass. Raises
+    ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
-    layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]
+    layers = comparable_layers(context, x, settings.gates)
     if not layers:
         return {}
     seed = derive_seed(context.seed, "smoothness", PREFIX)
@@ -109,12 +105,15 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
         for measure in AGREEMENTS:
             values = torch.cat([each[_label(measure, "per_image")] for each in within])
             by_image[f"{measure}_{kind}"] = values.float().cpu()
-    places = {
-        "image": torch.arange(len(x)).repeat(len(layers)),
-        "layer": torch.arange(len(layers)).repeat_interleave(len(x)),
-    }
-    context.keep("by_image", {"image": places["image"], "layer": places["layer"] + 1, **by_image})
-    return {name: estimates[name] for name in _names(settings)} | by_layer
+    image = torch.arange(len(x)).repeat(len(layers))
+    layer = torch.arange(1, len(layers) + 1).repeat_interleave(len(x))
+    context.keep("by_image", {"image": image, "layer": layer, **by_image})
+    return estimates | by_layer
+
+
+def comparable_layers(context: MeasureContext, x: Tensor, gates: tuple[str, ...]) -> list[Layer]:
+    """The attention layers on images ``x`` that have enough units for ranks."""
+    return [layer for layer in read_layers(context, x, gates) if layer.num_units >= _LEAST_UNITS]
 
 
 def _importances(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
@@ -135,9 +134,9 @@ def _over_images(
     generator = torch.Generator().manual_seed(seed)
     num_images, num_units = importance.shape
     drawn = resamplings(num_images, generator).to(importance)
-    gate, activation, wanted = (drawn @ values for values in (layer.gate, layer.activation, importance))
-    mean_gate, mean_activation, mean_wanted = (
-        values.mean(0, keepdim=True) for values in (layer.gate, layer.activation, importance)
+    # the means over images and over their resamplings
+    gate, activation, wanted = (
+        (values.mean(0, keepdim=True), drawn @ values) for values in (layer.gate, layer.activation, importance)
     )
     shuffles = _shuffles(settings.num_shuffles, num_units, generator).to(importance.device)
     kept = [
@@ -147,21 +146,20 @@ def _over_images(
     ceiling = ceilings(math.sqrt(kept[0] * kept[1]), num_units, generator)
     found: dict[str, Estimate] = {}
     for measure, agree in AGREEMENTS.items():
-        null = agree(mean_gate.expand(len(shuffles), -1).contiguous(), mean_wanted[0][shuffles])
+        null = agree(gate[0].expand(len(shuffles), -1).contiguous(), wanted[0][0][shuffles])
+        known = layer.varied and math.isfinite(ceiling[measure])
         each = {
-            "": resampled(agree(mean_gate, mean_wanted), agree(gate, wanted), num_images).provided(layer.varied),
+            "": resampled(agree(gate[0], wanted[0]), agree(gate[1], wanted[1]), num_images).provided(layer.varied),
             "null": estimate.mean(null).provided(layer.varied),
-            "ceiling": Estimate(
-                ceiling[measure], math.nan, num_images, layer.varied and math.isfinite(ceiling[measure])
-            ),
-            "activation": resampled(agree(mean_activation, mean_wanted), agree(activation, wanted), num_images),
+            "ceiling": Estimate(ceiling[measure], math.nan, num_images, known),
+            "activation": resampled(agree(activation[0], wanted[0]), agree(activation[1], wanted[1]), num_images),
         }
-        found |= {_label(measure, part): each[part] for part in _BY_LAYER}
+        found |= {_label(measure, part): value for part, value in each.items()}
     return found
 
 
 def _within_images(layer: Layer, importance: Tensor, seed: int) -> dict[str, Tensor]:
-    """One layer's agreement within each image (N,), with null (a shuffle an image) and control."""
+    """One layer's agreement within each image (N,), with null (one shuffle per image) and control."""
     num_images, num_units = importance.shape
     shuffles = _shuffles(num_images, num_units, torch.Generator().manual_seed(seed)).to(importance.device)
     found = {}
@@ -177,7 +175,7 @@ def _shuffles(num: int, num_units: int, generator: torch.Generator) -> Tensor:
 
 
 def resamplings(num: int, generator: torch.Generator) -> Tensor:
-    """Weights (200, num) of a bootstrap: a resampled mean is a product with these."""
+    """Weights (200, num) of a bootstrap: the product with them gives resampled means."""
     drawn = torch.randint(num, (_BOOTSTRAPS, num), generator=generator)
     return torch.zeros((_BOOTSTRAPS, num), dtype=torch.float64).scatter_add_(
         1, drawn, torch.full(drawn.shape, 1 / num).double()
@@ -185,24 +183,21 @@ def resamplings(num: int, generator: torch.Generator) -> Tensor:
 
 
 def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
-    """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as its standard error."""
-    # one image, drawn again and again, has no spread to tell
+    """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as standard error."""
+    # resamplings of one image have no spread
     known = num_samples > 1 and bool(value.isfinite().all() and spread.isfinite().all())
     return Estimate(float(value), float(spread.std(correction=1)) if known else math.nan, num_samples, known)
 
 
 def over_layers(each: list[Estimate]) -> Estimate:
-    """The mean over layers, whose errors are taken as independent."""
+    """The mean over layers, with errors taken as independent."""
     stderr = math.sqrt(sum(e.stderr**2 for e in each)) / len(each)
     value = sum(e.value for e in each) / len(each)
     return Estimate(value, stderr, each[0].num_samples, all(e.converged for e in each))
 
 
 def _ratio(spearman_found: Estimate, ceiling: Estimate) -> Estimate:
-    """Mean correlation over mean ceiling; the ceiling's own error is left out.
-
-    A layer in which nothing is reliable has ceiling 0 and an expected correlation of 0: it counts in both means.
-    """
+    """Mean correlation over mean ceiling, ignoring the ceiling's own error. An unreliable layer (ceiling 0) counts too."""
     if not ceiling.value > 0:
         return Estimate(math.nan, math.nan, ceiling.num_samples, False)
     known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING

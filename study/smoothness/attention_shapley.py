@@ -1,10 +1,12 @@
-"""https://doi.org/10.1016/j.cor.2008.04.004 (Castro et al. 2009): importance as Shapley values, against attention weights.
+"""Importance as Shapley values, against attention weights.
 
-Ablation takes a unit out of the whole network, so of two units that stand in for each other neither seems to matter. The
-Shapley value of a unit is what it adds to the log-probability of the true class, averaged over all orders in which units are
-put in: phi_u = E over orders [v(those before u, and u) - v(those before u)], v(S) the log-probability where the units not in
-S are zero and all gates stand at their mean (``clamped``). Then sum over u of phi_u = v(all) - v(none). Orders are sampled;
-captum (https://captum.ai) walks through them.
+Ablation takes a unit out of the whole network, so of two units that can replace each other neither seems to matter. The
+Shapley value of a unit is what it adds to the log-probability of the true class, averaged over all orders of adding units:
+phi_u = E over orders [v(those before u, and u) - v(those before u)], v(S) the log-probability if the units not in S are zero
+and all gates are at their mean (``clamped``). Then sum over u of phi_u = v(all) - v(none). Orders are sampled; captum
+(https://captum.ai) evaluates them.
+
+Source: https://doi.org/10.1016/j.cor.2008.04.004
 """
 
 import math
@@ -19,15 +21,15 @@ from torch.nn import functional
 from study.errors import UserError
 from study.registry import STATISTICS
 from study.seeding import derive_seed
-from study.smoothness.attention_importance import AGREEMENTS, LEAST_UNITS, over_layers, resampled, resamplings
-from study.smoothness.clamped import GATES, Layer, ablation, clamped, only_units, read_layers, taylor
+from study.smoothness.attention_importance import AGREEMENTS, comparable_layers, over_layers, resampled, resamplings
+from study.smoothness.clamped import GATES, Layer, ablation, clamped, only_units, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.rank_correlation import reliability, spearman
 
 PREFIX = "attention_shapley"
 _HALVES = 20
-# Less reliable than this, the ranks are those of the sampled orders as much as of the units.
+# Below this reliability the ranks depend on the sampled orders as much as on the units.
 _LEAST_RELIABILITY = 0.8
 _EACH = (*AGREEMENTS, "activation", "ablation", "reliability")
 
@@ -59,13 +61,13 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
 
     ``spearman``, ``kendall`` and ``top10`` of gate and value; Spearman of the value with mean absolute ``activation`` and with
     ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
-    which has no standard error. Standard errors by 200 resamplings of images and of orders together. Not converged where the
-    reliability is below .8 (more ``num_orders`` are needed) or gates are all equal. Layers of fewer than four units are left
-    out, a network without gates has no estimates. Units: none, all are correlations or shares. Cost: ``num_samples *
-    num_orders`` forward passes a unit. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
+    without standard error. Standard errors by 200 resamplings of images and of orders together. Not converged if the
+    reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers of fewer than four units are left out; a
+    network without gates has no estimates. Units: none, all are correlations or shares. Cost per unit: ``num_samples *
+    num_orders`` forward passes. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
-    layers = [layer for layer in read_layers(context, x, settings.gates) if layer.num_units >= LEAST_UNITS]
+    layers = comparable_layers(context, x, settings.gates)
     found = []
     with clamped(layers):
         baseline = taylor(context, layers, x, y)[0] if layers else x
@@ -91,8 +93,8 @@ def random_orders(num_units: int, num: int, seed: int) -> list[list[int]]:
 def shapley(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
     """What each unit of ``layer`` adds to the true class's log-probability, by order and image: (len(orders), N, U), nats.
 
-    Its mean over orders is the sampled Shapley value; over all U! orders it is the Shapley value. Each order's values sum to
-    v(all) - v(none) exactly. Call it with gates ``clamped``. Raises ``UserError`` without captum.
+    Its mean over orders is the sampled Shapley value; over all U! orders it is exact. Each order's values sum to v(all) -
+    v(none) exactly. Call it with gates ``clamped``. Raises ``UserError`` without captum.
     """
     sampler = _captum()(lambda present, image: _log_probability(context, layer, x[image], y[image], present))
     found = []
@@ -121,7 +123,7 @@ def _captum() -> Callable[..., Any]:
 
 
 def _given(order: Sequence[int]) -> Callable[[int, int], Iterable[Sequence[int]]]:
-    """What captum asks for orders, in the place of its draws from the global generator."""
+    """captum's source of orders, in place of draws from the global generator."""
     return lambda num_units, num_orders: [order]
 
 

@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/2105.07576 (Wu and Johnson 2021, *Rethinking "Batch" in BatchNorm*) and 1803.05407 (SWA, 3.2).
+"""Batch norm with running statistics estimated anew.
 
-Batch norm's running statistics lag behind the weights, and a network with multiplicative merges can collapse in
-evaluation for that reason alone; so they are estimated anew first.
+Running statistics lag behind the weights, and a network with multiplicative merges can collapse in evaluation for that reason
+alone. So they are re-estimated before measuring.
+
+Source: https://arxiv.org/abs/2105.07576
 """
 
 import math
@@ -19,18 +21,16 @@ from study.errors import UserError
 def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> Iterator[None]:
     """Evaluate ``model`` with batch-norm statistics estimated anew on ``images``; afterwards it is exactly as it was.
 
-    Over fixed-order batches b of n_b images, running_mean = sum n_b mean_b / n and running_var = sum n_b var_b / n
-    with var_b the batch's unbiased variance: what ``momentum=None`` gives for equal batches. The images are cut into
-    ceil(n / batch_size) batches whose sizes differ by at most one, each weighted by its size, so that none is dropped
-    and no short last batch counts too much. As in training, a layer sees inputs normalised by the *batch's*
-    statistics; the spread of the batch means is not in the variance. Only batch-norm layers are in training mode, so
+    Over fixed-order batches b of n_b images, running_mean = sum n_b mean_b / n and running_var = sum n_b var_b / n with var_b
+    the batch's unbiased variance: what ``momentum=None`` gives for equal batches. Images are cut into ceil(n / batch_size)
+    batches whose sizes differ by at most one, weighted by size. As in training, a layer sees inputs normalised by the
+    *batch's* statistics; the spread of batch means is not in the variance. Only batch-norm layers are in training mode, so
     dropout is inactive.
 
-    ``images`` (N, C, H, W): training images as the network takes them. Inside, the model is in evaluation mode. On
-    leaving, by an exception too, all buffers (``num_batches_tracked`` included), momenta and modes are restored bit
-    for bit; gradients are never touched. Without batch-norm layers nothing is run. Cost: one forward an image, none
-    backwards. Raises ``UserError`` for fewer than two images when there is a batch-norm layer, or a non-positive
-    ``batch_size``.
+    ``images`` (N, C, H, W): training images as the network takes them. Inside, the model is in evaluation mode. On leaving,
+    also by an exception, all buffers (``num_batches_tracked`` included), momenta and modes are restored bit for bit; gradients
+    are not touched. Cost: one forward pass per image if there is a batch-norm layer. Raises ``UserError`` for fewer than two
+    images when there is such a layer, or a non-positive ``batch_size``.
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if batch_size < 1:
@@ -64,7 +64,7 @@ def _estimate(model: nn.Module, layers: list[_BatchNorm], images: Tensor, batch_
         layer.reset_running_stats()  # a weight of 0 would not forget statistics that are not finite
         layer.train()
     seen = 0
-    # two images a batch at least: one has no variance where maps are 1x1
+    # at least two images per batch: one has no variance where maps are 1x1
     num_batches = max(1, min(math.ceil(len(images) / batch_size), len(images) // 2))
     for batch in torch.tensor_split(images, num_batches):
         seen += len(batch)

@@ -1,10 +1,11 @@
-"""https://arxiv.org/abs/2106.15067: a network whose attention gates stand still at their mean, and units taken out of it.
+"""A network whose attention gates are clamped to their mean, and units taken out of it.
 
-With gates free, a unit taken out before the gate or behind it gives one number, so a gate and what it weighs cannot be told
-apart. Here every gate is clamped to its mean over the images, and then a unit of the map that a layer's attention sees is
-replaced, by zero or by its mean. A unit is a channel; where a gate has one value a position (a spatial gate, non-local
-attention, for which it is the attention received) a unit is a position. Of a selective kernel it is a channel of the map that
-its convolutions see, which keep channels apart where there are no more than 32.
+With free gates, taking a unit out before the gate or after it gives the same number, so a gate and what it weighs cannot be
+separated. Here each gate is clamped to its mean over the images, and then a unit of the map that a layer's attention sees is
+replaced by zero or by its mean. A unit is a channel; if a gate has one value per position (spatial gates, non-local attention:
+the attention received) it is a position; of a selective kernel it is a channel of its convolutions' input.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import contextlib
@@ -15,11 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
-from study.errors import UserError, nearest
+from study.errors import UserError, nearest, out_of_memory
 from study.smoothness.context import MeasureContext
-from study.smoothness.memory import out_of_memory
 
 GATES = ("gate",)
 
@@ -28,7 +27,7 @@ GATES = ("gate",)
 class Layer:
     """One attention layer on N images: its module and gate, and float64 values (N, U) of gate and activation by unit.
 
-    ``mean_gate`` (1, ...) is what its gate is clamped to, ``mean_map`` (1, C, H, W) what a mean ablation puts in.
+    ``mean_gate`` (1, ...) is the value its gate is clamped to, ``mean_map`` (1, C, H, W) that of a mean ablation.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Layer:
 
     @property
     def varied(self) -> bool:
-        """Whether mean gates differ by more than rounding; else they rank nothing."""
+        """Whether mean gates differ by more than rounding."""
         mean = self.gate.mean(0)
         return bool(mean.amax() - mean.amin() > 1e-6 * mean.abs().amax())
 
@@ -55,9 +54,9 @@ class Layer:
 def gated_modules(model: nn.Module, gates: Sequence[str] = GATES) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Modules of ``model`` that apply attention, by name, each with its gate.
 
-    ``gates`` are names of attributes that hold a gate (``scale_activation``) or whole names of gates
-    (``layer1.0.se.scale_activation``); what a gate weighs is the input of the module that holds it. Raises ``UserError``
-    for a name, other than the default, that no module has.
+    ``gates`` are names of attributes that hold a gate (``scale_activation``) or full names of gates
+    (``layer1.0.se.scale_activation``); a gate weighs the input of the module that holds it. Raises ``UserError`` for a name,
+    other than the default, that no module has.
     """
     modules = dict(model.named_modules())
     found, matched = {}, set(GATES)
@@ -74,19 +73,19 @@ def gated_modules(model: nn.Module, gates: Sequence[str] = GATES) -> dict[str, t
 
 @torch.no_grad()
 def read_layers(context: MeasureContext, x: Tensor, gates: Sequence[str] = GATES) -> list[Layer]:
-    """What every gate of the network says on images ``x``, free.
+    """The attention layers of the network, with their free gates' values on images ``x``.
 
-    Layers whose gate is never asked are left out, and modules of several inputs, as a merge operator with a gate of its own:
-    they weigh one map against another. Raises ``UserError`` for a gate that is asked twice in one forward pass, or whose
-    values are neither one a channel nor one a position of a map (N, C, H, W).
+    Left out are layers whose gate is never called, and modules of several inputs, such as a merge operator with a gate of its
+    own. Raises ``UserError`` for a gate that is called twice per forward pass, or whose values are neither one per channel nor
+    one per position of a map (N, C, H, W).
     """
     modules = gated_modules(context.model, gates)
     said: dict[str, list[Tensor]] = {name: [] for name in modules}
     maps: dict[str, list[Tensor]] = {name: [] for name in modules}
     with contextlib.ExitStack() as stack:
         for name, (module, gate) in modules.items():
-            stack.enter_context(_hooked(gate.register_forward_hook(_keep_output(said[name]))))
-            stack.enter_context(_hooked(module.register_forward_pre_hook(_keep_input(maps[name]))))
+            stack.enter_context(gate.register_forward_hook(_keep_output(said[name])))
+            stack.enter_context(module.register_forward_pre_hook(_keep_input(maps[name])))
         context.logits(x)
     return [
         _layer(name, module, gate, torch.cat(said[name]), torch.cat(maps[name]), len(x))
@@ -97,27 +96,26 @@ def read_layers(context: MeasureContext, x: Tensor, gates: Sequence[str] = GATES
 
 @contextlib.contextmanager
 def clamped(layers: list[Layer]) -> Iterator[None]:
-    """Every gate at its mean for the while."""
+    """Meanwhile each gate is at its mean."""
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hooked(layer.gate_module.register_forward_hook(_clamp(layer.mean_gate))))
+            stack.enter_context(layer.gate_module.register_forward_hook(_clamp(layer.mean_gate)))
         yield
 
 
 @contextlib.contextmanager
 def only_units(layer: Layer, present: Tensor) -> Iterator[None]:
-    """Units of ``layer`` times ``present`` (B, U), a row an image of the batch, for the while."""
-    with _hooked(layer.module.register_forward_pre_hook(_scale(layer, present))):
+    """Meanwhile units of ``layer`` are multiplied by ``present`` (B, U), one row per image of the batch."""
+    with layer.module.register_forward_pre_hook(lambda _, given: (given[0] * _placed(layer, present, given[0]),)):
         yield
 
 
 @torch.no_grad()
 def ablation(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, baseline: Tensor, *, mean: bool) -> Tensor:
-    """How much the loss of each image grows when a unit of ``layer`` is zero, or at its mean: (N, U), nats.
+    """Growth of each image's loss when a unit of ``layer`` is zero, or at its mean: (N, U), nats.
 
-    ``baseline`` (N,) are the losses with the unit left. Call it with gates ``clamped``. ``chunk`` pairs of an image and a
-    unit go through the network at a time, from the layer on: what comes before it is the same for all units, and is passed
-    once an image.
+    ``baseline`` (N,) are the losses with all units. Call it with gates ``clamped``. Per pass, ``chunk`` pairs of an image and
+    a unit go through the network from the layer on; what comes before it is computed once per image.
     """
     size = min(layer.num_units, context.chunk)
     units = torch.split(torch.arange(layer.num_units, device=x.device), size)
@@ -129,16 +127,13 @@ def ablation(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, baseli
 
 
 def taylor(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Losses (N,), and by layer the squared first-order loss of zeroing each unit, (sum of gradient * activation)^2 (N, U).
-
-    https://arxiv.org/abs/1906.10771 (Molchanov et al. 2019). One backward pass serves all layers and images.
-    """
+    """Losses (N,), and by layer the squared first-order loss of zeroing each unit (N, U); arXiv 1906.10771."""
     losses, found = [], [[] for _ in layers]  # type: ignore[var-annotated]
-    for part, labels in zip(torch.split(x, context.chunk), torch.split(y, context.chunk), strict=True):
+    for part, labels in context.chunks(x, y):
         maps: list[list[Tensor]] = [[] for _ in layers]
         with torch.enable_grad(), contextlib.ExitStack() as stack:
             for layer, kept in zip(layers, maps, strict=True):
-                stack.enter_context(_hooked(layer.module.register_forward_pre_hook(_watch(kept))))
+                stack.enter_context(layer.module.register_forward_pre_hook(_watch(kept)))
             logits = context.checked(context.model(part))
             loss = functional.cross_entropy(logits.double(), labels, reduction="none")
             gradients = torch.autograd.grad(loss.sum(), [kept[0] for kept in maps])
@@ -151,13 +146,13 @@ def taylor(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -
 def _logits_without(context: MeasureContext, layer: Layer, x: Tensor, unit: Tensor, *, mean: bool) -> Tensor:
     """Logits (U, N, K) of all images with each of ``unit`` (U,) taken out.
 
-    As a function of the unit under vmap: what does not depend on the unit is not repeated. A network that vmap cannot take
-    (it looks at its values, or writes into what it has computed) passes every pair from its input.
+    A vmap over units, which does not repeat what is independent of the unit. A network that vmap cannot take (it branches on
+    values, or writes in place) passes each pair from its input.
     """
     removed = functional.one_hot(unit, layer.num_units)
 
     def without(taken: Tensor, images: Tensor) -> Tensor:
-        with _hooked(layer.module.register_forward_pre_hook(_without(layer, taken, mean=mean))):
+        with layer.module.register_forward_pre_hook(_without(layer, taken, mean=mean)):
             return context.model(images)  # type: ignore[no-any-return]
 
     try:
@@ -195,10 +190,10 @@ def _layer(name: str, module: nn.Module, gate_module: nn.Module, gate: Tensor, s
 
 
 def _units(name: str, gate: Tensor, seen: Tensor) -> tuple[Tensor, bool]:
-    """Gate by unit (N, U), and whether a unit is a channel."""
+    """Gate by unit (N, U), and whether a unit is a channel rather than a position."""
     if seen.dim() == 4:
         channels, places = seen.shape[1], seen.shape[2] * seen.shape[3]
-        if gate.shape[1:] == (places, places):  # of pairs of positions: what is received
+        if gate.shape[1:] == (places, places):  # of pairs of positions: the attention received
             return gate.mean(1), False
         if gate.shape[1:] == (1, *seen.shape[2:]):
             return gate.flatten(1), False
@@ -215,14 +210,6 @@ def _by_unit(maps: Tensor, by_channel: bool, *, sum_up: bool = False) -> Tensor:
     flat = maps.flatten(2)
     dimension = 2 if by_channel else 1
     return flat.sum(dimension) if sum_up else flat.mean(dimension)
-
-
-@contextlib.contextmanager
-def _hooked(handle: RemovableHandle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _keep_output(into: list[Tensor]) -> Callable[..., None]:
@@ -247,12 +234,8 @@ def _watch(into: list[Tensor]) -> Callable[..., Any]:
     return hook
 
 
-def _scale(layer: Layer, by: Tensor) -> Callable[..., tuple[Tensor]]:
-    return lambda module, given: (given[0] * _placed(layer, by, given[0]),)
-
-
 def _without(layer: Layer, removed: Tensor, *, mean: bool) -> Callable[..., tuple[Tensor]]:
-    """``removed`` (B, U) is 1 at the units taken out of an image, of all images where B is 1."""
+    """``removed`` (B, U) is 1 at the units taken out of an image (of all images if B is 1)."""
 
     def hook(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         seen = given[0]
@@ -263,6 +246,6 @@ def _without(layer: Layer, removed: Tensor, *, mean: bool) -> Callable[..., tupl
 
 
 def _placed(layer: Layer, values: Tensor, seen: Tensor) -> Tensor:
-    """``values`` (B, U) where they broadcast against the map ``seen`` (B, C, H, W)."""
+    """``values`` (B, U) in a shape that broadcasts against the map ``seen`` (B, C, H, W)."""
     shape = (len(values), -1, 1, 1) if layer.by_channel else (len(values), 1, *seen.shape[2:])
     return values.to(seen.dtype).view(shape)

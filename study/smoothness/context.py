@@ -1,13 +1,13 @@
 """What a statistic is given: the network, the images, the fitted temperature, and random numbers by purpose.
 
-Random numbers come from CPU generators seeded by (the replicate's measuring seed, a purpose), so they are the same on
-CPU and GPU, in every cell that shares the seed, and in whatever order statistics run; the global generators are not
-touched.
+Random numbers come from CPU generators seeded by (the replicate's measuring seed, a purpose). They are the same on CPU and
+GPU, in all cells that share the seed, and in any order of statistics; the global generators are not touched.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,8 @@ from study.smoothness.shared import Shared
 
 @contextmanager
 def exact_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and float32 that is not TF32 in convolutions and products; both restored on leaving.
-
-    TF32 keeps ten bits: a second difference over h^2 would be rounding noise.
-    """
-    cudnn: Any = torch.backends.cudnn  # it is a property module that type checkers do not see through
+    """Evaluation mode, without TF32; both restored on leaving. With its ten bits second differences would be noise."""
+    cudnn: Any = torch.backends.cudnn  # a property module that type checkers do not see through
     switches = (cudnn.conv, torch.backends.cuda.matmul)
     before = [switch.fp32_precision for switch in switches]
     modes = {module: module.training for module in model.modules()}
@@ -46,11 +43,11 @@ def exact_evaluation(model: nn.Module) -> Iterator[None]:
 class MeasureContext:
     """A network to measure and what to measure it with.
 
-    ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is
-    already re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is
-    the replicate's measuring seed, shared by all cells; ``chunk`` the largest number of images in one forward, which
-    changes no result beyond rounding. ``kept`` are tables that statistics keep beside their estimates, ``shared``
-    is what they compute once for all of them: it is for one network, whose weights stay as they are.
+    ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is already
+    re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is the replicate's
+    measuring seed, shared by all cells; ``chunk`` the largest number of images per forward pass, which changes results only
+    by rounding. ``kept`` are tables that statistics keep beside their estimates; ``shared`` is what they compute once for all
+    of them, valid for one network with fixed weights.
     """
 
     model: nn.Module
@@ -76,10 +73,7 @@ class MeasureContext:
         chunk: int | None = None,
         split: str = "val",
     ) -> "MeasureContext":
-        """The context with its temperature fitted on ``split``, and ``images_at_once`` for its chunk unless one is given.
-
-        Raises ``UserError`` as ``logits`` and ``split`` do.
-        """
+        """The context with its temperature fitted on ``split``. Raises ``UserError`` as ``logits`` and ``split`` do."""
         chunk = chunk or images_at_once(next(iter(images.values())))
         context = cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
@@ -89,30 +83,30 @@ class MeasureContext:
         with exact_evaluation(model):
             logits = halving(chunk, lambda size: context.logits(x, size), "the network")
             temperature, converged = fit_temperature(logits, y)
-        return cls(
-            model=model, images=images, labels=labels, num_classes=num_classes,
-            temperature=temperature, temperature_converged=converged, seed=seed, chunk=chunk,
-        )  # fmt: skip
+        return replace(context, temperature=temperature, temperature_converged=converged)
+
+    @property
+    def temperature_known(self) -> bool:
+        """Whether temperature-scaled values are to be trusted."""
+        return self.temperature_converged and math.isfinite(self.temperature)
+
+    def chunks(self, x: Tensor, beside: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """``x`` and ``beside``, of one length, in parts of at most ``chunk`` rows."""
+        return list(zip(torch.split(x, self.chunk), torch.split(beside, self.chunk), strict=True))
 
     def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
-        """Keep ``columns``, of one dimension and one length, under the name ``table``: pictures, or values an image.
-
-        Raises ``ValueError`` for columns that are no table.
-        """
+        """Keep ``columns``, 1-D and of one length, as ``table``. Raises ``ValueError`` for columns that are no table."""
         if len({tuple(column.shape) for column in columns.values()}) != 1 or next(iter(columns.values())).ndim != 1:
             raise ValueError(f"table {table!r}: columns differ in length, or are not of one dimension")
         self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     @torch.no_grad()
     def logits(self, x: Tensor, chunk: int | None = None) -> Tensor:
-        """Logits (N, K) of images ``x`` (N, ...), without a graph, ``chunk`` images a forward (the context's by default).
-
-        Raises ``UserError`` when the network's output is not (N, K) or not finite.
-        """
+        """Logits (N, K) of images ``x`` (N, ...) without a graph, ``chunk`` images per pass. Raises as ``checked``."""
         return torch.cat([self.checked(self.model(part)) for part in torch.split(x, chunk or self.chunk)])
 
     def checked(self, logits: Tensor) -> Tensor:
-        """``logits``, known to be (N, K) and finite; ``UserError`` otherwise."""
+        """``logits``, if they are (N, K) and finite. Raises ``UserError`` otherwise."""
         if logits.ndim != 2 or logits.shape[1] != self.num_classes:
             raise UserError(f"the network gives outputs of shape {tuple(logits.shape)}, not (N, {self.num_classes})")
         if not bool(torch.isfinite(logits).all()):
@@ -120,7 +114,7 @@ class MeasureContext:
         return logits
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """All images and labels of a split. Raises ``UserError`` when it is not there or has no image."""
+        """All images and labels of a split. Raises ``UserError`` if it is missing or has no image."""
         if name not in self.images or name not in self.labels:
             raise UserError(f"no split {name!r} to measure on{nearest(name, self.images)}")
         x, y = self.images[name], self.labels[name]
@@ -131,7 +125,7 @@ class MeasureContext:
         return x, y
 
     def sample(self, split: str, n: int, purpose: str) -> tuple[Tensor, Tensor]:
-        """``n`` images and labels of ``split``, drawn without replacement; all of them when there are no more."""
+        """``n`` images and labels of ``split``, drawn without replacement; all of them if there are no more."""
         x, y = self.split(split)
         if n >= len(x):
             return x, y
@@ -139,13 +133,14 @@ class MeasureContext:
         return x[index.to(x.device)], y[index.to(y.device)]
 
     def near_order(self, split: str) -> Tensor:
-        """All indices of ``split`` in the order in which statistics near samples take them: each the first few.
-
-        The order is that in which ``sample`` draws for ``input_jacobian``.
-        """
+        """All indices of ``split`` in the order of ``input_jacobian``'s sample; statistics near samples take the first."""
         x, _ = self.split(split)
         return torch.randperm(len(x), generator=self.generator(f"input_jacobian/{split}"))
 
+    def normal(self, like: Tensor, purpose: str) -> Tensor:
+        """Standard normal values of the shape, dtype and device of ``like``, drawn in float32."""
+        return torch.randn(like.shape, generator=self.generator(purpose), dtype=torch.float32).to(like)
+
     def generator(self, purpose: str) -> torch.Generator:
-        """A new CPU generator that depends on the measuring seed and on ``purpose`` only."""
+        """A new CPU generator that depends only on the measuring seed and ``purpose``."""
         return torch.Generator().manual_seed(derive_seed(self.seed, "smoothness", purpose))

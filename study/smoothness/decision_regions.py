@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/2203.08124 (Somepalli et al. 2022, *Can Neural Nets Learn the Same Model Twice?*): decision regions.
+"""Decision regions on planes through three samples of different classes.
 
-The plane through three samples x_0, x_1, x_2 of different classes: the first axis from x_0 to x_1, the second orthogonal to
-it, towards x_2; in pixel lengths, so that the picture is true to scale.
+The first axis of a plane runs from x_0 to x_1, the second is orthogonal to it, towards x_2; both in pixel lengths, so the
+picture is true to scale.
+
+Source: https://arxiv.org/abs/2203.08124
 """
 
 from dataclasses import dataclass
@@ -14,20 +16,16 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.fixed_samples import draw_triplets, fixed_generator
-from study.smoothness.regions import num_regions
+from study.smoothness.pairs import draw_triplets, fixed_generator
 
 _NAMES = ("decision_regions_components", "decision_regions_classes", "decision_regions_excess")
-# Three samples this near to a line, relative to their distance, span no plane.
+# Three samples this close to a line, relative to their distance, span no plane.
 _FLAT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRegionsSettings:
-    """``num_planes`` planes through samples of ``split``, drawn by ``draw``; grids of ``num_points`` a side.
-
-    A grid reaches beyond its samples by ``margin`` of their extent on each side, as in the paper.
-    """
+    """``num_planes`` planes by ``draw``; ``num_points`` per side of a grid, ``margin`` of the samples' extent beyond them."""
 
     num_planes: int = 20
     num_points: int = 40
@@ -52,16 +50,16 @@ class DecisionRegionsSettings:
 def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean over planes of the number of connected regions of one predicted label, with standard errors over planes.
 
-    - ``components``: regions on the grid, four neighbours a point (the paper's fragmentation score).
+    - ``components``: regions on the grid, four neighbours per point (the paper's fragmentation score).
     - ``classes``: different labels predicted on the grid.
-    - ``excess``: their difference, 0 where every class is in one piece; a classifier with convex regions has 0, but for
-      slivers narrower than the grid.
+    - ``excess``: their difference; 0 if every class is in one piece, as for convex regions (but for slivers narrower than the
+      grid).
 
-    The planes depend on the split and on ``draw`` alone, so they are the same for every network that shares the split: in
-    the test split, for the whole study. Keeps table ``labels`` (plane, row, column, label), row 0 lowest on the second axis,
-    and ``corners`` (plane, corner, label, x, y: a sample, its true label and where it lies; x_low, x_high, y_low, y_high:
-    where the grid's first and last points lie), lengths in pixel units. Cost: num_planes * num_points^2 forwards. Raises
-    ``UserError`` for fewer than three classes, no three samples off a line, or outputs that are not finite.
+    The planes depend on the split and on ``draw`` alone: the same for all networks that share the split; in the test split,
+    for the whole study. Keeps table ``labels`` (plane, row, column, label), row 0 lowest on the second axis, and ``corners``
+    (plane, corner, label, x, y: a sample, its true label and place; x_low, x_high, y_low, y_high: first and last points of the
+    grid), lengths in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` for fewer than three
+    classes, no three samples off a line, or outputs that are not finite.
     """
     images, truth = context.split(settings.split)
     triplets = draw_triplets(
@@ -73,11 +71,9 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     labels = torch.stack([_labels(context, plane, settings) for plane in planes])
     _keep(context, planes, labels, truth, settings)
     components = num_regions(labels)
-    classes = torch.stack([torch.tensor(len(torch.unique(grid))) for grid in labels])
-    return {
-        name: estimate.mean(values)
-        for name, values in zip(_NAMES, (components, classes, components - classes), strict=True)
-    }
+    classes = torch.tensor([len(torch.unique(grid)) for grid in labels])
+    found = (components, classes, components - classes)
+    return {name: estimate.mean(values) for name, values in zip(_NAMES, found, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,17 +128,46 @@ def _labels(context: MeasureContext, plane: Plane, settings: DecisionRegionsSett
 def _keep(
     context: MeasureContext, planes: list[Plane], labels: Tensor, truth: Tensor, settings: DecisionRegionsSettings
 ) -> None:
-    plane, row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij"))
-    places = {"plane": plane, "row": row, "column": column, "label": labels.flatten()}
-    context.keep("labels", {name: values.short() for name, values in places.items()})
+    places = [axis.flatten() for axis in torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")]
+    columns = zip(("plane", "row", "column", "label"), (*places, labels.flatten()), strict=True)
+    context.keep("labels", {name: values.short() for name, values in columns})
     at = torch.cat([plane.at for plane in planes])
     limits = torch.stack([plane.limits(settings.margin) for plane in planes]).repeat_interleave(3, 0)
-    samples = torch.cat([plane.samples for plane in planes])
     corners = {
-        "plane": torch.arange(len(planes)).repeat_interleave(3),
-        "corner": torch.arange(3).repeat(len(planes)),
-        "label": truth.cpu()[samples],
-    }
-    places = {"x": at[:, 0], "y": at[:, 1], "x_low": limits[:, 0, 0], "x_high": limits[:, 0, 1]}
-    places |= {"y_low": limits[:, 1, 0], "y_high": limits[:, 1, 1]}
-    context.keep("corners", {**{name: values.short() for name, values in corners.items()}, **places})
+        "plane": torch.arange(len(planes)).repeat_interleave(3).short(),
+        "corner": torch.arange(3).repeat(len(planes)).short(),
+        "label": truth.cpu()[torch.cat([plane.samples for plane in planes])].short(),
+        "x": at[:, 0], "y": at[:, 1],
+        "x_low": limits[:, 0, 0], "x_high": limits[:, 0, 1], "y_low": limits[:, 1, 0], "y_high": limits[:, 1, 1],
+    }  # fmt: skip
+    context.keep("corners", corners)
+
+
+def connected_regions(labels: Tensor) -> Tensor:
+    """The region of each point of grids of ``labels`` (P, H, W), as the lowest index of a point in it, int64 (P, H, W).
+
+    Neighbours are the four points above, below, left and right; indices count all P * H * W points. On the CPU, by Shiloach
+    and Vishkin (1982): each point starts as a tree of its own; neighbours of one label hook the higher root to the lower one,
+    and trees are flattened, until nothing moves. The rounds grow with the logarithm of a region's length.
+    """
+    labels = labels.detach().cpu()
+    index = torch.arange(labels.numel()).view_as(labels)
+    down = labels[:, 1:] == labels[:, :-1]
+    right = labels[:, :, 1:] == labels[:, :, :-1]
+    a = torch.cat([index[:, :-1][down], index[:, :, :-1][right]])
+    b = torch.cat([index[:, 1:][down], index[:, :, 1:][right]])
+    root = index.flatten().clone()
+    while True:
+        low, high = torch.minimum(root[a], root[b]), torch.maximum(root[a], root[b])
+        if torch.equal(low, high):
+            return root.view_as(labels)
+        root.scatter_reduce_(0, high, low, "amin")
+        while not torch.equal(root, flatter := root[root]):
+            root = flatter
+
+
+def num_regions(labels: Tensor) -> Tensor:
+    """Number of connected regions per grid of ``labels`` (P, H, W), int64 (P,)."""
+    region = connected_regions(labels).flatten(1)
+    first = torch.arange(region.numel()).view_as(region)
+    return (region == first).sum(1)

@@ -1,8 +1,7 @@
-"""A measured value with its standard error, sample count and convergence flag, and how to get one from samples.
+"""A measured value with standard error, sample count and convergence flag, and how to compute one from samples.
 
-All helpers take one value a sample (1-D, any float dtype, any device), compute in float64, and treat samples as
-independent. Samples that are not finite, or too few for a standard error (fewer than two), give ``converged=False``;
-nothing is dropped silently and nothing raises. What an estimate was made of stays with it, for distributions.
+All helpers take one value per sample (1-D, any float dtype, any device), compute in float64, and treat samples as independent.
+Samples that are not finite, or fewer than two, give ``converged=False``; nothing is dropped silently and nothing raises.
 """
 
 import math
@@ -18,9 +17,9 @@ from study.schema import EstimateRecord
 
 @dataclass(frozen=True)
 class Estimate:
-    """``value`` with its standard error over ``num_samples``; ``converged`` is False when it is not to be trusted.
+    """``value`` with its standard error over ``num_samples``; ``converged`` is False if it is not to be trusted.
 
-    ``samples`` (n,) float64 are the single values behind it, where it is made of such; no part of its record.
+    ``samples`` (n,) float64 are the single values behind it, if any; they are not part of its record.
     """
 
     value: float
@@ -60,12 +59,13 @@ def mean(values: Tensor) -> Estimate:
     return Estimate(centre, float(values.std(correction=1)) / math.sqrt(n), n, True, values)
 
 
-def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
-    """Natural log of the mean of ``values``; standard error by the delta method, stderr(mean) / mean.
+def mean_log(values: Tensor) -> Estimate:
+    """Mean of the natural logs of ``values``; a value of zero leaves it nan, not converged."""
+    return mean(values.log())
 
-    A mean at or below ``resolution`` (the rounding error of what was measured) is not converged; one at or below zero
-    has no logarithm and gives nan.
-    """
+
+def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
+    """Natural log of the mean of ``values``, by the delta method; not converged if the mean is within ``resolution`` of 0."""
     plain = mean(values)
     if not plain.value > 0:  # nan too
         return replace(plain, value=math.nan, stderr=math.nan, converged=False)

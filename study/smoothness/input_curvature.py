@@ -1,18 +1,18 @@
-"""https://arxiv.org/abs/1811.09716 (Moosavi-Dezfooli et al. 2019, CURE): how fast the loss's gradient turns at real samples.
+"""Input curvature: how fast the loss's gradient turns near real samples.
 
-norm(grad l(x + h z) - grad l(x)) / h with z = sign(grad l(x)) / norm(sign(grad l(x))), l the cross-entropy in nats. Steps
-are finite, for a ReLU network is piecewise linear: its second derivative is 0 almost everywhere, while its gradient jumps
-between regions, and a larger h sees more of them.
+norm(grad l(x + h z) - grad l(x)) / h with z = sign(grad l(x)) / norm(sign(grad l(x))), l the cross-entropy in nats. Steps are
+finite because a ReLU network is piecewise linear: its second derivative is 0 almost everywhere, while its gradient jumps
+between regions. A larger h sees more of them.
+
+Source: https://arxiv.org/abs/1811.09716
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.errors import UserError
 from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
@@ -28,10 +28,6 @@ class InputCurvatureSettings:
     num_samples: int = 512
     split: str = "test"
     steps: tuple[float, ...] = (0.1, 0.5, 1.0)
-
-    def __post_init__(self) -> None:
-        if len({f"{step:g}" for step in self.steps}) < len(self.steps):
-            raise UserError(f"statistic 'input_curvature': setting 'steps' holds a value twice: {list(self.steps)}")
 
 
 def _names(settings: InputCurvatureSettings) -> list[str]:
@@ -53,23 +49,21 @@ def _names(settings: InputCurvatureSettings) -> list[str]:
 def input_curvature(settings: InputCurvatureSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean and mean log over samples, for each step h, of the cross-entropy and of the temperature-scaled one.
 
-    Units: nats per squared pixel unit, pixels in [0, 1]; x + h z is not clipped. Standard errors are over images. A sample
-    whose gradient is zero has no direction; it counts as curvature 0, and leaves ``mean_log`` nan, not converged, as does
-    one whose gradient does not change. Cost a sample: (1 + steps) forward and backward passes on each scale. Raises
-    ``UserError`` for non-finite outputs.
+    Units: nats per squared pixel unit, pixels in [0, 1]; x + h z is not clipped. Standard errors over images. A sample with a
+    zero gradient counts as curvature 0; it leaves ``mean_log`` nan, not converged, as does one whose gradient does not change.
+    Cost per sample and scale: 1 + steps forward and backward passes. Raises ``UserError`` for non-finite outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"input_curvature/{settings.split}")
-    calibrated = context.temperature_converged and math.isfinite(context.temperature)
     found: dict[str, Estimate] = {}
     for scale in _SCALES:
-        temperature = context.temperature if scale else 1.0
-        parts = zip(torch.split(x, context.chunk), torch.split(y, context.chunk), strict=True)
-        curvatures = torch.cat([_curvatures(context, *part, settings.steps, temperature) for part in parts])
-        for index, step in enumerate(settings.steps):
-            values, known = curvatures[:, index], calibrated or not scale
+        temperature, known = (context.temperature, context.temperature_known) if scale else (1.0, True)
+        curvatures = torch.cat(
+            [_curvatures(context, *part, settings.steps, temperature) for part in context.chunks(x, y)]
+        )
+        for step, values in zip(settings.steps, curvatures.unbind(1), strict=True):
             found[f"curvature_{step:g}{scale}_mean"] = estimate.mean(values).provided(known)
-            found[f"curvature_{step:g}{scale}_mean_log"] = estimate.mean(values.log()).provided(known)
-    return {name: found[name] for name in _names(settings)}
+            found[f"curvature_{step:g}{scale}_mean_log"] = estimate.mean_log(values).provided(known)
+    return found
 
 
 def _curvatures(context: MeasureContext, x: Tensor, y: Tensor, steps: tuple[float, ...], temperature: float) -> Tensor:
@@ -86,7 +80,7 @@ def _curvatures(context: MeasureContext, x: Tensor, y: Tensor, steps: tuple[floa
 
 
 def _gradient(context: MeasureContext, x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """Gradient of each image's own loss: in evaluation mode the sum's gradient holds every image's."""
+    """Gradient of each image's own loss: in evaluation mode, that of their sum."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = context.checked(context.model(x)).double() / temperature

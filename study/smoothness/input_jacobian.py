@@ -1,4 +1,7 @@
-"""https://arxiv.org/abs/1802.08760 (Novak et al. 2018): the norm of the input-output Jacobian at real samples, exact."""
+"""The norm of the input-output Jacobian at real samples, exact.
+
+Source: https://arxiv.org/abs/1802.08760
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, frobenius, jacobian_norms
 
-_MOMENTS = ("mean", "mean_log", "rms")
+_MOMENTS = {"mean": estimate.mean, "mean_log": estimate.mean_log, "rms": estimate.root_mean_square}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +36,9 @@ def _names(settings: InputJacobianSettings) -> list[str]:
 def input_jacobian(settings: InputJacobianSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean, mean log and root mean square over samples of the input Jacobian's Frobenius norm, on three scales.
 
-    Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples (independent images); a sample
-    whose Jacobian is exactly zero leaves ``mean_log`` nan, not converged. Cost a sample: 1 forward and K backwards, shared by
-    the scales and with ``local_lipschitz``; memory as ``jacobian_norms`` says. Raises ``UserError`` for non-finite outputs.
+    Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples (independent images). A sample with a
+    Jacobian of exactly zero leaves ``mean_log`` nan, not converged. Cost per sample: 1 forward and K backward passes, shared
+    by the scales and with ``local_lipschitz``. Raises ``UserError`` for non-finite outputs.
     """
     found = jacobian_norms(context, settings.split, settings.num_samples, frobenius)
-    estimates = {}
-    for scale, norms in found.items():
-        estimates[f"jacobian_{scale}_mean"] = estimate.mean(norms)
-        estimates[f"jacobian_{scale}_mean_log"] = estimate.mean(norms.log())
-        estimates[f"jacobian_{scale}_rms"] = estimate.root_mean_square(norms)
-    return estimates
+    return {f"jacobian_{scale}_{name}": of(found[scale]) for scale in SCALES for name, of in _MOMENTS.items()}

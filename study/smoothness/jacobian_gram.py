@@ -1,12 +1,14 @@
-"""https://arxiv.org/abs/1802.08760 (Novak et al. 2018): the input-output Jacobian's inner products, which give all its norms.
+"""Norms of the input-output Jacobian, from its inner products.
 
-The exact Jacobian of the logits J = dz/dx comes from one backward pass a class for a whole block of images. A scale f(z) has
-the Jacobian D J with D = df/dz: D = diag(p) - p p^T for probabilities and (I - 1 1^T / K - z~ z~^T) / r for unit logits
-z~ = c / r, c = z - mean z, r = norm(c). Frobenius and spectral norm of D J are those of the K x K matrix M = D J J^T D^T:
-norm_F^2 = trace M, norm_2^2 = its largest eigenvalue. So J itself need not be kept.
+The exact Jacobian of the logits J = dz/dx takes one backward pass per class for a block of images. A scale f(z) has the
+Jacobian D J with D = df/dz: D = diag(p) - p p^T for probabilities and (I - 1 1^T / K - z~ z~^T) / r for unit logits z~ = c /
+r, c = z - mean z, r = norm(c). Frobenius and spectral norm of D J are those of the K x K matrix M = D J J^T D^T: norm_F^2 =
+trace M, norm_2^2 = its largest eigenvalue. So J itself need not be kept.
 
-Neither D changes when all rows of J move alike. Rows are taken relative to the predicted class's, J_k - J_top, which leaves
-no 1 - p to be subtracted where a prediction is saturated; in the place of its own difference, zero, stands J_top.
+Neither D changes when the same is added to all rows of J. Rows are taken relative to the predicted class's, J_k - J_top, so no
+1 - p is subtracted where a prediction is saturated; in place of its own difference, zero, stands J_top.
+
+Source: https://arxiv.org/abs/1802.08760
 """
 
 import functools
@@ -21,11 +23,11 @@ from study.smoothness.scales import probabilities, unit_logits
 Linear = Callable[[Tensor], Tensor]
 
 SCALES = ("probabilities", "logits", "unit_logits")
-# Entries of Jacobians held at once on the CPU, where memory that is out is no error but the end of the process.
+# Entries of Jacobians held at once on the CPU, where running out of memory ends the process.
 _MOST_ON_CPU = 2**28
 # A block's graph takes several times the memory of a forward pass.
 _GRAPH = 4
-# pixels whose products are summed at once, in float64
+# Pixels whose products are summed at once, in float64.
 _PIXELS = 4096
 
 
@@ -34,10 +36,10 @@ def jacobian_norms(
 ) -> dict[str, Tensor]:
     """``norm`` (``frobenius`` or ``spectral``) of each scale's Jacobian at the first ``num`` near images of ``split``, (N,).
 
-    Float64 on the CPU; not finite for unit logits where all logits are equal, for they jump there. Products are shared by
-    the statistics of a suite. Blocks of images begin and end at the same places whatever ``num`` is, so the last one may
-    hold more than is asked for. Cost an image: 1 forward and K backwards, memory for ``chunk`` / 4 graphs and Jacobians.
-    Raises ``UserError`` for non-finite outputs.
+    Float64 on the CPU; not finite for unit logits where all logits are equal. Products are shared by the statistics of a
+    suite: blocks of images begin and end at the same places for any ``num``, so the last one may hold more than is asked for.
+    Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4 graphs and Jacobians. Raises ``UserError`` for
+    non-finite outputs.
     """
     order = context.near_order(split)
     x, _ = context.split(split)
@@ -68,12 +70,10 @@ def spectral(products: Tensor) -> Tensor:
 
 
 def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """At ``images[index]`` logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's.
+    """At ``images[index]``: logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's.
 
-    Float64 on the CPU.
-
-    In evaluation mode row n of the output depends on image n only (``measure`` checks), so the gradient of a column's sum
-    holds every image's own gradient.
+    Float64 on the CPU. In evaluation mode row n of the output depends on image n only (``measure`` checks), so the gradient
+    of a column's sum holds each image's own gradient.
     """
     with torch.enable_grad():
         x = images[index].detach().requires_grad_()
@@ -99,7 +99,7 @@ def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[T
 
 
 def differentials(z: Tensor) -> dict[str, Linear]:
-    """D of every scale at logits ``z`` (N, K), as a map of (N, K, M): of M vectors a sample."""
+    """D of each scale at logits ``z`` (N, K), as a map of (N, K, M): M vectors per sample."""
     p, unit = probabilities(z)[..., None], unit_logits(z)[..., None]
     radius = (z - z.mean(-1, keepdim=True)).norm(dim=-1)[:, None, None]
     top = z.argmax(-1)[:, None, None]

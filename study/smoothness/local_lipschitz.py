@@ -1,11 +1,13 @@
-"""https://arxiv.org/abs/2302.10886 (Khromov and Singh 2023): a lower bound of the Lipschitz constant near real samples.
+"""Local Lipschitz bounds: the spectral norm of the input Jacobian D J at real samples, J = dz/dx.
 
-The spectral norm of the input Jacobian D J at a sample, J = dz/dx. With few classes it is the exact Jacobian's
-(``jacobian_gram``), a backward pass a class; with many, power iteration on D J J^T D for a whole batch, D the symmetric
-differential of a scale: D w = p (w - p . w) for probabilities and (w - mean w - z~ (z~ . w)) / r for unit
-logits z~ = c / r, c = z - mean z, r = norm(c). J^T w is a backward pass, J v the derivative of that pass in w.
+With few classes it is computed exactly (``jacobian_gram``), one backward pass per class. With many it is bounded from below by
+power iteration on D J J^T D for a whole batch: J^T w is a backward pass, J v the derivative of that pass in w.
+
+Source: https://arxiv.org/abs/2302.10886
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +19,13 @@ from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, spectral
 
-_MOMENTS = ("mean", "mean_log", "p95")
+_MOMENTS: dict[str, Callable[[Tensor], Estimate]] = {
+    "mean": estimate.mean,
+    "mean_log": estimate.mean_log,
+    "p95": functools.partial(estimate.quantile, q=0.95),
+}
 
-# Up to so many classes the exact Jacobian costs less: on a trained ResNet-20 of width 8, .10 of power iteration's time at 10
+# Up to this many classes the exact Jacobian costs less: on a trained ResNet-20 of width 8, .10 of power iteration's time at 10
 # classes, .81 to .92 at 100 (64 and 16 CIFAR-sized images, one thread, n = 1).
 MOST_CLASSES = 100
 
@@ -49,36 +55,31 @@ def _names(settings: LocalLipschitzSettings) -> list[str]:
 def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean, mean log and 95th percentile over samples of the input Jacobian's spectral norm, on three scales.
 
-    Units: output per unit of pixel intensity in [0, 1]. Up to ``MOST_CLASSES`` classes the norms are exact, and the images
-    are the first of ``input_jacobian``'s. Beyond, every iterate is a lower bound of the spectral norm, not converged when a
-    sample's norm still moved by more than ``tolerance`` at the last iteration; start vectors come from the measuring seed
-    alone. Standard errors over samples; a norm of zero leaves ``mean_log`` nan, not converged. Cost a sample: 1 forward and
-    K backwards, which ``input_jacobian`` shares, or 2 backwards a scale and iteration. Raises ``UserError`` for non-finite
-    outputs.
+    Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples; a norm of zero leaves ``mean_log`` nan,
+    not converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
+    With more classes each iterate is a lower bound, not converged if a sample's norm still moved by more than ``tolerance``
+    at the last iteration; start vectors depend on the measuring seed alone. Cost per sample: 1 forward and K backward passes,
+    shared with ``input_jacobian``, or 2 backward passes per scale and iteration. Raises ``UserError`` for non-finite outputs.
     """
     if context.num_classes <= MOST_CLASSES:
         exact = jacobian_norms(context, settings.split, settings.num_samples, spectral)
         found = {scale: (norms, True) for scale, norms in exact.items()}
     else:
         found = _by_iteration(settings, context)
-    estimates = {}
-    for scale, (norms, converged) in found.items():
-        estimates[f"lipschitz_{scale}_mean"] = estimate.mean(norms).provided(converged)
-        estimates[f"lipschitz_{scale}_mean_log"] = estimate.mean(norms.log()).provided(converged)
-        estimates[f"lipschitz_{scale}_p95"] = estimate.quantile(norms, 0.95).provided(converged)
-    return estimates
+    return {
+        f"lipschitz_{scale}_{name}": of(norms).provided(converged)
+        for scale, (norms, converged) in found.items()
+        for name, of in _MOMENTS.items()
+    }
 
 
 def _by_iteration(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, tuple[Tensor, bool]]:
-    """Spectral norms (N,) by scale, each with whether all of them converged."""
+    """Lower bounds of the spectral norms (N,) by scale, each with whether all converged."""
     images, _ = context.split(settings.split)
     x = images[context.near_order(settings.split)[: settings.num_samples].to(images.device)]
     generator = context.generator(f"local_lipschitz/start/{settings.split}")
     start = torch.randn(len(x), context.num_classes, generator=generator, dtype=torch.float64).to(x.device)
-    parts = [
-        _norms(settings, context, *part)
-        for part in zip(torch.split(x, context.chunk), torch.split(start, context.chunk), strict=True)
-    ]
+    parts = [_norms(settings, context, *part) for part in context.chunks(x, start)]
     return {
         scale: (torch.cat([part[scale][0] for part in parts]), all(part[scale][1] for part in parts))
         for scale in SCALES
@@ -88,7 +89,7 @@ def _by_iteration(settings: LocalLipschitzSettings, context: MeasureContext) -> 
 def _norms(
     settings: LocalLipschitzSettings, context: MeasureContext, x: Tensor, start: Tensor
 ) -> dict[str, tuple[Tensor, bool]]:
-    """The same of one chunk."""
+    """``_by_iteration`` of one chunk."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         z = context.checked(context.model(x))
@@ -117,7 +118,7 @@ def _power_iteration(
         before, u = norms, _unit(u)
         w = differential(u[..., None])[..., 0]
         size = w.norm(dim=-1, keepdim=True)
-        v = pull(_unit(w))  # of length one, so that float32 does not underflow where p is saturated
+        v = pull(_unit(w))  # of length one: float32 does not underflow where p is saturated
         norms = v.flatten(1).double().norm(dim=-1) * size[:, 0]
         if bool(((norms - before).abs() <= settings.tolerance * norms).all()):
             return norms, True

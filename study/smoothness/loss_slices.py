@@ -1,9 +1,11 @@
-"""https://arxiv.org/abs/1712.09913 (Li et al. 2018, *Visualizing the Loss Landscape of Neural Nets*): slices of the loss.
+"""Slices of the loss along random directions in the weights.
 
-A random direction d in the weights is scaled filter by filter to the weights' own norm, d_j <- d_j norm(w_j) / norm(d_j),
-so that a distance means the same in networks whose weights differ in scale. A filter is what gives one output channel: a
-row of a parameter of two or more dimensions. Biases, batch norm and single gains have one value a channel at most; as in
-the paper, a direction is zero in them.
+A direction d is scaled filter by filter to the weights' own norm, d_j <- d_j norm(w_j) / norm(d_j), so a distance means the
+same in networks whose weights differ in scale. A filter makes one output channel: a row of a parameter of two or more
+dimensions. Biases, batch norm and single gains have at most one value per channel; as in the paper, a direction is zero in
+them.
+
+Source: https://arxiv.org/abs/1712.09913
 """
 
 import math
@@ -26,10 +28,7 @@ _NAMES = ("loss_slices_rise", "loss_slices_rise_log", "loss_slices_curvature")
 
 @dataclass(frozen=True, kw_only=True)
 class LossSlicesSettings:
-    """``num_samples`` images of ``split``; ``num_directions`` lines of ``num_points`` from -``radius`` to ``radius``.
-
-    And one square of ``num_square`` points a side, along the first two directions.
-    """
+    """Lines of ``num_points`` from -``radius`` to ``radius``, and a square of ``num_square`` points per side."""
 
     num_samples: int = 256
     split: str = "train"
@@ -60,17 +59,16 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
     - ``rise``: (L(w + r d) + L(w - r d)) / 2 - L(w) at r = ``radius``; ``rise_log`` is the natural log of its mean.
     - ``curvature``: (L(w + h d) - 2 L(w) + L(w - h d)) / h^2 with the lines' step h, in nats per squared relative length.
 
-    They are means over directions with standard errors over them; a loss that is not finite is kept as such and leaves
-    what is made of it not converged. A direction depends on the measuring seed and a parameter's name and shape alone: two
-    networks that share both have the same one, up to the filters' norms. Batch norm's statistics stay those of the trained
-    weights.
+    Means and standard errors over directions; a loss that is not finite is kept as such, and its estimates are not converged.
+    A direction depends on the measuring seed and a parameter's name and shape alone: networks that share these have the same
+    one, up to the filters' norms. Batch norm's statistics are those of the trained weights, which are never written to.
 
-    Keeps table ``line`` (direction, alpha, loss, accuracy) and ``square`` (alpha, beta, loss, accuracy), distances in units
-    of the filters' norms. The weights are never written to. Cost: (num_directions * num_points + num_square^2) * num_samples
-    forwards. Raises ``UserError`` for a network without a filter, or outputs at the trained weights that are not finite.
+    Keeps table ``line`` (direction, alpha, loss, accuracy) and ``square`` (alpha, beta, loss, accuracy), distances in units of
+    the filters' norms. Cost: (num_directions * num_points + num_square^2) * num_samples forward passes. Raises ``UserError``
+    for a network without a filter, or outputs at the trained weights that are not finite.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"loss_slices/{settings.split}")
-    context.logits(x)  # refuses a network that is not finite where it was trained
+    context.logits(x)  # raises if outputs are not finite at the trained weights
     directions = [filter_normalised(context, index) for index in range(max(2, settings.num_directions))]
     distance = _distances(settings.radius, settings.num_points)
     lines = torch.stack(
@@ -89,8 +87,7 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
         },
     )
     context.keep(
-        "square",
-        {"alpha": corners[:, 0], "beta": corners[:, 1], "loss": square[:, 0], "accuracy": square[:, 1]},
+        "square", {"alpha": corners[:, 0], "beta": corners[:, 1], "loss": square[:, 0], "accuracy": square[:, 1]}
     )
     loss, middle = lines[..., 0], settings.num_points // 2
     step = settings.radius / middle
@@ -101,14 +98,11 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
 
 
 def filter_normalised(context: MeasureContext, index: int) -> dict[str, Tensor]:
-    """Direction number ``index``: parameter name -> tensor of its shape, for the parameters that have filters.
-
-    Raises ``UserError`` where none has.
-    """
+    """Direction ``index`` by parameter name, for parameters with filters. Raises ``UserError`` if there are none."""
     found = {}
     for name, parameter in _filters(context.model).items():
-        drawn = torch.randn(parameter.shape, generator=context.generator(f"loss_slices/{index}/{name}")).to(parameter)
-        rows, weights = drawn.flatten(1), parameter.detach().flatten(1)
+        rows = context.normal(parameter, f"loss_slices/{index}/{name}").flatten(1)
+        weights = parameter.detach().flatten(1)
         length = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         found[name] = (rows / length * weights.norm(dim=1, keepdim=True)).view_as(parameter)
     if not found:
@@ -121,17 +115,14 @@ def _filters(model: nn.Module) -> Mapping[str, Tensor]:
 
 
 def _distances(radius: float, num: int) -> Tensor:
-    """``num`` equal steps from -``radius`` to ``radius``; the one in the middle is exactly 0."""
+    """``num`` equal steps from -``radius`` to ``radius``; the middle one is exactly 0."""
     return radius * torch.arange(-(num // 2), num // 2 + 1, dtype=torch.float64) / (num // 2)
 
 
 @torch.no_grad()
 def _along(context: MeasureContext, x: Tensor, y: Tensor, directions: list[dict[str, Tensor]], at: Tensor) -> Tensor:
-    """Mean loss and accuracy, (P, 2) float64 on the CPU, at the weights plus ``at`` (P, D) times D directions.
-
-    A point with outputs that are not finite has an infinite loss; the images concerned count as wrong.
-    """
-    parts = list(zip(torch.split(x, context.chunk), torch.split(y.long(), context.chunk), strict=True))
+    """Mean loss and accuracy, (P, 2) float64 on the CPU, at the weights plus ``at`` (P, D) times D directions."""
+    parts = context.chunks(x, y.long())
     weights = {name: parameter.detach() for name, parameter in _filters(context.model).items()}
     rows = []
     for factors in at.tolist():
@@ -142,7 +133,7 @@ def _along(context: MeasureContext, x: Tensor, y: Tensor, directions: list[dict[
         loss, right = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
         for images, labels in parts:
             logits = functional_call(context.model, moved, (images,)).double()
-            finite = torch.isfinite(logits).all(1)
+            finite = torch.isfinite(logits).all(1)  # other images have an infinite loss and count as wrong
             right += ((logits.argmax(1) == labels) & finite).sum()
             each = functional.cross_entropy(logits, labels, reduction="none")
             loss += torch.where(finite, each, math.inf).sum()

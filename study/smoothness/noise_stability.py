@@ -1,11 +1,12 @@
-"""https://doi.org/10.1063/5.0141666 (Ye, He, Wang and Li 2023): how far noise on the input moves the prediction."""
+"""Noise stability: how far noise on the input moves the prediction.
 
-import math
+Source: https://doi.org/10.1063/5.0141666
+"""
+
 from dataclasses import dataclass
 
 import torch
 
-from study.errors import UserError
 from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
@@ -24,17 +25,9 @@ class NoiseStabilitySettings:
     sigmas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0)
     num_draws: int = 4
 
-    def __post_init__(self) -> None:
-        if len({_label(sigma) for sigma in self.sigmas}) < len(self.sigmas):
-            raise UserError(f"statistic 'noise_stability': setting 'sigmas' holds a value twice: {list(self.sigmas)}")
-
-
-def _label(sigma: float) -> str:
-    return f"noise_{sigma:g}"
-
 
 def _names(settings: NoiseStabilitySettings) -> list[str]:
-    return [f"{_label(sigma)}_{suffix}" for sigma in settings.sigmas for suffix in _SUFFIXES]
+    return [f"noise_{sigma:g}_{suffix}" for sigma in settings.sigmas for suffix in _SUFFIXES]
 
 
 @STATISTICS.register(
@@ -47,34 +40,25 @@ def _names(settings: NoiseStabilitySettings) -> list[str]:
 def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -> dict[str, Estimate]:
     """L1 distance (0 to 2) of noisy and clean predictions, the same temperature-scaled, and the label-flip rate.
 
-    Units: probability, and share of images. Gaussian noise of ``sigma / 255`` is added to images in [0, 1] and not
-    clipped. A draw is one standard normal image a sample, from the measuring seed alone: the same in every cell, scaled
-    for each sigma. Draws are averaged within an image, standard errors are over images. Cost a sample: 1 + sigmas * draws
-    forwards; the noise of one draw is held for all samples at once. Raises ``UserError`` for non-finite outputs.
+    Units: probability, and share of images. Gaussian noise of ``sigma / 255`` is added to images in [0, 1], without clipping.
+    A draw is one standard normal image per sample, from the measuring seed alone: the same in all cells, scaled for each
+    sigma. Draws are averaged within an image; standard errors over images. Cost per sample: 1 + sigmas * draws forward
+    passes; one draw's noise is held for all samples. Raises ``UserError`` for non-finite outputs.
     """
     x, _ = context.sample(settings.split, settings.num_samples, f"noise_stability/{settings.split}")
-    clean = context.logits(x)
+    clean, temperature = context.logits(x), context.temperature
     totals = {name: clean.new_zeros(len(x), dtype=torch.float64) for name in _names(settings)}
     for draw in range(settings.num_draws):
-        generator = context.generator(f"noise_stability/draw/{draw}")
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+        parts = context.chunks(x, context.normal(x, f"noise_stability/draw/{draw}"))
         for sigma in settings.sigmas:
-            noisy = torch.cat(
-                [
-                    context.logits(part + sigma / 255 * part_noise)
-                    for part, part_noise in zip(
-                        torch.split(x, context.chunk), torch.split(noise, context.chunk), strict=True
-                    )
-                ]
-            )
-            temperature = context.temperature
-            totals[f"{_label(sigma)}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)
-            totals[f"{_label(sigma)}_l1_tempered"] += (
-                (tempered(noisy, temperature) - tempered(clean, temperature)).abs().sum(-1)
-            )
-            totals[f"{_label(sigma)}_flip_rate"] += (noisy.argmax(-1) != clean.argmax(-1)).double()
-    calibrated = context.temperature_converged and math.isfinite(context.temperature)
+            noisy = torch.cat([context.logits(images + sigma / 255 * noise) for images, noise in parts])
+            label = f"noise_{sigma:g}"
+            totals[f"{label}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)
+            scaled = tempered(noisy, temperature) - tempered(clean, temperature)
+            totals[f"{label}_l1_tempered"] += scaled.abs().sum(-1)
+            totals[f"{label}_flip_rate"] += (noisy.argmax(-1) != clean.argmax(-1)).double()
+    known = context.temperature_known
     return {
-        name: estimate.mean(total / settings.num_draws).provided(calibrated or not name.endswith("_tempered"))
+        name: estimate.mean(total / settings.num_draws).provided(known or not name.endswith("_tempered"))
         for name, total in totals.items()
     }

@@ -1,16 +1,23 @@
-"""Distinct pairs of samples, same-class or different-class, drawn uniformly without enumerating all of them."""
+"""Samples to measure between: pairs, points on the straight lines between them, and triplets.
 
-from collections.abc import Callable, Mapping
+``path`` and ``linear_regions`` draw pairs from the replicate's measuring seed; ``linear_regions`` takes the first of
+``path``'s, at the same points, so its logits serve both. Pictures are compared across networks, so their samples must be the
+same in all cells and replicates: they depend on the test split, fixed for a study, and a setting alone (``fixed_generator``).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from study.errors import UserError
+from study.seeding import derive_seed
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate, IncompleteError
 
 KINDS = ("same", "different")
 _PERMUTE_BELOW = 1_000_000
+_MOST_TRIES = 1000
 
 
 def over_kinds(
@@ -22,8 +29,8 @@ def over_kinds(
 ) -> dict[str, Estimate]:
     """``beside`` and what ``estimates_of(kind, pairs)`` gives for same-class and for different-class pairs of ``split``.
 
-    Pairs depend on the measuring seed and the split alone: the same for every statistic and in every cell. Raises
-    ``IncompleteError`` with what there is where a kind has no pair, ``UserError`` where there is nothing at all.
+    Pairs depend on the measuring seed and the split alone: the same for all statistics and in all cells. Raises
+    ``IncompleteError`` with the rest if a kind has no pair, ``UserError`` if there is no estimate at all.
     """
     images, labels = context.split(split)
     found = dict(beside)
@@ -41,11 +48,10 @@ def over_kinds(
 
 
 def draw_pairs(labels: Tensor, num_pairs: int, same_class: bool, generator: torch.Generator) -> Tensor:
-    """``num_pairs`` distinct unordered pairs of different samples, as indices (P, 2) on the CPU.
+    """``num_pairs`` distinct unordered pairs of different samples, as indices (P, 2) on the CPU; ``labels`` (N,).
 
-    Uniform over all pairs of the kind and without replacement, so an image may stand in several pairs but a pair is
-    never drawn twice; all pairs of the kind (P smaller, possibly 0) when there are no more than ``num_pairs``.
-    ``labels`` (N,).
+    Uniform over all pairs of the kind, without replacement (an image may be in several pairs) and without enumerating them.
+    All pairs of the kind (P smaller, possibly 0) if there are no more than ``num_pairs``.
     """
     labels = labels.detach().cpu()
     order = torch.argsort(labels, stable=True)
@@ -73,7 +79,7 @@ def draw_pairs(labels: Tensor, num_pairs: int, same_class: bool, generator: torc
 
 
 def _distinct(total: int, n: int, generator: torch.Generator) -> Tensor:
-    """``n`` distinct whole numbers below ``total`` in random order; all of them, in order, when ``total <= n``."""
+    """``n`` distinct whole numbers below ``total`` in random order; all of them, in order, if ``total <= n``."""
     if total <= n:
         return torch.arange(total)
     if total <= max(_PERMUTE_BELOW, 4 * n):
@@ -82,3 +88,56 @@ def _distinct(total: int, n: int, generator: torch.Generator) -> Tensor:
     while len(drawn) < n:
         drawn.update(dict.fromkeys(torch.randint(total, (n,), generator=generator).tolist()))
     return torch.tensor(list(drawn)[:n])
+
+
+def line_points(images: Tensor, pairs: Tensor, t: Tensor) -> Tensor:
+    """(1 - t) x_0 + t x_1 between the images of ``pairs`` (P, 2), at ``t`` (S,): (P, S, ...); the ends are exact."""
+    start, end = (images[side.to(images.device)] for side in pairs.unbind(1))
+    t = t.to(images).view(1, -1, *[1] * (images.ndim - 1))
+    return (1 - t) * start[:, None] + t * end[:, None]
+
+
+def paths_at_once(context: MeasureContext, num_steps: int) -> int:
+    """Paths of ``num_steps`` + 1 points that pass together: as many as fit in a chunk, at least one."""
+    return max(1, context.chunk // (num_steps + 1))
+
+
+def line_batches(
+    context: MeasureContext, split: str, pairs: Tensor, num_steps: int
+) -> Iterator[tuple[tuple[object, ...], Tensor, Tensor]]:
+    """Batches of ``pairs`` (P, 2), each with the key under which its logits are shared, and its ``line_points``."""
+    images, _ = context.split(split)
+    t = torch.linspace(0, 1, num_steps + 1, dtype=images.dtype, device=images.device)
+    for batch in torch.split(pairs, paths_at_once(context, num_steps)):
+        key = ("lines", split, num_steps, context.chunk, *batch.flatten().tolist())
+        yield key, batch, line_points(images, batch, t)
+
+
+def fixed_generator(purpose: str, draw: int) -> torch.Generator:
+    """A new CPU generator that depends only on ``purpose`` and the setting ``draw``, for samples that all networks share."""
+    return torch.Generator().manual_seed(derive_seed("fixed_samples", purpose, draw))
+
+
+def draw_triplets(labels: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """``num`` different triplets of samples of three different classes, as indices (T, 3) on the CPU; ``labels`` (N,).
+
+    Classes are drawn first, uniformly, then a sample of each. T is smaller if ``num`` + 1,000 draws give no more. The first
+    triplets do not depend on ``num``. Raises ``UserError`` for fewer than three classes.
+    """
+    labels = labels.detach().cpu()
+    classes = torch.unique(labels)
+    if len(classes) < 3:
+        raise UserError(
+            f"a plane goes through samples of three classes; these {len(labels)} images are of {len(classes)}"
+        )
+    members = [(labels == label).nonzero()[:, 0] for label in classes]
+    found: dict[frozenset[int], list[int]] = {}
+    for _ in range(num + _MOST_TRIES):
+        chosen = torch.randperm(len(classes), generator=generator)[:3].tolist()
+        triplet = [
+            int(members[label][torch.randint(len(members[label]), (1,), generator=generator)]) for label in chosen
+        ]
+        found.setdefault(frozenset(triplet), triplet)
+        if len(found) == num:
+            break
+    return torch.tensor(list(found.values()))

@@ -1,10 +1,11 @@
-"""https://arxiv.org/abs/1710.09412 (Zhang et al. 2018, mixup): what a network does in between real samples.
+"""What a network does in between real samples, along straight lines.
 
-Along the straight line x_t = (1 - t) x_0 + t x_1 between two samples, at t = 0, h, ..., 1 with h = 1 / num_steps, p_i
-is the temperature-scaled prediction at step i (temperature fitted on validation) unless a name says otherwise.
+On the line x_t = (1 - t) x_0 + t x_1 between two samples, at t = 0, h, ..., 1 with h = 1 / num_steps, p_i is the
+temperature-scaled prediction at step i (temperature fitted on validation) unless a name says otherwise.
+
+Source: https://arxiv.org/abs/1710.09412
 """
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -16,11 +17,10 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.lines import batches
-from study.smoothness.pairs import KINDS, over_kinds
+from study.smoothness.pairs import KINDS, line_batches, over_kinds
 from study.smoothness.scales import probabilities, tempered, unit_logits
 
-# one value a pair, averaged over pairs; True where the temperature matters
+# One value per pair, averaged over pairs; True if it depends on the temperature.
 _MEANS = {
     "excess_variation": True,
     "excess_variation_probabilities": False,
@@ -61,27 +61,25 @@ def _names(settings: PathSettings) -> list[str]:
 def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Path statistics on ``num_pairs`` same-class and as many different-class pairs, as ``path_{kind}_{name}``.
 
-    - ``excess_variation``: mean over pairs of sum_i ||p_{i+1} - p_i||_1 - ||p_n - p_0||_1, 0 when every p_k is
-      monotone; ``_log`` is the log of that mean (delta method), not converged where the mean is within float32
-      rounding of 0; ``_probabilities`` the same without temperature (T = 1); ``_unit_logits`` for unit logits with
-      Euclidean norms.
+    - ``excess_variation``: mean over pairs of sum_i ||p_{i+1} - p_i||_1 - ||p_n - p_0||_1, 0 if each p_k is monotone;
+      ``_log`` is the log of that mean (delta method), not converged if the mean is within float32 rounding of 0;
+      ``_probabilities`` the same without temperature (T = 1); ``_unit_logits`` for unit logits with Euclidean norms.
     - ``second_difference``: ||p_{i+1} - 2 p_i + p_{i-1}||_1 / h^2, mean over interior points. Depends on h.
     - ``linear_gap``: ||p_i - (1 - t) p_0 - t p_n||_1, mean over interior points.
     - ``label_flips``: number of changes of the predicted label from one point to the next.
     - ``miss_rate``: share of interior points whose predicted label is neither true label of the pair.
     - ``loss_bump``: max over all points of the mixup loss -(1 - t) log p_i[y_0] - t log p_i[y_1], minus the larger of
-      its two end values; at least 0, and at least log 2 less the larger end value for different classes, as targets
-      are mixed there.
-    - ``path_different_length_ratio``: mean total variation over mean ||p_n - p_0||_1, of different-class pairs only.
-      A ratio of means, because single pairs may have ends predicted alike.
+      its two end values; at least 0, and for different classes at least log 2 less the larger end value, as targets are
+      mixed there.
+    - ``path_different_length_ratio``: mean total variation over mean ||p_n - p_0||_1, different-class pairs only. A ratio of
+      means, because single pairs may have equal predictions at both ends.
 
-    Units: probability, of unit logits their length; second differences a squared path; losses in nats; flips are counted.
-    Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in
-    every cell. Standard errors are over pairs as if independent; pairs share images, so they are somewhat too small:
-    the replicate, not the pair, is the unit of inference. Cost a pair: ``num_steps + 1`` forwards, but
-    for those that ``linear_regions`` has passed. Raises
-    ``IncompleteError`` with the other kind's estimates when there is no pair of one kind, ``UserError`` when there is
-    none of either or outputs are not finite.
+    Units: probability, of unit logits their length; second differences per squared path; losses in nats; flips are counted.
+    Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in all cells.
+    Standard errors over pairs as if independent; pairs share images, so they are somewhat too small: the replicate is the unit
+    of inference, not the pair. Cost per pair: ``num_steps + 1`` forward passes, less those of ``linear_regions``. Raises
+    ``IncompleteError`` with the other kind's estimates if one kind has no pair, ``UserError`` if neither has or outputs are
+    not finite.
     """
     return over_kinds(
         context, settings.split, settings.num_pairs, lambda kind, pairs: _estimates(settings, context, kind, pairs), {}
@@ -91,32 +89,28 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
 def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs: Tensor) -> dict[str, Estimate]:
     _, labels = context.split(settings.split)
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for key, batch, points in batches(context, settings.split, pairs, settings.num_steps):
+    for key, batch, points in line_batches(context, settings.split, pairs, settings.num_steps):
         ends = labels[batch.to(labels.device)].long()
         (z,) = context.shared.get(key) or (context.logits(points.flatten(0, 1)),)
         for name, part in path_values(z.view(*points.shape[:2], -1), ends.to(z.device), context.temperature).items():
             parts[name].append(part)
     values = {name: torch.cat(tensors) for name, tensors in parts.items()}
-    calibrated = context.temperature_converged and math.isfinite(context.temperature)
+    known = context.temperature_known
     prefix = f"path_{kind}_"
     estimates = {
-        prefix + name: estimate.mean(values[name]).provided(calibrated or not scaled) for name, scaled in _MEANS.items()
+        prefix + name: estimate.mean(values[name]).provided(known or not scaled) for name, scaled in _MEANS.items()
     }
     rounding = settings.num_steps * torch.finfo(torch.float32).eps
     excess = values["excess_variation"]
-    estimates[prefix + "excess_variation_log"] = estimate.log_of_mean(excess, rounding).provided(calibrated)
+    estimates[prefix + "excess_variation_log"] = estimate.log_of_mean(excess, rounding).provided(known)
     if kind == "different":
         ratio = estimate.ratio_of_means(values["variation"], values["end_distance"], rounding)
-        estimates[prefix + "length_ratio"] = ratio.provided(calibrated)
+        estimates[prefix + "length_ratio"] = ratio.provided(known)
     return estimates
 
 
 def path_values(z: Tensor, ends: Tensor, temperature: float) -> dict[str, Tensor]:
-    """The statistics of single paths, each (P,), from logits ``z`` (P, n + 1, K) and the end labels ``ends`` (P, 2).
-
-    Beside those of ``path``, by the same names: total ``variation`` and ``end_distance`` of temperature-scaled
-    predictions.
-    """
+    """The statistics of single paths, each (P,), from logits ``z`` (P, n + 1, K) and end labels ``ends`` (P, 2)."""
     num_steps = z.shape[1] - 1
     t = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device=z.device)
     p = tempered(z, temperature)

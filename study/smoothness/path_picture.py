@@ -1,21 +1,20 @@
-"""https://arxiv.org/abs/1710.09412 (Zhang et al. 2018, mixup): the prediction along a few lines between real samples, to see.
+"""Pictures of the prediction along a few lines between real samples.
 
-``path`` has the numbers, over many pairs of a replicate's own; these few pairs are the same for every network of a study.
+``path`` gives numbers over many pairs of a replicate's own; these few pairs are the same for all networks of a study.
+
+Source: https://arxiv.org/abs/1710.09412
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from study.errors import UserError
 from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.fixed_samples import fixed_generator
-from study.smoothness.pairs import draw_pairs
+from study.smoothness.pairs import draw_pairs, fixed_generator, line_points
 from study.smoothness.scales import tempered
 
 
@@ -37,13 +36,13 @@ class PathPictureSettings:
     names=lambda settings: ["path_picture_third_class"],
 )
 def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Mean over pairs of the largest probability that any class but the two at the ends has along the way.
+    """Mean over pairs of the largest probability of any class but the two at the ends.
 
     Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
-    alone, so they are the same for every network that shares the split: in the test split, for the whole study. Keeps table
-    ``curves``: pair, t, label_start and label_end (true labels), p_start, p_end (probabilities of these) and p_other (of
-    the likeliest other class, which is ``other``). Cost: num_pairs * (num_steps + 1) forwards. Raises ``UserError`` where the
-    split is of one class, or outputs are not finite.
+    alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
+    pair, t, label_start and label_end (true labels), p_start, p_end (their probabilities) and p_other (that of the likeliest
+    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,
+    or outputs are not finite.
     """
     images, truth = context.split(settings.split)
     pairs = draw_pairs(
@@ -52,32 +51,22 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
     if not len(pairs):
         raise UserError(f"split {settings.split!r} ({len(images)} images) has no different-class pair to draw a path")
     t = torch.linspace(0, 1, settings.num_steps + 1, dtype=torch.float64)
-    start, end = (images[side.to(images.device)] for side in pairs.unbind(1))
-    weight = t.to(images).view(1, -1, *[1] * (images.ndim - 1))
-    points = (1 - weight) * start[:, None] + weight * end[:, None]
-    p = tempered(context.logits(points.flatten(0, 1)), context.temperature).cpu()
+    points = line_points(images, pairs, t).flatten(0, 1)
+    p = tempered(context.logits(points), context.temperature).cpu()
     p = p.view(len(pairs), len(t), context.num_classes)
     ends = truth.cpu().long()[pairs][:, None].expand(-1, len(t), -1)  # (pairs, points, 2)
     p_other, other = p.scatter(-1, ends, -1.0).max(-1)
     p_other = p_other.clamp_min(0)  # of two classes there is no other
     p_ends = p.gather(-1, ends)
-    _keep(context, t, ends, p_ends, other, p_other)
-    calibrated = context.temperature_converged and math.isfinite(context.temperature)
-    return {"path_picture_third_class": estimate.mean(p_other.amax(1)).provided(calibrated)}
-
-
-def _keep(context: MeasureContext, t: Tensor, ends: Tensor, p_ends: Tensor, other: Tensor, p_other: Tensor) -> None:
-    num_pairs = len(ends)
-    context.keep(
-        "curves",
-        {
-            "pair": torch.arange(num_pairs).repeat_interleave(len(t)).short(),
-            "t": t.repeat(num_pairs),
-            "label_start": ends[..., 0].flatten().short(),
-            "label_end": ends[..., 1].flatten().short(),
-            "p_start": p_ends[..., 0].flatten(),
-            "p_end": p_ends[..., 1].flatten(),
-            "other": other.flatten().short(),
-            "p_other": p_other.flatten(),
-        },
-    )
+    curves = {
+        "pair": torch.arange(len(pairs)).repeat_interleave(len(t)).short(),
+        "t": t.repeat(len(pairs)),
+        "label_start": ends[..., 0].flatten().short(),
+        "label_end": ends[..., 1].flatten().short(),
+        "p_start": p_ends[..., 0].flatten(),
+        "p_end": p_ends[..., 1].flatten(),
+        "other": other.flatten().short(),
+        "p_other": p_other.flatten(),
+    }
+    context.keep("curves", curves)
+    return {"path_picture_third_class": estimate.mean(p_other.amax(1)).provided(context.temperature_known)}

@@ -1,8 +1,9 @@
-"""https://arxiv.org/abs/1706.04599 (Guo et al. 2017, temperature scaling) and the scales smoothness is measured on.
+"""The scales that smoothness is measured on, and temperature scaling.
 
-Smoothness of probabilities scales with the logit norm, so every claim is read on more than one scale. All
-functions take logits (..., K) of any float dtype and give float64, because differences of saturated probabilities
-need it.
+Smoothness of probabilities depends on the logit norm, so claims are read on more than one scale. All functions take logits
+(..., K) of any float dtype and give float64: differences of saturated probabilities need it.
+
+Source: https://arxiv.org/abs/1706.04599
 """
 
 import math
@@ -27,10 +28,7 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 
 
 def unit_logits(logits: Tensor) -> Tensor:
-    """Centred logits of unit length, (z - mean z) / norm(z - mean z): unchanged by scaling or shifting the logits.
-
-    Where all logits are equal there is no direction and the result is zero.
-    """
+    """Centred logits of unit length, (z - mean z) / norm(z - mean z); zero if all logits are equal."""
     z = logits.double()
     z = z - z.mean(-1, keepdim=True)
     norm = z.norm(dim=-1, keepdim=True)
@@ -40,10 +38,10 @@ def unit_logits(logits: Tensor) -> Tensor:
 def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, bool]:
     """Temperature T that minimises the mean cross-entropy of ``logits`` (N, K) / T, and whether the fit converged.
 
-    The loss is convex in b = 1/T with derivative mean(sum_k p_k z_k - z_label), whose root is found by bisection in
-    log b in float64 between the ``TEMPERATURE_BOUNDS``. Without a root between them (all labels predicted right, so
-    that T goes to 0; or logits no better than chance) the nearer bound is returned with False; for logits that are
-    not finite, nan with False. Raises ``UserError`` when there are no logits or shapes disagree.
+    The loss is convex in b = 1/T with derivative mean(sum_k p_k z_k - z_label), whose root is found by bisection in log b
+    between the ``TEMPERATURE_BOUNDS``. Without a root between them (all labels predicted right, or logits no better than
+    chance) the nearer bound is returned with False; for logits that are not finite, nan with False. Raises ``UserError`` if
+    there are no logits or shapes disagree.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise UserError(

@@ -1,22 +1,18 @@
-"""https://doi.org/10.1038/218019a0 (Michie 1968, memo functions): what several statistics of one network need, computed once.
-
-A value is made the same way whoever asks first, from what its key names and nothing else, so a statistic has the same numbers
-alone and in a suite, in whatever order.
-"""
+"""What several statistics of one network need, computed once: the same numbers alone, in a suite and in any order."""
 
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from torch import Tensor
 
-# bytes held at most; what does not fit is computed anew each time
+# Bytes held at most; what does not fit is computed each time.
 MOST_BYTES = 2**28
 
 Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 
 
 class Shared:
-    """Tuples of tensors by key, computed when they are first asked for, until ``clear``; ``MOST_BYTES`` of them at most."""
+    """Tuples of tensors by key, at most ``MOST_BYTES``, held until ``clear``."""
 
     def __init__(self) -> None:
         self._held: dict[Hashable, tuple[Tensor, ...]] = {}
@@ -27,7 +23,7 @@ class Shared:
         return sum(_bytes(held) for held in self._held.values())
 
     def once(self, key: Hashable, make: Callable[[], Tensors]) -> Tensors:
-        """``make()``, or what it gave before under ``key``. Not to be written to."""
+        """``make()``, or its earlier result under ``key``; not to be written to."""
         if key in self._held:
             held: Tensors = self._held[key]  # type: ignore[assignment]  # what make gave
             return held
@@ -36,7 +32,7 @@ class Shared:
         return made
 
     def get(self, key: Hashable) -> tuple[Tensor, ...] | None:
-        """What is held under ``key``."""
+        """The tensors held under ``key``, if any."""
         return self._held.get(key)
 
     def put(self, key: Hashable, made: tuple[Tensor, ...]) -> None:
@@ -45,7 +41,7 @@ class Shared:
             self._held[key] = made
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Drop all."""
         self._held.clear()
 
 

@@ -2,7 +2,18 @@
 
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import evaluate
-from study.training.loop import Look, Progress, Trained, train
+from study.training.loop import train
+from study.training.member import Member, MidTraining, Progress, Trained
 from study.training.schedule import check_schedule
 
-__all__ = ["Look", "Progress", "Trained", "check_schedule", "evaluate", "load_checkpoint", "save_checkpoint", "train"]
+__all__ = [
+    "Member",
+    "MidTraining",
+    "Progress",
+    "Trained",
+    "check_schedule",
+    "evaluate",
+    "load_checkpoint",
+    "save_checkpoint",
+    "train",
+]

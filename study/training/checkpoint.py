@@ -1,4 +1,4 @@
-"""Checkpoints of a replicate: whole or not at all, and loaded without running code from them (``weights_only``)."""
+"""Checkpoints of a replicate: written atomically, and read without running code from them (``weights_only``)."""
 
 import pickle
 from pathlib import Path
@@ -10,16 +10,13 @@ from study.atomic import check_archive, replacing
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write ``state`` (tensors and plain values) so that ``path`` holds the old file or the new one, never a part.
-
-    Raises ``StorageError`` where it cannot be written.
-    """
+    """Write ``state`` (tensors and plain values) to ``path``, atomically. Raises ``StorageError`` if it cannot be."""
     with replacing(path) as partial, partial.open("wb") as file:
         torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state at ``path``, on the CPU; ``None`` if there is none, or if it is damaged (training then starts afresh)."""
+    """The state at ``path``, on the CPU; ``None`` if there is none. A damaged file is renamed and counts as none."""
     try:
         check_archive(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

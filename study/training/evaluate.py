@@ -12,18 +12,13 @@ EVALUATION_BATCH = 1024
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    halves: bool = False,
-    into: list[bool] | None = None,
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, halves: bool = False, into: list[bool] | None = None
 ) -> dict[str, float]:
     """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
 
-    ``halves`` adds ``accuracy_half1``, of the images in even places (from 0), and ``accuracy_half2``, of the others: what
-    choosing on one half reports of itself is seen on the other. ``into`` takes in, of each image in order, whether the
-    network names its label. A network that gives NaN gives a NaN loss. The host waits
-    for the device at the end alone.
+    ``halves`` adds ``accuracy_half1`` (images at even positions, from 0) and ``accuracy_half2`` (the others): choosing on one
+    half can be checked on the other. ``into`` is extended by one bool per image: whether its prediction is correct. The host
+    waits for the device only at the end.
     """
     training = model.training
     model.eval()

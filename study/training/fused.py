@@ -1,10 +1,12 @@
-"""https://arxiv.org/abs/2102.02344 (Wang et al. 2021, HFTA): replicates of one network structure that train together.
+"""Fused training: replicates of one network structure train together as one network.
 
 They may differ in seed, split, learning rate, momentum, weight decay, warm-up, schedule, penalty and number of epochs. Each
-has the data order, augmentation, masks and penalty directions that it has alone, and the checkpoint too, so that a training
-begun together goes on alone, and the other way round. Its numbers are those of ``train`` but for the last digits, which
-depend on how many train together. One that diverges, is pruned or ends drops out, and the rest are stacked anew. The host
-waits for the device once an epoch.
+keeps the data order, augmentation, masks, penalty directions and checkpoint that it has alone, so a training begun together
+can continue alone and the reverse. The numbers are those of ``train`` but for last digits, which depend on how many train
+together. A member that diverges, is pruned or ends drops out, and the rest are stacked anew. The host waits for the device
+once per epoch.
+
+Source: https://arxiv.org/abs/2102.02344
 """
 
 import gc
@@ -17,10 +19,12 @@ from typing import Any
 import torch
 
 from study.config import TrialConfig
-from study.training.lane import Abreast, Lane, Member
-from study.training.loop import Progress, Trained, note_epoch, note_look, train_epoch, validate
+from study.errors import out_of_memory
+from study.training.lane import Abreast, Lane
+from study.training.loop import train_epoch, validate
+from study.training.member import Member, Progress, Trained
 
-# Settings in which replicates that train together may differ: all that is not the network, its data and the batch.
+# Settings in which replicates that train together may differ: all except the network, its data and the batch.
 _FREE = ("seed", "split_seed", "lr", "momentum", "weight_decay", "warmup_epochs", "schedule", "stop_curve", "epochs")
 
 
@@ -32,7 +36,7 @@ def fused_with(config: TrialConfig) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Ended:
-    """Member ``index`` has ended: its training, or the fault that kept it from going on."""
+    """Member ``index`` has ended: its training, or the fault that stopped it."""
 
     index: int
     outcome: Trained | Exception
@@ -41,15 +45,14 @@ class Ended:
 def train_together(
     members: Sequence[Member], abreast: Abreast, *, at_once: int | None = None, options: Sequence[str] = ()
 ) -> Iterator[Progress | Ended]:
-    """Train ``members`` in place; yields a ``Progress`` an epoch of each, and ``Ended`` as soon as one has ended.
+    """Train ``members`` in place; yields a ``Progress`` per member and epoch, and ``Ended`` as soon as a member has ended.
 
-    At most ``at_once`` are stacked (all, if not given); the others take turns with them, an epoch each. ``options`` of the
-    step are those of ``study.training.options``.
+    At most ``at_once`` are stacked (default: all); the others take turns with them, one epoch each. ``options`` of the step
+    are those of ``study.training.options``. Members resumed at different epochs wait for those behind.
 
-    Members that were broken off at different epochs wait for those behind. Out of memory, fewer train together, from the
-    start of the epoch: halves, and in the end one alone. Another fault ends the options first; where there are none, each
-    trains alone, as ``train`` has it, and its fault is its own. Raises ``ValueError`` for members that may not train
-    together (``fused_with``).
+    When memory is out, the epoch starts again with half as many together, in the end with one. Any other fault first removes
+    the options; without options each member trains alone, as in ``train``, and its fault is its own. Raises ``ValueError``
+    for members that may not train together (``fused_with``).
     """
     if len({fused_with(member.config) for member in members}) != 1:
         raise ValueError("replicates that train together may not differ in network, data or batch")
@@ -66,7 +69,7 @@ def train_together(
             started, fault = time.perf_counter(), None
             try:
                 metrics = lanes.epoch(cohort, behind)
-            except Exception as error:  # noqa: BLE001  whose fault it is, the smaller groups show
+            except Exception as error:  # noqa: BLE001  smaller groups show whose fault it is
                 fault = error.with_traceback(None)  # which would hold on to the memory
             if fault:
                 if len(cohort) > 1 and (out_of_memory(fault) or not lanes.options):
@@ -83,34 +86,34 @@ def train_together(
                 continue
             del waiting[: len(chosen)]
             seconds = (time.perf_counter() - started) / len(cohort)
-            for member, found in zip(cohort, metrics, strict=True):
-                note_epoch(member.trained, found, member.model, member.train_split, member.config)
-                member.trained.train_seconds += seconds
-            for index, member in zip(chosen, cohort, strict=True):
+            told = []
+            for index, found in zip(chosen, metrics, strict=True):
+                active[index].finish_epoch(found, seconds)
+            for index in chosen:
                 try:
-                    _after(member, lanes)
-                except Exception as error:  # noqa: BLE001  a member's own: alone, it goes on from its last checkpoint
+                    _measure(active[index], lanes)
+                    told.append(active[index].save(ahead=True))
+                except Exception as error:  # noqa: BLE001  a member's own: alone, it continues from its last checkpoint
                     active.pop(index)
                     yield Ended(index, error.with_traceback(None))
-            for member in (active[index] for index in chosen if index in active):
-                told = member.trained
-                yield Progress(told.epoch, member.config.epochs, told.curves["val/loss"][-1])
+            yield from told  # after the checkpoints of all
 
 
-def _after(member: Member, lanes: "_Lanes") -> None:
-    """Measure, where it is time to, and write the checkpoint. Where memory does not do for it, that of ``lanes`` is given."""
+def _measure(member: Member, lanes: "_Lanes") -> None:
+    """Measure in mid-training; where memory does not suffice, that of ``lanes`` is freed first."""
     try:
-        note_look(member.trained, member.look, member.config)
+        member.measure_mid_training()
     except Exception as error:
         if not out_of_memory(error):
             raise
-        lanes.drop()
-        note_look(member.trained, member.look, member.config)
-    member.save()
+    else:
+        return
+    lanes.drop()
+    member.measure_mid_training()
 
 
 class _Lanes:
-    """The lanes of those who take turns, each kept for as long as its members train in no other."""
+    """The lanes of members that take turns; a lane is kept until one of its members trains in another."""
 
     def __init__(self, abreast: Abreast, options: Sequence[str]) -> None:
         self._abreast, self.options = abreast, tuple(options)
@@ -119,7 +122,7 @@ class _Lanes:
     def epoch(self, cohort: Sequence[Member], epoch: int) -> list[dict[str, float]]:
         """The metrics of each member of ``cohort``."""
         if len(cohort) == 1 and not self.options:
-            return [_alone(cohort[0], epoch)]
+            return [train_epoch(cohort[0], epoch) | validate(cohort[0])]
         for lane in self._held:
             if lane.members == cohort:
                 return lane.epoch(epoch)
@@ -129,7 +132,7 @@ class _Lanes:
         return lane.epoch(epoch)
 
     def drop(self) -> None:
-        """Let go of them, and of what a GPU holds for them."""
+        """Free all lanes, and what a GPU caches for them."""
         self._keep([])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -137,11 +140,11 @@ class _Lanes:
     def _keep(self, lanes: list[Lane]) -> None:
         gone, self._held = len(lanes) < len(self._held), lanes
         if gone:
-            gc.collect()  # a lane and its graph hold each other, and the graph a step's memory
+            gc.collect()  # a lane and its graph refer to each other, and the graph holds a step's memory
 
 
 def _fewer(num: int, fault: Exception) -> int:
-    """How many of ``num`` go on together after ``fault``."""
+    """How many of ``num`` continue together after ``fault``."""
     full = out_of_memory(fault)
     fewer = max(1, num // 2) if full else 1
     what = "out of memory" if full else _told(fault)
@@ -151,14 +154,3 @@ def _fewer(num: int, fault: Exception) -> int:
 
 def _told(fault: Exception) -> str:
     return f"{type(fault).__name__}: {fault}".splitlines()[0]
-
-
-def out_of_memory(fault: Exception) -> bool:
-    """Whether a device or the host had no memory left."""
-    # the CPU's allocator raises a plain RuntimeError
-    return isinstance(fault, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(fault)
-
-
-def _alone(member: Member, epoch: int) -> dict[str, float]:
-    metrics = train_epoch(member.model, member.optimizer, member.train_split, member.config, epoch)
-    return metrics | validate(member.model, member.val_split)

@@ -1,7 +1,7 @@
-"""https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: a step that the host starts as one thing.
+"""A training step as one CUDA graph.
 
-A training step of a small network is hundreds of kernels of a few microseconds, which the host cannot start as fast as the
-GPU ends them. Captured once, they are started together.
+A step of a small network is hundreds of kernels of a few microseconds: the host cannot launch them as fast as the GPU
+finishes them. Captured once, they are launched together.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-# torch's own advice: what is made once, such as cuDNN's workspaces, is there after some steps.
+# torch's own advice: what is allocated once, such as cuDNN's workspaces, exists after a few steps.
 _WARM_UP = 3
 
 
 class Graphed:
-    """``step``, captured when it is first called and replayed from then on; returns nothing.
+    """``step``, captured at the first call and replayed from then on; returns nothing.
 
-    ``step`` takes tensors of the same shapes each time and changes ``state``, which lies where it is for good. The steps
-    that warm up do not count: ``state`` is put back. The graph keeps the memory of one step.
+    ``step`` takes tensors of the same shapes each time and changes ``state`` in place. Warm-up steps do not count: ``state``
+    is restored after them. The graph keeps the memory of one step.
     """
 
     def __init__(self, step: Callable[..., None], state: Sequence[Tensor]) -> None:
@@ -44,7 +44,7 @@ class Graphed:
 
 
 def warm_up(step: Callable[[], None]) -> None:
-    """Take ``step`` some times, on a stream of its own as capture needs it."""
+    """Run ``step`` a few times on a side stream, as capture requires."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -54,7 +54,7 @@ def warm_up(step: Callable[[], None]) -> None:
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """What replays ``step``, which is not taken by this."""
+    """A function that replays ``step``; capturing does not run it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

@@ -1,7 +1,7 @@
-"""https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html: torch's own SGD, without its guards of compiled code.
+"""torch's SGD without its decorators for compiled code.
 
-They import the compiler wherever an optimiser is made, which takes every worker a second, and none of them is needed: what is
-compiled here (``study.training.lane``) is a network and its loss, never an optimiser.
+They import the compiler wherever an optimiser is made, which costs each worker a second. They are not needed: what is compiled
+here (``study.training.lane``) is a network and its loss, never an optimiser.
 """
 
 import inspect
@@ -10,7 +10,7 @@ import torch
 
 
 class LightSGD(torch.optim.SGD):
-    """``torch.optim.SGD``, step for step; in a graph that is compiled it has no place."""
+    """``torch.optim.SGD``, step for step; not for use inside a compiled graph."""
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)

@@ -1,8 +1,8 @@
-"""https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html: faster ways to take the same training step.
+"""Options of the training step: faster ways to compute the same step.
 
-A step with options is ``lane.Lane``'s, for one replicate as for many. All but ``bf16`` compute what the plain step does,
-but for rounding; ``bf16`` rounds what lies between the layers to 8 bits, in training alone: weights, evaluation and what is
-measured stay float32. What an option needs and does not find is said by ``obstacle``; there it is left out.
+Only ``lane.Lane`` takes such steps, for one replicate or many. All options but ``bf16`` compute the plain step up to rounding.
+``bf16`` rounds activations to 8 bits in training; weights, evaluation and measurements stay float32. An option whose
+requirement is missing (``obstacle``) is left out.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ OPTIONS = {
 
 
 def obstacle(option: str, config: TrialConfig, device: str) -> str:
-    """Why replicates of ``config`` cannot have ``option`` on a ``device`` (``cpu`` or ``cuda``); empty where they can."""
+    """Why ``option`` cannot be used for ``config`` on ``device`` (``cpu`` or ``cuda``); empty if it can."""
     if option in ("graph", "compile") and config.jacobian_penalty > 0:
         return "a penalty on the Jacobian is differentiated twice, by draws of each step"
     if option == "graph" and device != "cuda":
@@ -36,5 +36,5 @@ def obstacle(option: str, config: TrialConfig, device: str) -> str:
 
 
 def usable(options: Iterable[str], config: TrialConfig, device: str) -> frozenset[str]:
-    """Those of ``options`` that ``config`` can have on ``device``."""
+    """Those of ``options`` that can be used for ``config`` on ``device``."""
     return frozenset(option for option in options if not obstacle(option, config, device))

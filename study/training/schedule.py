@@ -1,13 +1,16 @@
-"""https://arxiv.org/abs/1608.03983 (Loshchilov and Hutter 2017): the learning rate as a pure function of the step.
+"""Learning rate schedules: the learning rate as a pure function of the step.
 
-A schedule is a row of ``SCHEDULES``: a function of (step, number of steps, steps of warm-up) that gives the share of the
-base rate after the warm-up, which is linear and the same for all.
+A row of ``SCHEDULES`` maps (step, number of steps, warm-up steps) to the share of the base rate after the warm-up. The warm-up
+is linear in all schedules.
+
+Source: https://arxiv.org/abs/1608.03983
 """
 
 import math
 from collections.abc import Callable
 from fractions import Fraction
 
+from study.config import TrialConfig
 from study.errors import UserError, nearest
 
 Schedule = Callable[[int, int, float], float]
@@ -18,12 +21,12 @@ def _constant(step: int, num_steps: int, num_warmup: float) -> float:
 
 
 def _cosine(step: int, num_steps: int, num_warmup: float) -> float:
-    """To zero, over the steps after the warm-up."""
+    """Decay to zero over the steps after the warm-up."""
     return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / (num_steps - num_warmup)))
 
 
 def _steps(factor: float, *milestones: Fraction) -> Schedule:
-    """Times ``factor`` from each milestone on. They are shares of the whole training, the warm-up included."""
+    """Multiplied by ``factor`` at each milestone, a share of the whole training (warm-up included)."""
 
     def share(step: int, num_steps: int, num_warmup: float) -> float:
         # fractions: in floats .3 of 200 epochs may fall a step late
@@ -50,11 +53,14 @@ def check_schedule(schedule: str) -> None:
 
 
 def learning_rate(schedule: str, base: float, step: int, num_steps: int, num_warmup: float = 0.0) -> float:
-    """Learning rate of ``step`` (from 0) among ``num_steps``: a linear warm-up, then ``base`` times the schedule's share.
-
-    Raises ``UserError`` for an unknown schedule.
-    """
+    """Learning rate of ``step`` (from 0) of ``num_steps``, after a linear warm-up. Raises ``UserError``."""
     check_schedule(schedule)
     if step < num_warmup:
         return base * (step + 1) / (num_warmup + 1)
     return base * SCHEDULES[schedule](step, num_steps, num_warmup)
+
+
+def scheduled_rate(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of ``step`` (from 0) of a training with these settings."""
+    num_steps, num_warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
+    return learning_rate(config.schedule, config.lr, step, num_steps, num_warmup)

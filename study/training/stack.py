@@ -1,13 +1,15 @@
-"""https://arxiv.org/abs/2102.02344 (Wang et al. 2021, HFTA): R networks of one structure as one, by ``vmap`` over replicates.
+"""R networks of one structure as one, by ``vmap`` over replicates, and their SGD.
 
-``torch.func.stack_module_state`` puts parameters and buffers (batch norm's running statistics among them) of all replicates
-side by side, ``functional_call`` runs one network on a replicate's, ``vmap`` on all. A convolution becomes one with R groups,
-a linear layer a batched product; nothing of one replicate enters another, so NaN in one stays there.
+``torch.func.stack_module_state`` stacks the parameters and buffers (batch norm's running statistics included) of all
+replicates; ``functional_call`` runs one network on a replicate's values, ``vmap`` on all. A convolution becomes one with R
+groups, a linear layer a batched product. Replicates do not mix, so NaN in one stays there.
+
+Source: https://arxiv.org/abs/2102.02344
 """
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,12 @@ from study.training.loop import DrawsEachStep
 
 
 class Stack:
-    """The state of R networks of one structure and mode, copied at the start and handed back by ``hand_back``.
+    """The state of R networks of one structure and mode: copied at the start, handed back by ``hand_back``.
 
-    ``flat`` holds all trained parameters in one vector, each parameter's R replicates in a row; ``params`` (R, ...) are
-    views of it, leaves of autograd. ``owner`` says which replicate each value of ``flat`` belongs to. ``channels_last``:
-    convolutions' weights and images lie in memory with the channels innermost. Raises ``ValueError`` for a network that
-    cannot be stacked (see ``obstacle``).
+    ``flat`` holds all trained parameters in one vector, the R replicates of a parameter side by side; ``params`` (R, ...) are
+    views of it, leaves of autograd. ``owner`` maps each value of ``flat`` to its replicate. ``channels_last``: convolution
+    weights and images have the channels innermost in memory. Raises ``ValueError`` for a network that cannot be stacked
+    (``obstacle``).
     """
 
     def __init__(self, models: Sequence[nn.Module], *, channels_last: bool = False) -> None:
@@ -42,7 +44,7 @@ class Stack:
         if len(models) == 1:
             self._leaves = self._owned()
         else:
-            # without values of its own: those of the replicates are put in its place
+            # without values of its own: ``functional_call`` supplies the replicates'
             self._structure.to("meta")
             self._leaves = list(self.params.values())
         self._drawing = {name: copy.deepcopy(module).cpu() for name, module in _drawing(models[0])}
@@ -51,7 +53,7 @@ class Stack:
         return len(self.models)
 
     def __call__(self, pixels: Tensor, *, training: bool) -> Tensor:
-        """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers move on."""
+        """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers are updated."""
         self._structure.train(training)
         if self._channels_last:
             pixels = _outward(self._inward(pixels))
@@ -67,7 +69,7 @@ class Stack:
         return logits
 
     def _owned(self) -> list[Tensor]:
-        """Of a single replicate: its network has the views for its own, and is called as it is."""
+        """For one replicate, the network owns the views and is called directly; its leaves."""
         leaves: list[Tensor] = []
         for name, value in self.params.items():
             parameter = self._structure.get_parameter(name)
@@ -79,33 +81,33 @@ class Stack:
         return leaves
 
     def flattened(self, values: Iterable[Tensor]) -> Tensor:
-        """One vector like ``flat``, from a value (R, ...) for each parameter."""
+        """One vector like ``flat`` from a value (R, ...) per parameter."""
         return torch.cat([self._inward(value).flatten() for value in values])
 
     def gradients(self, objective: Tensor) -> list[Tensor | None]:
-        """Of a scalar, in every parameter (R, ...); ``None`` where it does not depend on it."""
+        """Gradients of a scalar in each parameter (R, ...); ``None`` for a parameter it does not depend on."""
         found = torch.autograd.grad(objective, self._leaves, allow_unused=True)
         return [value if value is None or len(self) > 1 else value.unsqueeze(0) for value in found]
 
     def pieces(self, flat: Tensor) -> dict[str, Tensor]:
-        """Of a vector like ``flat``, the parts that belong to each parameter: views (R, ...)."""
+        """Views (R, ...) of a vector like ``flat``, by parameter."""
         parts = torch.split(flat, [shape.numel() for shape in self._shapes.values()])
         named = zip(self._shapes.items(), parts, strict=True)
         return {name: self._back(part.view(shape)) for (name, shape), part in named}
 
     def _inward(self, value: Tensor) -> Tensor:
-        """(R, A, C, H, W) with the channels C moved to where they lie innermost; as it is, where they do not."""
+        """(R, A, C, H, W) with the channels C moved last, where they lie innermost; any other value as it is."""
         return value.movedim(2, -1).contiguous() if self._channels_last and value.dim() == 5 else value
 
     def _back(self, value: Tensor) -> Tensor:
         return _outward(value) if self._channels_last and value.dim() == 5 else value
 
     def start_step(self, seeds: Sequence[int]) -> None:
-        """Tell modules that draw each step (``DrawsEachStep``) to do so, for every replicate from its own seed."""
+        """Have modules that draw each step (``DrawsEachStep``) draw, per replicate from its own seed."""
         for prefix, module in self._drawing.items():
             drawn: dict[str, list[Tensor]] = {name: [] for name in _passing(module)}
             for seed in seeds:
-                cast(DrawsEachStep, module).start_step(seed)
+                module.start_step(seed)
                 for name, values in drawn.items():
                     values.append(module.get_buffer(name).clone())
             for name, values in drawn.items():
@@ -113,10 +115,72 @@ class Stack:
 
     @torch.no_grad()
     def hand_back(self) -> None:
-        """Copy parameters and buffers to the networks that they came from."""
-        for name, stacked in {**self.params, **self.buffers}.items():
-            for model, value in zip(self.models, stacked.unbind(), strict=True):
-                _tensor(model, name).copy_(value)
+        """Copy parameters and buffers back to the networks."""
+        for index, model in enumerate(self.models):
+            own = dict(model.named_parameters()) | dict(model.named_buffers())
+            for name, stacked in {**self.params, **self.buffers}.items():
+                own[name].copy_(stacked[index])
+
+
+class StackedSGD:
+    """SGD on ``stack.flat``: g' = g + weight_decay w, v = momentum v + g', w = w - lr v, with each replicate's settings.
+
+    Three operations for any number of parameters. Velocities come from ``optimizers``, one per replicate, and are handed back
+    there.
+    """
+
+    def __init__(self, stack: Stack, optimizers: Sequence[torch.optim.SGD]) -> None:
+        self._stack, self._optimizers = stack, list(optimizers)
+        self.velocity = torch.zeros_like(stack.flat)
+        self._decay = self._each("weight_decay")
+        self._momentum = self._each("momentum")
+        self._undecayed: frozenset[str] = frozenset()
+        for held, value in self._held():
+            if held is not None and held.get("momentum_buffer") is not None:
+                value.copy_(held["momentum_buffer"])
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor | None], rates: Tensor) -> None:
+        """One step with learning rates (R,); ``gradients`` as in ``stack.params``. A parameter without one stays as it is."""
+        named = zip(self._stack.params.items(), gradients, strict=True)
+        whole = [(name, value, gradient) for (name, value), gradient in named]
+        self._spare(frozenset(name for name, _, gradient in whole if gradient is None))
+        flat = self._stack.flattened(
+            torch.zeros_like(value) if gradient is None else gradient for _, value, gradient in whole
+        )
+        flat.addcmul_(self._stack.flat, self._decay)
+        self.velocity.mul_(self._momentum).add_(flat)
+        self._stack.flat.addcmul_(self.velocity, rates[self._stack.owner], value=-1)
+
+    @torch.no_grad()
+    def hand_back(self) -> None:
+        """Copy the velocities to the replicates' optimisers."""
+        for held, value in self._held():
+            if held is not None:
+                held["momentum_buffer"] = value.clone()
+
+    def _each(self, setting: str) -> Tensor:
+        chosen = [optimizer.param_groups[0][setting] for optimizer in self._optimizers]
+        values = torch.tensor(chosen, dtype=self._stack.flat.dtype, device=self._stack.flat.device)
+        return values[self._stack.owner]
+
+    def _spare(self, names: frozenset[str]) -> None:
+        """No weight decay for these parameters."""
+        if names != self._undecayed:
+            self._undecayed, self._decay = names, self._each("weight_decay")
+            for name, piece in self._stack.pieces(self._decay).items():
+                if name in names:
+                    piece.zero_()
+
+    def _held(self) -> list[tuple[dict[str, Tensor] | None, Tensor]]:
+        """Per parameter and replicate: its optimiser's state (``None`` without momentum) and the view of its velocity."""
+        found: list[tuple[dict[str, Tensor] | None, Tensor]] = []
+        for name, piece in self._stack.pieces(self.velocity).items():
+            given = zip(self._stack.models, self._optimizers, piece.unbind(), strict=True)
+            for model, optimizer, value in given:
+                moving = optimizer.param_groups[0]["momentum"] != 0
+                found.append((optimizer.state[model.get_parameter(name)] if moving else None, value))
+        return found
 
 
 def _outward(value: Tensor) -> Tensor:
@@ -125,24 +189,17 @@ def _outward(value: Tensor) -> Tensor:
 
 
 def obstacle(model: nn.Module) -> str:
-    """Why replicates of ``model`` cannot train together; empty where they can."""
+    """Why replicates of ``model`` cannot train together; empty if they can."""
     for name, module in _drawing(model):
         if not _passing(module):
             return f"module {name!r} draws each step and keeps it in no buffer (persistent=False)"
     return ""
 
 
-def _drawing(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    named = list(model.named_modules())
-    return [named[at] for at, (_, module) in enumerate(named) if isinstance(module, DrawsEachStep)]
+def _drawing(model: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, DrawsEachStep)]
 
 
 def _passing(module: nn.Module) -> list[str]:
-    """Names of the buffers of a module itself that no checkpoint holds."""
-    return [name for name, _ in module.named_buffers(recurse=False) if name in module._non_persistent_buffers_set]
-
-
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    prefix, _, leaf = name.rpartition(".")
-    found: Tensor = getattr(model.get_submodule(prefix), leaf)
-    return found
+    """Names of the module's own non-persistent buffers."""
+    return [name for name, _ in module.named_buffers(recurse=False) if name not in module.state_dict()]

@@ -1,75 +1,85 @@
-"""https://arxiv.org/abs/2102.02344 (HFTA): members that train together, or by a step with options, do so ahead.
+"""Members that train together, or by a step with options, train before the rest of their group.
 
-Each member's training lies in its own ``state.pt``, as if it had been trained alone; ``study.worker.group`` then
-finds it at its
-end, evaluates, keeps and measures. So a kill in between, or a worker that does not fuse, changes nothing but last digits.
-Members that were at work when a worker was lost go on one by one, so that the one that kills it is found.
+Each member's training is in its own ``state.pt``, as if it had trained alone; ``study.worker.group`` then finds it finished,
+evaluates, keeps and measures. So an interruption in between, or a worker that does not fuse, changes only last digits. Members
+that were at work when a worker was lost continue one by one, so that the one that kills it is found.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from study.data import Splits, load_dataset
+from study.data import Splits, load_dataset, split
 from study.data.together import Together
-from study.measuring.replicate import look_of
+from study.measuring.replicate import mid_training
 from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
 from study.task import Task
-from study.training import Progress
+from study.training import Member, Progress
 from study.training.fused import fused_with, train_together
-from study.training.lane import Member
 from study.worker.attempts import MAX_LOSSES, Attempts
 
-# A dataset, the seed of a split and a device, to the splits there.
-Source = Callable[[str, int, str], Splits]
+# The splits of this many blocks stay on the device between the trials of an actor.
+SPLITS_KEPT = 8
 
 
-def train_ahead(
-    tasks: Sequence[Task], storage: Path, device: torch.device, splits: Source, attempts: Attempts
-) -> Iterator[Progress]:
-    """Train those of ``tasks`` that are to train together and can, ``Task.together`` as one network; yields progress.
+def set_backend(threads: int) -> None:
+    """Use ``threads`` CPU threads, and deterministic cuDNN algorithms, chosen without timing."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
-    Those whose step has options too, if need be one after another. Raises nothing: what a member cannot do, it says when
-    it is run for itself, with the plain step.
-    """
+
+def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, attempts: Attempts) -> Iterator[Progress]:
+    """Train those of ``tasks`` that train together or whose step has options; yields progress. Faults come up later."""
     groups: dict[tuple[object, ...], list[Task]] = {}
     for task in tasks:
         folder = checkpoint_folder(storage, task.config.trial_key)
-        trained = any((folder / name).exists() for name in (OUTCOME, FINAL))
         losses = attempts.losses(folder)
         alone = task.together == 1 or losses > 0
-        if trained or losses > MAX_LOSSES or (alone and not task.step):
+        if is_trained(folder) or losses > MAX_LOSSES or (alone and not task.step):
             continue
         apart = (task.config.trial_key,) if alone else ()
         groups.setdefault((task.together, task.step, *apart, *fused_with(task.config)), []).append(task)
     for group in groups.values():
         members, first = [], group[0]
-        for task in group if len(group) > 1 or first.step else ():
+        folders = [checkpoint_folder(storage, task.config.trial_key) for task in group]
+        for task, folder in zip(group, folders, strict=True) if len(group) > 1 or first.step else ():
             with contextlib.suppress(Exception):
-                members.append(member_of(task, checkpoint_folder(storage, task.config.trial_key), device, splits))
+                members.append(member_of(task, folder, device))
         if len(members) > 1 or (members and first.step):
-            folders = [checkpoint_folder(storage, task.config.trial_key) for task in group]
             for folder in folders:
                 attempts.begin(folder)
             events = train_together(members, Together, at_once=first.together, options=first.step)
             yield from attempts.followed(folders, (event for event in events if isinstance(event, Progress)))
 
 
-def member_of(task: Task, folder: Path, device: torch.device, splits: Source) -> Member:
-    """What ``task`` trains, from its checkpoint on if ``folder`` holds one. Raises ``UserError`` for what is not there."""
+def is_trained(folder: Path) -> bool:
+    """Whether the replicate in ``folder`` needs no training."""
+    return any((folder / name).exists() for name in (OUTCOME, FINAL))
+
+
+def member_of(task: Task, folder: Path, device: torch.device) -> Member:
+    """The member that ``task`` trains, resumed from the checkpoint in ``folder``. Raises ``UserError`` for unknown parts."""
     config, dataset = task.config, load_dataset(task.config.dataset)
-    parts = splits(config.dataset, config.split_seed, str(device))
+    splits = splits_on(config.dataset, config.split_seed, str(device))
     model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
     model = model.to(device)
-    look = look_of(task, parts, dataset.num_classes, model)
     return Member(
         model=model,
-        train_split=parts.train,
-        val_split=parts.val,
+        train_split=splits.train,
+        val_split=splits.val,
         config=config,
         checkpoint=folder / STATE,
-        look=look,
+        mid_training=mid_training(task, splits, dataset.num_classes, model),
     )
+
+
+@functools.lru_cache(maxsize=SPLITS_KEPT)
+def splits_on(dataset: str, split_seed: int, device: str) -> Splits:
+    """The splits of a block on the device, cached between the trials of an actor."""
+    found, where = split(load_dataset(dataset), split_seed), torch.device(device)
+    return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test.to(where))

@@ -1,10 +1,8 @@
-"""https://arxiv.org/abs/2006.15704 (PyTorch Distributed): a replicate that several processes train, one on each GPU.
+"""Starts and watches the processes (ranks) that train one replicate, one per GPU.
 
-``train_in_ranks`` starts the ranks (``study.worker.rank_process``), watches them and passes their progress on. Their
-training lies in the
-replicate's ``state.pt``, as if it had been trained here; ``study.worker.group`` then finds it at its end, evaluates, keeps and
-measures, alone. A rank that raises ends all of them, with its reason; one that is lost (killed, say) ends them too, and
-all begin again at the last epoch. They meet by a file in a folder of their own and listen on the loopback alone.
+Their training is in the replicate's ``state.pt``, as if it had been trained here; ``study.worker.group`` then finds it
+finished, evaluates, keeps and measures. A rank that raises ends all ranks, with its reason; when one is lost (killed, say) all
+are restarted from the last epoch. They meet by a file in a folder of their own and listen on the loopback only.
 """
 
 import contextlib
@@ -24,15 +22,15 @@ import torch
 
 from study.data.stream import LOADERS_VARIABLE, num_loaders
 from study.errors import UserError
-from study.results.files import FINAL, OUTCOME
 from study.task import Task
 from study.training import Progress
 from study.training.process_group import RanksLost
+from study.worker.ahead import is_trained
 
-# How often ranks are started anew, with no epoch finished in between.
+# Restarts of the ranks without a finished epoch in between.
 MAX_LOST = 3
-# How often it is looked whether a rank is gone that did not close what it reports by, in seconds.
-_LOOK = 1.0
+# Seconds between checks for a rank that ended without closing its output.
+_CHECK = 1.0
 
 
 def train_in_ranks(
@@ -40,11 +38,10 @@ def train_in_ranks(
 ) -> Iterator[Progress]:
     """Train ``task`` in ``task.ranks`` processes into ``folder / "state.pt"``; nothing if it has been trained.
 
-    ``threads`` are each rank's, ``plugins`` modules that it imports. Raises ``UserError`` with the reason of a rank that
-    failed, for fewer GPUs than ranks, and when ranks were lost more than ``MAX_LOST`` times in a row without finishing an
-    epoch.
+    ``threads`` per rank; ``plugins`` are modules that each imports. Raises ``UserError`` with the reason of a failed rank,
+    for fewer GPUs than ranks, and when ranks were lost more than ``MAX_LOST`` times in a row without finishing an epoch.
     """
-    if any((folder / name).exists() for name in (OUTCOME, FINAL)):
+    if is_trained(folder):
         return
     if device == "cuda" and torch.cuda.device_count() < task.ranks:
         raise UserError(
@@ -68,30 +65,24 @@ def train_in_ranks(
 
 
 def _attempt(given: dict[str, Any]) -> Iterator[Progress]:
-    """Start all ranks and watch them to their end. Raises ``RanksLost`` or ``UserError``; leaves no process behind."""
-    processes: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="fmm-study-ranks-") as meeting:
-        try:
-            for rank in range(given["size"]):
-                processes.append(_started({**given, "rank": rank, "meeting": f"{meeting}/store"}))
-            yield from _watched(processes)
-        finally:
-            for process in processes:
-                _kill(process)
-            for process in processes:
-                process.wait()
-                for pipe in (process.stdin, process.stdout):
-                    if pipe:
-                        pipe.close()
+    """Start all ranks and watch them until they end. Raises ``RanksLost`` or ``UserError``; leaves no process behind."""
+    with tempfile.TemporaryDirectory(prefix="fmm-study-ranks-") as meeting, contextlib.ExitStack() as stack:
+        processes = []
+        for rank in range(given["size"]):
+            # which on leaving closes its pipes and waits for the process
+            process = stack.enter_context(_started({**given, "rank": rank, "meeting": f"{meeting}/store"}))
+            stack.callback(_kill, process)
+            processes.append(process)
+        yield from _watched(processes)
 
 
 def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:
-    # where modules are looked for here, a plug-in's folder included, they are looked for there
+    # the same module search path, with plug-ins' folders
     paths = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     alone = {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     if LOADERS_VARIABLE not in os.environ:
-        # of the trial's cores, each rank has its share
+        # each rank has its share of the trial's cores
         alone[LOADERS_VARIABLE] = str(max(1, num_loaders() // given["size"]))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "study.worker.rank_process"],
@@ -102,14 +93,14 @@ def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert process.stdin
-    # one that is gone already is seen where it is watched
+    # a process that has ended already is noticed by ``_watched``
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(json.dumps(given).encode() + b"\n")
     return process
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a rank and the processes that load its data, which are left where it was killed: they are a group of their own."""
+    """End a rank and the processes that load its data: they are a process group, and the loaders outlive a killed rank."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -122,8 +113,8 @@ def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Progress]
             selector.register(process.stdout, selectors.EVENT_READ, rank)
         while len(done) < len(processes):
             ended = {rank for rank, process in enumerate(processes) if process.poll() is not None}
-            for key, _ in selector.select(timeout=_LOOK):
-                # a report is a line, written at once
+            for key, _ in selector.select(timeout=_CHECK):
+                # a report is one line, written at once
                 report = _parsed(key.fileobj.readline())  # type: ignore[union-attr]
                 if "progress" in report:
                     yield Progress(*report["progress"])
@@ -137,7 +128,7 @@ def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Progress]
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """A report; empty where a rank has ended, in the middle of one or without any."""
+    """A report; empty if the rank ended in the middle of one or without any."""
     try:
         report: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -146,13 +137,10 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _reason(processes: Sequence[subprocess.Popen[bytes]], reports: dict[int, dict[str, Any]]) -> Exception:
-    """Why ranks have ended: the fault that one of them reports, else that one was lost.
-
-    All are ended first. A rank reports its fault before the others can notice that it is gone, so it is there to be read.
-    """
-    for rank in reports:  # they have said their last, and are about to end
+    """Why ranks have ended: the fault that one has reported, else that one was lost. Ends all of them first."""
+    for rank in reports:  # these have reported and are about to end
         with contextlib.suppress(subprocess.TimeoutExpired):
-            processes[rank].wait(_LOOK)
+            processes[rank].wait(_CHECK)
     gone = [f"rank {rank} ended ({process.returncode})" for rank, process in enumerate(processes) if process.poll()]
     for process in processes:
         _kill(process)

@@ -1,9 +1,8 @@
-"""https://arxiv.org/abs/2006.15704 (PyTorch Distributed): what one of the processes that train a replicate together does.
+"""One of the processes that train a replicate together (``python -m study.worker.rank_process``).
 
-``python -m study.worker.rank_process`` is told what to do by a line of JSON on its standard input, and reports by
-lines of JSON where its
-standard output was; what libraries print goes to its standard error. Its input stays open: when it closes, the process
-that started it is gone, and it ends at once, whatever it was doing. ``study.worker.rank_launcher`` starts and watches it.
+It reads its task as a line of JSON from standard input, and reports by lines of JSON on standard output; what libraries print
+goes to standard error. Its input stays open: when it closes, the parent process is gone, and this one ends at once.
+``study.worker.rank_launcher`` starts and watches it.
 """
 
 import datetime
@@ -19,26 +18,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from study.data import Splits, load_dataset, split
 from study.errors import UserError
 from study.plugins import load_plugins
 from study.task import Task
-from study.training import Progress
-from study.training.backend import set_backend
-from study.training.parallel import train_by_ranks
+from study.training import Progress, train
 from study.training.process_group import Ranks, RanksLost
-from study.worker.ahead import member_of
+from study.worker.ahead import member_of, set_backend
 
-# The others wait while the first rank evaluates and measures; a rank that is gone is noticed otherwise, and sooner.
+# The others wait while the first rank evaluates and measures. A lost rank is noticed sooner, by other means.
 _PATIENCE = datetime.timedelta(days=7)
 
 
 def main() -> None:
-    """Train to the end; never returns: what a broken process group would wait for at a process's end is left out."""
+    """Train to the end; never returns, so a broken process group is not waited for at exit."""
     with os.fdopen(os.dup(1), "w", buffering=1) as reports:
         os.dup2(2, 1)
         given = json.loads(_line())
-        # Ctrl-C in a terminal reaches all processes; whether training goes on is for the driver to say
+        # Ctrl-C in a terminal reaches all processes; the driver decides whether training continues
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         for report in _reports(given):
@@ -47,7 +43,7 @@ def main() -> None:
 
 
 def _reports(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """``progress`` of every epoch, and at last one of ``done``, ``lost`` (another rank) and ``fault`` (this one's)."""
+    """``progress`` after each epoch; at last ``done``, ``lost`` (another rank is gone) or ``fault`` (this rank's)."""
     try:
         for progress in _train(given):
             yield {"progress": [progress.epoch, progress.epochs, progress.val_loss]}
@@ -56,7 +52,7 @@ def _reports(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"lost": str(error)}
     except UserError as error:
         yield {"fault": str(error)}
-    except Exception:  # noqa: BLE001  all that training raises: its end is told to the process that keeps records
+    except Exception:  # noqa: BLE001  whatever training raises is reported
         yield {"fault": traceback.format_exc(limit=-3).strip()}
 
 
@@ -77,23 +73,18 @@ def _train(given: dict[str, Any]) -> Iterator[Progress]:
         )
     except RuntimeError as error:
         raise RanksLost(f"rank {ranks.rank} did not meet the others: {error}") from error
-    # the first rank reads the checkpoint before the others do: a damaged one is put aside once
+    # the first rank reads the checkpoint before the others: a damaged file is renamed once
     if ranks.rank:
         ranks.as_first(0, device)
     task = Task.from_plain(given["task"])
-    member = member_of(task, Path(given["folder"]), device, _splits)
+    member = member_of(task, Path(given["folder"]), device)
     if ranks.rank == 0:
         ranks.as_first(0, device)
-    yield from train_by_ranks(member, ranks, device)
+    yield from train(member, ranks)
 
 
-def _splits(dataset: str, split_seed: int, device: str) -> Splits:
-    found, where = split(load_dataset(dataset), split_seed), torch.device(device)
-    return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test)
-
-
-# Input is read without Python's buffer: a process that loads data is a copy of this one, and would wait for ever for the
-# buffer's lock, which a thread that reads by it holds.
+# Input is read without Python's buffer: a forked data loader would wait for ever for the buffer's lock, which a reading thread
+# holds.
 
 
 def _line() -> bytes:

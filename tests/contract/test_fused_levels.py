@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from trainings import train
 
 from study.config import TrialConfig
 from study.data.together import Together
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
-from study.training import train
 from study.training.fused import Ended, train_together
-from study.training.lane import Member
+from study.training.member import Member
 from study.training.stack import obstacle
 
 BASE = {"dataset": "fake", "depth": 8, "width": 4, "split_seed": 2, "epochs": 1, "batch_size": 4}

@@ -9,8 +9,8 @@ from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.parts import Split
 from study.models import build_network
-from study.training.lane import Member
-from study.training.parallel import train_by_ranks
+from study.training import train
+from study.training.member import Member
 from study.training.process_group import ALONE, Ranks
 
 DIGITS = TrialConfig(dataset="digits", depth=8, width=4, seed=1, split_seed=2, epochs=10, batch_size=256, lr=0.1)
@@ -45,7 +45,7 @@ def trained(config, ranks=ALONE, double=True):
         model = model.double()
         parts = dataclasses.replace(parts, **{name: Doubles(**vars(part)) for name, part in vars(parts).items()})
     member = Member(model=model, train_split=parts.train, val_split=parts.val, config=config, checkpoint=None)
-    told = list(train_by_ranks(member, ranks, torch.device("cpu")))
+    told = list(train(member, ranks))
     momenta = [state.get("momentum_buffer") for state in member.optimizer.state_dict()["state"].values()]
     at_end = (member.trained.stopped, member.trained.epoch, len(told))
     return model.state_dict(), momenta, member.trained.curves, at_end

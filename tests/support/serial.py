@@ -25,7 +25,7 @@ from study.planning.plan import make_plan
 from study.registry import discover
 from study.results.ledger import Ledger, read_ledger
 from study.results.workspace import Workspace
-from study.training.loop import Progress
+from study.training import Progress
 from study.worker.group import discard_outcome, run_group
 
 

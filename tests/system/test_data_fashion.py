@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision import datasets
+from trainings import train
 
 from search_spaces import load_spec
 from study.config import TrialConfig
@@ -16,7 +17,7 @@ from study.data.mnist import DEBIAN, FILES, fashion_mnist
 from study.errors import UserError
 from study.models import build_network
 from study.planning.plan import make_plan
-from study.training import evaluate, train
+from study.training import evaluate
 
 PACKAGED = [DEBIAN / f"{file}.gz" for file in FILES]
 here = pytest.mark.skipif(

@@ -56,7 +56,7 @@ def lives(tasks, folder, driver="a"):
 
 
 def test_the_member_that_kills_its_workers_fails_alone(tmp_path, tasks_of, deadly):
-    deadly("train", 2, lambda model, train, val, config, *_: config.seed)
+    deadly("train", 2, lambda member: member.config.seed)
     died, records = lives(tasks_of(), tmp_path)
     assert died == MAX_LOSSES + 1
     assert [(record["state"], record["reason"]) for record, *_ in records] == [
@@ -77,7 +77,7 @@ def test_so_it_does_out_of_a_fused_group(tmp_path, tasks_of, deadly, monkeypatch
         yield from together(members, *given, **named)
 
     monkeypatch.setattr(study.worker.ahead, "train_together", die)
-    deadly("train", 2, lambda model, train, val, config, *_: config.seed)
+    deadly("train", 2, lambda member: member.config.seed)
     died, records = lives(tasks_of(together=3), tmp_path)
     # one death together, the rest one by one
     assert sizes == [3] and died == MAX_LOSSES + 1
@@ -95,7 +95,7 @@ def test_a_trained_replicate_stands_if_measuring_it_kills(tmp_path, tasks_of, de
 
 
 def test_deaths_under_other_drivers_do_not_count(tmp_path, tasks_of, deadly):
-    deadly("train", 1, lambda model, train, val, config, *_: config.seed)
+    deadly("train", 1, lambda member: member.config.seed)
     for driver in range(MAX_LOSSES + 3):
         with pytest.raises(Death):
             list(run_group(tasks_of(), tmp_path, driver=str(driver)))

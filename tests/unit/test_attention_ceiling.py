@@ -10,9 +10,15 @@ from scipy import stats
 
 from study.smoothness import measure, parse_settings
 from study.smoothness.attention_importance import _over_images, _within_images
-from study.smoothness.ceiling import ceilings, copula_correlation
 from study.smoothness.clamped import Layer
-from study.smoothness.rank_correlation import kendall, num_top, spearman, top_overlap
+from study.smoothness.rank_correlation import (
+    ceilings,
+    copula_correlation,
+    kendall,
+    num_top,
+    spearman,
+    top_overlap,
+)
 
 
 def gen(seed: int = 0) -> torch.Generator:

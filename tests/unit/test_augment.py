@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as vision
+from trainings import train
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
@@ -14,7 +15,7 @@ from study.data.augment import AREA, PAD, RATIO, augmented
 from study.errors import UserError
 from study.models import build_network
 from study.registry import AUGMENTATIONS
-from study.training import loop, train
+from study.training import loop
 
 NAMES = AUGMENTATIONS.names()
 SIZES = [(32, 32), (28, 28), (13, 9)]

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+from trainings import train
 
 from study.config import TrialConfig
 from study.data import imagenet, load_dataset, split, stream
@@ -20,7 +21,7 @@ from study.registry import AUGMENTATIONS, DATASETS
 from study.results.provenance import fingerprint
 from study.seeding import derive_seed
 from study.task import Task
-from study.training import Progress, train
+from study.training import Progress
 from study.training.process_group import Ranks
 from study.worker.group import run_group
 

@@ -100,7 +100,7 @@ def test_statistic_documents_itself(name: str) -> None:
     assert entry.source.startswith("https://")
     # formula and source in the module's docstring, the rest in the function's
     module, own = inspect.getdoc(inspect.getmodule(entry.build)), inspect.getdoc(entry.build)
-    assert module.startswith("https://")
+    assert module.splitlines()[-1] == f"Source: {entry.source}"
     for word in ("Units|nats|number of|probability", "Cost", "[Ss]tandard error|over pairs", "Raises"):
         assert re.search(word, own), word
 

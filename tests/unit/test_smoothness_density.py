@@ -13,9 +13,8 @@ from scipy.stats import binom
 from torch import nn
 from toys import conv_context, conv_net, gen, images, run
 
-from study.smoothness.hessian_operator import LossHessian
-from study.smoothness.lanczos import lanczos
-from study.smoothness.spectral_density import curve, mass, moment
+from study.smoothness.hessian import LossHessian
+from study.smoothness.lanczos import curve, lanczos, mass, moment
 
 STEPS = 20
 

@@ -12,10 +12,9 @@ from torch.nn import functional
 from toys import Fn, conv_context, conv_net, fn_context, gen, images, run
 
 from study.errors import UserError
-from study.smoothness.fixed_samples import draw_triplets, fixed_generator
+from study.smoothness.decision_regions import connected_regions, num_regions
 from study.smoothness.loss_slices import filter_normalised
-from study.smoothness.pairs import draw_pairs
-from study.smoothness.regions import connected_regions, num_regions
+from study.smoothness.pairs import draw_pairs, draw_triplets, fixed_generator
 
 # --- loss slices ------------------------------------------------------------------------------------------------------
 

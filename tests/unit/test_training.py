@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainings import train
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.models import build_network
-from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint, train
-from study.training.loop import EXPLOSION
+from study.training import Progress, Trained, evaluate, load_checkpoint, save_checkpoint
+from study.training.member import EXPLOSION
 
 CONFIG = TrialConfig(
     dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=5, batch_size=16, lr=0.1, weight_decay=1e-3, warmup_epochs=1

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import train
 
 import study.training.fused as module
-import study.training.lane as lane_module
+import study.training.member as member_module
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.together import Together
 from study.models import build_network
-from study.training import Progress, load_checkpoint, train
+from study.training import Progress, load_checkpoint
 from study.training.fused import Ended, fused_with, train_together
-from study.training.lane import Member
-from study.training.stack import obstacle
-from study.training.stacked_sgd import StackedSGD
+from study.training.member import Member
+from study.training.stack import StackedSGD, obstacle
 
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=0, split_seed=2, epochs=4, batch_size=16, lr=0.05)
 CONFIGS = [
@@ -159,7 +159,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_weights(tmp_path, told):
 
 def test_killed_between_two_checkpoints_those_behind_catch_up(tmp_path, monkeypatch):
     whole, _ = run(CONFIGS)
-    save, left = lane_module.save_checkpoint, [6]
+    save, left = member_module.save_checkpoint, [6]
 
     def killed(state, path):
         left[0] -= 1
@@ -168,7 +168,7 @@ def test_killed_between_two_checkpoints_those_behind_catch_up(tmp_path, monkeypa
         save(state, path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(lane_module, "save_checkpoint", killed)
+        patch.setattr(member_module, "save_checkpoint", killed)
         run(CONFIGS, tmp_path)
     assert [load_checkpoint(tmp_path / f"{seed}.pt")["epoch"] for seed in range(4)] == [2, 2, 1, 1]
     members, ended = run(CONFIGS, tmp_path)

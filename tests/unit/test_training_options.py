@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from trainings import train
 
 import study.training.graph as graph
 import study.training.lane as module
@@ -11,10 +12,11 @@ from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.together import Together
 from study.models import build_network
-from study.training import evaluate, train
+from study.training import evaluate
 from study.training.fused import Ended, train_together
-from study.training.lane import Lane, Member
+from study.training.lane import Lane
 from study.training.loop import train_epoch
+from study.training.member import Member
 from study.training.options import OPTIONS, obstacle, usable
 
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=2, batch_size=16, lr=0.05)
@@ -70,7 +72,7 @@ def test_channels_innermost_and_weights_in_one_vector_train_as_the_plain_step(va
 def test_one_vector_alone_changes_the_update_by_rounding_alone():
     one, other = member(), member()
     Lane([one], Together, ["fused"]).epoch(0)
-    train_epoch(other.model, other.optimizer, other.train_split, CONFIG, 0)
+    train_epoch(other, 0)
     for ours, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(
@@ -108,7 +110,7 @@ def test_bfloat16_is_for_the_steps_alone():
     found = evaluate(one.model, one.val_split.batches(1024), halves=True)
     assert {name: metrics[f"val/{name}"] for name in found} == pytest.approx(found, rel=1e-6)
     other = member()
-    plain = train_epoch(other.model, other.optimizer, other.train_split, CONFIG, 0)
+    plain = train_epoch(other, 0)
     assert metrics["train/loss"] == pytest.approx(plain["train/loss"], rel=0.05)
     assert metrics["train/loss"] != pytest.approx(plain["train/loss"], rel=1e-6)
     seen = []

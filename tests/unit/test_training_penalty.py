@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainings import train
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.models import build_network
 from study.registry import ATTENTIONS, MERGES
 from study.smoothness import MeasureContext, measure, parse_settings
-from study.training import loop, train
+from study.training import loop
 from study.training.penalty import jacobian_penalty, unit_directions
 
 CONFIG = TrialConfig(

@@ -14,8 +14,7 @@ from study.data.together import Together
 from study.registry import AUGMENTATIONS
 from study.training.lane import cross_entropies
 from study.training.light_sgd import LightSGD
-from study.training.stack import Stack
-from study.training.stacked_sgd import StackedSGD
+from study.training.stack import Stack, StackedSGD
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS.names())
@@ -119,13 +118,14 @@ def test_a_training_does_not_import_the_compiler():
         "from study.config import TrialConfig",
         "from study.data import load_dataset, split",
         "from study.models import build_network",
-        "from study.training import train",
+        "from study.training import Member, train",
         "config = TrialConfig(dataset='digits', merge='add', depth=8, width=4, seed=0, split_seed=0, epochs=1)",
         "held = load_dataset('digits')",
         "model = build_network(config, num_classes=10, mean=held.mean, deviation=held.deviation)",
         "parts = split(held, 0)",
-        "*_, trained = train(model, parts.train, parts.val, config, None)",
-        "print(trained.epoch, sorted({'torch._dynamo', 'sklearn', 'triton'} & set(sys.modules)))",
+        "one = Member(model=model, train_split=parts.train, val_split=parts.val, config=config, checkpoint=None)",
+        "list(train(one))",
+        "print(one.trained.epoch, sorted({'torch._dynamo', 'sklearn', 'triton'} & set(sys.modules)))",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert done.stdout == "1 []\n", done.stderr

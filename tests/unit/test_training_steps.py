@@ -5,11 +5,11 @@ import itertools
 
 import torch
 from torch import nn
+from trainings import train
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.seeding import derive_seed
-from study.training import train
 from study.training.loop import DrawsEachStep
 
 CONFIG = TrialConfig(dataset="fake", depth=8, seed=5, split_seed=2, epochs=3, batch_size=16)

@@ -16,8 +16,9 @@ from study.data.parts import Split
 from study.data.together import Together
 from study.models import build_network
 from study.registry import AUGMENTATIONS
-from study.training.lane import Lane, Member
+from study.training.lane import Lane
 from study.training.loop import train_epoch, train_steps
+from study.training.member import Member
 
 CONFIG = TrialConfig(
     dataset="random",
@@ -70,7 +71,7 @@ def epoch_of(way, config, device):
     members = [member(config, device, seed) for seed in range(2 if way == "together" else 1)]
     if way == "alone":
         one = members[0]
-        return lambda: train_steps(one.model, one.optimizer, one.train_split, one.config, 0)
+        return lambda: train_steps(one, 0)
     lane = Lane(members, Together, ["fused", "channels_last"] if way == "options" else [])
     return lambda: (lane.train(0), lane.evaluate())
 
@@ -87,7 +88,7 @@ def test_no_value_is_read_and_no_copy_is_waited_for(way, variant):
 def test_what_would_wait_is_seen():
     one = member(CONFIG, "meta")
     with pytest.raises(RuntimeError, match=r"item\(\)|meta"):
-        train_epoch(one.model, one.optimizer, one.train_split, one.config, 0)  # reads its loss in the end
+        train_epoch(one, 0)  # reads its loss in the end
     with Copies() as copies:
         torch.zeros(3).to("meta")
         torch.zeros(3, device="meta").copy_(torch.ones(3))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import study.measuring.replicate as measurement
+import study.worker.ahead as ahead
 import study.worker.group as module
 from study.config import measure_key
 from study.data import Splits, load_dataset, split
@@ -129,7 +130,7 @@ class Untouchable:
 
 def test_the_test_split_is_not_read_in_search(tmp_path, task_of, monkeypatch):
     parts = split(load_dataset("fake"), 2)
-    monkeypatch.setattr(module, "_splits", lambda *_: Splits(train=parts.train, val=parts.val, test=Untouchable()))
+    monkeypatch.setattr(module, "splits_on", lambda *_: Splits(train=parts.train, val=parts.val, test=Untouchable()))
     assert run(tmp_path, task_of("search"))[0][0]["state"] == "completed"
     # the check can fail: confirming does read it
     assert "the test split was read" in run(tmp_path / "b", task_of("confirm"))[0][0]["reason"]
@@ -137,14 +138,14 @@ def test_the_test_split_is_not_read_in_search(tmp_path, task_of, monkeypatch):
 
 def test_a_failing_member_leaves_the_others_alone(tmp_path, task_of, monkeypatch):
     tasks = [task_of(seed=1), task_of(seed=2, merge="nonsense"), task_of(seed=3), task_of(seed=4)]
-    build = module.build_network
+    build = ahead.build_network
 
     def faulty(config, **values):
         if config.seed == 3:
             raise RuntimeError("out of order")
         return build(config, **values)
 
-    monkeypatch.setattr(module, "build_network", faulty)
+    monkeypatch.setattr(ahead, "build_network", faulty)
     records = [member[0] for member in run(tmp_path, *tasks)]
     assert [record["state"] for record in records] == ["completed", "failed", "failed", "completed"]
     assert records[1]["reason"].startswith("unknown merge 'nonsense'") and "\n" not in records[1]["reason"]

@@ -1,4 +1,4 @@
-"""Settings of a statistic from plain values, and a statistic measured with the network left exactly as it was."""
+"""A statistic by name: its settings from plain values, its key, and its estimates on a network."""
 
 import dataclasses
 import math
@@ -21,10 +21,10 @@ _SAME = 1e-4  # relative difference of outputs that rounding explains
 
 
 def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
-    """Settings dataclass of statistic ``name`` from plain values, as YAML gives them; what is left out has its default.
+    """Settings dataclass of statistic ``name`` from plain values, as YAML gives them; missing settings have their default.
 
-    Raises ``UserError`` for an unknown statistic or key, a value of the wrong type, or one that is not positive,
-    naming the key, the value and the nearest known name.
+    Raises ``UserError`` for an unknown statistic or key, a value of the wrong type or not positive, and a list with two values
+    of one name, naming the key, the value and the nearest known name.
     """
     kind = STATISTICS[name].traits["settings"]
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
@@ -33,15 +33,18 @@ def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
         if key not in fields:
             raise UserError(f"statistic {name!r}: unknown setting {key!r}{nearest(key, fields)}")
         values[key] = _parsed(f"statistic {name!r}: setting {key!r}", key, fields[key], value)
-    return kind(**values)
+    settings = kind(**values)
+    names = estimate_names(name, settings)
+    if len(set(names)) < len(names):  # two estimates of one name: a list holds numbers that are written alike
+        for key, value in values.items():
+            labels = [f"{item:g}" for item in value if isinstance(item, float)] if isinstance(value, tuple) else []
+            if len(set(labels)) < len(labels):
+                raise UserError(f"statistic {name!r}: setting {key!r} holds a value twice: {list(value)}")
+    return settings
 
 
 def settings_in_key(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that differ from their defaults, as plain JSON: what ``study.config.measure_key`` hashes.
-
-    Equal settings written differently (4 or 4.0, a default spelled out) give equal results. Raises as
-    ``parse_settings``.
-    """
+    """Settings that differ from their defaults, as JSON values, for ``study.config.measure_key``. Raises ``UserError``."""
     settings = parse_settings(name, mapping)
     changed = {}
     for field in dataclasses.fields(settings):
@@ -52,10 +55,10 @@ def settings_in_key(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def statistic_key(trial_key: str, name: str, mapping: Mapping[str, Any], *, samples: bool = False) -> str:
-    """The ``measure_key`` of statistic ``name`` at these settings: it changes with its ``revision``, a registry trait.
+    """The ``measure_key`` of statistic ``name`` at these settings, in its ``revision`` (a registry trait, 1 by default).
 
-    A statistic whose definition changes gets a higher one (the first is 1), and is measured anew on the weights that are
-    kept; so is one whose ``samples`` are to be kept from now on. Raises as ``parse_settings``.
+    A statistic whose definition changes gets a higher revision and is measured anew on kept weights; so is one whose single
+    values (``samples``) are to be kept from now on. Raises as ``parse_settings``.
     """
     settings, revision = settings_in_key(name, mapping), STATISTICS[name].traits.get("revision", 1)
     # no setting has such names
@@ -64,10 +67,7 @@ def statistic_key(trial_key: str, name: str, mapping: Mapping[str, Any], *, samp
 
 
 def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a statistic taken in the middle of training: where it reads test images it reads validation images.
-
-    Raises ``UserError`` where ``mapping`` itself names the test split, and as ``parse_settings``.
-    """
+    """Settings with validation in place of test images. Raises ``UserError`` if ``mapping`` names the test split."""
     if mapping.get("split") == "test":
         raise UserError(f"statistic {name!r}: split 'test' is not read while training goes on; use 'val' or 'train'")
     reads_test = getattr(parse_settings(name, mapping), "split", "") == "test"
@@ -75,23 +75,22 @@ def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_turn(names: Iterable[str]) -> list[str]:
-    """``names`` of statistics, those first whose passes serve others (a registry trait). Any order gives the same numbers."""
+    """``names`` of statistics, first those whose passes serve others (a registry trait). No order changes the numbers."""
     return sorted(names, key=lambda name: "serves" not in STATISTICS[name].traits)
 
 
 def estimate_names(name: str, settings: Any) -> list[str]:
-    """Names of the estimates that statistic ``name`` gives at these (parsed) settings: what a claim may refer to."""
+    """Names of the estimates of statistic ``name`` at these (parsed) settings: what a claim may refer to."""
     return list(STATISTICS[name].traits["names"](settings))
 
 
 def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Estimate]:
-    """Estimates of statistic ``name`` by name, with ``settings`` from ``parse_settings``.
+    """Estimates of statistic ``name`` by name, in the order of ``estimate_names``; ``settings`` as ``parse_settings`` gives.
 
-    The model is put in evaluation mode for the while; its parameters, gradients, buffers and modes and the global
-    random state are left as found. Out of memory, the chunk is halved and the statistic begun again, down to single
-    images, which changes results by rounding only. Raises ``UserError`` when outputs are not finite, when there are fewer
-    than two classes, when the network's output for an image depends on the rest of its batch, or when single images do not
-    fit into memory either; ``IncompleteError``, a ``UserError`` with ``estimates``, when a part can be had.
+    Meanwhile the model is in evaluation mode. Its parameters, gradients, buffers and modes and the global random state are
+    left as found. When memory is out, the statistic starts again with half the chunk, down to single images. Raises
+    ``UserError`` for outputs that are not finite, fewer than two classes, a network whose output for an image depends on the
+    rest of its batch, and single images that do not fit into memory; ``IncompleteError`` with ``estimates`` if a part fails.
     """
     entry = STATISTICS[name]
     if not isinstance(settings, entry.traits["settings"]):
@@ -106,18 +105,15 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
         if chunk < context.chunk:
             context.shared.clear()  # memory is out
         _refuse_batch_dependence(part)
-        return dict(entry.build(settings, part))
+        found: dict[str, Estimate] = entry.build(settings, part)
+        return {key: found[key] for key in estimate_names(name, settings) if key in found} | found
 
     with exact_evaluation(context.model):
         return halving(context.chunk, attempt, f"statistic {name!r}")
 
 
 def _refuse_batch_dependence(context: MeasureContext) -> None:
-    """Raise ``UserError`` unless an image's output stays the same when its place and company in the batch change.
-
-    Every statistic is about a function of one image; a placebo that mixes the batch (a shuffled gate) is none. Images
-    run one at a time (``chunk`` 1) have no company, and nothing is checked.
-    """
+    """Raise ``UserError`` if an image's output depends on its batch: a placebo that mixes it is no function of one image."""
     split = next(iter(context.images))
     x = context.split(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
     if len(x) < 2 or context.shared.get("batch_independent") is not None:

@@ -1,0 +1,133 @@
+"""One replicate in training: its network, optimiser and data, what it has reached, and the end of each of its epochs."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from study.config import TrialConfig
+from study.schema import EstimateRecord, TrajectoryPoint
+from study.training.checkpoint import load_checkpoint, save_checkpoint
+from study.training.light_sgd import LightSGD
+
+# Training has diverged when its mean loss exceeds this many times the loss of uniform guessing.
+EXPLOSION = 1000.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Reported after each epoch."""
+
+    epoch: int
+    epochs: int
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class MidTraining:
+    """A measurement after every ``every`` epochs and after the last one; ``measure`` leaves the model as it was."""
+
+    every: int
+    measure: Callable[[], dict[str, EstimateRecord]]
+
+
+@dataclass
+class Trained:
+    """A replicate's training so far. ``curves`` has one value per epoch; ``best`` the weights of least validation loss.
+
+    ``trajectory`` holds the measurements in mid-training; their time is not in ``train_seconds``. ``train/loss`` is the plain
+    cross-entropy, without the penalty. ``stopped`` is ``diverged`` (NaN, Inf or an exploding training loss), ``pruned``
+    (worse than the stop curve) or empty.
+    """
+
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    epoch: int = 0
+    stopped: Literal["", "diverged", "pruned"] = ""
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    resumed_from: int = 0
+    trajectory: list[TrajectoryPoint] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """A replicate and its training state, resumed from ``checkpoint`` if that file exists.
+
+    ``train_split`` gives ``labels`` and, in ``epoch``, augmented batches in a given order; ``val_split`` gives ``batches``.
+    Both are on the model's device.
+    """
+
+    model: nn.Module
+    train_split: Any
+    val_split: Any
+    config: TrialConfig
+    checkpoint: Path | None
+    mid_training: MidTraining | None = None
+    optimizer: torch.optim.SGD = field(init=False)
+    trained: Trained = field(init=False)
+
+    def __post_init__(self) -> None:
+        config, self.trained = self.config, Trained()
+        self.optimizer = LightSGD(
+            self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        if self.checkpoint and (held := load_checkpoint(self.checkpoint)):
+            self.model.load_state_dict(held.pop("model"))
+            self.optimizer.load_state_dict(held.pop("optimizer"))
+            self.trained = Trained(**{"resumed_from": held["epoch"], **held})
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return bool(self.trained.stopped) or self.trained.epoch >= self.config.epochs
+
+    def finish_epoch(self, metrics: dict[str, float], seconds: float) -> None:
+        """Record an epoch's ``metrics``: the curves, the best weights so far, whether training has stopped."""
+        trained = self.trained
+        for name, value in metrics.items():
+            trained.curves.setdefault(name, []).append(value)
+        val_loss, best = metrics["val/loss"], trained.curves["val/loss"][trained.best_epoch - 1]
+        if math.isfinite(val_loss) and (not trained.best or val_loss < best):
+            trained.best_epoch = trained.epoch + 1
+            trained.best = copy.deepcopy(self.model.state_dict())
+        trained.stopped = self._stopped(metrics)
+        trained.epoch += 1
+        trained.train_seconds += seconds
+
+    def measure_mid_training(self) -> None:
+        """After ``finish_epoch``: measure, if it is due."""
+        trained, due = self.trained, self.mid_training
+        last = trained.epoch == self.config.epochs
+        if due and trained.stopped != "diverged" and (last or trained.epoch % due.every == 0):
+            started = time.perf_counter()
+            estimates = due.measure()
+            seconds = time.perf_counter() - started
+            trained.trajectory.append({"epoch": trained.epoch, "estimates": estimates, "seconds": seconds})
+
+    def save(self, *, ahead: bool) -> Progress:
+        """Write the checkpoint. ``ahead``: its reader at the end did not interrupt this training (``resumed_from``)."""
+        if self.checkpoint:
+            held = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **vars(self.trained)}
+            if not (ahead and self.ended):
+                del held["resumed_from"]
+            save_checkpoint(held, self.checkpoint)
+        return Progress(self.trained.epoch, self.config.epochs, self.trained.curves["val/loss"][-1])
+
+    def _stopped(self, metrics: dict[str, float]) -> Literal["", "diverged", "pruned"]:
+        epoch, curve = self.trained.epoch, self.config.stop_curve
+        num_classes = max(int(self.train_split.labels.max()) + 1, 2)
+        loss, last = metrics["train/loss"], epoch + 1 == self.config.epochs
+        exploded = not loss <= EXPLOSION * math.log(num_classes)  # NaN too
+        if exploded or (last and not math.isfinite(metrics["val/loss"])):
+            return "diverged"
+        # not (a <= b): a NaN validation loss is worse than any curve
+        if not last and epoch < len(curve) and not metrics["val/loss"] <= curve[epoch]:
+            return "pruned"
+        return ""
