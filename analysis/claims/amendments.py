@@ -36,7 +36,7 @@ def amendment_of(spec: Spec, registration: Mapping[str, Any] | None, contents: C
         return Amendment()
     now = registered(spec)
     found = changes(registration["registered"], now)
-    # a change that was run under is as old as its entry; one that is only looked at is made now
+    # a change that was run under is as old as its entry; one that is only read is made now
     told = [entry["num_confirmed"] for entry in registration["later"] if entry["digest"] == digest(now)]
     post_hoc = frozenset(claim for change in found for claim in change.claims)
     texts = tuple(change.text for change in found)

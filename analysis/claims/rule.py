@@ -1,7 +1,7 @@
-"""How claims are tested: once, at Holm's levels; or look by look, at Bonferroni's, with repeated intervals.
+"""How claims are tested: once, at Holm's levels; or interim look by interim look, at Bonferroni's, with repeated intervals.
 
-Holm's procedure needs the p-values of all claims at one time. Claims that are decided at different looks have none, so that
-each then keeps alpha over the number of claims throughout.
+Holm's procedure needs the p-values of all claims at one time. Claims that are decided at different looks have
+none, so each then keeps alpha over the number of claims throughout.
 """
 
 from collections.abc import Mapping, Sequence

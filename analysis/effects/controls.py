@@ -129,7 +129,7 @@ def assay_results(grid: ConfirmGrid, chance: Mapping[str, float] | None = None) 
 
 
 def deepest_strata(grid: ConfirmGrid) -> dict[str, Stratum]:
-    """Dataset -> where the known difference is looked for: the cells without skips at the greatest depth, and their twins."""
+    """Dataset -> where the known difference must be seen: the cells without skips at the greatest depth, and their twins."""
     if "merge" not in grid.spec.factor_names():
         return {}
 

@@ -3,7 +3,7 @@
 For a contrast and another factor: within a replicate, the effect at one level minus the effect at the first level, averaged
 over the levels of what is left. Where the factor is a number of three levels or more, also the least-squares slope of the
 effect over log2 of the level (over the level itself where one is not positive). On the log scale of a smoothness statistic an
-interaction is a ratio of ratios. Exploratory: p is not adjusted for how many are looked at.
+interaction is a ratio of ratios. Exploratory: p is not adjusted for how many are tested.
 """
 
 import itertools

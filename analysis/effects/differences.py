@@ -1,4 +1,4 @@
-"""The pairs behind the effects: one row per replicate: every dot of a figure."""
+"""The pairs behind the effects, one row per replicate: every dot of a figure."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
 """Sums over random subsets of many differences, as the sign-flip test needs them: twelve differences at a time by table.
 
-A subset is a row of random bits, twelve to a number; the sums over all 4,096 subsets of twelve differences stand in a
-table, so that one look-up adds twelve members. 65,535 subsets of 1,000 differences take some milliseconds instead of a
-matrix product with the bits. The bits are the same for every call: those of n differences are the first n of those of
-more. The order of adding is fixed, so equal differences give equal sums on every machine.
+A subset is a row of random bits, twelve to a number. The sums over all 4,096 subsets of twelve differences stand in a table,
+so one read of the table adds twelve members: 65,535 subsets of 1,000 differences take some milliseconds instead of a matrix
+product with the bits. The bits are the same for every call: those of n differences are the first n of those of more. The
+order of adding is fixed, so equal differences give equal sums on every machine.
 """
 
 from functools import cache, lru_cache
@@ -50,7 +50,7 @@ def _table(d: Floats) -> Floats:
 def _drawn(place: int) -> NDArray[np.intp]:
     """Twelve bits of every drawn subset: whether differences 12 ``place`` to 12 ``place`` + 11 are members.
 
-    As the integers that numpy takes by, for it would make them anew at every look-up.
+    As the integers that numpy takes by, for it would make them anew at every read.
     """
     generator = np.random.Generator(np.random.PCG64([_SEED, place]))
     return generator.integers(0, 2**_BITS, size=NUM_PATTERNS - 1, dtype=np.intp)

@@ -73,19 +73,17 @@ class ConfirmGrid:
         return np.append(values.astype(np.int64), NO_RECORD)
 
     @cached_property
-    def _columns(self) -> dict[tuple[str, str], NDArray[Any]]:
+    def _columns(self) -> dict[str, NDArray[Any]]:
         return {}
 
     def _column(self, name: str, kind: pa.DataType, missing: Any) -> NDArray[Any]:
         """A column, and ``missing`` after its end, where ``NO_RECORD`` points. Every contrast reads it: it is kept."""
-        # as text, because a NaN is a key that only itself finds
-        key = name, str(missing)
-        if key not in self._columns:
+        if name not in self._columns:
             there = name in self.confirm.column_names
             values = self.confirm[name].cast(kind) if there else pa.nulls(self.confirm.num_rows, kind)
             filled = pc.fill_null(values, missing).to_numpy(zero_copy_only=False)
-            self._columns[key] = np.append(filled, np.asarray([missing], filled.dtype))
-        return self._columns[key]
+            self._columns[name] = np.append(filled, np.asarray([missing], filled.dtype))
+        return self._columns[name]
 
 
 def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:

@@ -1,6 +1,7 @@
 """Effects over datasets: t over dataset means from five on, never against a dataset, and a mixed model beside it."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import optimize, stats
 from analysis.inputs import Inputs
 from analysis.stats.pooling import mixed_model, pool
 from analysis.tables.build import build_table
+from search_spaces.registered import registered
 
 BLOCKS = 10
 SPREAD = np.array([0.004, -0.004, 0.002, -0.002, 0.001, -0.001, 0.003, -0.003, 0.0, 0.0])
@@ -113,6 +115,17 @@ def test_claims_on_levels_are_pooled_too_in_one_family():
     # far enough below on the others that the mean is below, were it not for one dataset
     against = claims_of(study([0.03] * 6, ratios=[-0.2, -0.2, -0.2, -0.2, -0.2, 0.75]))["C1", "all datasets"]
     assert against["effect"] < 0.5 and against["verdict"] == "undecided"
+    assert (against["reason"], against["n_pairs"]) == ("On cifar100 the whole interval lies above 0.7.", 60)
+
+
+def test_a_claim_changed_after_results_has_no_pooled_verdict_either():
+    inputs = study([0.03] * 5)
+    claims = inputs.spec.model_dump()["claims"]
+    claims["C4"]["outcomes"][0]["margin"] = 0.01
+    held = {"registered": registered(inputs.spec), "later": [], "since": "", "digest": "", "confirm_began": ""}
+    changed = study([0.03] * 5, claims=claims)
+    row = claims_of(replace(changed, registration=held))["C4", "all datasets"]
+    assert row["verdict"] == "no verdict" and row["qualifier"].startswith("post hoc, claims changed after")
 
 
 def test_the_mixed_model_is_that_of_statsmodels_formula():

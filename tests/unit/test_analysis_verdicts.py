@@ -104,3 +104,18 @@ def test_scales_of_one_statistic():
     ]
     assert other_scales("noise_16_l1") == ["noise_16_l1_tempered"]
     assert other_scales("test/accuracy") == []
+
+
+def test_a_level_is_judged_as_a_comparison():
+    assert oriented(0.1, 0.3, "lower", 0.5) == pytest.approx((0.2, 0.4))
+    assert oriented(0.1, 0.3, "higher", 0.5) == pytest.approx((-0.4, -0.2))
+    rng, seen = np.random.default_rng(5), set()
+    for below, gap, low, width in rng.uniform(-1, 1, (2000, 4)) * (1, 0.5, 1, 0.5):
+        above, high = below + abs(gap), low + abs(width)
+        wanted = "supported" if high < below else "refuted" if low > above else "undecided"
+        turned = oriented(low, high, "lower", below)
+        assert oriented(*turned, "lower", below) == pytest.approx((low, high))
+        limits = Limits(low=turned[0], high=turned[1], high_of_k=turned[1], margin=below - above)
+        assert claim_verdict([limits], num_blocks=8) == wanted
+        seen.add(wanted)
+    assert len(seen) == 3
