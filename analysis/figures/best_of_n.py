@@ -7,7 +7,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import INK, mark, panels, say_axes, series_styles
+from analysis.figures.style import INK, panels, say_axes, series_marks, series_styles
 from analysis.tables.best_of_n import best_of_n_rows
 from analysis.words.columns import FRACTION, counts, floats, texts
 from analysis.words.rows import distinct, where
@@ -55,6 +55,6 @@ def draw_best_of_n(data: pa.Table, spec: Spec) -> Figure:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     say_axes(figure, "search trials", "expected best validation accuracy (%)")
-    handles = [mark(**style.marked_line, linewidth=1.6, markersize=4, label=arm) for arm, style in styles.items()]
+    handles = series_marks(styles, linewidth=1.6, markersize=4)
     figure.legend(handles=handles, loc="outside right upper", labelcolor=INK, handlelength=3)
     return figure

@@ -62,20 +62,17 @@ def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> 
 def build_figures(
     inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = FORMATS
 ) -> dict[str, list[Path]]:
-    """Write registered figures (all, or those of ``names``) into ``folder``; return figure name -> files, csv last.
+    """Write registered figures (those of ``names``; default: all but empty optional ones); return name -> files, csv last.
 
     Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
     """
     written = {}
-    for name in list(names) or _shown(inputs):
+    wanted = list(names)
+    for name in wanted or figure_names():
         data = figure_data(inputs, name)
+        if not wanted and not data.num_rows and FIGURES[name].traits.get("optional"):
+            continue
         files = _draw(name, data, inputs, formats)
         files["csv"] = render(data, "csv")
         written[name] = [write_bytes(folder / f"{name}.{form}", data) for form, data in files.items()]
     return written
-
-
-def _shown(inputs: Inputs) -> list[str]:
-    """All figures but ``optional`` ones that would be empty."""
-    discover("analysis.figures")
-    return [n for n in figure_names() if not FIGURES[n].traits.get("optional") or figure_data(inputs, n).num_rows]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, MUTED, SeriesStyle, mark, series_styles
+from analysis.figures.style import INK, MUTED, SeriesStyle, mark, say_axes, series_marks, series_styles
 from analysis.inputs import Inputs
 from analysis.tables.importance import layer_rows
 from analysis.words.columns import flag, floats, integer, shared, texts
@@ -64,11 +64,8 @@ def draw_importance(data: pa.Table, spec: Spec) -> Figure:
         line[0].set_ylabel(kind)
     for at, axis in zip(contexts, grid[0], strict=True):
         axis.set_title(f"{at[0]}, depth {at[1]}" if several else f"depth {at[1]}")
-    figure.supylabel("Spearman's rank correlation, by attention", fontsize=9, color=INK)
-    figure.supxlabel("attention layer", fontsize=9, color=INK)
-    handles = [
-        mark(marker=a.marker, color=a.colour, linestyle="none", markersize=4, label=n) for n, a in styles.items()
-    ]
+    say_axes(figure, "attention layer", "Spearman's rank correlation, by attention", color=INK)
+    handles = series_marks(styles, linestyle="none", markersize=4)
     handles.append(mark(color=INK, linewidth=1.5, label="noise ceiling"))
     handles.append(mark(color=MUTED, marker="x", linestyle="none", markersize=5, label="activation"))
     figure.legend(handles=handles, loc="outside upper center", labelcolor=INK, ncols=min(len(handles), 6))
@@ -84,15 +81,9 @@ def _panel(axis: Axes, rows: Rows, styles: dict[str, SeriesStyle], num_layers: i
         mine = where(rows, attention_form=form)
         for converged in (True, False):
             points = [row for row in mine if bool(row["converged"]) == converged]
-            axis.plot(
-                [row["layer"] + shift for row in points],
-                [row["spearman"] for row in points],
-                arm.marker,
-                color=arm.colour,
-                markerfacecolor=arm.colour if converged else "none",
-                markersize=3,
-                alpha=0.7,
-            )
+            x, y = [row["layer"] + shift for row in points], [row["spearman"] for row in points]
+            fill = arm.colour if converged else "none"
+            axis.plot(x, y, arm.marker, color=arm.colour, markerfacecolor=fill, markersize=3, alpha=0.7)
         for layer, same in grouped(mine, "layer").items():
             _means(axis, layer + shift, half, same)
     axis.set_xlim(0.5, num_layers + 0.5)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects.paired import cell_values
-from analysis.figures.style import INK, SeriesStyle, mark, panel_grid, series_styles
+from analysis.figures.style import INK, SeriesStyle, panel_grid, series_marks, series_styles
 from analysis.figures.subjects import main_outcomes
 from analysis.inputs import Inputs
 from analysis.stats.signflip import sign_flip_interval
@@ -119,7 +119,7 @@ def draw_interactions(data: pa.Table, spec: Spec) -> Figure:
             axis.set_xlabel(f"{factor} ({dataset})" if several else factor)
             if mine:
                 axis.set_ylabel(axis_text(outcome, mine[0]["scale"]))
-    handles = [mark(**style.marked_line, linewidth=1.5, markersize=5, label=name) for name, style in styles.items()]
+    handles = series_marks(styles, linewidth=1.5, markersize=5)
     figure.legend(handles=handles, loc="outside right upper", labelcolor=INK, handlelength=3)
     return figure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, mark, panel_grid, series_styles
+from analysis.figures.style import INK, MUTED, mark, panel_grid, series_marks, series_styles
 from analysis.figures.subjects import main_statistics
 from analysis.inputs import Inputs
 from analysis.tables.paths import BUDGETS, Paths, all_paths, smoothness_outcomes
@@ -93,10 +93,7 @@ def draw_matched(data: pa.Table, spec: Spec) -> Figure:
             axis.set_xlabel("validation accuracy (%)")
             text = axis_text(statistic, where(rows, statistic=statistic)[0]["scale"])
             axis.set_ylabel(textwrap.fill(text, _MOST_CHARACTERS))
-    handles = [
-        mark(marker=style.marker, color=style.colour, linewidth=1.8, markersize=4, label=arm)
-        for arm, style in styles.items()
-    ]
+    handles = series_marks(styles, linestyle="-", linewidth=1.8, markersize=4)
     handles.append(mark(color=MUTED, linewidth=0.9, linestyle="--", label="during training,\nnot annealed"))
     figure.legend(handles=handles, loc="outside right upper", labelcolor=INK)
     return figure

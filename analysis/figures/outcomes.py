@@ -3,9 +3,9 @@
 Source: https://arxiv.org/abs/1909.03004
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from analysis.figures.style import COLOURS, INK, MUTED
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
+from analysis.trials.grid import Floats
 from analysis.words.columns import number, texts
 from analysis.words.rows import Rows, distinct
 from search_spaces.spec import Spec
@@ -65,44 +66,35 @@ def draw_outcomes(data: pa.Table, spec: Spec) -> Figure:
     rows = data.to_pylist()
     cells = distinct(rows, "cell")
     figure = Figure(figsize=(10.4, 1.3 + 0.235 * max(len(cells), 3)), layout="constrained")
-    epochs, seconds, networks = figure.subplots(1, 3, sharey=True)
+    axes = figure.subplots(1, 3, sharey=True)
     values = {(row["cell"], row["quantity"], row["part"]): row["value"] for row in rows}
     most = max(sum(values[cell, "seconds", part] for part in _SECONDS) for cell in cells)
     unit, divisor = ("h", 3600) if most >= 2 * 3600 else ("min", 60) if most >= 120 else ("s", 1)
-    for axis, quantity, parts, by in ((epochs, "epochs", _EPOCHS, 1), (seconds, "seconds", _SECONDS, divisor)):
+    drawn = (
+        ("epochs", _EPOCHS, 1, "Epochs", "epochs"),
+        ("seconds", _SECONDS, divisor, "Time of workers", f"time ({unit})"),
+        ("networks", _STATES, 1, "Confirmed networks", "networks"),
+    )
+    for axis, (quantity, parts, by, title, label) in zip(axes, drawn, strict=True):
+        widths = {part: np.array([values[cell, quantity, part] / by for cell in cells]) for part in parts}
         # no word of shortened trainings where there are none
-        there = {part: fill for part, fill in parts.items() if any(values[cell, quantity, part] for cell in cells)}
-        _bars(axis, cells, values, quantity, there or parts, by)
-    shown = {part: fill for part, fill in _STATES.items() if any(values[cell, "networks", part] for cell in cells)}
-    _bars(networks, cells, values, "networks", shown, 1)
-    for axis, title, label in (
-        (epochs, "Epochs", "epochs"),
-        (seconds, "Time of workers", f"time ({unit})"),
-        (networks, "Confirmed networks", "networks"),
-    ):
+        shown = {part: fill for part, fill in parts.items() if widths[part].any()} or parts
+        _bars(axis, {part: widths[part] for part in shown}, shown)
         axis.set_title(title, pad=40)
         axis.set_xlabel(label)
-    epochs.set_yticks(range(len(cells)), cells)
-    epochs.set_ylim(len(cells) - 0.4, -0.6)
+    axes[0].set_yticks(range(len(cells)), cells)
+    axes[0].set_ylim(len(cells) - 0.4, -0.6)
     return figure
 
 
-def _bars(
-    axis: Axes,
-    cells: Sequence[str],
-    values: dict[tuple[str, str, str], float],
-    quantity: str,
-    parts: dict[str, tuple[str, str]],
-    divisor: float,
-) -> None:
-    left = [0.0] * len(cells)
-    for part, (colour, hatch) in parts.items():
-        widths = [values[cell, quantity, part] / divisor for cell in cells]
-        axis.barh(range(len(cells)), widths, 0.7, left=left, **_filled(colour, hatch))
-        left = [a + b for a, b in zip(left, widths, strict=True)]
+def _bars(axis: Axes, widths: dict[str, Floats], parts: dict[str, tuple[str, str]]) -> None:
+    left = np.zeros(len(next(iter(widths.values()))))
+    for part, width in widths.items():
+        axis.barh(range(len(width)), width, 0.7, left=left, **_filled(*parts[part]))
+        left = left + width
     axis.grid(visible=True, axis="x")
     axis.tick_params(axis="y", length=0)
-    handles = [Patch(**_filled(colour, hatch), label=part) for part, (colour, hatch) in parts.items()]
+    handles = [Patch(**_filled(*fill), label=part) for part, fill in parts.items()]
     style: dict[str, Any] = {"handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 0.9, "fontsize": 8}
     axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, **style)
 

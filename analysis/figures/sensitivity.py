@@ -3,7 +3,7 @@
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from analysis.figures.style import MUTED, mark, series_styles
+from analysis.figures.style import MUTED, series_marks, series_styles
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
 from analysis.words.columns import floats, shared, texts
@@ -61,6 +61,6 @@ def draw_sensitivity(data: pa.Table, spec: Spec) -> Figure:
     axis.set_xlabel("share of trials in the good region (%)")
     axis.grid(visible=True, axis="x")
     axis.tick_params(axis="y", length=0)
-    handles = [mark(**style.marked_line, markersize=5, linewidth=1.3, label=kind) for kind, style in styles.items()]
+    handles = series_marks(styles, markersize=5, linewidth=1.3)
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import INK, SeriesStyle, mark, panel_grid, say_thinned, series_styles, thinned
+from analysis.figures.style import INK, SeriesStyle, mark, panel_grid, say_thinned, series_marks, series_styles, thinned
 from analysis.figures.subjects import main_statistics, networks
 from analysis.inputs import Inputs
 from analysis.trials.table import estimate_names
@@ -119,10 +119,7 @@ def _accuracy_axis(axis: Axes, errors: tuple[float, float]) -> None:
 
 
 def _handles(rows: Rows, styles: dict[str, SeriesStyle]) -> list[Line2D]:
-    handles = [
-        mark(marker=style.marker, color=style.colour, linestyle="none", markersize=5, label=arm)
-        for arm, style in styles.items()
-    ]
+    handles = series_marks(styles, linestyle="none", markersize=5)
     if not all(row["counts"] for row in rows):
         hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
         handles.append(

@@ -4,7 +4,7 @@ People with any colour vision tell the colours apart (Okabe and Ito, Color Unive
 too, so figures can be read in grey.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -113,10 +113,10 @@ def say_thinned(figure: Figure, drawn: int, of: int, what: str) -> None:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=MUTED)
 
 
-def say_axes(figure: Figure, x: str, y: str) -> None:
+def say_axes(figure: Figure, x: str, y: str, **style: Any) -> None:
     """Label axes that all panels share."""
-    figure.supxlabel(x, fontsize=9)
-    figure.supylabel(y, fontsize=9)
+    figure.supxlabel(x, fontsize=9, **style)
+    figure.supylabel(y, fontsize=9, **style)
 
 
 def title_panel(axis: Axes, arm: str, context: str, rows: Rows, *, drawn: bool) -> None:
@@ -128,6 +128,11 @@ def title_panel(axis: Axes, arm: str, context: str, rows: Rows, *, drawn: bool) 
 def mark(**style: Any) -> Line2D:
     """A legend's entry."""
     return Line2D([], [], **style)
+
+
+def series_marks(styles: Mapping[str, SeriesStyle], **shape: Any) -> list[Line2D]:
+    """A legend's entries, one per series: its line and marker, with the properties ``shape``."""
+    return [mark(**{**style.marked_line, **shape}, label=name) for name, style in styles.items()]
 
 
 def gap(axis: Axes, text: str) -> None:

@@ -140,17 +140,12 @@ def _ladders(spec: Spec, grid: ConfirmGrid) -> Iterator[Ladder]:
                 if agrees(cell.levels, asked.levels):
                     found.setdefault(cell.dataset, {}).setdefault(context_label(others), {})[step] = i
         for dataset, contexts in found.items():
-            strata = {
-                context: [at[step] for step in range(len(dose.steps))]
-                for context, at in contexts.items()
-                if len(at) == len(dose.steps)
-            }
-            groups = {POOLED: list(strata.values())} | (
-                {context: [cells] for context, cells in strata.items()} if len(strata) > 1 else {}
-            )
+            whole = {context: at for context, at in contexts.items() if len(at) == len(dose.steps)}
+            strata = {context: [at[step] for step in range(len(at))] for context, at in whole.items()}
+            groups = {POOLED: list(strata.values())} if strata else {}
+            groups |= {context: [cells] for context, cells in strata.items()} if len(strata) > 1 else {}
             for stratum, cells in groups.items():
-                if cells:
-                    yield Ladder(name=name, dose=dose, dataset=dataset, stratum=stratum, cells=cells)
+                yield Ladder(name=name, dose=dose, dataset=dataset, stratum=stratum, cells=cells)
 
 
 def _head(ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:

@@ -6,7 +6,7 @@ one confirmed training; its learning rate is still high in the middle.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,10 @@ def all_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> list[Paths]:
     return [paths for paths in found if paths is not None]
 
 
+def _scaled(paths: Paths, outcomes: Sequence[ReadOutcome]) -> Paths:
+    return replace(paths, values={outcome.name: outcome.scaled(paths.values[outcome.name]) for outcome in outcomes})
+
+
 def budget_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | None:
     """Along the shares that the study asks for; ``None`` where it asks for none. Only completed networks have points."""
     shares = (*sorted(inputs.spec.budget.shortened), FULL)
@@ -94,8 +98,8 @@ def budget_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | Non
         paths.accuracy[at], paths.loss[at] = _number(row[_ACCURACY]), _number(row[_LOSS])
         for outcome in measured:
             if row[f"{outcome.name}_converged"]:
-                paths.values[outcome.name][at] = _scaled(row[outcome.name], outcome)
-    return paths
+                paths.values[outcome.name][at] = _number(row[outcome.name])
+    return _scaled(paths, outcomes)
 
 
 def training_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | None:
@@ -119,8 +123,8 @@ def training_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | N
             for outcome in outcomes:
                 estimate = point["estimates"].get(outcome.name)
                 if estimate and estimate["converged"]:
-                    paths.values[outcome.name][at] = _scaled(estimate["value"], outcome)
-    return paths
+                    paths.values[outcome.name][at] = estimate["value"]
+    return _scaled(paths, outcomes)
 
 
 def eligible(reading: Reading) -> Flags:
@@ -161,11 +165,3 @@ def _empty(along: str, points: tuple[float, ...], grid: ConfirmGrid, outcomes: S
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def _scaled(value: float | None, outcome: ReadOutcome) -> float:
-    """On the scale on which it is subtracted; NaN where a logarithm does not exist."""
-    number = _number(value)
-    if outcome.scale == "log ratio":
-        return float(np.log(number)) if number > 0 else np.nan
-    return number

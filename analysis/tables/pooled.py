@@ -4,16 +4,13 @@ Source: https://doi.org/10.1002/sim.791
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from analysis.effects.paired import exploratory
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs
 from analysis.stats.pooling import MIN_DATASETS, WALD_WARNING, mixed_model, pool
 from analysis.words.columns import OF_SCALE, count, flag, floats, number, p_value, shared, text
-from analysis.words.rows import Rows
+from analysis.words.rows import Row, Rows, grouped, where
 from study.registry import TABLES
 
 _KEY = ("arm", "reference", "outcome", "scale")
@@ -55,38 +52,22 @@ def pooled_rows(inputs: Inputs) -> Rows:
 
     Only what a claim names, on five datasets or more, is labelled ``primary``; the claims table holds its verdict.
     """
-    differences = _differences(inputs)
-    groups: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    differences = inputs.differences.select([*_KEY, "stratum", "dataset", "difference"]).to_pylist()
+    pairs = grouped(where(differences, stratum=POOLED), *_KEY)
+    groups: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in inputs.effects.to_pylist():
         key = tuple(row[name] for name in _KEY)
-        if row["stratum"] == POOLED and row["n_pairs"] and key in differences:
+        if row["stratum"] == POOLED and row["n_pairs"] and key in pairs:
             kept = groups.setdefault(key, {}).setdefault(row["dataset"], row)
             # a contrast of several claims has a row for each
             kept["role"] = "primary" if "primary" in (kept["role"], row["role"]) else row["role"]
-    return [_row(inputs, key, by, *differences[key]) for key, by in groups.items() if len(by) > 1]
+    return [_row(inputs, key, by, pairs[key]) for key, by in groups.items() if len(by) > 1]
 
 
-def _differences(inputs: Inputs) -> dict[tuple[str, ...], tuple[list[float], list[str]]]:
-    """Contrast and outcome -> its differences over all strata, and the dataset of each."""
-    found: dict[tuple[str, ...], tuple[list[float], list[str]]] = {}
-    columns = {name: inputs.differences[name].to_pylist() for name in (*_KEY, "stratum", "dataset", "difference")}
-    for *key, stratum, dataset, difference in zip(*columns.values(), strict=True):
-        if stratum == POOLED:
-            values, datasets = found.setdefault(tuple(key), ([], []))
-            values.append(difference)
-            datasets.append(dataset)
-    return found
-
-
-def _row(
-    inputs: Inputs,
-    key: tuple[str, ...],
-    by_dataset: Mapping[str, Mapping[str, Any]],
-    differences: list[float],
-    datasets: list[str],
-) -> dict[str, Any]:
+def _row(inputs: Inputs, key: tuple[str, ...], by_dataset: Mapping[str, Row], pairs: Rows) -> Row:
     rows = list(by_dataset.values())
     means = [row["mean_difference"] for row in rows]
+    differences, datasets = ([pair[name] for pair in pairs] for name in ("difference", "dataset"))
     pooled, mixed = pool(means), mixed_model(differences, datasets, inputs.spec.alpha)
     low, high = pooled.interval(inputs.spec.alpha)
     barred = [name for name, row in by_dataset.items() if not row["mean_verdict"]]
@@ -101,8 +82,8 @@ def _row(
         "datasets": ", ".join(by_dataset),
         "n_datasets": len(rows),
         "n_pairs": sum(row["n_pairs"] for row in rows),
-        "n_below_zero": int(np.sum([row["ci_high"] < 0 for row in rows])),
-        "n_above_zero": int(np.sum([row["ci_low"] > 0 for row in rows])),
+        "n_below_zero": sum(row["ci_high"] < 0 for row in rows),
+        "n_above_zero": sum(row["ci_low"] > 0 for row in rows),
         "mean_difference": pooled.mean,
         "sd_datasets": pooled.sd,
         "t_low": low,

@@ -42,17 +42,15 @@ def registered_rows(inputs: Inputs) -> Rows:
     fixed = registered(spec)["claims"]
     for name, claim in spec.claims.items():
         averaged = f"mean over replicates of arm minus reference, in {len(fixed[name]['cells'])} cells"
-        parts = len(claim.references) * len(claim.outcomes)
         for reference in claim.references:
             for outcome in claim.outcomes:
-                row = _row(inputs, name, claim.text, averaged, _paired(parts))
+                row = _row(inputs, name, claim.text, averaged, _paired(claim.num_parts))
                 row |= {"arm": label(claim.arm), "reference": label(reference)}
                 rows.append(row | {"outcome": outcome.name, "better": outcome.better, "margin": outcome.margin})
     for name, level in spec.level_claims.items():
         averaged = f"mean over networks, in {len(fixed[name]['cells'])} cells"
-        row = _row(
-            inputs, name, level.text, averaged, "sign-flip interval of the mean below margin, or above the other limit"
-        )
+        test = "sign-flip interval of the mean below margin, or above the other limit"
+        row = _row(inputs, name, level.text, averaged, test)
         row |= {"arm": label(level.arm), "reference": "", "outcome": level.outcome, "better": "lower"}
         rows.append(row | {"margin": level.below, "above": level.above})
     return rows
@@ -69,10 +67,8 @@ def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict
 
 def _paired(num_parts: int) -> str:
     """How a claim on differences is tested; one of several comparisons needs all of them."""
-    test = "paired sign-flip test, inverted"
-    return (
-        f"{test}; all {num_parts} comparisons must hold, one at level / {num_parts} refutes" if num_parts > 1 else test
-    )
+    several = f"; all {num_parts} comparisons must hold, one at level / {num_parts} refutes"
+    return "paired sign-flip test, inverted" + (several if num_parts > 1 else "")
 
 
 def family_text(spec: Spec) -> str:
