@@ -23,12 +23,12 @@ UNDRAWN = f"from study.commands import show; show.build_report = lambda *_: None
 
 
 def write_spec(path: Path, **changes: object) -> Path:
-    """A small study of real trainings, some seconds each; ``changes`` are lines put in place of its own."""
+    """A small study of real trainings, a second each; ``changes`` are lines put in place of its own."""
     lines = {
         "name": "kill",
         "seed": "7",
         "factors": "{merge: [add, sig_bn, mul], attention: [none], attention_form: [none], depth: [8]}",
-        "fixed": "{dataset: digits, width: 8, epochs: 20, batch_size: 128}",
+        "fixed": "{dataset: digits, width: 8, epochs: 12, batch_size: 128}",
         "nuisance": "{lr: {low: 0.03, high: 1.0, log: true, default: 0.2}}",
         "blocks": "2",
         "budget": "{search_trials: 2, startup_trials: 1}",

@@ -107,14 +107,13 @@ def test_a_second_driver_is_refused_and_ctrl_c_drains(spec: Path, calm: Path, tm
     while not (storage / "kill/driver.json").exists():
         assert driver.poll() is None, log_of(storage).read_text()
         time.sleep(0.02)
-    second = start(spec, storage)
+    assert start(spec, storage).wait(timeout=120) == 2
+    assert f"is being run by process {driver.pid}" in log_of(storage).read_text()
     while num_records(storage) < 1:
         assert driver.poll() is None, log_of(storage).read_text()
         time.sleep(0.02)
     held = num_records(storage)
     os.killpg(driver.pid, signal.SIGINT)
-    assert second.wait(timeout=120) == 2
-    assert f"is being run by process {driver.pid}" in log_of(storage).read_text()
     assert driver.wait(timeout=120) == 130
     log = log_of(storage).read_text()
     assert "The same command continues; nothing is lost." in log
