@@ -11,6 +11,8 @@ from driving import finish, log_of, num_records, results, start, write_spec
 
 from study.results.ledger import decode, read_ledger, segments
 
+pytestmark = pytest.mark.timeout(1200)
+
 PLANNED = 3 * 2 * 3
 
 
