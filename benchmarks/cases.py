@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from study.config import TrialConfig
-from study.data.facts import Facts
+from study.data.dataset import Facts
 from study.resources.timing import timer
 
 Timer = Callable[[], float]

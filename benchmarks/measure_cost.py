@@ -27,7 +27,7 @@ from benchmarks.common import print_table, result, spread
 from benchmarks.counting import Work, counted
 from search_spaces import load_spec
 from study.config import TrialConfig
-from study.data.facts import dataset_facts
+from study.data.dataset import dataset_facts
 from study.models import build_network
 from study.registry import STATISTICS
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm

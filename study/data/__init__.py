@@ -1,7 +1,6 @@
 """Datasets, each a registered loader, the splits that replicates train on, and augmentation."""
 
-from study.data.dataset import Dataset, Splits, load_dataset, split
-from study.data.facts import Facts, dataset_facts
+from study.data.dataset import Dataset, Facts, Splits, dataset_facts, load_dataset, split
 from study.data.files import data_root, offline
 from study.data.parts import Split
 from study.registry import discover

@@ -1,11 +1,13 @@
-"""https://arxiv.org/abs/1512.03385 (He et al. 2016, 4.2: padded crops, flips), 1708.04552 (cutout), 1409.4842 (random crops).
+"""Augmentation in two halves: random numbers per epoch, then pixels per batch.
 
-Augmentation in two halves. ``draw`` makes a row of whole numbers an image, on the CPU, once an epoch; ``apply`` moves
-pixels by them, a batch at a time, on whatever device the images lie, without a loop over images. It reckons in whole
-numbers, so a CPU and a GPU agree bit for bit. Row p belongs to the p-th image of the epoch's order: what is done to an
-image does not depend on the batch size, and all cells share it.
+``draw`` gives a row of whole numbers per image, on the CPU, once per epoch; ``apply`` moves the pixels of a batch by them, on
+any device, without a loop over images. It computes in whole numbers, so a CPU and a GPU agree bit for bit. Row p belongs to
+the p-th image of the epoch's order: an image's augmentation does not depend on the batch size, and all cells share it.
+
+Source: https://arxiv.org/abs/1512.03385
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +21,16 @@ from study.registry import AUGMENTATIONS
 PAD = 4
 AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
+RESNET = "https://arxiv.org/abs/1512.03385"
+CUTOUT = "https://arxiv.org/abs/1708.04552"
+INCEPTION = "https://arxiv.org/abs/1409.4842"
 _TRIES = 10
 _BITS = 11
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is done to images: the whole numbers it needs (``width`` an image), and the doing."""
+    """One operation on images, with ``width`` whole numbers per image."""
 
     width: int
     draw: Callable[[int, tuple[int, int], Generator], Tensor]
@@ -39,7 +44,7 @@ class Augmentation:
     steps: tuple[Step, ...] = ()
 
     def draw(self, num_images: int, size: tuple[int, int], generator: Generator) -> Tensor:
-        """What to do to ``num_images`` images of ``size`` (H, W): int64 (num_images, columns) from a CPU ``generator``."""
+        """The numbers for ``num_images`` images of ``size`` (H, W): int64 (num_images, columns) from a CPU ``generator``."""
         columns = [step.draw(num_images, size, generator) for step in self.steps]
         return torch.cat(columns, 1) if columns else torch.zeros((num_images, 0), dtype=torch.int64)
 
@@ -86,6 +91,7 @@ def _centres(num_images: int, size: tuple[int, int], generator: Generator) -> Te
 
 
 def _cutout(images: Tensor, drawn: Tensor) -> Tensor:
+    """A black square, where the paper has the mean colour: of half the height (16 of CIFAR's 32), cut off at the edges."""
     height, width = images.shape[-2:]
     half = height // 4
 
@@ -157,52 +163,14 @@ _FLIP = Step(1, _flips, _flip)
 _PAD_CROP = Step(2, _shifts, _pad_crop)
 _CUTOUT = Step(2, _centres, _cutout)
 RESIZED_CROP = Step(4, _boxes, _resized_crop)
+_BOX = "a box of .08 to 1 of the area, ratio 3/4 to 4/3, enlarged; then flip"
 
-
-@AUGMENTATIONS.register("none", formula="x", source="this file")
-def none() -> Augmentation:
-    """Images as they are."""
-    return Augmentation()
-
-
-@AUGMENTATIONS.register(
-    "flip", formula="mirrored left to right with p = 1/2", source="https://arxiv.org/abs/1512.03385"
-)
-def flip() -> Augmentation:
-    """Mirror half of the images; not for digits."""
-    return Augmentation((_FLIP,))
-
-
-@AUGMENTATIONS.register(
-    "pad_crop", formula="H x W crop of x padded by 4 zeros", source="https://arxiv.org/abs/1512.03385"
-)
-def pad_crop() -> Augmentation:
-    """Shift by up to four pixels in either direction; black (pixel value 0) comes in."""
-    return Augmentation((_PAD_CROP,))
-
-
-@AUGMENTATIONS.register("pad_crop_flip", formula="pad_crop, then flip", source="https://arxiv.org/abs/1512.03385")
-def pad_crop_flip() -> Augmentation:
-    """The CIFAR standard."""
-    return Augmentation((_PAD_CROP, _FLIP))
-
-
-@AUGMENTATIONS.register(
-    "pad_crop_flip_cutout", formula="pad_crop_flip, then a black square", source="https://arxiv.org/abs/1708.04552"
-)
-def pad_crop_flip_cutout() -> Augmentation:
-    """A square of half the height (16 of CIFAR-10's 32, as in the paper), centred anywhere, cut off at the edges.
-
-    It is black (pixel value 0), where the paper has the mean colour.
-    """
-    return Augmentation((_PAD_CROP, _FLIP, _CUTOUT))
-
-
-@AUGMENTATIONS.register(
-    "random_resized_crop_flip",
-    formula="a box of .08 to 1 of the area, ratio 3/4 to 4/3, enlarged; then flip",
-    source="https://arxiv.org/abs/1409.4842",
-)
-def random_resized_crop_flip() -> Augmentation:
-    """The ImageNet standard, for photographs."""
-    return Augmentation((RESIZED_CROP, _FLIP))
+for _name, _steps, _formula, _source in (
+    ("none", (), "x", "this file"),
+    ("flip", (_FLIP,), "mirrored left to right with p = 1/2", RESNET),  # not for digits
+    ("pad_crop", (_PAD_CROP,), "H x W crop of x padded by 4 zeros", RESNET),
+    ("pad_crop_flip", (_PAD_CROP, _FLIP), "pad_crop, then flip", RESNET),  # the CIFAR standard
+    ("pad_crop_flip_cutout", (_PAD_CROP, _FLIP, _CUTOUT), "pad_crop_flip, then a black square", CUTOUT),
+    ("random_resized_crop_flip", (RESIZED_CROP, _FLIP), _BOX, INCEPTION),  # the ImageNet standard, for photographs
+):
+    AUGMENTATIONS.register(_name, formula=_formula, source=_source)(functools.partial(Augmentation, _steps))

@@ -1,7 +1,9 @@
-"""https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf (Krizhevsky 2009): CIFAR-10 and CIFAR-100, 3x32x32.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), 3x32x32.
 
 Read and downloaded by torchvision, which checks the files' digests before it unpickles them. Pool: the 50,000 training
 images, 5,000 of them for validation; test: the 10,000.
+
+Source: https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 """
 
 from pathlib import Path

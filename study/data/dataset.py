@@ -1,4 +1,4 @@
-"""What a dataset is, and how a block gets its split: test fixed, validation carved from the rest by the block's seed.
+"""Datasets, and their split per block: test fixed, validation carved from the rest by the block's seed.
 
 Small data lies in memory as one uint8 tensor; what is too large for that stays in its files (``study.data.parts``).
 """
@@ -16,11 +16,10 @@ from study.seeding import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """``pool`` is what may be trained and validated on; ``test`` is fixed. ``accuracy_floor``: below it, collapsed.
+    """``pool`` is trained and validated on; ``test`` is fixed. Below ``accuracy_floor`` a network has collapsed.
 
-    The rule for floors: at least twice the share of the largest class, and so far below what the smallest network reaches
-    in a few epochs that no healthy training falls under it. ``mean`` and ``deviation`` are those of the pool, a channel
-    each, in [0, 1] pixel units.
+    A floor is at least twice the share of the largest class, and far below what the smallest network reaches in a few epochs.
+    ``mean`` and ``deviation`` are those of the pool, per channel, in [0, 1] pixel units.
     """
 
     name: str
@@ -63,7 +62,7 @@ def whole(name: str, *, pool: Split, test: Split, num_classes: int, accuracy_flo
 
 
 def channel_moments(source: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and population standard deviation of every channel, in [0, 1] pixel units.
+    """Mean and population standard deviation per channel, in [0, 1] pixel units.
 
     From counts of the 256 values, in whole numbers: the same on every machine and with any number of threads.
     """
@@ -84,9 +83,46 @@ def channel_moments(source: Split) -> tuple[tuple[float, ...], tuple[float, ...]
 
 @functools.cache
 def load_dataset(name: str) -> Dataset:
-    """Load a registered dataset once a process. Raises ``UserError`` for an unknown or absent one."""
+    """Load a registered dataset once per process. Raises ``UserError`` for an unknown or absent one."""
     dataset: Dataset = DATASETS[name].build()
     return dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known without the images, to plan a study before a download: their numbers by role, classes, shape (C, H, W)."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    num_val: int
+    num_test: int
+
+
+def dataset_facts(name: str) -> Facts:
+    """From the registration (``image_shape, num_classes, num_pool, num_test``), or else from the loaded images.
+
+    A tenth of the pool is for validation, as in ``whole``. Raises ``UserError`` for an unknown dataset, and for an absent one
+    without these traits (a folder of one's own).
+    """
+    traits = DATASETS[name].traits
+    if "num_pool" in traits:
+        num_val = traits["num_pool"] // 10
+        return Facts(
+            image_shape=traits["image_shape"],
+            num_classes=traits["num_classes"],
+            num_train=traits["num_pool"] - num_val,
+            num_val=num_val,
+            num_test=traits["num_test"],
+        )
+    dataset = load_dataset(name)
+    return Facts(
+        image_shape=dataset.image_shape,
+        num_classes=dataset.num_classes,
+        num_train=len(dataset.pool) - dataset.num_val,
+        num_val=dataset.num_val,
+        num_test=len(dataset.test),
+    )
 
 
 def split(dataset: Dataset, split_seed: int) -> Splits:

@@ -1,6 +1,6 @@
-"""https://archive.ics.uci.edu/dataset/80 (Alpaydin and Kaynak 1998): 1,797 handwritten digits of 8x8, from scikit-learn.
+"""Digits (Alpaydin and Kaynak 1998): 1,797 handwritten digits of 8x8, bundled with scikit-learn.
 
-Bundled with scikit-learn, so no network is needed. Pixels are integers from 0 to 16. Test: 360 images, stratified, fixed;
+Pixels are integers from 0 to 16. Test: 360 images, stratified, fixed;
 of the other 1,437 a block validates on 357 and trains on 1,080.
 """
 

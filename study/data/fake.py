@@ -1,4 +1,4 @@
-"""Made-up images for tests: class prototypes plus noise, learnable in a step or two, no file and no network."""
+"""Made-up images for tests: class prototypes plus noise, learnable in a step or two."""
 
 import numpy as np
 import torch

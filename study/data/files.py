@@ -1,4 +1,4 @@
-"""Where datasets lie and how absent ones are fetched: one folder, one clear line when they cannot be.
+"""The folder of datasets, and downloads into it.
 
 The folder is ``$FMM_STUDY_DATA``, or ``data/`` in the working directory; inside it the layout is torchvision's. On a
 cluster set the variable where ``ray start`` runs. ``FMM_STUDY_OFFLINE=1`` forbids every download.
@@ -38,9 +38,8 @@ def offline() -> Iterator[None]:
 def ensure(name: str, files: Sequence[str], origin: str, download: Callable[[Path], object] | None) -> Path:
     """The data root, with all of ``files`` (paths below it) there; they are downloaded if they are not.
 
-    ``download`` gets an empty folder to fill; from there each of ``files`` is moved in whole, so that no worker sees a part
-    of one. Workers that share a data root wait for each other. Raises ``UserError``: which files, which folder, and their
-    ``origin``.
+    ``download`` fills an empty folder; each of ``files`` is moved from there as a whole, so no worker sees a part of one.
+    Workers that share a data root wait for each other. Raises ``UserError`` naming files, folder and ``origin``.
     """
     root = data_root()
     if not _missing(root, files):

@@ -1,8 +1,4 @@
-"""https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html: one folder a class, as a list.
-
-A ``Listing`` is what a dataset of image files is before any of them is opened: which files, and which class each has.
-Test splits are carved from it, and only then are files decoded, or streamed.
-"""
+"""Datasets of image files: listed, one folder per class, split, and only then decoded into memory or streamed."""
 
 import os
 from collections.abc import Collection
@@ -12,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from study.data.dataset import stratified
+from study.data.dataset import Dataset, stratified, whole
 from study.data.files import damaged
 from study.data.parts import Split
 from study.data.pictures import read_images
@@ -21,6 +17,9 @@ from study.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_SEED = 0
+# Of ImageNet's training images, as in torchvision's models.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,51 @@ class Listing:
         pool, test = stratified(np.array(self.labels), num_test, TEST_SEED)
         return self.take(pool), self.take(test)
 
-    def decoded(self) -> Split:
-        """All images in memory, 3x64x64. Raises ``UserError`` for a file that is no image."""
-        return read_images(self.name, self.folder, self.files, self.labels)
-
-    def streamed(self) -> StreamedSplit:
-        """All images as files, 3x224x224 when they are read."""
-        return StreamedSplit(
-            name=self.name,
-            folder=self.folder,
-            files=np.array([os.fsencode(file) for file in self.files]),
-            labels=torch.tensor(self.labels, dtype=torch.int64),
-        )
-
     def check_whole(self, found: int, expected: int) -> None:
         """Raise ``UserError`` unless as many images were ``found`` as were published."""
         if found != expected:
             raise damaged(self.name, self.folder, UserError(f"{found:,} images instead of {expected:,}"))
+
+
+def decoded(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
+    """A dataset in memory, 3x64x64. Raises ``UserError`` for a file that is no image."""
+
+    def part(of: Listing) -> Split:
+        return read_images(of.name, of.folder, of.files, of.labels)
+
+    # the test part first: it is smaller, so a fault in it is told sooner
+    tested, num_classes = part(test), len(pool.classes)
+    return whole(pool.name, pool=part(pool), test=tested, num_classes=num_classes, accuracy_floor=accuracy_floor)
+
+
+def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
+    """A dataset of files, 3x224x224 when they are read, normalised by ImageNet's moments."""
+
+    def part(of: Listing) -> StreamedSplit:
+        files = np.array([os.fsencode(file) for file in of.files])
+        return StreamedSplit(
+            name=of.name, folder=of.folder, files=files, labels=torch.tensor(of.labels, dtype=torch.int64)
+        )
+
+    return Dataset(
+        name=pool.name,
+        pool=part(pool),
+        test=part(test),
+        num_val=len(pool) // 10,
+        num_classes=len(pool.classes),
+        mean=MEAN,
+        deviation=DEVIATION,
+        accuracy_floor=accuracy_floor,
+    )
+
+
+def train_and(part: str, name: str, folder: Path) -> tuple[Listing, Listing]:
+    """The images in ``folder``'s ``train`` and ``part``. Raises ``UserError`` where their classes differ."""
+    train, other = listing(name, folder, "train"), listing(name, folder, part)
+    if train.classes != other.classes:
+        odd = sorted(set(train.classes) ^ set(other.classes))[0]
+        raise UserError(f"dataset {name} in {folder}: class {odd!r} is in one of train and {part} only")
+    return train, other
 
 
 def listing(name: str, folder: Path, part: str, leave_out: Collection[str] = ()) -> Listing:

@@ -1,8 +1,10 @@
-"""https://arxiv.org/abs/1708.07747 (Xiao et al. 2017, Fashion-MNIST) and MNIST: 70,000 images of 1x28x28, 10 classes.
+"""MNIST and Fashion-MNIST (Xiao et al. 2017): 70,000 images of 1x28x28, 10 classes, as four IDX files, gzipped or not.
 
-Both come as four IDX files (http://yann.lecun.com/exdb/mnist), gzipped or not. They are looked for in torchvision's
-folder under the data root, then, Fashion-MNIST, where Debian's package ``dataset-fashion-mnist`` puts them; then
-torchvision downloads them. Pool: the 60,000 of the train files, a tenth of them for validation; test: the 10,000.
+They are searched in torchvision's folder under the data root, then, for Fashion-MNIST, in that of Debian's package
+``dataset-fashion-mnist``; else torchvision downloads them. Pool: the 60,000 of the train files, a tenth of them for
+validation; test: the 10,000.
+
+Source: https://arxiv.org/abs/1708.07747
 """
 
 import gzip

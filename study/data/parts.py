@@ -1,7 +1,7 @@
-"""https://docs.pytorch.org/docs/stable/tensors.html: a part of a dataset, what it offers to training, and the part in memory.
+"""Parts of a dataset: their protocol, and the part in memory.
 
-Training, evaluation and measuring ask a ``Part`` for batches; whether its images are a tensor (``Split``) or files
-(``study.data.stream.StreamedSplit``) they do not see.
+Training, evaluation and measuring take batches from a ``Part``, whether its images are a tensor (``Split``) or files
+(``study.data.stream.StreamedSplit``).
 """
 
 import itertools
@@ -25,7 +25,7 @@ class Part(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """One class an image, from 0: int64 (N,)."""
+        """One class per image, from 0: int64 (N,)."""
         ...
 
     @property
@@ -44,13 +44,13 @@ class Part(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels in ``order`` (a CPU tensor of indices), augmented, ``size`` at a time; a short rest is left out.
 
-        What is done to the p-th image of the order depends on ``seed`` and p. Of each batch, those ``rows`` alone are made:
-        the share of one of several processes that train a network. Raises ``UserError`` for an unknown ``augment``.
+        The augmentation of the p-th image of the order depends on ``seed`` and p. Only ``rows`` of each batch are made: the
+        share of one of several processes that train a network. Raises ``UserError`` for an unknown ``augment``.
         """
         ...
 
     def held(self) -> "Split":
-        """What is measured: a part that is small enough to be held in memory, always the same images."""
+        """The part that is measured: small enough for memory, always the same images."""
         ...
 
     def take(self, index: np.ndarray) -> Self:
@@ -74,7 +74,7 @@ def evaluated_at_once(size: int, image_shape: tuple[int, int, int]) -> int:
 def cuts(num_images: int, size: int) -> list[slice]:
     """Batches of ``size`` images in order, the last one shorter; one image left over joins the batch before it.
 
-    A placebo that gates an image by another one has no answer for a batch of one.
+    A placebo that gates an image by another one needs two.
     """
     bounds = [*range(0, num_images, size), num_images]
     if num_images % size == 1 and size > 1 and len(bounds) > 2:

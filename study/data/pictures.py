@@ -1,4 +1,4 @@
-"""https://pillow.readthedocs.io: image files decoded into memory, once, and kept beside the data for the next process."""
+"""Image files decoded into memory, once, and kept beside the data for the next process."""
 
 import errno
 import hashlib

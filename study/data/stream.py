@@ -1,8 +1,8 @@
-"""https://docs.pytorch.org/docs/stable/data.html: a part of a dataset whose images are files, decoded as they are needed.
+"""A part of a dataset whose images are files, decoded as they are needed.
 
-Worker processes decode and augment ahead of the training. What an image becomes depends on its file, the epoch's seed and
-its place in the epoch's order, so the number of workers changes nothing. It is ``$FMM_STUDY_LOADERS`` for each trial, or
-the usable cores, eight at most; 0 decodes in the trial's own process (and needs no shared memory, which containers limit).
+Worker processes decode and augment ahead of the training. An image depends on its file, the epoch's seed and its place in the
+epoch's order, so the number of workers changes nothing. It is ``$FMM_STUDY_LOADERS`` per trial, by default the usable cores,
+eight at most; 0 decodes in the trial's own process (and needs no shared memory, which containers limit).
 """
 
 import os

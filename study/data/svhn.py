@@ -1,8 +1,10 @@
-"""http://ufldl.stanford.edu/housenumbers (Netzer et al. 2011): digits cropped from photographs of house numbers, 3x32x32.
+"""SVHN (Netzer et al. 2011): digits cropped from photographs of house numbers, 3x32x32.
 
 Pool: the 73,257 images of ``train``, a tenth of them for validation; test: the 26,032 of ``test``. The 531,131 easier
 images of ``extra`` are left out: the data is then of the size of CIFAR's, and fits a device. Label 0 is the digit 0. A
 mirrored digit is no digit: take ``pad_crop``, not ``pad_crop_flip``.
+
+Source: http://ufldl.stanford.edu/housenumbers/nips2011_housenumbers.pdf
 """
 
 import importlib.util

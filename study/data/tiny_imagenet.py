@@ -1,14 +1,16 @@
-"""http://vision.stanford.edu/teaching/cs231n/reports/2015/pdfs/yle_project.pdf (Le and Yang 2015): Tiny ImageNet, 3x64x64.
+"""Tiny ImageNet (Le and Yang 2015), 3x64x64.
 
 Pool: the 100,000 images of ``train`` (500 of each of 200 classes), 10,000 of them for validation; test: the 10,000 of
-``val``, for the labels of ``test`` were never published. As uint8 it takes 1.4 GB, and as floats four times that.
+``val``, since the labels of ``test`` were never published. As uint8 it takes 1.4 GB, as floats four times that.
+
+Source: http://vision.stanford.edu/teaching/cs231n/reports/2015/pdfs/yle_project.pdf
 """
 
 from pathlib import Path
 
-from study.data.dataset import Dataset, whole
+from study.data.dataset import Dataset
 from study.data.files import damaged, ensure
-from study.data.listing import Listing, listing
+from study.data.listing import Listing, decoded, listing
 from study.registry import DATASETS
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -39,9 +41,7 @@ def tiny_imagenet() -> Dataset:
     pool = listing("tiny_imagenet", folder, "train")
     test = _annotated(pool)
     pool.check_whole(len(pool) + len(test), NUM_IMAGES)
-    # the test part first: it is the smaller one, and a fault in it is told sooner
-    tested, pooled = test.decoded(), pool.decoded()
-    return whole("tiny_imagenet", pool=pooled, test=tested, num_classes=len(pool.classes), accuracy_floor=0.10)
+    return decoded(pool, test, accuracy_floor=0.10)
 
 
 def _annotated(pool: Listing) -> Listing:

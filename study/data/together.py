@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/2102.02344 (Wang et al. 2021, HFTA): the parts of replicates that train together, a batch of each.
+"""The parts of replicates that train together, a batch of each per step.
 
-Replicate r sees what it would see alone, in its own order and augmented from its own seed. What lies in memory is gathered
-and augmented some batches ahead and for all replicates at once, so that a step costs a few operations, however many they are.
+Replicate r sees the same as alone, in its own order and augmented from its own seed. Images in memory are gathered and
+augmented some batches ahead and for all replicates at once, so a step costs few operations, whatever their number.
+
+Source: https://arxiv.org/abs/2102.02344
 """
 
 import math

@@ -12,6 +12,7 @@ Source: https://arxiv.org/abs/1512.03385
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,8 +21,6 @@ from study.models.dropout import HashedDropout
 from study.models.merges import Merge
 from study.models.merges.placement import check_site
 from study.registry import MERGES
-
-EXPANSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +50,13 @@ class BlockParts:
 class Block(nn.Module):
     """Base of the blocks. Maps (N, in, H, W) to (N, out, H / stride, W / stride).
 
+    ``expansion``: output channels by hidden ones, in a stage of plain width.
+
     Arguments of all: ``in_channels``, ``out_channels``, ``stride``, ``parts``, and ``hidden``, the channels inside; others
     than the default go with operators that match a cost. Raises ``UserError`` for an unknown merge, attention or form.
     """
+
+    expansion: ClassVar[int] = 1
 
     def finish(
         self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, merge: Merge, *, norm: bool = True
@@ -121,12 +124,14 @@ class Bottleneck(Block):
     projection's.
     """
 
+    expansion = 4
+
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, *, hidden: int | None = None
     ) -> None:
         super().__init__()
         self.stride = stride
-        hidden = hidden or out_channels // EXPANSION
+        hidden = hidden or out_channels // self.expansion
         merge: Merge = MERGES[parts.merge].build(out_channels if parts.at_skip else hidden)
         own = merge.normalizes_branch
         self.conv1 = nn.Conv2d(in_channels, hidden, 1, bias=False)

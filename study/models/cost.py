@@ -118,7 +118,7 @@ class _Recorder:
             self._activations[module] = self._activations.get(module, 0) + output.numel()
 
     def rows(self) -> list[LayerCost]:
-        """One row a module that ran, then those that hold parameters and did not. A shared parameter counts once."""
+        """One row per module that ran, then those that hold parameters and did not. A shared parameter counts once."""
         counted: set[nn.Parameter] = set()
         rows = []
         for module in dict.fromkeys((*self._shapes, *(module for module in self._names if _own(module)))):

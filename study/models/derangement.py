@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/2106.15067: whose gate a placebo takes, for every part that gates an image by another one.
+"""Partners of images, for placebos that gate an image by another one: a fixed derangement of a batch's positions.
 
-A fixed derangement of a batch's positions: no image is its own partner, and nothing is drawn in ``forward``. In training the
-data order makes it another image each time; in evaluation too a batch must hold at least two images.
+No image is its own partner, and nothing is drawn in ``forward``. In training the data order makes it another image each time;
+in evaluation too a batch must hold at least two images.
+
+Source: https://arxiv.org/abs/2106.15067
 """
 
 import functools

@@ -1,8 +1,9 @@
-"""https://arxiv.org/abs/1207.0580 (Hinton et al. 2012), and 1605.07146, section 2.4: dropout that draws nothing.
+"""Dropout that draws nothing: its mask is a hash of the place in the map, the layer's seed and the step's seed.
 
-The mask of a training step is a hash of the place in the map, the layer's seed and the step's seed. The layer's comes with
-the initial weights; the training loop sets the step's, hash(replicate's seed, epoch, step), by ``start_step``. So the masks of
-replicate r are the same in cells that differ in a merge operator, and a resumed training has those it would have had.
+The layer's seed comes with the initial weights; the training loop sets the step's, hash(replicate's seed, epoch, step), by
+``start_step``. So the masks of replicate r are the same in cells that differ in a merge operator, and in a resumed training.
+
+Source: https://arxiv.org/abs/1207.0580
 """
 
 import torch

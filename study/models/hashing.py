@@ -1,4 +1,4 @@
-"""https://stackoverflow.com/a/12996028 (Mueller): an integer hash, from which networks take what others would draw.
+"""An integer hash (T. Mueller's, with xor and multiplication) in the place of random numbers.
 
 Nothing is drawn inside ``forward``: signs and masks are a hash of a place's index and of a seed kept in a buffer, so they
 are the same on every device, after a resumption, and under ``vmap`` over replicates.

@@ -1,10 +1,12 @@
-"""https://arxiv.org/abs/1901.09321 (Fixup) and 1502.01852: how a network behaves before its first step, block by block.
+"""How a network behaves at initialisation, block by block.
 
-A merge operator decides whether a deep network's activations and gradients keep their scale at initialisation, and that
-predicts, at no cost, which cells will not train; what a half-precision format would lose is read off the same numbers.
+The merge operator decides whether a deep network's activations and gradients keep their scale at initialisation. That predicts
+which cells will hardly train, and what a half-precision format would lose.
 
     print(format_blocks(initial_behaviour(config)))
     print(format_overview(initial_behaviours(merges=["add", "mul"], depths=[8, 56])))
+
+Source: https://arxiv.org/abs/1901.09321
 """
 
 import dataclasses
@@ -66,7 +68,7 @@ class Behaviour:
 
     @property
     def gradient_change(self) -> float:
-        """Gradient rms at the first block's output over that at the last's: what is left of it after going backwards."""
+        """Gradient rms at the first block's output over that at the last's: the share that is left on the way back."""
         return _ratio(self.blocks[0].gradient_rms, self.blocks[-1].gradient_rms)
 
     @property
@@ -100,7 +102,7 @@ def initial_behaviour(
     """The network of ``config`` at initialisation on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,).
 
     Without images, 32 made-up ones of 8x8 pixels; without labels, made-up ones. Both are drawn from ``config.seed``, as the
-    weights are. Raises ``UserError`` for bad levels. Costs two forward passes and a backward one.
+    weights are. Raises ``UserError`` for bad levels. Costs two forward passes and one backward pass.
     """
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "initial behaviour"))
     if images is None:
@@ -144,7 +146,7 @@ def initial_behaviours(
 
 
 def format_blocks(behaviour: Behaviour) -> str:
-    """A table of one line a block, from input to output, with a heading and the outlook."""
+    """A table of one line per block, from input to output, with a heading and the outlook."""
     config = behaviour.config
     rows = []
     for block in behaviour.blocks:
@@ -158,7 +160,7 @@ def format_blocks(behaviour: Behaviour) -> str:
 
 
 def format_overview(behaviours: Sequence[Behaviour]) -> str:
-    """A table of one line a network: how its scales change over the blocks, half precision, and the outlook."""
+    """A table of one line per network: how its scales change over the blocks, half precision, and the outlook."""
     rows = []
     for one in behaviours:
         faults = [block.fp16 for block in one.blocks if block.fp16 != "fits"]

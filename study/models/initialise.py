@@ -1,7 +1,9 @@
-"""https://arxiv.org/abs/1502.01852 (He et al. 2015): seeded initial weights, equal wherever two networks share a name.
+"""Seeded initial weights, equal wherever two networks share a name.
 
 Each parameter draws from a generator of its own, seeded by hash(seed, parameter name). So two cells that differ in a merge
 operator start from equal convolutions, and adding a parameter shifts no other parameter's draw.
+
+Source: https://arxiv.org/abs/1502.01852
 """
 
 import math

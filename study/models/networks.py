@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.errors import UserError
-from study.models.blocks import EXPANSION, BasicBlock, Block, BlockParts, Bottleneck, PreActivationBlock
-from study.models.stages import Layout, Stage, build_stages
+from study.models.blocks import BasicBlock, Block, BlockParts, Bottleneck, PreActivationBlock
+from study.models.stages import Layout, build_stages
 from study.registry import NETWORKS
 
 RESNET = "https://arxiv.org/abs/1512.03385"
@@ -62,12 +62,11 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         layout, kernel = self.layout(depth, width), self.stem_kernel
-        channels = layout.stages[-1].channels
         self.normalize = Normalize(mean, deviation)
         self.conv = nn.Conv2d(len(mean), layout.stem, kernel, stride=self.stem_stride, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels if self.preactivation else layout.stem)
+        self.bn = nn.BatchNorm2d(layout.channels if self.preactivation else layout.stem)
         self.stages = build_stages(layout, parts)
-        self.head = nn.Linear(channels, num_classes)
+        self.head = nn.Linear(layout.channels, num_classes)
 
     @staticmethod
     def layout(depth: int, width: int) -> Layout:
@@ -101,7 +100,7 @@ class CifarResNet(ResNet):
     def layout(depth: int, width: int) -> Layout:
         """Three stages of n blocks."""
         n = _blocks_per_stage(depth, 6, 2, "a cifar_resnet has depth 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110)")
-        return _doubling(BasicBlock, (n,) * 3, stem=width, width=width)
+        return Layout(block=BasicBlock, stem=width, width=width, num_blocks=(n, n, n))
 
 
 @NETWORKS.register(
@@ -120,7 +119,7 @@ class CifarResNetBottleneck(ResNet):
     def layout(depth: int, width: int) -> Layout:
         """Three stages of n blocks."""
         n = _blocks_per_stage(depth, 9, 2, "a cifar_resnet_bottleneck has depth 9n + 2 (11, 20, 29, 56, 110, 164)")
-        return _doubling(Bottleneck, (n,) * 3, stem=width, width=width, expansion=EXPANSION)
+        return Layout(block=Bottleneck, stem=width, width=width, num_blocks=(n, n, n))
 
 
 @NETWORKS.register(
@@ -139,12 +138,12 @@ class ImageNetResNet(ResNet):
 
     stem_kernel = 7
     stem_stride = 2
-    # depth: block, expansion, blocks per stage
-    table: ClassVar[dict[int, tuple[type[Block], int, tuple[int, ...]]]] = {
-        18: (BasicBlock, 1, (2, 2, 2, 2)),
-        34: (BasicBlock, 1, (3, 4, 6, 3)),
-        50: (Bottleneck, EXPANSION, (3, 4, 6, 3)),
-        101: (Bottleneck, EXPANSION, (3, 4, 23, 3)),
+    # depth: block, blocks per stage
+    table: ClassVar[dict[int, tuple[type[Block], tuple[int, ...]]]] = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
     }
 
     @staticmethod
@@ -152,8 +151,8 @@ class ImageNetResNet(ResNet):
         """Four stages."""
         if depth not in ImageNetResNet.table:
             raise UserError(f"depth = {depth!r}: an imagenet_resnet has depth 18, 34, 50 or 101")
-        block, expansion, num_blocks = ImageNetResNet.table[depth]
-        return _doubling(block, num_blocks, stem=width, width=width, expansion=expansion)
+        block, num_blocks = ImageNetResNet.table[depth]
+        return Layout(block=block, stem=width, width=width, num_blocks=num_blocks)
 
     def stem(self, x: Tensor) -> Tensor:
         """Return the first stage's input: a quarter of the resolution."""
@@ -181,7 +180,7 @@ class WideResNet(ResNet):
     def layout(depth: int, width: int) -> Layout:
         """Three stages of n blocks."""
         n = _blocks_per_stage(depth, 6, 4, "a wrn has depth 6n + 4 (10, 16, 22, 28, 40)")
-        return _doubling(PreActivationBlock, (n,) * 3, stem=WRN_STEM, width=WRN_STEM * width)
+        return Layout(block=PreActivationBlock, stem=WRN_STEM, width=WRN_STEM * width, num_blocks=(n, n, n))
 
 
 def _blocks_per_stage(depth: int, layers: int, others: int, known: str) -> int:
@@ -190,17 +189,3 @@ def _blocks_per_stage(depth: int, layers: int, others: int, known: str) -> int:
     if rest or n < 1:
         raise UserError(f"depth = {depth!r}: {known}")
     return n
-
-
-def _doubling(block: type[Block], num_blocks: Sequence[int], *, stem: int, width: int, expansion: int = 1) -> Layout:
-    """Stages of ``width``, 2, 4, ... times ``width`` hidden channels; all but the first halve the resolution."""
-    stages = [
-        Stage(
-            num_blocks=num,
-            channels=expansion * width * 2**index,
-            hidden=width * 2**index,
-            stride=2 if index else 1,
-        )
-        for index, num in enumerate(num_blocks)
-    ]
-    return Layout(block=block, stem=stem, stages=tuple(stages))

@@ -31,38 +31,43 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """``num_blocks`` blocks that give ``channels``, ``hidden`` inside; the first has the ``stride``, the others 1."""
-
-    num_blocks: int
-    channels: int
-    hidden: int
-    stride: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The kind of ``block``, the channels that the ``stem`` gives, and the stages after it."""
+    """The kind of ``block``, the channels that the ``stem`` gives, and the number of blocks per stage.
+
+    Stages have ``width``, 2, 4, ... times ``width`` hidden channels; all but the first halve the resolution.
+    """
 
     block: type[Block]
     stem: int
-    stages: tuple[Stage, ...]
+    width: int
+    num_blocks: tuple[int, ...]
+
+    @property
+    def hidden(self) -> list[int]:
+        """Hidden channels per stage, of blocks that are not widened."""
+        return [self.width * 2**index for index in range(len(self.num_blocks))]
+
+    @property
+    def channels(self) -> int:
+        """Channels after the last stage."""
+        return self.block.expansion * self.hidden[-1]
 
 
 def build_stages(layout: Layout, parts: BlockParts) -> nn.Sequential:
     """The stages of ``layout``, each a sequence of blocks. Raises ``UserError`` for an unknown level."""
-    chosen = blocks_that_merge(parts.merge_where, [stage.num_blocks for stage in layout.stages])
+    chosen = blocks_that_merge(parts.merge_where, layout.num_blocks)
     plain, widening = replace(parts, merge="add", merge_site="skip"), _Widening(layout.block, parts)
-    stages, channels = [], layout.stem
-    for stage, merges in zip(layout.stages, chosen, strict=True):
-        blocks = []
-        for index, merging in enumerate(merges):
-            shape = (channels, stage.channels, stage.stride if index == 0 else 1)
-            hidden = widening.hidden(shape, stage.hidden) if merging else stage.hidden
-            blocks.append(layout.block(*shape, parts if merging else plain, hidden=hidden))
-            channels = stage.channels
-        stages.append(nn.Sequential(*blocks))
-    return nn.Sequential(*stages)
+    stages, channels = nn.Sequential(), layout.stem
+    for width, merges in zip(layout.hidden, chosen, strict=True):
+        stage = nn.Sequential()
+        for merging in merges:
+            halved = len(stages) > 0 and len(stage) == 0
+            shape = (channels, layout.block.expansion * width, 2 if halved else 1)
+            hidden = widening.hidden(shape, width) if merging else width
+            stage.append(layout.block(*shape, parts if merging else plain, hidden=hidden))
+            channels = shape[1]
+        stages.append(stage)
+    return stages
 
 
 class _Widening:

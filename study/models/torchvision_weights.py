@@ -1,7 +1,7 @@
-"""https://docs.pytorch.org/vision/stable/models/resnet.html: weights between ``imagenet_resnet`` and torchvision.
+"""Weights between ``imagenet_resnet`` and torchvision's ResNets.
 
 Key by key: ours ``conv``, ``bn``, ``stages.0``, ``shortcut``, ``head`` are theirs ``conv1``, ``bn1``, ``layer1``,
-``downsample``, ``fc``; within a block the names agree. Ours alone has ``normalize``, the mean and deviation of the dataset:
+``downsample``, ``fc``; within a block the names agree. Only ours has ``normalize``, the mean and deviation of the dataset:
 torchvision's weights were trained on pixels normalised by (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
 """
 

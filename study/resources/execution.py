@@ -19,7 +19,7 @@ import torch
 
 from study.atomic import read_json, write_text
 from study.config import TrialConfig
-from study.data.facts import Facts, dataset_facts
+from study.data.dataset import Facts, dataset_facts
 from study.errors import out_of_memory
 from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads

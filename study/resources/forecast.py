@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from study.config import TrialConfig
-from study.data.facts import Facts, dataset_facts
+from study.data.dataset import Facts, dataset_facts
 from study.errors import UserError
 from study.models import num_flops, num_params
 from study.planning.plan import Cell, Plan

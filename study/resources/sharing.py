@@ -19,7 +19,7 @@ from search_spaces import Choice
 from study.atomic import read_json, write_text
 from study.config import TrialConfig
 from study.data import load_dataset
-from study.data.facts import dataset_facts
+from study.data.dataset import dataset_facts
 from study.data.parts import Split
 from study.data.stream import NUM_HELD
 from study.errors import UserError, out_of_memory

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from study.config import TrialConfig
-from study.data.facts import Facts
+from study.data.dataset import Facts
 from study.data.parts import Split
 from study.data.together import Together
 from study.models import build_network

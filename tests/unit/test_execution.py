@@ -9,7 +9,7 @@ import torch
 import study.measuring.replicate
 import study.resources.execution as module
 import study.worker.ahead
-from study.data.facts import dataset_facts
+from study.data.dataset import dataset_facts
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution, measure_groups, sizes

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import study.resources.execution as module
-from study.data.facts import dataset_facts
+from study.data.dataset import dataset_facts
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution, measure_step
 from study.resources.gpu import here
