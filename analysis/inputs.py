@@ -112,6 +112,11 @@ class Inputs:
         """Of a sequential study: its claims look by look."""
         return course_of(self.spec, self.trials, self.chance) if self.spec.sequential else None
 
+    def planned_replicates(self, cell: str) -> int | None:
+        """How many confirmed replicates of a cell the study plans by now; ``None`` where a joint search decides."""
+        spec, further = self.spec, self.course.further if self.course else {}
+        return None if spec.joint else further.get(cell, spec.looks[0]) * spec.replicates
+
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every claim on every dataset, level claims last, then over datasets where there are enough."""

@@ -6,5 +6,5 @@ A new figure is one file here: a function of the data (an Arrow table) and the s
 - ``title`` and ``place``: heading and place in the report (see ``analysis.report.page``).
 - ``data``: a function of ``Inputs`` that gives the data's rows, or a whole table; ``columns`` are those of the rows.
 - ``empty``: what stands in place of a picture where there are no data.
-- ``optional``: left out of the report while there are no data.
+- ``always``: in the report also while there are no data (default: not).
 """

@@ -26,7 +26,6 @@ from study.registry import FIGURES
     data=best_of_n_rows,
     columns=(*texts("cell arm context"), *counts("n n_blocks"), *floats("mean sd lowest highest", FRACTION)),
     empty="No search trial has been run yet.",
-    optional=True,
 )
 def draw_best_of_n(data: pa.Table, spec: Spec) -> Figure:
     """One panel per depth and dataset, one line per arm."""

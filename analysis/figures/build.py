@@ -62,7 +62,7 @@ def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> 
 def build_figures(
     inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = FORMATS
 ) -> dict[str, list[Path]]:
-    """Write registered figures (those of ``names``; default: all but empty optional ones); return name -> files, csv last.
+    """Write registered figures (default: all but empty ones) into ``folder``; return figure name -> files, csv last.
 
     Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
     """
@@ -70,7 +70,7 @@ def build_figures(
     wanted = list(names)
     for name in wanted or figure_names():
         data = figure_data(inputs, name)
-        if not wanted and not data.num_rows and FIGURES[name].traits.get("optional"):
+        if not (wanted or data.num_rows or FIGURES[name].traits.get("always")):
             continue
         files = _draw(name, data, inputs, formats)
         files["csv"] = render(data, "csv")

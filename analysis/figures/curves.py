@@ -36,6 +36,7 @@ def curves_data(inputs: Inputs) -> Rows:
     "curves",
     title="Learning curves",
     place=4.2,
+    always=True,
     formula="Validation accuracy over epochs, one panel an arm. Thick: median over replicates; band: 10th to 90th "
     "percentile; thin: each replicate. Of more than 60 replicates to a median every k-th is drawn.",
     source="",

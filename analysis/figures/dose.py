@@ -35,7 +35,6 @@ def dose_data(inputs: Inputs) -> pa.Table:
     "side (of the logarithm, where ratios are compared). Whether there is a trend is said by the table of trends.",
     source="https://www.jstor.org/stable/2282901",
     data=dose_data,
-    optional=True,
 )
 def draw_dose(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per dose and dataset, one column per outcome, one line per stratum."""

@@ -62,6 +62,7 @@ def effects_data(inputs: Inputs) -> Rows:
     "effects",
     title="Effects, replicate by replicate",
     place=1.3,
+    always=True,
     formula="Arm minus reference. Dots: replicates (averaged over depths in the row 'all'). Bars: mean and interval by "
     "inverting the sign-flip test. Dashes: the margin of a claim, on the side the claim says. "
     "Of more than 150 replicates a line draws every k-th.",
@@ -76,7 +77,7 @@ def effects_data(inputs: Inputs) -> Rows:
     ),
 )
 def draw_effects(data: pa.Table, spec: Spec) -> Figure:
-    """One panel an outcome, one line a contrast and stratum."""
+    """One panel per outcome, one line per contrast and stratum."""
     rows = data.to_pylist()
     if not any(row["value"] is not None for row in rows):
         return message("No pair of replicates to compare yet.")

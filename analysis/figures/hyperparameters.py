@@ -38,6 +38,7 @@ def hyperparameters_data(inputs: Inputs) -> Rows:
     "hyperparameters",
     title="Chosen hyperparameters",
     place=4.3,
+    always=True,
     formula="Each mark is the winner of one search block. The white band is the inner part of the searched range; a winner "
     "in its outer tenth (shaded) is flagged by a black ring. Dotted: the default. "
     "Of more than 150 winners in a line every k-th is drawn.",

@@ -45,7 +45,6 @@ def importance_data(inputs: Inputs) -> Rows:
         flag("converged"),
     ),
     empty="Attention has not been compared with importance.",
-    optional=True,
 )
 def draw_importance(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per type of attention, one column per dataset and depth; in a layer one column of marks per form."""

@@ -12,7 +12,7 @@ from analysis.effects.paired import cell_values
 from analysis.figures.style import INK, SeriesStyle, panel_grid, series_marks, series_styles
 from analysis.figures.subjects import main_outcomes
 from analysis.inputs import Inputs
-from analysis.stats.signflip import sign_flip_interval
+from analysis.stats.spread import spread
 from analysis.trials.arms import arm_name
 from analysis.trials.grid import ConfirmGrid, GridCell
 from analysis.trials.outcomes import ReadOutcome, outcomes_of
@@ -25,7 +25,7 @@ from study.registry import FIGURES
 
 
 def interactions_data(inputs: Inputs) -> Rows:
-    """One row a dataset, factor that a contrast is crossed with, outcome, line (levels of all other factors) and level.
+    """One row per dataset, factor that a contrast is crossed with, outcome, line (levels of all other factors) and level.
 
     Means are of completed networks; limits, at 1 - alpha by inverting the sign-flip test, are null where n is too small.
     """
@@ -77,13 +77,11 @@ def _line(spec: Spec, cell: GridCell, factor: str) -> str:
 def _numbers(grid: ConfirmGrid, outcome: ReadOutcome, cell: int, alpha: float) -> dict[str, Any]:
     values = cell_values(grid, outcome, [cell])[0]
     values = values[np.isfinite(values)]
-    row: dict[str, Any] = {"n": len(values), "mean": None, "low": None, "high": None}
-    if len(values):
-        row["mean"] = float(values.mean())
-        low, high = sign_flip_interval(values, alpha)
-        if math.isfinite(low) and math.isfinite(high):
-            row |= {"low": low, "high": high}
-    return row
+    found = spread(values, alpha)
+    low, high = found["ci_low"], found["ci_high"]
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        low = high = None
+    return {"n": len(values), "mean": found["mean"], "low": low, "high": high}
 
 
 @FIGURES.register(
@@ -103,7 +101,6 @@ def _numbers(grid: ConfirmGrid, outcome: ReadOutcome, cell: int, alpha: float) -
         *floats("mean low high", OF_SCALE),
     ),
     empty="No contrast is crossed with another factor, or nothing has been trained yet.",
-    optional=True,
 )
 def draw_interactions(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per factor and dataset, one column per outcome."""

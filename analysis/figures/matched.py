@@ -68,7 +68,6 @@ def _points(paths: Paths, outcome: str, networks: np.ndarray) -> Rows:
         number("value", "of the statistic, its logarithm where scale is log ratio"),
     ),
     empty="No training is shortened, and nothing is measured during training.",
-    optional=True,
 )
 def draw_matched(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per depth and dataset, one column per statistic."""

@@ -35,9 +35,8 @@ _STATES = {
 def outcomes_data(inputs: Inputs) -> Rows:
     """Rows of ``epochs`` and ``seconds`` by phase, and of confirmed ``networks`` by state, for every planned cell."""
     rows = []
-    further = inputs.course.further if inputs.course else {}
     for cell in build_table(inputs, "cells").to_pylist():
-        planned = 0 if inputs.spec.joint else further.get(cell["cell"], inputs.spec.looks[0]) * inputs.spec.replicates
+        planned = inputs.planned_replicates(cell["cell"]) or 0
         ended = {state: cell[f"n_{state}"] for state in ("completed", "collapsed", "diverged", "failed")}
         parts = {
             "epochs": {phase: cell[f"epochs_{phase}"] for phase in _EPOCHS},
@@ -54,6 +53,7 @@ def outcomes_data(inputs: Inputs) -> Rows:
     "outcomes",
     title="Budget and outcome",
     place=4.0,
+    always=True,
     formula="What each cell was given and how its confirmed networks ended. Arms that are compared must have been given as "
     "many epochs; seconds are the workers', which other work on the machine makes longer.",
     source="https://arxiv.org/abs/1909.03004",

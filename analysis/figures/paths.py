@@ -44,7 +44,6 @@ def paths_data(inputs: Inputs) -> Rows:
         *floats("p_start p_end p_other", "probability"),
     ),
     empty="No prediction has been followed between samples.",
-    optional=True,
 )
 def draw_paths(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per network, arms of a context below one another; one column per pair."""

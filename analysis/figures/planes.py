@@ -74,7 +74,6 @@ def planes_data(inputs: Inputs) -> Rows:
         *floats("x y", "pixel intensity, Euclidean"),
     ),
     empty="No decision regions have been drawn.",
-    optional=True,
 )
 def draw_planes(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per context and plane, one column per arm."""

@@ -36,7 +36,6 @@ def sensitivity_data(inputs: Inputs) -> Rows:
     data=sensitivity_data,
     columns=(*texts("cell kind"), *floats("share low high", "fraction of trials"), *shared("n_blocks n_trials")),
     empty="No search trial has been run yet.",
-    optional=True,
 )
 def draw_sensitivity(data: pa.Table, spec: Spec) -> Figure:
     """One line per cell, both shares beside one another."""

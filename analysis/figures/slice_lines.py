@@ -43,7 +43,6 @@ def slice_lines_data(inputs: Inputs) -> Rows:
         number("accuracy", FRACTION),
     ),
     empty="No slice of the loss has been taken.",
-    optional=True,
 )
 def draw_slice_lines(data: pa.Table, spec: Spec) -> Figure:
     """One panel per context, one colour and line style per arm."""

@@ -51,7 +51,6 @@ def slice_squares_data(inputs: Inputs) -> Rows:
         number("accuracy", FRACTION),
     ),
     empty="No slice of the loss has been taken.",
-    optional=True,
 )
 def draw_slice_squares(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per context, one column per arm."""

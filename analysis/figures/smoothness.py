@@ -39,6 +39,7 @@ def smoothness_data(inputs: Inputs) -> Rows:
     "smoothness",
     title="Accuracy against smoothness",
     place=2.0,
+    always=True,
     formula="Each mark is one confirmed network; further left is smoother. Hollow: collapsed, or an estimate that did not "
     "converge; neither enters an effect, and on the border they lie beyond it. The accuracy axis is log error. Of more "
     "than 150 networks of an arm in a panel every k-th is drawn.",

@@ -23,8 +23,6 @@ from study.results.files import FIGURES_FOLDER, REPORT
 
 _NUMBERS = ("number", "p", "interval", "effect", "size", "level", "percent")
 _EFFECTS_PLACE = 1.2
-# a table of more rows is closed at first
-_MOST_OPEN = 30
 _CHAPTERS = {1: "Effects", 2: "Smoothness, dose and attention", 3: "Pictures of landscapes", 4: "Controls and caveats"}
 _CONTROLS = 4
 SPECIFICATION = "specification"
@@ -46,11 +44,6 @@ class Table:
     def num_rows(self) -> int:
         """Rows of all groups."""
         return sum(len(rows) for _, rows in self.groups)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is short enough to stand open."""
-        return self.num_rows <= _MOST_OPEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +150,7 @@ def _tables(inputs: Inputs) -> Iterator[Table]:
         table = build_table(inputs, entry.name)
         shown = entry.traits["shown"](inputs, table) if "shown" in entry.traits else table
         rows = readable_rows(shown, columns)
-        if not rows and entry.traits.get("optional"):
+        if not rows and not entry.traits.get("always"):
             continue
         # a column without a word in it says nothing
         kept = [i for i in range(len(columns)) if not rows or any(row[i].text for row in rows)]
@@ -180,7 +173,5 @@ def _effects(found: Summary) -> Table:
         "tables/effects",
         place=_EFFECTS_PLACE,
         headings=[(heading, heading in ("Pairs", "p")) for heading in found.headings],
-        groups=[
-            (block.heading, [[ReadableCell(text) for text in row] for row in block.rows]) for block in found.blocks
-        ],
+        groups=[(heading, [[ReadableCell(text) for text in row] for row in rows]) for heading, rows in found.contrasts],
     )

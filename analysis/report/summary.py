@@ -25,26 +25,17 @@ _RIGHT = ("Pairs", "p")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """One contrast: a heading and its rows of text, under the summary's headings."""
-
-    heading: str
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """``claims``: a sentence each; ``blocks``: rows under ``headings``; ``effects``: the same rows as numbers; ``notes``."""
+    """``claims``: a sentence each; ``contrasts``: headings, each with rows of text under ``headings``; ``notes``."""
 
     claims: list[str]
     headings: list[str]
-    blocks: list[Block]
-    effects: pa.Table
+    contrasts: list[tuple[str, list[list[str]]]]
     notes: list[str]
 
     def lines(self) -> list[str]:
         """The blocks as lines of text with aligned columns, the headings first."""
-        rows = [row for block in self.blocks for row in block.rows]
+        rows = [row for _, held in self.contrasts for row in held]
         widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
 
         def line(cells: Sequence[str]) -> str:
@@ -53,8 +44,8 @@ class Summary:
             return ("  " + "  ".join(texts)).rstrip()
 
         lines = [line(self.headings)] if rows else []
-        for block in self.blocks:
-            lines += [block.heading, *map(line, block.rows)]
+        for heading, held in self.contrasts:
+            lines += [heading, *map(line, held)]
         return lines
 
 
@@ -73,25 +64,27 @@ def summary(
     claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
     rows = effects.to_pylist()
     strata = shown_strata(rows)
-    kept = []
-    for row in rows:
-        main = row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in claimed)
-        kept.append(bool(main) and row["stratum"] in strata[contrast_key(row)])
-    table = effects.filter(pa.array(kept, pa.bool_()))
+    main = [
+        row
+        for row in rows
+        if (row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in claimed))
+        and row["stratum"] in strata[contrast_key(row)]
+    ]
     several = len({row["dataset"] for row in rows}) > 1
     return Summary(
         claims=[
             f"{finding.sentence} To change it: {finding.change[:1].lower()}{finding.change[1:]}" for finding in claims
         ],
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
-        blocks=_blocks(table.to_pylist(), strata, several),
-        effects=table,
-        notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(spec, rows, table.to_pylist(), assay),
+        contrasts=_contrasts(main, strata, several),
+        notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(spec, rows, main, assay),
     )
 
 
-def _blocks(rows: Rows, strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> list[Block]:
-    blocks = []
+def _contrasts(
+    rows: Rows, strata: dict[tuple[str, ...], dict[str, str]], several: bool
+) -> list[tuple[str, list[list[str]]]]:
+    contrasts = []
     for held in grouped(rows, "arm", "reference", "dataset").values():
         first = held[0]
         heading = contrast_text(first["arm"], first["reference"]) + (f" on {first['dataset']}" if several else "")
@@ -108,8 +101,8 @@ def _blocks(rows: Rows, strata: dict[tuple[str, ...], dict[str, str]], several: 
             # two claims that read one outcome share its line
             for (outcome, stratum), same in grouped(held, "outcome", "stratum").items()
         ]
-        blocks.append(Block(heading=heading + (f" ({failures})" if failures else ""), rows=lines))
-    return blocks
+        contrasts.append((heading + (f" ({failures})" if failures else ""), lines))
+    return contrasts
 
 
 def _difference(row: Row) -> str:

@@ -6,6 +6,6 @@ The function returns rows (mappings of column to value; ``study`` is added) or a
 - ``main``: names of the columns shown in Markdown, LaTeX and the report, in their order (default: all).
 - ``formats``: what ``build_tables`` writes (default: all).
 - ``title`` and ``place``: heading and place in the report (default: not in the report; see ``analysis.report.page``).
-- ``optional``: left out of the report while it is empty.
+- ``always``: in the report also while it is empty (default: not).
 - ``shown``: a function of inputs and table that gives the rows which the report shows (default: all).
 """

@@ -34,6 +34,7 @@ _ACCURACY = "test/accuracy"
     source="https://arxiv.org/abs/1811.12808",
     title="Test accuracy by arm",
     place=1.4,
+    always=True,
     columns=(
         *shared("study dataset cell arm depth"),
         count("n_planned", "Planned", DASH),
@@ -53,20 +54,18 @@ def accuracy_rows(inputs: Inputs) -> Rows:
     spec = inputs.spec
     columns = ("cell", "state", "search_block", "replicate", _ACCURACY)
     confirmed = grouped(rows_of(inputs.trials, columns, phase="confirm"), "cell")
-    further = inputs.course.further if inputs.course else {}
     rows = []
     for heads in grouped(planned_cells(spec, inputs.trials), "dataset", "depth").values():
         values = [_values(confirmed.get(head["cell"], [])) for head in heads]
         rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
         first, p_others = _against_the_others(values, rivals)
         for i, (head, reached) in enumerate(zip(heads, values, strict=True)):
-            planned = None if spec.joint else further.get(head["cell"], spec.looks[0]) * spec.replicates
             states = Counter(row["state"] for row in confirmed.get(head["cell"], []))
             completed = _completed(reached)
             rows.append(
                 {
                     **head,
-                    "n_planned": planned,
+                    "n_planned": inputs.planned_replicates(head["cell"]),
                     **{"n": len(completed), "mean": mean(completed), "sd": sd(completed)},
                     **{f"n_{state}": states[state] for state in COUNTED_STATES},
                     "p_others": p_others if i == first else None,

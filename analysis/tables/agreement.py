@@ -42,7 +42,6 @@ class _Networks:
     source="https://arxiv.org/abs/2203.08124",
     title="Agreement of decision regions",
     place=3.5,
-    optional=True,
     columns=(
         *shared("study dataset cell"),
         text("other", "With"),

@@ -50,7 +50,6 @@ def best_of_n_rows(inputs: Inputs) -> Rows:
     source="https://arxiv.org/abs/1909.03004",
     title="Expected best of n trials",
     place=4.7,
-    optional=True,
     columns=(
         *shared("study cell dataset arm depth"),
         count("n", "Trials"),

@@ -30,7 +30,6 @@ _EFFECT = "of the outcome, positive in the claim's direction"
     source="https://arxiv.org/abs/1909.03004",
     title="Verdicts at smaller budgets",
     place=1.8,
-    optional=True,
     columns=(
         *shared("study claim dataset"),
         number("share", "of the epochs", "Share of the epochs", "percent"),

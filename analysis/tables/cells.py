@@ -24,6 +24,7 @@ _PHASES = ("search", "confirm", "short")
     source="",
     title="Cells",
     place=4.1,
+    always=True,
     columns=(
         *shared("study cell dataset arm depth params flops"),
         count("n_search", "Search trials"),

@@ -92,6 +92,7 @@ def claims_rows(inputs: Inputs) -> Rows:
     source="https://doi.org/10.1080/00401706.1982.10487790",
     title="Each comparison of the claims",
     place=1.1,
+    always=True,
     columns=(*shared("study claim dataset"), text("verdict", "Alone"), text("obstacles", "In the way"), *_PART),
     main="claim verdict arm reference outcome effect interval level margin smallest_detectable n_pairs pairing_gain "
     "n_excluded sd_difference arm_failures reference_failures effect_failures_at_chance mcnemar_p better dataset obstacles",

@@ -64,7 +64,6 @@ class Ladder:
     source="https://www.jstor.org/stable/2282901",
     title="Outcome by dose",
     place=2.6,
-    optional=True,
     columns=(
         *_HEAD,
         number("dose", "of the declared dose", "Dose"),
@@ -96,7 +95,6 @@ def dose_rows(inputs: Inputs) -> Rows:
     source="https://www.jstor.org/stable/2282901",
     title="Dose-response: trends",
     place=2.5,
-    optional=True,
     columns=(
         *_HEAD,
         count("n_doses", "Doses"),

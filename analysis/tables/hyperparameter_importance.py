@@ -20,7 +20,6 @@ from study.registry import TABLES
     source="https://proceedings.mlr.press/v32/hutter14.html",
     title="Importance of hyperparameters and factors",
     place=4.4,
-    optional=True,
     columns=(
         *shared("study dataset"),
         text("evaluator", "Evaluator"),

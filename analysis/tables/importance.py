@@ -55,7 +55,6 @@ def _agreement(names: tuple[str, ...], unit: str, headings: tuple[str, ...]) -> 
     source="https://arxiv.org/abs/2106.15067",
     title="Attention against importance, by layer",
     place=2.9,
-    optional=True,
     columns=(
         *shared("study cell dataset"),
         *texts("attention attention_form"),

@@ -39,7 +39,6 @@ _FORMULA = (
     source="https://github.com/google-research/tuning_playbook",
     title="Interactions: does an effect depend on another factor?",
     place=1.7,
-    optional=True,
     columns=_COLUMNS,
     main=f"arm reference factor level base dataset {_MAIN}",
     row=_ROW,

@@ -34,7 +34,6 @@ _COUNTS = ("n_pairs", "n_excluded", "n_waiting", "n_unequal")
     source="https://arxiv.org/abs/1908.02729",
     title="Smoothness by intervention",
     place=2.7,
-    optional=True,
     columns=(
         *shared("study claim dataset"),
         text("kind", "Comparison"),

@@ -14,7 +14,7 @@ from study.results.files import kept_path
 
 
 def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """Of each completed, confirmed network, in the order of the trials table: its row, and what ``statistic`` kept of it.
+    """Per completed, confirmed network, in the order of the trials table: its row, and what ``statistic`` kept of it.
 
     Nothing where a network has no such table, or where only an MLflow server is read (``inputs.folder`` is ``None``). Raises
     ``UserError`` for a damaged one.
@@ -30,9 +30,8 @@ def read_kept(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): put it back from a copy, or remove it to do without"
-        ) from None
+        advice = "put it back from a copy, or remove it to do without"
+        raise UserError(f"{path} cannot be read ({error}): {advice}") from None
 
 
 def kept_paths(inputs: Inputs, statistic: str, table: str) -> dict[str, Path]:

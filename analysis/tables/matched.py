@@ -35,7 +35,6 @@ ESTIMATED, PARTLY, NOT_ESTIMABLE = "estimated", "partly", "not_estimable"
     source="",
     title="Smoothness at matched accuracy",
     place=2.2,
-    optional=True,
     shown=of_claims,
     columns=(
         text("study"),

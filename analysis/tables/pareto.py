@@ -19,7 +19,6 @@ from study.schema import ReplicateRecord
     source="https://doi.org/10.1109/4235.996017",
     title="Best networks of the joint search",
     place=1.9,
-    optional=True,
     columns=(
         *shared("study block cell number"),
         text("settings", "Settings"),

@@ -69,9 +69,8 @@ def arm_text(levels: Levels) -> str:
 def pictured_rows(inputs: Inputs, statistic: str, table: str) -> Rows:
     """Every row that the pictured networks kept, with ``context``, ``arm``, ``trial_key`` and ``note``.
 
-    A collapsed network is shown too, under that name: how it looks is worth seeing, though it counts for nothing. One without
-    the table has one row whose ``note`` says why, so that it leaves a visible gap. Empty where no pictured network has kept
-    it.
+    A collapsed network is shown too, under that name. A network without the table has one row whose ``note`` says why, so that
+    it leaves a visible gap. Empty where no pictured network kept the table.
     """
     networks = pictured(inputs)
     paths = kept_paths(inputs, statistic, table)

@@ -23,7 +23,6 @@ _KEY = ("arm", "reference", "outcome", "scale")
     source="https://doi.org/10.1002/sim.791",
     title="Effects over datasets",
     place=1.5,
-    optional=True,
     columns=(
         *shared("study arm reference outcome scale"),
         text("datasets"),

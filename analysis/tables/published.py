@@ -16,7 +16,6 @@ from study.registry import TABLES
     source="",
     title="Published results",
     place=1.95,
-    optional=True,
     columns=(
         text("study"),
         text("levels", "Levels"),

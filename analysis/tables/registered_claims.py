@@ -20,7 +20,6 @@ from study.registry import TABLES
     source="https://doi.org/10.1073/pnas.1708274114",
     title="What was claimed",
     place=4.05,
-    optional=True,
     columns=(
         *shared("study claim"),
         text("text"),

@@ -30,7 +30,6 @@ _HALVES = ("val/accuracy_half1", "val/accuracy_half2")
     source="https://jmlr.org/papers/v11/cawley10a.html",
     title="Selection inflation",
     place=4.5,
-    optional=True,
     columns=(
         *shared("study cell dataset arm depth outcome scale"),
         count("n", "Networks"),

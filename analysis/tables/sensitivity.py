@@ -35,7 +35,6 @@ def _interval(name: str, unit: str, heading: str) -> list[Column]:
     source="https://github.com/google-research/tuning_playbook",
     title="Sensitivity to the nuisance hyperparameters",
     place=4.9,
-    optional=True,
     columns=(
         *shared("study cell dataset arm depth n_blocks n_trials n_diverged"),
         number("within", FRACTION, "Within", "percent"),

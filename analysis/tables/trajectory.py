@@ -23,7 +23,6 @@ from study.registry import TABLES
     source="",
     title="Smoothness during training",
     place=2.3,
-    optional=True,
     shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(
         *shared("study dataset arm reference stratum outcome scale label epoch n_pairs"),

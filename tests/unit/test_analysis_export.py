@@ -181,7 +181,7 @@ def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
     assert squeezed == [" ".join(line.split()) for line in SUMMARY.splitlines()]
     assert len({len(line) for line in result.lines()[2:5]}) == 1
     assert max(map(len, result.lines())) <= 100
-    assert result.effects.num_rows == 9
+    assert sum(len(rows) for _, rows in result.contrasts) == 9
     assert result.notes[:2] == [
         "A/A control merge add_alias minus merge add on digits: test accuracy differs by 0.00 pp [-0.10, 0.10] over 8 pairs, "
         "inside the margin of 2 pp.",
