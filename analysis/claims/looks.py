@@ -39,7 +39,10 @@ def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None =
     for number, num_blocks in enumerate(spec.looks, start=1):
         # blocks past the look are none of the study's here, and are left out of its grid
         grid = confirm_grid(spec.at_look(num_blocks), trials)
-        found = _judge_at(spec, grid, chance, number)
+        tables = effects_table(grid, chance), differences_table(grid)
+        levels, rule = list(level_readings(grid)), rule_of(spec, number)
+        judged = judge(grid.spec, *tables, assay_results(grid, chance), levels, rule)
+        found = [replace(judgement, look=number) for judgement in judged]
         # a claim that was decided before stays as it was then
         active = [j for j in found if _open(held.get((j.name, j.dataset)))]
         held |= {(j.name, j.dataset): j for j in active}
@@ -48,19 +51,6 @@ def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None =
             break
         further |= dict.fromkeys(_needed(grid, undecided), spec.looks[number])
     return Course(judgements=[held[j.name, j.dataset] for j in found], further=further)
-
-
-def _judge_at(spec: Spec, grid: ConfirmGrid, chance: Mapping[str, float] | None, number: int) -> list[Judgement]:
-    """All claims at the look with this number, from the blocks up to it."""
-    found = judge(
-        grid.spec,
-        effects_table(grid, chance),
-        differences_table(grid),
-        assay_results(grid, chance),
-        list(level_readings(grid)),
-        rule_of(spec, number),
-    )
-    return [replace(judgement, look=number) for judgement in found]
 
 
 def _open(judgement: Judgement | None) -> bool:
