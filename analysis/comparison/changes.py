@@ -70,19 +70,14 @@ def _totals(trials: pa.Table) -> dict[str, float]:
 
 
 def _flat(spec: Spec) -> dict[str, str]:
-    values = spec.model_dump(mode="json", exclude={"name", "title", "factors"})
+    """Claims and hyperparameters whole; other values by dotted key."""
     flat: dict[str, str] = {}
-    for key, value in values.items():
-        flat |= {key: _text(value)} if not isinstance(value, dict) else dict(_named(key, value))
+    for key, value in spec.model_dump(mode="json", exclude={"name", "title", "factors"}).items():
+        if key in _NAMED:
+            flat |= {f"{key}.{name}": _text(item) for name, item in value.items()}
+        else:
+            flat |= dict(_leaves({key: value}))
     return flat
-
-
-def _named(key: str, value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Claims and hyperparameters whole; other mappings by dotted key."""
-    if key in _NAMED:
-        yield from ((f"{key}.{name}", _text(item)) for name, item in value.items())
-    else:
-        yield from _leaves(value, f"{key}.")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,10 +7,9 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, INK, gap, mark, panel_grid, say_axes
-from analysis.inputs import Inputs
 from analysis.tables.pictured import PICTURED, pictured_rows
 from analysis.words.columns import floats, integer, number
-from analysis.words.rows import Rows, distinct, where
+from analysis.words.rows import distinct, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -23,11 +22,6 @@ _CURVES = (
 )
 
 
-def paths_data(inputs: Inputs) -> Rows:
-    """One row per pictured network, pair and point; a network without them has one row that says why in ``note``."""
-    return pictured_rows(inputs, "path_picture", "curves")
-
-
 @FIGURES.register(
     "paths",
     title="Predictions between real samples",
@@ -35,7 +29,8 @@ def paths_data(inputs: Inputs) -> Rows:
     formula="Temperature-scaled probabilities on the straight line from one test image (t = 0) to one of another class "
     "(t = 1), the same images in every row. The first pairs of those that are in the data.",
     source="https://arxiv.org/abs/1710.09412",
-    data=paths_data,
+    # a network without the table has one row that says why in ``note``
+    data=lambda inputs: pictured_rows(inputs, "path_picture", "curves"),
     columns=(
         *PICTURED,
         integer("pair", "identifier"),

@@ -12,17 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, MUTED, mark, panels, say_axes, series_styles
-from analysis.inputs import Inputs
-from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows, scale_losses
 from analysis.words.columns import FRACTION, integer, number
 from analysis.words.rows import Rows, distinct, grouped, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
-
-
-def slice_lines_data(inputs: Inputs) -> Rows:
-    """One row per pictured network, direction and distance; a network without them has one row that says why in ``note``."""
-    return pictured_rows(inputs, "loss_slices", "line")
 
 
 @FIGURES.register(
@@ -34,7 +28,8 @@ def slice_lines_data(inputs: Inputs) -> Rows:
     "single directions; thick: their median. A line ends where the loss is not finite, and leaves the panel where it is "
     "above twice the most that a completed network has.",
     source="https://arxiv.org/abs/1712.09913",
-    data=slice_lines_data,
+    # a network without the table has one row that says why in ``note``
+    data=lambda inputs: pictured_rows(inputs, "loss_slices", "line"),
     columns=(
         *PICTURED,
         integer("direction", "identifier"),
@@ -81,8 +76,6 @@ def _finite(loss: float) -> float:
 
 
 def _limits(rows: Rows) -> tuple[float, float]:
-    """A factor of two about the losses of completed networks: one that failed may be anywhere."""
-    drawn = [(row["note"], _finite(row["loss"])) for row in rows if row["loss"] is not None]
-    losses = [loss for note, loss in drawn if not note and not math.isnan(loss)]
-    losses = losses or [loss for _, loss in drawn if not math.isnan(loss)] or [1.0]
+    """A factor of two about the losses that give the scale."""
+    losses = scale_losses(rows)
     return min(losses) / 2, max(losses) * 2

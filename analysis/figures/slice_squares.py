@@ -15,8 +15,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from analysis.figures.style import INK, gap, panel_grid, say_axes, title_panel
-from analysis.inputs import Inputs
-from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.tables.pictured import PICTURED, pictured_rows, scale_losses
 from analysis.words.columns import FRACTION, floats, number
 from analysis.words.rows import Rows, distinct, where
 from search_spaces.spec import Spec
@@ -30,11 +29,6 @@ _LEVELS_A_DECADE = 3
 _OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground=INK)]
 
 
-def slice_squares_data(inputs: Inputs) -> Rows:
-    """One row per pictured network and point; a network without them has one row that says why in ``note``."""
-    return pictured_rows(inputs, "loss_slices", "square")
-
-
 @FIGURES.register(
     "slice_squares",
     title="Training loss on a square of weights",
@@ -43,7 +37,8 @@ def slice_squares_data(inputs: Inputs) -> Rows:
     "cross marks the trained weights. Seeds, directions, axes, levels and colours are shared. Labelled lines: powers of ten. "
     "White: not finite. The scale is that of the completed networks, from 0.001 to 1000 at most; beyond, colours stay.",
     source="https://arxiv.org/abs/1712.09913",
-    data=slice_squares_data,
+    # a network without the table has one row that says why in ``note``
+    data=lambda inputs: pictured_rows(inputs, "loss_slices", "square"),
     columns=(
         *PICTURED,
         *floats("alpha beta", "of the filters' norms"),
@@ -92,9 +87,8 @@ def _panel(axis: Axes, rows: Rows, levels: NDArray[np.float64]) -> None:
 
 
 def _levels(rows: Rows) -> NDArray[np.float64]:
-    """Levels at thirds of a power of ten over the losses of completed networks: one that failed may be anywhere."""
-    drawn = [(row["note"], row["loss"]) for row in rows if row["loss"] and math.isfinite(row["loss"])]
-    losses = [loss for note, loss in drawn if not note] or [loss for _, loss in drawn] or [1.0]
+    """Levels at thirds of a power of ten over the losses that give the scale."""
+    losses = scale_losses(rows)
     low, high = (min(max(loss, _LOWEST), _HIGHEST) for loss in (min(losses), max(losses)))
     first = math.floor(_LEVELS_A_DECADE * math.log10(low))
     last = max(first + 1, math.ceil(_LEVELS_A_DECADE * math.log10(high)))

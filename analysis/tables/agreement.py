@@ -103,17 +103,17 @@ def _grids(inputs: Inputs) -> dict[str, NDArray[np.int16]]:
 
 
 def _networks(grid: ConfirmGrid, cell: int, grids: dict[str, NDArray[np.int16]]) -> _Networks:
-    labels, states, name = {}, Counter[str](), ""
+    labels, name, completed, failed = {}, "", 0, 0
     for pair, at in enumerate(grid.rows[cell].tolist()):
         if at == NO_RECORD:
             continue
         key, state, name = (grid.confirm[column][at].as_py() for column in ("trial_key", "state", "cell"))
+        completed += state == "completed"
+        failed += state != "completed"
         if state == "completed" and key in grids:
             labels[pair] = grids[key]
-        states["missing" if state == "completed" and key not in grids else state] += 1
-    failed = sum(states.values()) - states["completed"] - states["missing"]
-    dataset = grid.cells[cell].dataset
-    return _Networks(name=name, dataset=dataset, labels=labels, num_failed=failed, num_missing=states["missing"])
+    dataset, missing = grid.cells[cell].dataset, completed - len(labels)
+    return _Networks(name=name, dataset=dataset, labels=labels, num_failed=failed, num_missing=missing)
 
 
 def _row(one: _Networks, other: _Networks, replicates: str, pairs: Iterable[tuple[int, int]]) -> Row:

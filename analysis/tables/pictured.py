@@ -1,5 +1,6 @@
 """Which networks stand side by side in pictures: the arms of a comparison, in each stratum, in the first replicate."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,12 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> Rows:
             missing = "" if network.row is None else NOT_KEPT
             rows.append({**head, "note": ", ".join(filter(None, (network.note, missing)))})
     return rows
+
+
+def scale_losses(rows: Rows) -> list[float]:
+    """Losses of completed networks, which give a picture its scale: a failed network may be anywhere."""
+    drawn = [row for row in rows if row["loss"] and row["loss"] > 0 and math.isfinite(row["loss"])]
+    return [row["loss"] for row in drawn if not row["note"]] or [row["loss"] for row in drawn] or [1.0]
 
 
 def _context(grid: ConfirmGrid, cell: int, contrast: Contrast, several: bool) -> str:

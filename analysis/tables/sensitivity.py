@@ -88,6 +88,4 @@ def _numbers(name: str, parts: list[Any], wholes: list[Any], alpha: float, *, mo
 def _searched_range(spec: Spec) -> float | None:
     """Powers of ten between the ends of the learning rate's range."""
     found = spec.nuisance.get(_RATE)
-    if not isinstance(found, FloatRange) or not found.log:
-        return None
-    return float(np.log10(found.high / found.low))
+    return float(np.log10(found.high / found.low)) if isinstance(found, FloatRange) and found.log else None
