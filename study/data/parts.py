@@ -6,7 +6,7 @@ Training, evaluation and measuring take batches from a ``Part``, whether its ima
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -99,10 +99,9 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def pixels(self, index: Tensor | slice = slice(None), augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Float32 images in [0, 1] at ``index``; ``augment`` changes them before, while they are uint8."""
-        images = self.images[index]
-        return (images if augment is None else augment(images)).float() / self.scale
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Float32 images in [0, 1] at ``index``."""
+        return self.images[index].float() / self.scale
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels in order, ``size`` images at a time, or as many as ``LARGEST_BATCH`` values are (see ``cuts``)."""
@@ -114,19 +113,17 @@ class Split:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As ``Part`` says. All that augmentation draws goes to the device once, at the start."""
         order = order.to(self.labels.device, non_blocking=True)
-        change = self._augmented(len(order), augment, seed)
+        drawn = None
+        if augment != "none":
+            chosen, generator = AUGMENTATIONS[augment].build(), torch.Generator().manual_seed(seed)
+            drawn = chosen.draw(len(order), self.image_shape[1:], generator).to(order.device, non_blocking=True)
         first, last, _ = rows.indices(size)
         for start in range(0, len(order) - size + 1, size):
             at = slice(start + first, start + last)
-            yield self.pixels(order[at], change(at)), self.labels[order[at]]
-
-    def _augmented(self, num: int, augment: str, seed: int) -> Callable[[slice], Callable[[Tensor], Tensor] | None]:
-        if augment == "none":
-            return lambda at: None
-        chosen = AUGMENTATIONS[augment].build()
-        generator = torch.Generator().manual_seed(seed)
-        drawn = chosen.draw(num, self.image_shape[1:], generator).to(self.labels.device, non_blocking=True)
-        return lambda at: lambda images: chosen.apply(images, drawn[at])
+            images = self.images[order[at]]
+            if drawn is not None:
+                images = chosen.apply(images, drawn[at])
+            yield images.float() / self.scale, self.labels[order[at]]
 
     def held(self) -> "Split":
         """The split itself: it is in memory already."""

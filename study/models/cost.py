@@ -4,6 +4,7 @@ torch's counter finds the FLOPs of convolutions, linear layers and matrix produc
 counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums and products of merges and gates.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ class _Recorder:
         self._total_flops = total_flops
         # of each module that runs: FLOPs before it, and those of the modules inside it
         self._running: list[list[int]] = [[0, 0]]
-        self._flops: dict[nn.Module, int] = {}
-        self._activations: dict[nn.Module, int] = {}
+        self._flops = Counter[nn.Module]()
+        self._activations = Counter[nn.Module]()
         # in the order of first exit
         self._shapes: dict[nn.Module, tuple[int, ...]] = {}
         self._last: object = None
@@ -113,9 +114,9 @@ class _Recorder:
         if handed_on and not flops and not _own(module):
             return
         self._shapes[module] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
-        self._flops[module] = self._flops.get(module, 0) + flops
+        self._flops[module] += flops
         if isinstance(output, Tensor) and not handed_on:
-            self._activations[module] = self._activations.get(module, 0) + output.numel()
+            self._activations[module] += output.numel()
 
     def rows(self) -> list[LayerCost]:
         """One row per module that ran, then those that hold parameters and did not. A shared parameter counts once."""
@@ -130,8 +131,8 @@ class _Recorder:
                     kind=type(module).__name__,
                     shape=self._shapes.get(module, ()),
                     params=sum(parameter.numel() for parameter in own),
-                    flops=self._flops.get(module, 0) // _IMAGES,
-                    activations=self._activations.get(module, 0) // _IMAGES,
+                    flops=self._flops[module] // _IMAGES,
+                    activations=self._activations[module] // _IMAGES,
                 )
             )
         return rows

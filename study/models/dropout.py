@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import UserError
-from study.models.hashing import MASK, hash32
+from study.models.fixed_draws import MASK, hash32, hash_places
 
 
 class HashedDropout(nn.Module):
@@ -48,7 +48,6 @@ class HashedDropout(nn.Module):
 
     def kept(self, shape: torch.Size, device: torch.device) -> Tensor:
         """The mask (bool) in ``shape``: the same on every device."""
-        index = torch.arange(shape.numel(), device=device).view(shape)
         # hashed twice: a mere XOR of the two seeds would couple the same places of two layers in every step
         seed = hash32(self.layer_seed ^ hash32(self.step_seed))
-        return hash32(hash32(index) ^ seed) >= round(self.share * 2**32)
+        return hash_places(shape, device, seed) >= round(self.share * 2**32)

@@ -134,11 +134,9 @@ def initial_behaviour(
     return Behaviour(config=config, blocks=tuple(blocks), bf16_finite=bool(half_logits.isfinite().all()))
 
 
-def initial_behaviours(
-    *, merges: Iterable[str], depths: Iterable[int], width: int = 16, seed: int = 0
-) -> list[Behaviour]:
+def initial_behaviours(*, merges: Iterable[str], depths: Iterable[int], width: int = 16) -> list[Behaviour]:
     """``initial_behaviour`` on made-up images for every depth and merge operator, otherwise at the defaults."""
-    base = TrialConfig(dataset="none", depth=8, width=width, seed=seed, split_seed=0)
+    base = TrialConfig(dataset="none", depth=8, width=width, seed=0, split_seed=0)
     names = list(merges)
     return [
         initial_behaviour(dataclasses.replace(base, merge=merge, depth=depth)) for depth in depths for merge in names

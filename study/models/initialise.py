@@ -10,7 +10,7 @@ import math
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from study.seeding import derive_seed
 
@@ -31,6 +31,7 @@ class StartsFromSeed(Protocol):
         """Set them from ``seed``, which depends on the replicate's seed and the module's name."""
 
 
+@torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter of ``model`` in place, on the CPU's generator so that devices agree.
 
@@ -38,32 +39,25 @@ def initialise(model: nn.Module, seed: int) -> None:
     within 1 / sqrt(fan_in). Norms: scale 1, shift 0. A module that ``StartsElsewhere`` has the last word; other parameters
     keep what their module set.
     """
+
+    def generator(name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(seed, "init", name))
+
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
-            _normal(module.weight, math.sqrt(2 / fan_out), derive_seed(seed, "init", f"{name}.weight"))
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weight, drawn = module.weight, torch.empty(module.weight.shape)
+            bound = 1 / math.sqrt(weight[0].numel())
+            if isinstance(module, nn.Conv2d):
+                fan_out = weight.shape[0] * weight[0, 0].numel()
+                drawn.normal_(0, math.sqrt(2 / fan_out), generator=generator(f"{name}.weight"))
+            else:
+                drawn.uniform_(-bound, bound, generator=generator(f"{name}.weight"))
+            weight.copy_(drawn)
             if module.bias is not None:
-                _uniform(module.bias, 1 / math.sqrt(fan_in), derive_seed(seed, "init", f"{name}.bias"))
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            _uniform(module.weight, bound, derive_seed(seed, "init", f"{name}.weight"))
-            if module.bias is not None:
-                _uniform(module.bias, bound, derive_seed(seed, "init", f"{name}.bias"))
+                drawn = torch.empty(module.bias.shape)
+                module.bias.copy_(drawn.uniform_(-bound, bound, generator=generator(f"{name}.bias")))
         if isinstance(module, StartsFromSeed):
             module.start_from(derive_seed(seed, "init", name))
     for module in model.modules():
         if isinstance(module, StartsElsewhere):
             module.start()
-
-
-@torch.no_grad()
-def _normal(parameter: Tensor, deviation: float, seed: int) -> None:
-    draw = torch.empty(parameter.shape).normal_(0, deviation, generator=torch.Generator().manual_seed(seed))
-    parameter.copy_(draw)
-
-
-@torch.no_grad()
-def _uniform(parameter: Tensor, bound: float, seed: int) -> None:
-    draw = torch.empty(parameter.shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
-    parameter.copy_(draw)

@@ -7,7 +7,7 @@ from torch import nn
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
-from study.models.derangement import derangement
+from study.models.fixed_draws import derangement
 from study.models.merges.placebos import NoiseGate
 from study.registry import MERGES
 

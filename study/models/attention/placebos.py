@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from study.models.attention.forms import FMMNET, Form
 from study.models.attention.gates import Gate, Parts
-from study.models.derangement import partners
+from study.models.fixed_draws import partners
 from study.registry import ATTENTION_FORMS
 
 

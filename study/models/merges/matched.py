@@ -9,14 +9,12 @@ for the block's, is ``add`` too.
 Source: https://arxiv.org/abs/1605.07146
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from study.models.cost import num_params
 from study.models.merges.base import Merge
-from study.registry import MERGES, Entry
+from study.registry import MERGES
 
 WIDE_RESNET = "https://arxiv.org/abs/1605.07146"
 # Where a cost is put into words, the first stage of the published CIFAR networks: a hidden channel of a basic block.
@@ -38,7 +36,8 @@ def register_matched() -> None:
     Trait ``matches``: the operator's name.
     """
     for entry in list(MERGES):
-        cost = _num_params(entry)
+        with torch.device("meta"):
+            cost = num_params(entry.build(_CHANNELS))
         if cost:
             few = ": under half a hidden channel a block, so in few or none" if cost < _HIDDEN_CHANNEL / 2 else ""
             MERGES.register(
@@ -48,8 +47,3 @@ def register_matched() -> None:
                 extra_params=f"as {entry.name}",
                 matches=entry.name,
             )(MatchedAdd)
-
-
-def _num_params(entry: Entry[Any]) -> int:
-    with torch.device("meta"):
-        return num_params(entry.build(_CHANNELS))

@@ -8,8 +8,7 @@ Source: https://arxiv.org/abs/2106.15067
 import torch
 from torch import Tensor
 
-from study.models.derangement import partners
-from study.models.hashing import MASK, hash32
+from study.models.fixed_draws import MASK, hash_places, partners
 from study.models.merges.base import FMMNET, Merge
 from study.registry import MERGES
 
@@ -61,5 +60,4 @@ class NoiseGate(Merge):
 
     def signs(self, shape: torch.Size, device: torch.device) -> Tensor:
         """r, -1 or 1 (int64) in ``shape``: the same on every device."""
-        index = torch.arange(shape.numel(), device=device).view(shape)
-        return 1 - 2 * (hash32(hash32(index) ^ self.noise_seed) & 1)
+        return 1 - 2 * (hash_places(shape, device, self.noise_seed) & 1)

@@ -1,9 +1,9 @@
-"""Partners of images, for placebos that gate an image by another one: a fixed derangement of a batch's positions.
+"""Fixed functions in the place of random draws: partners of images within a batch, and a hash of places.
 
-No image is its own partner, and nothing is drawn in ``forward``. In training the data order makes it another image each time;
-in evaluation too a batch must hold at least two images.
-
-Source: https://arxiv.org/abs/2106.15067
+Nothing is drawn inside ``forward``, so signs, masks and partners are the same on every device, after a resumption, and under
+``vmap`` over replicates. Partners are a derangement of a batch's positions: no image is its own partner. In training the data
+order makes it another image each time; in evaluation too a batch must hold at least two images. The integer hash is
+T. Mueller's, with xor and multiplication.
 """
 
 import functools
@@ -14,6 +14,26 @@ from torch import Tensor
 
 from study.errors import UserError
 from study.seeding import derive_seed
+
+MASK = 0xFFFFFFFF
+_MULTIPLIER = 0x45D9F3B  # of 27 bits, so that a product with 32 bits fits in int64
+
+
+def hash32(values: Tensor) -> Tensor:
+    """A 32-bit integer hash (multiply and fold, twice) of int64 ``values``, of which the lower 32 bits count."""
+    hashed = values & MASK  # a new tensor: what follows is done in place, which halves the time
+    for _ in range(2):
+        hashed ^= hashed >> 16
+        hashed *= _MULTIPLIER
+        hashed &= MASK
+    hashed ^= hashed >> 16
+    return hashed
+
+
+def hash_places(shape: torch.Size, device: torch.device, seed: Tensor) -> Tensor:
+    """A hash of ``seed`` and of each place in ``shape``: int64 of 32 bits, the same on every device."""
+    index = torch.arange(shape.numel(), device=device).view(shape)
+    return hash32(hash32(index) ^ seed)
 
 
 def partners(n: int, device: torch.device, *, level: str) -> Tensor:
