@@ -129,11 +129,9 @@ class CifarResNetBottleneck(ResNet):
     smallest_depth=18,
 )
 class ImageNetResNet(ResNet):
-    """ResNet-18, 34, 50 and 101 for images of about 224x224 pixels; stages of ``width``, 2, 4 and 8 times ``width``
-    hidden channels. The published width is 64; the settings' default, 16, is not.
+    """ResNet-18, 34, 50 and 101 for images of about 224x224 pixels. Published width: 64; the settings' default, 16, is not.
 
     With ``merge`` add, without attention, at width 64: torchvision's ``resnet18`` and so on, but for the normalisation inside.
-    ``torchvision_weights.py`` carries weights over.
     """
 
     stem_kernel = 7

@@ -6,12 +6,12 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck as PublicBottleneck
+from torchvision_weights import load_torchvision, torchvision_key, torchvision_state_dict
 
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.blocks import BlockParts
-from study.models.torchvision_weights import load_torchvision, torchvision_key, torchvision_state_dict
 from study.registry import NETWORKS
 
 MEAN, DEVIATION = (0.5, 0.25, 0.375), (0.25, 0.5, 0.125)
