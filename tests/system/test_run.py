@@ -86,6 +86,7 @@ from study.commands import run as driver
 from study.cluster import tune
 from study.results.workspace import Workspace
 root = Path({str(tmp_path)!r})
+show.build_report = lambda *_: None
 class Noting(tune.Group):
     def step(self):
         (root / f"seen-{{os.getpid()}}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
@@ -127,6 +128,7 @@ from study.commands import show
 from study.commands import run as driver
 from study.errors import UserError
 from study.results.workspace import Workspace
+show.build_report = lambda *_: None
 spec, workspace = load_spec({str(spec)!r}), Workspace(Path({str(tmp_path)!r}) / "results/kill")
 for slots, said in (("", "resources.gpus = 1 but 0 are there"), ("many", "FMM_STUDY_SLOTS = 'many'")):
     os.environ["FMM_STUDY_SLOTS"] = slots
