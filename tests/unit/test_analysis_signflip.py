@@ -122,11 +122,6 @@ def test_bad_differences_are_refused(bad):
         sign_flip_p(bad)
 
 
-def test_alpha_must_be_a_probability():
-    with pytest.raises(ValueError, match="alpha"):
-        sign_flip_interval([1.0], 1.0)
-
-
 def rejection_rate(n, effect, alpha, seed, num=2000):
     draws = np.random.default_rng(seed).normal(effect, 1, (num, n))
     return np.mean([sign_flip_p(d) <= alpha and d.mean() > 0 for d in draws])
@@ -167,3 +162,19 @@ def test_pairs_for_a_verdict():
     assert pairs_for_verdict(0.05, 1, num_against=0) == 6
     # what the count means: eight large pairs against two that sum to less than any of them, and one large pair fewer
     assert sign_flip_p([-1, -2, *range(10, 18)]) == 8 / 2**10 <= 0.05 / 4 < sign_flip_p([-1, -2, *range(10, 17)])
+
+
+def test_no_pairs_and_one_pair_have_no_p_below_one():
+    assert smallest_p(0) == smallest_p(1) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_the_ends_of_alpha_are_no_levels(alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        sign_flip_interval([1.0, 2.0, 3.0], alpha)
+
+
+def test_single_precision_is_summed_in_double():
+    given = np.random.default_rng(3).normal(size=9).astype(np.float32)
+    exact = sign_flip_interval(given.astype(np.float64), 0.05)
+    assert sign_flip_interval(given, 0.05) == exact

@@ -119,3 +119,14 @@ def test_a_level_is_judged_as_a_comparison():
         assert claim_verdict([limits], num_blocks=8) == wanted
         seen.add(wanted)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("ends", [(math.nan, 1.0), (0.0, math.nan), (2.0, 1.0)])
+def test_limits_that_are_no_interval_are_refused(ends):
+    with pytest.raises(ValueError, match="no interval"):
+        comparison_verdict(Limits(low=ends[0], high=ends[1], high_of_k=1.0, margin=0.5))
+
+
+def test_a_limit_at_a_margin_of_zero_is_not_below_it():
+    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_of_k=0.0, margin=0.0)) == "undecided"
+    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_of_k=-1e-300, margin=0.0)) == "refuted"

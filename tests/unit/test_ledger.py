@@ -1,5 +1,6 @@
 """The ledger loses nothing that was on disk: torn tails, damaged lines, segments, and what gives way to what."""
 
+import gc
 import json
 import zlib
 
@@ -178,3 +179,46 @@ def test_synthetic_records_pass_through_a_real_ledger(tmp_path, field):
         for record in [*contents.replicates.values(), *contents.measures.values()]:
             assert ledger.append(record)
     assert getattr(read_ledger(tmp_path), field) == getattr(contents, field)
+
+
+def test_good_lines_are_parsed_together_and_a_wrong_checksum_is_no_record(records, monkeypatch):
+    lines = (
+        [encode(record).rstrip() for record in records(3)]
+        if callable(records)
+        else [encode(r).rstrip() for r in records[:3]]
+    )
+    expected = [decode(line) for line in lines]
+    lines[1] = b"00000000" + lines[1][8:]
+    monkeypatch.setattr(module, "decode", None)
+    assert module.decode_all(lines) == [expected[0], None, expected[2]]
+
+
+def test_a_line_is_these_bytes():
+    assert encode({"kind": "replicate", "block": [1, 2.5]}) == b'40f78174 {"kind":"replicate","block":[1,2.5]}\n'
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path, running):
+    before = gc.isenabled()
+    try:
+        (gc.enable if running else gc.disable)()
+        read_ledger(tmp_path)
+        assert gc.isenabled() is running
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_equal_texts_of_records_are_one_object(tmp_path, config_of, record_of):
+    with Ledger(tmp_path) as ledger:
+        for seed in (1, 2):
+            ledger.append(record_of(config_of(seed=seed)))
+    first, second = read_ledger(tmp_path).replicates.values()
+    assert first["cell"] is second["cell"] and first["config"]["dataset"] is second["config"]["dataset"]
+
+
+def test_every_segment_is_filled(tmp_path, config_of, record_of, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT_RECORDS", 2)
+    with Ledger(tmp_path) as ledger:
+        for seed in range(5):
+            ledger.append(record_of(config_of(seed=seed)))
+    assert [path.read_bytes().count(b"\n") for path in segments(tmp_path)] == [2, 2, 1]

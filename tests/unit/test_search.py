@@ -285,3 +285,8 @@ def test_suggestions_are_frozen(spec_of, told, kind, changes, expected):
                 history.append(told(point, cell=cell, number=len(history)))
     digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=6).hexdigest()
     assert digest == expected, found[:4]
+
+
+def test_the_boundary_of_a_range_that_does_not_begin_at_zero(spec_of):
+    spec = spec_of(nuisance={"lr": {"low": 1.0, "high": 2.0, "default": 1.5}})
+    assert [at_boundary(spec, {"lr": lr}) for lr in (1.05, 1.15, 1.5, 1.85, 1.95)] == [("lr",), (), (), (), ("lr",)]

@@ -4,6 +4,8 @@ import errno
 import os
 import random
 import resource
+import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -130,3 +132,45 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"measure\.t\.parquet cannot be read .*: put it back from a copy"):
             read_kept(path)
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path):
+    path = tmp_path / "file"
+    beside = f".{path.name}.{socket.gethostname()}."
+    with subprocess.Popen(["sleep", "60"]) as live, subprocess.Popen(["true"]) as dead:
+        try:
+            dead.wait()
+            left = {number: tmp_path / f"{beside}{number}" for number in (live.pid, dead.pid, "unknown")}
+            other = tmp_path / f".{path.name}.elsewhere.{dead.pid}"
+            for partial in (*left.values(), other):
+                partial.write_text("a part")
+            write_text(path, "whole")
+            assert live.poll() is None
+            assert {file.name for file in tmp_path.iterdir()} == {"file", left[live.pid].name, other.name}
+        finally:
+            live.kill()
+
+
+def test_a_process_of_another_user_is_alive(tmp_path, monkeypatch):
+    def forbidden(pid, number):
+        raise PermissionError(pid, number)
+
+    beside = tmp_path / f".file.{socket.gethostname()}.1"
+    beside.write_text("a part")
+    monkeypatch.setattr(os, "kill", forbidden)
+    write_text(tmp_path / "file", "whole")
+    assert beside.exists()
+
+
+def test_two_writers_that_tidy_up_at_once_do_not_mind(tmp_path, monkeypatch):
+    beside = tmp_path / f".file.{socket.gethostname()}.of-a-killed-one"
+    beside.write_text("a part")
+
+    def quicker(number):
+        beside.unlink()
+        return False
+
+    monkeypatch.setattr("study.atomic._is_alive", quicker)
+    with replacing(tmp_path / "file") as partial:
+        partial.write_text("whole")
+    assert (tmp_path / "file").read_text() == "whole"
