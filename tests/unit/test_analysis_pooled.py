@@ -116,6 +116,22 @@ def test_claims_on_levels_are_pooled_too_in_one_family():
     against = claims_of(study([0.03] * 6, ratios=[-0.2, -0.2, -0.2, -0.2, -0.2, 0.75]))["C1", "all datasets"]
     assert against["effect"] < 0.5 and against["verdict"] == "undecided"
     assert (against["reason"], against["n_pairs"]) == ("On cifar100 the whole interval lies above 0.7.", 60)
+    # one that lies between both numbers is not against
+    between = claims_of(study([0.03] * 6, ratios=[0.2, 0.2, 0.2, 0.2, 0.2, 0.6]))["C1", "all datasets"]
+    assert between["verdict"] == "supported"
+
+
+def test_a_dataset_without_one_of_the_references_leaves_the_claim_undecided():
+    claims = study([0.03] * 2).spec.model_dump()["claims"]
+    claims["C4"]["references"].append({"merge": "sig_bn"})
+    merges = ["add", "add_alias", "mul"]
+    factors = [
+        {"merge": [*merges, "sig_bn"], "dataset": ["digits"]},
+        {"merge": merges, "dataset": ["mnist"]},
+    ]
+    row = claims_of(study([0.03] * 2, claims=claims, factors=factors))["C4", "mnist"]
+    assert (row["verdict"], row["n_parts"]) == ("undecided", 1)
+    assert row["reason"] == "1 of the claim's comparisons are not in this study on mnist."
 
 
 def test_a_claim_changed_after_results_has_no_pooled_verdict_either():

@@ -124,6 +124,10 @@ def test_a_claim_that_no_block_can_decide_asks_for_none():
     lost = course(made(8, diverged=[("sig_bn", 8, 3)]))
     (c5,) = [j for j in lost.judgements if j.name == "C5"]
     assert (c5.verdict, c5.look, c5.lost, lost.further) == ("undecided", 1, True, {})
+    # against its other reference it can still be refuted
+    two = accuracy_claim("sig_bn", references=[{"merge": "add"}, {"merge": "mul"}])
+    half = course(made(8, diverged=[("mul", 8, 3)]), claims={"C5": two})
+    assert [j.lost for j in half.judgements] == [False] and half.further
     # a smoothness claim leaves the pair out and goes on
     rough = PLAN | {"claims": {"C3": smoothness_claim("sig_bn")}}
     wide = course(made(8, diverged=[("tanh_gate", 8, 3)]), **rough)
