@@ -35,7 +35,7 @@ class Inputs:
 
     ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
     ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
-    ``registration`` is what the study claimed before it knew results (``study.results.registration``); without one nothing is
+    ``registration`` is what the study claimed before it knew results (``study.results.workspace``); without one nothing is
     known to have been changed. ``price`` is of a GPU hour (a core's without GPUs), if it was told.
     """
 

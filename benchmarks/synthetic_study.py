@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces import Spec, load_spec
-from search_spaces.measure import Measure
+from search_spaces.trials import Measure
 from study.planning import search
 from study.planning.plan import Plan, make_plan
 from study.results.ledger import SEGMENT_RECORDS, encode

@@ -2,10 +2,9 @@
 
 from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Outcome, Published
 from search_spaces.load import SpecError, load_spec, parse_spec, presets
-from search_spaces.resources import Resources
 from search_spaces.spec import Spec
 from search_spaces.strict import Level, Levels
-from search_spaces.tuning import Budget, Choice, FloatRange, Nuisance
+from search_spaces.trials import Budget, Choice, FloatRange, Nuisance, Resources
 
 __all__ = [
     "Budget",

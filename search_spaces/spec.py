@@ -12,10 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Published, Sequential
-from search_spaces.measure import Measure
-from search_spaces.resources import Resources
 from search_spaces.strict import Grid, Level, Levels, Strict
-from search_spaces.tuning import Budget, Joint, Named, Nuisance
+from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Resources
 
 _Grid = Annotated[Grid, Field(min_length=1)]
 _Grids = Annotated[list[_Grid], Field(min_length=1)]

@@ -79,5 +79,7 @@ AUGMENTATIONS: Registry[Callable[..., Any]] = Registry("augmentation")
 STATISTICS: Registry[Callable[..., Any]] = Registry("statistic")
 SAMPLERS: Registry[Callable[..., Any]] = Registry("sampler")
 SCHEDULERS: Registry[Callable[..., Any]] = Registry("scheduler")
+# what a specification may name
+NAMED = (MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS, AUGMENTATIONS, STATISTICS, SAMPLERS, SCHEDULERS)
 TABLES: Registry[Callable[..., Any]] = Registry("table")
 FIGURES: Registry[Callable[..., Any]] = Registry("figure")

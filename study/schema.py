@@ -6,6 +6,8 @@ State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
 Phase = Literal["search", "confirm", "short"]
 
 STATES: tuple[State, ...] = get_args(State)
+# trained to the end: such a network is measured, and its loss counts in a search
+TRAINED: tuple[State, ...] = ("completed", "collapsed")
 SPLITS = ("train", "val", "test")
 
 # Columns that name a replicate, in the order of trials.parquet; nuisance values and measurements follow them.

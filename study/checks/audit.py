@@ -23,11 +23,9 @@ from study.planning.pareto import chosen
 from study.planning.plan import Plan
 from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
 from study.results.ledger import Contents, decode, segments
-from study.results.registration import read_registration
-from study.results.workspace import Workspace
-from study.schema import ReplicateRecord
-from study.tracking.packing import unpack
-from study.tracking.runs import STUDY_PHASE, Wanted
+from study.results.workspace import Workspace, read_registration
+from study.schema import TRAINED, ReplicateRecord
+from study.tracking.runs import STUDY_PHASE, Wanted, unpack
 from study.tracking.store import HeldRun, masked, read_runs
 
 # a metric read back through a server has passed through JSON
@@ -162,7 +160,7 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
     for record in current_records(plan.spec, contents):
-        if record["state"] not in ("completed", "collapsed"):
+        if record["state"] not in TRAINED:
             continue
         for name, key in plan.measure_keys(record["trial_key"], record["replicate"], record["phase"]).items():
             if key not in contents.measures:
@@ -176,7 +174,7 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
         left = {STATE: (folder / STATE).exists(), OUTCOME: _older(folder / OUTCOME, workspace.root / REPORT)}
         if record["state"] != "failed":
             yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
-        kept = record["phase"] != "search" and record["state"] in ("completed", "collapsed")
+        kept = record["phase"] != "search" and record["state"] in TRAINED
         if kept and plan.spec.checkpoints != "none":
             yield from _readable(check_archive, folder / FINAL, f"checkpoints: {key}/{FINAL}", _where(record))
     for key, measured in contents.measures.items():

@@ -8,10 +8,12 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +25,6 @@ from ray.tune.search import Searcher
 
 from study.cluster.connection import slots
 from study.cluster.group import Group
-from study.cluster.interrupt import draining
 from study.errors import StorageError, UserError
 from study.planning.agenda import Agenda
 from study.results.files import checkpoint_folder
@@ -215,6 +216,35 @@ class LedgerWriter(_Stateless, tune.Callback):
         for key in self._taken & {task.config.trial_key for task in tasks}:
             self._taken.discard(key)
             discard_outcome(self._storage, key)
+
+
+@contextlib.contextmanager
+def draining(drain: Callable[[], None]) -> Iterator[None]:
+    """Call ``drain`` at the first SIGINT or SIGTERM: running groups finish and no more are started.
+
+    The second signal meets the handlers that were there before: it stops at once, and nothing is lost. Outside the main
+    thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # enter with Ray started: this replaces Ray's own handler of SIGTERM, which aborts
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(*_: object) -> None:
+        drain()
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def run_agenda(

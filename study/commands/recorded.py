@@ -20,8 +20,7 @@ from study.planning.plan import Plan
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions
-from study.results.registration import read_registration
-from study.results.workspace import Workspace
+from study.results.workspace import Workspace, read_registration
 from study.task import Execution
 from study.tracking.reading import ReadStudy, read_study
 from study.tracking.store import masked, tracking_uri

@@ -16,13 +16,12 @@ from study.printing.console import open_console, say
 from study.printing.live import LiveView
 from study.resources.allowance import Purse
 from study.resources.execution import frozen_execution
-from study.resources.gpu import asking
 from study.resources.sharing import sharing_gpus
+from study.resources.timing import asking
 from study.results.files import CHECKPOINTS, STATE
 from study.results.ledger import Ledger
 from study.results.provenance import note_session
-from study.results.registration import note_confirm, register
-from study.results.workspace import Workspace
+from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
 from study.tracking.runs import headlines
 from study.tracking.store import masked, tracking_uri

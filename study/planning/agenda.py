@@ -17,7 +17,7 @@ from study.config import TrialConfig
 from study.planning import pareto, search
 from study.planning.plan import Cell, Plan
 from study.results.ledger import Contents
-from study.schema import Phase, ReplicateRecord
+from study.schema import TRAINED, Phase, ReplicateRecord
 from study.smoothness import on_validation
 from study.task import Execution, Task
 
@@ -192,7 +192,7 @@ class Agenda:
         held, record = self.contents.measures, self.contents.replicates.get(key)
         keys = self.plan.measure_keys(key, task.replicate, task.phase)
         missing = {n: task.statistics[n] for n, name in keys.items() if name not in held or name in self._to_retry}
-        unmeasured = missing and record is not None and record["state"] in ("completed", "collapsed")
+        unmeasured = missing and record is not None and record["state"] in TRAINED
         wanted = record is None or key in self._to_retry or unmeasured
         return dataclasses.replace(task, statistics=missing) if wanted else None
 

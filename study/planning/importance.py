@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from search_spaces import FloatRange, Levels, Spec
 from study.planning.search import OBJECTIVE
-from study.schema import ReplicateRecord
+from study.schema import TRAINED, ReplicateRecord
 from study.seeding import derive_seed
 
 # fANOVA's cost grows with the square of a tree's leaves; 16 trees of depth 5 give the shares of 64 deep ones within 0.01.
@@ -127,7 +127,7 @@ def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRec
 
 def _told(spec: Spec, records: Sequence[ReplicateRecord]) -> tuple[list[Levels], list[float]]:
     """Parameters and losses of the trials that ended; a diverged one has the worst loss of the others."""
-    ended = [record for record in records if record["state"] in ("completed", "collapsed", "diverged")]
+    ended = [record for record in records if record["state"] in (*TRAINED, "diverged")]
     reached = [r["metrics"].get(OBJECTIVE, math.nan) if r["state"] != "diverged" else math.nan for r in ended]
     if not any(map(math.isfinite, reached)):
         return [], []

@@ -27,7 +27,7 @@ from study.errors import UserError
 from study.planning import space
 from study.planning.pareto import objectives
 from study.registry import SAMPLERS, SCHEDULERS
-from study.schema import ReplicateRecord
+from study.schema import TRAINED, ReplicateRecord
 from study.seeding import derive_seed
 
 # What Optuna is told of a trial that diverged or failed: finite, and worse than any loss that is not an explosion.
@@ -125,14 +125,14 @@ def suggest(spec: Spec, cells: Cells, block: int, history: Sequence[ReplicateRec
 
 def stop_curve(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[float, ...]:
     """Validation loss, per epoch, above which the next trial of this search is pruned; empty: never."""
-    full = [r["curves"][OBJECTIVE] for r in history if r["state"] in ("completed", "collapsed")]
+    full = [r["curves"][OBJECTIVE] for r in history if r["state"] in TRAINED]
     curve: tuple[float, ...] = SCHEDULERS[spec.scheduler.name].build(full, **spec.scheduler.settings)
     return curve
 
 
 def winner(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[Levels, bool]:
     """Nuisance values of least validation loss among survivors; the defaults, and true, where trials left none."""
-    survivors = [r for r in history if r["state"] in ("completed", "collapsed") and OBJECTIVE in r["metrics"]]
+    survivors = [r for r in history if r["state"] in TRAINED and OBJECTIVE in r["metrics"]]
     if not survivors:
         return spec.defaults, bool(history)
     best = min(survivors, key=lambda record: record["metrics"][OBJECTIVE])
@@ -232,7 +232,7 @@ def _outcomes(spec: Spec, history: Sequence[ReplicateRecord]) -> list[dict[str, 
             curve = {epoch: value for epoch, value in enumerate(record["curves"][OBJECTIVE]) if math.isfinite(value)}
             told.append({"state": optuna.trial.TrialState.PRUNED, "intermediate_values": curve})
         else:
-            ended = record["state"] in ("completed", "collapsed")
+            ended = record["state"] in TRAINED
             told.append({"value": record["metrics"].get(OBJECTIVE, WORST_LOSS) if ended else WORST_LOSS})
     return told
 

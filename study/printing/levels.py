@@ -10,19 +10,7 @@ from study.errors import UserError, nearest
 from study.planning import search  # noqa: F401  imported for the parts they register
 from study.plugins import load_plugins
 from study.printing.console import markdown_table, print_table
-from study.registry import (
-    ATTENTION_FORMS,
-    ATTENTIONS,
-    AUGMENTATIONS,
-    DATASETS,
-    MERGES,
-    NETWORKS,
-    SAMPLERS,
-    SCHEDULERS,
-    STATISTICS,
-)
-
-_KINDS = (MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS, AUGMENTATIONS, STATISTICS, SAMPLERS, SCHEDULERS)
+from study.registry import NAMED
 
 REGENERATE = "python -m study.printing.levels"
 # Modules of parts that are on the page: plug-ins that are installed here are not, partials belong to functools.
@@ -35,10 +23,10 @@ def levels(kind: str | None = None, plugins: Sequence[str] = ()) -> Iterator[dic
     With the parts of installed plug-ins and of the modules ``plugins``. Raises ``UserError`` for an unknown kind or module.
     """
     load_plugins(plugins, str(Path.cwd()) if plugins else "")
-    known = {registry.kind: registry for registry in _KINDS}
+    known = {registry.kind: registry for registry in NAMED}
     if kind is not None and kind not in known:
         raise UserError(f"unknown kind {kind!r}{nearest(kind, known)}")
-    for registry in _KINDS if kind is None else (known[kind],):
+    for registry in NAMED if kind is None else (known[kind],):
         for entry in registry:
             yield {
                 "kind": registry.kind,
@@ -63,7 +51,7 @@ def markdown() -> str:
         "",
         f"Made from the registry by `{REGENERATE}`. C is a block's number of channels.",
     ]
-    for registry in _KINDS:
+    for registry in NAMED:
         own = [entry for entry in registry if str(getattr(entry.build, "__module__", "study")).startswith(_OWN)]
         counted = any("extra_params" in entry.traits for entry in own)
         headings = ["name", "formula", *(["extra parameters"] if counted else []), "source"]

@@ -39,7 +39,7 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
     """How many replicates of each cell of ``plan`` train together (1: one by one), and by what step.
 
     Read from ``folder``. What is missing there is decided now and written: by measuring where ``ask``
-    (``study.resources.gpu``) runs functions, without measuring where it is ``None``. ``started``: whether the study has
+    (``study.resources.timing``) runs functions, without measuring where it is ``None``. ``started``: whether the study has
     results. Takes some seconds per network where ``resources.fuse`` or ``resources.step`` is ``auto``. Warns of an option
     that was asked for and cannot be had.
     """

@@ -43,7 +43,7 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
     """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side, and a line that says so.
 
     ``together``: how many replicates train as one, by cell. The line is empty where there is nothing to say. ``ask``
-    (``study.resources.gpu``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Takes some
+    (``study.resources.timing``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Takes some
     seconds per cell, and once as long as measuring one replicate per network. Raises ``UserError`` where not even one
     group fits.
     """

@@ -1,18 +1,23 @@
 """Seconds of a training step as studies take it, on random pixels: alone, in a fused group, with options of the step.
 
+A driver times on its own device or, on the head of a cluster, on a GPU of the cluster.
+
 Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
 import contextlib
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from search_spaces import Spec
 from study.config import TrialConfig
 from study.data.dataset import Facts
 from study.data.parts import Split
@@ -28,9 +33,34 @@ FEW_IMAGES = 4
 # Steps in one timing, and timings of each thing that is compared.
 _STEPS, _TIMED = 2, 3
 
-# Runs a function with its arguments where the device is, and returns what it returns (``study.resources.gpu``).
+# Runs a function with its arguments where the device is, and returns what it returns (``asking``).
 Ask = Callable[..., Any]
 Name = TypeVar("Name", bound=Hashable)
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In this process."""
+    return function(*arguments)
+
+
+@contextlib.contextmanager
+def asking(spec: Spec, address: str | None, tell: Callable[[str], None]) -> Iterator[Ask | None]:
+    """A caller that runs functions on a device like those of the study's trials; ``None`` where there is none.
+
+    Of a cluster nothing is taken before the first call. That call is told to ``tell``, because it may wait for a GPU; it
+    may raise ``UserError``.
+    """
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    if not spec.resources.gpus or torch.cuda.is_available():
+        yield here
+    elif not cluster or os.environ.get("FMM_STUDY_DEVICE"):
+        # logical GPUs, by which placement is tried, have neither speed nor memory
+        yield None
+    else:
+        from study.cluster.connection import asking_a_gpu
+
+        with asking_a_gpu(address, spec.plugins, str(Path.cwd()) if spec.plugins else "", tell) as ask:
+            yield ask
 
 
 @contextlib.contextmanager

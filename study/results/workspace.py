@@ -1,7 +1,10 @@
-"""A study's folder ``results/<study>/``: the lock of its one driver, and the specification that was frozen when it began.
+"""A study's folder ``results/<study>/``: its one driver's lock, the specification frozen as it began, its registered claims.
 
 A later run may add levels, blocks, trials or statistics. It is refused, naming the value, when it changes what finished
-replicates rest on.
+replicates rest on. Claims are registered in ``claims.json`` before the first confirmed replicate. A later run with other
+claims leaves the first ones there, and adds its own with the number of replicates known by then.
+
+Source: https://doi.org/10.1073/pnas.1708274114
 """
 
 import contextlib
@@ -18,12 +21,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search_spaces import Spec
+from search_spaces.registered import changes, digest, registered
 from study.atomic import read_json, write_text
 from study.errors import UserError
-from study.results.files import HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
+from study.results.files import CLAIMS, HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
 
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of claims is
-# let through and reported from then on (``study.results.registration``).
+# let through and reported from then on (``register``).
 _FREE = {
     "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
     "checkpoints", "plugins", "doses", "resources.cpus", "resources.gpus",
@@ -139,3 +143,41 @@ def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _cells(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(sorted(cell.items())) for cell in Spec.model_validate(spec).cells()]
+
+
+def read_registration(root: Path) -> dict[str, Any] | None:
+    """The fields of ``claims.json``, among them ``confirm_began`` (a time or ``None``); ``None`` without such a file."""
+    held: dict[str, Any] | None = read_json(root / CLAIMS)
+    return held
+
+
+def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) -> None:
+    """Fix the claims of ``spec``, or, where ``num_confirmed`` is above 0, add them as a later change.
+
+    ``before`` is the specification of the last run, whose claims bind a study that has replicates and no ``claims.json``.
+    """
+    held, now = read_registration(root), registered(spec)
+    if held is None or not num_confirmed:
+        old = registered(before) if before and num_confirmed else now
+        held = {"digest": digest(old), "registered": old, "since": _now(), "confirm_began": None, "later": []}
+    known = {held["digest"], *(entry["digest"] for entry in held["later"])}
+    if digest(now) not in known:
+        departs = [change.text for change in changes(held["registered"], now)]
+        entry = {"digest": digest(now), "since": _now(), "num_confirmed": num_confirmed, "changes": departs}
+        held["later"] += [entry] if departs else []
+    _write(root, held)
+
+
+def note_confirm(root: Path) -> None:
+    """Note, once, the time of the first confirmed replicate."""
+    held = read_registration(root)
+    if held is not None and held["confirm_began"] is None:
+        _write(root, held | {"confirm_began": _now()})
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _write(root: Path, held: dict[str, Any]) -> None:
+    write_text(root / CLAIMS, json.dumps(held, indent=2) + "\n")

@@ -15,8 +15,7 @@ from search_spaces import Spec, parse_spec
 from study.errors import UserError, nearest
 from study.results.files import MEASUREMENTS, kept_path
 from study.results.ledger import Contents, decode
-from study.tracking.packing import unpack
-from study.tracking.runs import STUDY_PHASE
+from study.tracking.runs import STUDY_PHASE, unpack
 from study.tracking.store import HeldRun, fetch_files, masked, read_runs, study_names
 from study.tracking.view import as_user_error
 

@@ -6,9 +6,11 @@ Metrics have the names of ``trials.parquet``. Curves are ``epoch/<split>_<name>`
 left out. Each run also holds the ledger's own lines, packed into tags, so that a study can be read back bit for bit.
 """
 
+import base64
 import json
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +20,15 @@ from analysis.trials.records import slot
 from search_spaces import Spec
 from study.results.ledger import Contents, encode
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
-from study.tracking.packing import pack
 
 STUDY_PHASE = "study"
 _TAGGED = ("cell", "phase", "block", "replicate", "number", "trial_key", "state")
 _REASON_CHARS = 500
 # in names of metrics
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
+_PACKED = "mlflow.fmm_study.{:03d}"
+# MLflow cuts a tag in silence beyond 8,000 characters; a multiple of four, so that each part is base64 by itself
+_PART_CHARS = 7600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,3 +263,30 @@ def _curves(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
         if math.isfinite(value):
             curves.setdefault(_FORBIDDEN.sub("_", name), []).append((epoch, value))
     return curves
+
+
+def pack(data: bytes) -> dict[str, str]:
+    """Tags of an MLflow run that hold ``data`` exactly: zlib, base64, in parts as long as a tag may be.
+
+    MLflow's own pages do not show names with the prefix ``mlflow.``. Tags rather than artifacts: a search returns them with
+    its runs, a thousand per request, and they need no file store that the reader can reach.
+    """
+    text = base64.b64encode(zlib.compress(data)).decode()
+    parts = [text[i : i + _PART_CHARS] for i in range(0, len(text), _PART_CHARS)]
+    return {_PACKED.format(i): part for i, part in enumerate(parts)}
+
+
+def unpack(tags: Mapping[str, str]) -> bytes | None:
+    """What ``pack`` was given; ``None`` if parts are missing or, by zlib's checksum, do not belong together.
+
+    Further parts, left from longer data, are not read.
+    """
+    stream, data = zlib.decompressobj(), b""
+    try:
+        for i in range(len(tags)):
+            if stream.eof:
+                break
+            data += stream.decompress(base64.b64decode(tags[_PACKED.format(i)], validate=True))
+    except (KeyError, ValueError, zlib.error):
+        return None
+    return data if stream.eof else None

@@ -26,7 +26,7 @@ from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
 from study.models import num_flops, num_params
 from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkpoint_folder
-from study.schema import Record, ReplicateRecord, State
+from study.schema import TRAINED, Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.task import Task
 from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint, train
@@ -119,7 +119,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
         record = _finish(task, dataset, splits, member)
         _keep(task, folder, member, record)
     records: list[Record] = [record]
-    if record["state"] in ("completed", "collapsed"):
+    if record["state"] in TRAINED:
         records += measure_replicate(task, splits, dataset.num_classes, member.model, storage)
     write_text(folder / OUTCOME, json.dumps(records))
     (folder / STATE).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from study.cluster.connection import asking_a_gpu
 from study.errors import UserError
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution
-from study.resources.gpu import asking
+from study.resources.timing import asking
 from study.results.files import EXECUTION
 
 GPUS = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}

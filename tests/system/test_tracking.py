@@ -17,8 +17,7 @@ from study.errors import UserError
 from study.results.ledger import Contents
 from study.results.provenance import note_session, read_sessions
 from study.schema import MeasureRecord, Record, ReplicateRecord
-from study.tracking.packing import pack, unpack
-from study.tracking.runs import Wanted, headlines
+from study.tracking.runs import Wanted, headlines, pack, unpack
 from study.tracking.store import masked, tracking_uri
 from study.tracking.view import MlflowView, find_view, replay
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from study.checks.audit import audit_view
 from study.results.ledger import Contents
-from study.tracking.packing import pack
+from study.tracking.runs import pack
 from study.tracking.store import HeldRun, read_runs, tracking_uri
 from study.tracking.view import replay
 

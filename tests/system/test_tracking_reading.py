@@ -15,8 +15,8 @@ from study.errors import UserError
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions
 from study.results.workspace import Workspace
-from study.tracking.packing import pack, unpack
 from study.tracking.reading import read_study, with_changes
+from study.tracking.runs import pack, unpack
 from study.tracking.store import read_runs, tracking_uri
 from study.tracking.view import replay
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.checks import cluster as doctor_cluster
-from study.checks.cluster import Host, _host, _number, describe, source_digest
+from study.checks.doctor import Host, _host, _number, describe, examine_hosts, source_digest
 
 
 @pytest.fixture
@@ -65,8 +64,8 @@ def test_the_mark_is_gone_when_all_are_asked(tmp_path: Path, monkeypatch: pytest
     def ask(address, question, *given):
         return [("a (1.2.3.4)", 0, question(*given)), ("b (1.2.3.5)", 0, question(str(tmp_path / "other"), *given[1:]))]
 
-    monkeypatch.setattr(doctor_cluster, "ask_hosts", ask)
-    hosts, well, ill = doctor_cluster.examine_hosts("1.2.3.4:6379", tmp_path / "results", ["digits"])
+    monkeypatch.setattr("study.cluster.connection.ask_hosts", ask)
+    hosts, well, ill = examine_hosts("1.2.3.4:6379", tmp_path / "results", ["digits"])
     assert hosts == ("hosts", "2", "")
     assert well[0] == "host a (1.2.3.4)" and not well[2]
     assert ill[0] == "host b (1.2.3.5)" and "is not there" in ill[1]

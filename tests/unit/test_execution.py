@@ -13,8 +13,7 @@ from study.data.dataset import dataset_facts
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution, measure_groups, sizes
-from study.resources.gpu import here
-from study.resources.timing import FEW_IMAGES, timer
+from study.resources.timing import FEW_IMAGES, here, timer
 from study.results.files import EXECUTION
 from study.results.ledger import Contents
 from study.task import Execution, Task

@@ -8,8 +8,7 @@ import study.resources.execution as module
 from study.data.dataset import dataset_facts
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution, measure_step
-from study.resources.gpu import here
-from study.resources.timing import FEW_IMAGES
+from study.resources.timing import FEW_IMAGES, here
 from study.results.files import EXECUTION
 
 

@@ -4,7 +4,7 @@ import json
 
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution
-from study.resources.gpu import asking, here
+from study.resources.timing import asking, here
 from study.results.files import EXECUTION
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from study.cluster.interrupt import draining
+from study.cluster.tune import draining
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,8 +11,7 @@ from analysis.tables.build import build_table, build_tables
 from search_spaces.registered import changes, digest, registered
 from study.checks.audit import _claims
 from study.results.ledger import Contents
-from study.results.registration import note_confirm, read_registration, register
-from study.results.workspace import Workspace
+from study.results.workspace import Workspace, note_confirm, read_registration, register
 
 BASE = {"factors": [{"merge": list(MERGES), "depth": [8]}], "blocks": 10, "claims": {"C4": accuracy_claim()}}
 MORE = {"C4": accuracy_claim(), "C3": smoothness_claim()}

@@ -21,7 +21,7 @@ class Made:
         self.given, self.asked = {"training": training, "measuring": measuring}, []
 
     def __call__(self, _, method, *arguments):
-        """Asked as ``study.resources.gpu`` asks."""
+        """Asked as ``study.resources.timing`` asks."""
         return getattr(self, method)(*arguments)
 
     def device(self):
