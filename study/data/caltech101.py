@@ -17,30 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.dataset import Dataset
+from study.data.dataset import Dataset, published
 from study.data.files import ensure
 from study.data.listing import Listing, decoded, listing
 from study.errors import UserError
 from study.registry import DATASETS
 
 URL = "https://data.caltech.edu/records/mzrjq-6wc02"
-FOLDER = "caltech101"
 NUM_IMAGES = 8677
 TEST_SHARE = 0.2
 AUTHORS_SEED = 42
 # the largest class, aeroplanes, has .09
 FLOOR = 0.25
+_FACTS = published(URL, (3, 64, 64), num_classes=101, num_pool=6941, num_test=1736)
 
 
-@DATASETS.register(
-    "caltech101",
-    formula="8,677 images 3x64x64, 101 classes",
-    source=URL,
-    image_shape=(3, 64, 64),
-    num_classes=101,
-    num_pool=6941,
-    num_test=1736,
-)
+@DATASETS.register("caltech101", **_FACTS)
 def caltech101() -> Dataset:
     """Load Caltech-101. Raises ``UserError`` where it is absent and cannot be downloaded, or is not whole."""
     listed = _listed("caltech101")
@@ -48,15 +40,13 @@ def caltech101() -> Dataset:
     return decoded(pool, test, accuracy_floor=FLOOR)
 
 
-@DATASETS.register(
-    "caltech101_authors",
-    formula="caltech101, its test split by scikit-learn's train_test_split, random_state 42",
-    source="https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.train_test_split.html",
-    image_shape=(3, 64, 64),
-    num_classes=101,
-    num_pool=6941,
-    num_test=1736,
-)
+_THEIRS = {
+    "formula": "caltech101, its test split by scikit-learn's train_test_split, random_state 42",
+    "source": "https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.train_test_split.html",
+}
+
+
+@DATASETS.register("caltech101_authors", **_FACTS | _THEIRS)
 def caltech101_authors() -> Dataset:
     """Load Caltech-101. Raises ``UserError`` as ``caltech101`` does, and where scikit-learn is not installed."""
     try:
@@ -79,7 +69,7 @@ def _listed(name: str) -> Listing:
         datasets.Caltech101(root, download=True)
 
     part = "101_ObjectCategories"
-    root = ensure(name, [f"{FOLDER}/{part}"], f"{URL}/files/caltech-101.zip", download)
-    found = listing(name, root / FOLDER, part, leave_out=["BACKGROUND_Google"])
+    root = ensure(name, [f"caltech101/{part}"], f"{URL}/files/caltech-101.zip", download)
+    found = listing(name, root / "caltech101", part, leave_out=["BACKGROUND_Google"])
     found.check_whole(len(found), NUM_IMAGES)
     return found

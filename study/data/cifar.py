@@ -1,71 +1,92 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), 3x32x32.
+"""CIFAR-10, CIFAR-100 and SVHN, 3x32x32, downloaded and read by torchvision. A tenth of the pool is for validation.
 
-Read and downloaded by torchvision, which checks the files' digests before it unpickles them. Pool: the 50,000 training
-images, 5,000 of them for validation; test: the 10,000.
+CIFAR (Krizhevsky 2009): torchvision checks the files' digests before it unpickles them. SVHN (Netzer et al. 2011): digits
+cropped from photographs of house numbers. Pool ``train``, test ``test``; the 531,131 easier images of ``extra`` are left out:
+the data is then of the size of CIFAR's, and fits a device. Label 0 is the digit 0. A mirrored digit is no digit: take
+``pad_crop``, not ``pad_crop_flip``.
 
 Source: https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 """
 
+import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from study.data.dataset import Dataset, whole
+from study.data.dataset import Dataset, published, whole
 from study.data.files import damaged, ensure
 from study.data.parts import Split
+from study.errors import UserError
 from study.registry import DATASETS
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
+SVHN_URL = "http://ufldl.stanford.edu/housenumbers"
+Read = Callable[[Path, bool, bool], tuple[Any, Any]]
 
 
-@DATASETS.register(
-    "cifar10",
-    formula="60,000 images 3x32x32, 10 classes",
-    source=URL,
-    image_shape=(3, 32, 32),
-    num_classes=10,
-    num_pool=50_000,
-    num_test=10_000,
-)
+@DATASETS.register("cifar10", **published(URL, (3, 32, 32), num_classes=10, num_pool=50_000, num_test=10_000))
 def cifar10() -> Dataset:
     """Load CIFAR-10. Raises ``UserError`` where it is absent and cannot be downloaded."""
-    return _load("cifar10", "CIFAR10", num_classes=10, floor=0.50)
+    return _cifar("cifar10", "CIFAR10", num_classes=10, floor=0.50)
 
 
-@DATASETS.register(
-    "cifar100",
-    formula="60,000 images 3x32x32, 100 classes",
-    source=URL,
-    image_shape=(3, 32, 32),
-    num_classes=100,
-    num_pool=50_000,
-    num_test=10_000,
-)
+@DATASETS.register("cifar100", **published(URL, (3, 32, 32), num_classes=100, num_pool=50_000, num_test=10_000))
 def cifar100() -> Dataset:
     """Load CIFAR-100. Raises ``UserError`` where it is absent and cannot be downloaded."""
-    return _load("cifar100", "CIFAR100", num_classes=100, floor=0.20)
+    return _cifar("cifar100", "CIFAR100", num_classes=100, floor=0.20)
 
 
-def _load(name: str, theirs: str, *, num_classes: int, floor: float) -> Dataset:
+@DATASETS.register("svhn", **published(SVHN_URL, (3, 32, 32), num_classes=10, num_pool=73_257, num_test=26_032))
+def svhn() -> Dataset:
+    """Load SVHN. Raises ``UserError`` where it is absent and cannot be downloaded, or SciPy, which reads it, is."""
+    if importlib.util.find_spec("scipy") is None:  # torchvision reads the .mat files with it
+        raise UserError("dataset svhn is read with SciPy, which is not installed: pip install scipy")
+    from torchvision import datasets
+
+    known = [datasets.SVHN.split_list[part] for part in ("train", "test")]
+    url = ", ".join(f"{address} (md5 {md5})" for address, _, md5 in known)
+
+    def read(root: Path, train: bool, download: bool) -> tuple[Any, Any]:
+        data = datasets.SVHN(root, split="train" if train else "test", download=download)
+        return data.data, data.labels
+
+    # the largest class has .19 of the test images
+    return _load("svhn", ["train_32x32.mat", "test_32x32.mat"], url, read, num_classes=10, floor=0.50)
+
+
+def _cifar(name: str, theirs: str, *, num_classes: int, floor: float) -> Dataset:
     from torchvision import datasets
 
     kind: Any = getattr(datasets, theirs)
-    names = [file for file, _ in kind.train_list + kind.test_list] + [kind.meta["filename"]]
-    url = f"{kind.url} (md5 {kind.tgz_md5})"
+    files = [*(file for file, _ in kind.train_list + kind.test_list), kind.meta["filename"]]
+
+    def read(root: Path, train: bool, download: bool) -> tuple[Any, Any]:
+        data = kind(root, train=train, download=download)
+        return data.data.transpose(0, 3, 1, 2), data.targets
+
+    files, url = [f"{kind.base_folder}/{file}" for file in files], f"{kind.url} (md5 {kind.tgz_md5})"
+    return _load(name, files, url, read, num_classes=num_classes, floor=floor)
+
+
+def _load(name: str, files: Sequence[str], url: str, read: Read, *, num_classes: int, floor: float) -> Dataset:
+    """``read`` (root, whether the training part, whether to download) gives uint8 images (N, C, H, W) and labels (N,)."""
 
     def download(root: Path) -> None:
-        kind(root, download=True)
+        for train in (True, False):
+            read(root, train, True)
 
-    root = ensure(name, [f"{kind.base_folder}/{file}" for file in names], url, download)
+    root = ensure(name, files, url, download)
 
     def part(train: bool) -> Split:
         try:
-            data = kind(root, train=train)
-        except (RuntimeError, OSError) as error:
-            raise damaged(name, root / kind.base_folder, error) from None
-        images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
-        return Split(images=images, labels=torch.tensor(data.targets, dtype=torch.int64))
+            images, labels = read(root, train, False)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise damaged(name, (root / files[0]).parent, error) from None
+        return Split(
+            images=torch.from_numpy(np.ascontiguousarray(images)), labels=torch.tensor(labels, dtype=torch.int64)
+        )
 
     return whole(name, pool=part(True), test=part(False), num_classes=num_classes, accuracy_floor=floor)

@@ -6,6 +6,7 @@ Small data lies in memory as one uint8 tensor; what is too large for that stays 
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,21 @@ def channel_moments(source: Split) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(mean), tuple(deviation)
 
 
+def published(
+    source: str, image_shape: tuple[int, int, int], how: str = "", *, num_classes: int, num_pool: int, num_test: int
+) -> dict[str, Any]:
+    """What a dataset that is always the same is registered with: its facts, and a formula of them, with ``how`` it is read."""
+    shape = "x".join(map(str, image_shape))
+    return {
+        "formula": f"{num_pool + num_test:,} images {shape}{how}, {num_classes:,} classes",
+        "source": source,
+        "image_shape": image_shape,
+        "num_classes": num_classes,
+        "num_pool": num_pool,
+        "num_test": num_test,
+    }
+
+
 @functools.cache
 def load_dataset(name: str) -> Dataset:
     """Load a registered dataset once per process. Raises ``UserError`` for an unknown or absent one."""
@@ -100,28 +116,23 @@ class Facts:
 
 
 def dataset_facts(name: str) -> Facts:
-    """From the registration (``image_shape, num_classes, num_pool, num_test``), or else from the loaded images.
+    """From the registration (``published``), or else from the loaded images.
 
     A tenth of the pool is for validation, as in ``whole``. Raises ``UserError`` for an unknown dataset, and for an absent one
     without these traits (a folder of one's own).
     """
     traits = DATASETS[name].traits
     if "num_pool" in traits:
-        num_val = traits["num_pool"] // 10
-        return Facts(
-            image_shape=traits["image_shape"],
-            num_classes=traits["num_classes"],
-            num_train=traits["num_pool"] - num_val,
-            num_val=num_val,
-            num_test=traits["num_test"],
+        shape, num_classes, num_pool, num_test = (
+            traits[trait] for trait in ("image_shape", "num_classes", "num_pool", "num_test")
         )
-    dataset = load_dataset(name)
+        num_val = num_pool // 10
+    else:
+        dataset = load_dataset(name)
+        shape, num_classes, num_val = dataset.image_shape, dataset.num_classes, dataset.num_val
+        num_pool, num_test = len(dataset.pool), len(dataset.test)
     return Facts(
-        image_shape=dataset.image_shape,
-        num_classes=dataset.num_classes,
-        num_train=len(dataset.pool) - dataset.num_val,
-        num_val=dataset.num_val,
-        num_test=len(dataset.test),
+        image_shape=shape, num_classes=num_classes, num_train=num_pool - num_val, num_val=num_val, num_test=num_test
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
-from study.data import caltech101, tiny_imagenet
+from study.data import caltech101, imagenet
 from study.data.listing import listing
 from study.errors import UserError
 from study.registry import DATASETS
@@ -51,7 +51,7 @@ def test_tiny_imagenet_tests_on_val(root, monkeypatch):
     names = "bbabaa"
     rows = [f"image_{i:04d}.png\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(names)]
     (folder / "val" / "val_annotations.txt").write_text("".join(rows))
-    monkeypatch.setattr(tiny_imagenet, "NUM_IMAGES", 46)
+    monkeypatch.setattr(imagenet, "NUM_TINY_IMAGES", 46)
     dataset = load("tiny_imagenet")
     assert np.array_equal(dataset.pool.images.permute(0, 2, 3, 1), np.concatenate([*trained.values()]))
     assert np.array_equal(dataset.test.images.permute(0, 2, 3, 1), tested)
