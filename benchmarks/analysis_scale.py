@@ -31,7 +31,7 @@ def measure(root: Path) -> dict[str, float]:
     from analysis.report.page import build_report
     from analysis.tables.build import build_tables
     from study.checks.audit import audit
-    from study.commands.recorded import in_folder
+    from study.commands.show import in_folder
     from study.planning.plan import make_plan
     from study.printing.describe import print_status
     from study.results.ledger import read_ledger

@@ -21,11 +21,11 @@ from benchmarks.common import machine_load, print_table, result, spread
 from benchmarks.driven import watch, write_spec
 from benchmarks.scales import SCALES, specification
 from search_spaces import load_spec
+from study.config import Task
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.resources.execution import frozen_execution
 from study.results.ledger import Contents, read_ledger
-from study.task import Task
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow")
 GOALS = {"digits": 0.85, "minute": 0.95}

@@ -1,4 +1,4 @@
-"""The settings of a replicate, and the two keys that name it and its measurements.
+"""A replicate: its settings, the two keys that name it and its measurements, and the task that a worker is given.
 
 ``trial_key`` hashes what changes the trained weights; ``measure_key`` hashes that and what changes one measurement.
 Fields at their default are left out of the hash, so a new field whose default keeps today's behaviour renames no trial of an
@@ -11,12 +11,15 @@ import json
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from study.errors import UserError, nearest
+from study.schema import Phase
 
 _REQUIRED = dataclasses.MISSING
+# fields of a task that JSON holds as lists
+_TUPLES = ("boundary", "keep_samples", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,52 @@ class TrialConfig:
 def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> str:
     """The name of a statistic, at these non-default ``settings`` (and its revision), on the weights of ``trial_key``."""
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How replicates of a cell train: fields of ``Task``. A study freezes them, for they change last digits."""
+
+    together: int = 1
+    step: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One member of a group, as a worker is given it: plain values that can be sent to any machine.
+
+    ``statistics`` (name -> settings) are still to be measured on its weights; of those in ``keep_samples`` single values are
+    kept. ``during`` are measured every ``every`` epochs of training. ``together`` members of its group, at most, train as one
+    network; ``ranks`` processes train this one. ``step``: options of the training step (``study.training.options``).
+    """
+
+    config: TrialConfig
+    cell: str
+    phase: Phase
+    block: int
+    replicate: int
+    number: int
+    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    keep_samples: tuple[str, ...] = ()
+    during: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    every: int = 0
+    boundary: tuple[str, ...] = ()
+    defaulted: bool = False
+    checkpoints: str = "none"
+    together: int = 1
+    step: tuple[str, ...] = ()
+    ranks: int = 1
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON values."""
+        lists = {name: list(getattr(self, name)) for name in _TUPLES}
+        return {**vars(self), "config": self.config.as_dict(), **lists}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "Task":
+        """The inverse of ``to_plain``."""
+        config = TrialConfig.from_mapping(values["config"])
+        return cls(**{**values, "config": config, **{name: tuple(values[name]) for name in _TUPLES}})
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:

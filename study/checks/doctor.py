@@ -64,11 +64,10 @@ def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Ite
         "results folder": lambda: _storage(storage),
         "tracking": lambda: _tracking(tracking_uri),
     }
-    ill = set()
+    found = {}
     for name, check in checks.items():
-        finding = _finding(name, check)
-        ill |= set() if finding.well else {name}
-        yield finding
+        found[name] = _finding(name, check)
+        yield found[name]
     from study.registry import DATASETS
 
     importlib.import_module("study.data")
@@ -77,7 +76,7 @@ def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Ite
         finding = _finding(f"dataset {entry.name}", functools.partial(_dataset, entry.name))
         here += [entry.name] if finding.well else []
         yield finding
-    if address and "ray" not in ill:
+    if address and found["ray"].well:
         yield from examine_hosts(address, storage, here)
 
 

@@ -1,6 +1,6 @@
 """The command line: it parses, calls and prints. Heavy imports stay inside commands so that --help is quick.
 
-A command is a function under ``@commands.command()`` in one of this package's files.
+A command is a function under ``@commands.command()`` in ``study/cli/commands.py``.
 """
 
 import errno
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from study.cli import parts, studies
+from study.cli.commands import commands
 
 app = typer.Typer(
     name="fmm-study",
@@ -18,9 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# in the order in which --help lists them
-for group in (studies, parts):
-    app.add_typer(group.commands)
+app.add_typer(commands)
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from ray import tune
 
+from study.config import Task
 from study.errors import StorageError
 from study.plugins import load_plugins
 from study.schema import Record
-from study.task import Task
 from study.training import Progress
 from study.worker.group import run_group
 

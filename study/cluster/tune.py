@@ -25,12 +25,12 @@ from ray.tune.search import Searcher
 
 from study.cluster.connection import slots
 from study.cluster.group import Group
+from study.config import Task
 from study.errors import StorageError, UserError
 from study.planning.agenda import Agenda
 from study.results.files import checkpoint_folder
 from study.results.ledger import Ledger
 from study.schema import Record
-from study.task import Task
 from study.training import Progress
 from study.worker.attempts import Attempts
 from study.worker.group import discard_outcome

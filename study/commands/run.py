@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Spec
-from study.commands.recorded import agenda_of, held_by
-from study.commands.show import report
+from study.commands.show import agenda_of, held_by, report
 from study.commands.start import RunOptions
 from study.planning.plan import make_plan
 from study.plugins import plugin_sources

@@ -1,29 +1,151 @@
-"""``report``, ``export``, ``audit`` and ``ui``: what a study has found, shown without running anything."""
+"""``report``, ``audit`` and ``ui``: what a study has found, read from its folder or an MLflow store, and shown.
+
+It may have run on another machine. Neither place needs the images or the user's own plug-ins: of a dataset, tables need the
+number of classes, which the study noted when it ran.
+"""
 
 import dataclasses
+import functools
 import signal
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from analysis.report.page import SPECIFICATION, build_report
+from analysis.inputs import Inputs
+from analysis.report import page
 from analysis.tables.build import build_tables
 from search_spaces import Spec, load_spec
 from study.checks.audit import audit, audit_view
-from study.commands.recorded import Recorded, agenda_of, in_folder, in_store
-from study.planning.plan import make_plan
+from study.config import Execution
+from study.data import dataset_facts
+from study.errors import UserError, nearest
+from study.planning.agenda import Agenda
+from study.planning.importance import importances
+from study.planning.plan import Plan, make_plan
 from study.printing.console import open_console, say
-from study.results.provenance import session_tags
-from study.results.workspace import Workspace
+from study.results.files import LEDGER, SPECIFICATION
+from study.results.ledger import Contents, read_ledger
+from study.results.provenance import read_sessions, session_tags
+from study.results.workspace import Workspace, read_registration
 from study.tracking.pages import addresses
-from study.tracking.reading import with_changes
+from study.tracking.reading import ReadStudy, read_study, with_changes
 from study.tracking.runs import headlines
 from study.tracking.server import serving
 from study.tracking.store import masked, tracking_uri
 from study.tracking.view import Shown, as_user_error, find_view, replay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded(ReadStudy):
+    """A study's records; ``where`` they were read, without credentials; ``folder``: ``None`` where only a store was read."""
+
+    where: str
+    folder: Path | None = None
+
+    @property
+    def session(self) -> Mapping[str, Any]:
+        """The last of ``sessions``; empty if none is known."""
+        return (self.sessions or [{}])[-1]
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """What its tables are made from. Raises ``UserError`` for a dataset of which nothing is known."""
+        noted = {name: facts for session in self.sessions for name, facts in session.get("datasets", {}).items()}
+        names = dict.fromkeys(
+            str(levels.get("dataset", self.spec.fixed.get("dataset"))) for levels in self.spec.cells()
+        )
+        classes = {
+            name: noted[name]["num_classes"] if name in noted else dataset_facts(name).num_classes for name in names
+        }
+        return Inputs(
+            spec=self.spec,
+            contents=self.contents,
+            chance={name: 1 / num for name, num in classes.items()},
+            folder=self.folder,
+            importance_of=importances,
+            registration=self.registration,
+            price=next((session["price"] for session in reversed(self.sessions) if "price" in session), None),
+        )
+
+
+def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
+    """A study read from its folder; ``spec`` replaces the one it was run with. Raises ``UserError`` if nothing was run."""
+    contents = read_ledger(workspace.ledger)
+    if not contents.replicates:
+        name = workspace.root.name if spec is None else spec.name
+        raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {name}")
+    if spec is None:
+        frozen = workspace.root / SPECIFICATION
+        if not frozen.exists():
+            raise UserError(f"{frozen} is missing: the folder does not say what was run")
+        spec = Spec.model_validate_json(frozen.read_text())
+    return held_by(workspace, spec, contents)
+
+
+def held_by(workspace: Workspace, spec: Spec, contents: Contents) -> Recorded:
+    """A study's ``contents``, and what its folder notes beside them."""
+    root = workspace.root
+    return Recorded(
+        spec=spec,
+        contents=contents,
+        sessions=read_sessions(root),
+        where=str(root),
+        registration=read_registration(root),
+        folder=root,
+    )
+
+
+def anywhere(place: str, storage: Path) -> Recorded:
+    """A study at a folder, by its name under ``storage``, or as ``URI#NAME`` in an MLflow store. Raises ``UserError``."""
+    uri, _, name = place.rpartition("#")
+    if "://" in uri:
+        return in_store(uri, name)
+    for root in (Path(place), storage / place):
+        if (root / LEDGER).is_dir():
+            return in_folder(Workspace(root))
+    known = [path.parent.name for path in storage.glob(f"*/{LEDGER}")]
+    hint = nearest(place, known) if known else ""
+    raise UserError(
+        f"{place!r} is no folder of a study, nor one under {storage}, nor URI#NAME in an MLflow store{hint}"
+    )
+
+
+def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
+    """A study read from an MLflow store, with the specification noted there. Raises ``UserError``.
+
+    ``folder``: where the tables that statistics kept are copied to; ``None`` leaves them in the store.
+    """
+    uri = tracking_uri(uri, Path())
+    found = read_study(uri, name, folder)
+    if not found.contents.replicates:
+        raise UserError(f"MLflow at {masked(uri)} holds no finished replicate of {name!r}")
+    where = f"{masked(uri)}#{name}"
+    if found.num_unwritten:
+        where += f" ({found.num_unwritten} being written left out)"
+    return Recorded(**vars(found), where=where, folder=folder)
+
+
+def agenda_of(
+    plan: Plan,
+    contents: Contents,
+    workspace: Workspace,
+    *,
+    retry_failed: bool = False,
+    execution: Mapping[str, Execution] | None = None,
+) -> Agenda:
+    """What is left to run; in a sequential study the looks at ``contents`` decide which blocks follow."""
+
+    def go_on(held: Contents, num_blocks: int) -> list[str]:
+        course = held_by(workspace, plan.spec, held).inputs.course
+        return [name for name, num in course.further.items() if num > num_blocks] if course else []
+
+    looks = go_on if plan.spec.sequential else None
+    return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looks)
 
 
 def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | None) -> tuple[Recorded, Workspace]:
@@ -50,14 +172,7 @@ def report(held: Recorded, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` into the study's folder; the page's path. Raises ``UserError``."""
     build_tables(held.inputs, workspace.tables)
     text = yaml.safe_dump(held.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return build_report(held.inputs, workspace.root, {**session_tags(held.session), SPECIFICATION: text})
-
-
-def export(
-    held: Recorded, workspace: Workspace, names: Sequence[str] = (), formats: Sequence[str] = ()
-) -> dict[str, list[Path]]:
-    """Write tables into the study's folder. Raises ``UserError``."""
-    return build_tables(held.inputs, workspace.tables, names, formats)
+    return page.build_report(held.inputs, workspace.root, {**session_tags(held.session), page.SPECIFICATION: text})
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:

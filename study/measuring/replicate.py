@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from study.config import Task
 from study.data import Splits
 from study.data.parts import Split
 from study.errors import StorageError, UserError
@@ -30,7 +31,6 @@ from study.smoothness import (
     reestimated_batchnorm,
     statistic_key,
 )
-from study.task import Task
 from study.training import MidTraining
 
 # At most this many training images re-estimate batch norm in mid-training: all of them would cost a third of an epoch.

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from search_spaces import Levels
-from study.config import TrialConfig
+from study.config import Execution, Task, TrialConfig
 from study.planning import pareto, search
 from study.planning.plan import Cell, Plan
 from study.results.ledger import Contents
 from study.schema import TRAINED, Phase, ReplicateRecord
 from study.smoothness import on_validation
-from study.task import Execution, Task
 
 # From the ledger's contents and the number of blocks that are complete: names of the cells that go on.
 GoOn = Callable[[Contents, int], Iterable[str]]

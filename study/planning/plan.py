@@ -13,10 +13,11 @@ from typing import Any
 from torch import nn
 
 from search_spaces import Choice, Levels, Spec
-from study import models
 from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset
+from study.data.dataset import Facts
 from study.errors import UserError, nearest
+from study.models import build_network
 from study.planning.search import check_parts, check_space
 from study.plugins import load_plugins, refuse_foreign
 from study.registry import ATTENTION_FORMS, ATTENTIONS, AUGMENTATIONS, DATASETS, MERGES, NETWORKS, Registry
@@ -172,7 +173,7 @@ def _cell(spec: Spec, levels: Levels) -> Cell:
     check_schedule(config.schedule)
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
-    _build(config)
+    untrained(config, dataset_facts(config.dataset))
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
 
 
@@ -189,12 +190,10 @@ def _check_shares(spec: Spec, cell: Cell) -> None:
             )
 
 
-def _build(config: TrialConfig) -> nn.Module:
-    known = dataset_facts(config.dataset)
+def untrained(config: TrialConfig, known: Facts) -> nn.Module:
+    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25."""
     channels = known.image_shape[0]
-    return models.build_network(
-        config, num_classes=known.num_classes, mean=(0.0,) * channels, deviation=(1.0,) * channels
-    )
+    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
 
 
 def _placed(plan: Plan, cell: Cell) -> str:
@@ -205,7 +204,8 @@ def _placed(plan: Plan, cell: Cell) -> str:
     settings = {**cell.settings, "merge_where": ""}
     parts: list[Any] = [sorted(settings.items())]
     if "merge_where" in plan.spec.factor_names():
-        network = _build(plan.default_config(cell))
+        config = plan.default_config(cell)
+        network = untrained(config, dataset_facts(config.dataset))
         for name, module in network.named_modules():
             plain = {key: value for key, value in vars(module).items() if isinstance(value, (str, int, float, tuple))}
             shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]

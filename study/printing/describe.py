@@ -1,4 +1,4 @@
-"""What ``plan``, ``run`` and ``status`` print."""
+"""What ``plan``, ``cost``, ``run`` and ``status`` print."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from analysis.report.summary import DEMONSTRATION, summary
 from analysis.tables.build import build_table
 from analysis.words.spending import device_hours, unit
 from search_spaces import Resources
-from study.planning.plan import Plan
+from study.data import dataset_facts
+from study.errors import UserError, nearest
+from study.models.cost import LayerCost, layer_costs
+from study.planning.plan import Cell, Plan, untrained
 from study.printing.console import print_table, say, say_heading
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.results.files import FIGURES_FOLDER, REPORT
@@ -23,6 +26,7 @@ from study.schema import STATES
 
 # A warning is printed where measuring in mid-training takes a larger share of training.
 MOST_DURING = 0.1
+_NUMBERS = ("parameters", "FLOPs", "activations")
 
 
 def print_plan(plan: Plan, console: Console, price: float | None = None) -> None:
@@ -149,6 +153,37 @@ def _warnings(plan: Plan) -> list[str]:
     if spec.control is None:
         lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
     return lines
+
+
+def print_cost(plan: Plan, name: str, console: Console) -> None:
+    """Print every layer of the cell called ``name`` (of the first cell if it is empty) and the total of each other cell.
+
+    Numbers are per image. Raises ``UserError`` for an unknown cell.
+    """
+    cells = {cell.name: cell for cell in plan.cells}
+    name = name or plan.cells[0].name
+    if name not in cells:
+        raise UserError(f"--cell: unknown cell {name!r}{nearest(name, cells)}")
+    layers = _layers(plan, cells[name])
+    rows = [(row.name or "(network)", row.kind, "x".join(map(str, row.shape)), *_numbers([row])) for row in layers]
+    rows.append(("total", "", "", *_numbers(layers)))
+    print_table(console, ("layer", "kind", "output", *_NUMBERS), rows, title=name, num_left=2)
+    say(console, "one image; a multiply-add is two FLOPs, of convolutions, linear layers and matrix products alone")
+    if others := [cell for cell in plan.cells if cell.name != name]:
+        totals = [(cell.name, *_numbers(_layers(plan, cell))) for cell in others]
+        print_table(console, ("other cells", *_NUMBERS), totals)
+
+
+def _layers(plan: Plan, cell: Cell) -> list[LayerCost]:
+    config = plan.default_config(cell)
+    known = dataset_facts(config.dataset)
+    return layer_costs(untrained(config, known), known.image_shape)
+
+
+def _numbers(layers: Sequence[LayerCost]) -> tuple[str, ...]:
+    """The sums over ``layers``, one for each of ``_NUMBERS``."""
+    costs = [(layer.params, layer.flops, layer.activations) for layer in layers]
+    return tuple(f"{sum(column):,}" for column in zip(*costs, strict=True))
 
 
 def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from study.atomic import read_json, write_text
-from study.config import TrialConfig
+from study.config import Execution, TrialConfig
 from study.data.dataset import Facts, dataset_facts
 from study.errors import out_of_memory
 from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
 from study.results.files import EXECUTION
-from study.task import Execution
 from study.training.options import OPTIONS, obstacle
 
 # A fused group, or an option of the step, must make the same trainings this many times faster.

@@ -24,8 +24,8 @@ from study.data.parts import Split
 from study.data.stream import NUM_HELD
 from study.errors import UserError, out_of_memory
 from study.measuring.replicate import estimates_of, measure_context
-from study.planning.plan import Cell, Plan
-from study.resources.timing import Ask, random_split, timer, untrained
+from study.planning.plan import Cell, Plan, untrained
+from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.training import evaluate
 from study.training.evaluate import EVALUATION_BATCH

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from search_spaces import Spec
 from study.config import TrialConfig
 from study.data.dataset import Facts
 from study.data.parts import Split
 from study.data.together import Together
-from study.models import build_network
+from study.planning.plan import untrained
 from study.seeding import derive_seed
 from study.training.lane import Lane
 from study.training.loop import train_epoch
@@ -113,12 +112,6 @@ def timer(
 def few_images(config: TrialConfig) -> TrialConfig:
     """``config`` with batches of ``FEW_IMAGES``."""
     return dataclasses.replace(config, batch_size=FEW_IMAGES)
-
-
-def untrained(config: TrialConfig, known: Facts) -> nn.Module:
-    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25."""
-    channels = known.image_shape[0]
-    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
 
 
 def random_split(known: Facts, num: int, device: str) -> Split:

@@ -60,7 +60,8 @@ def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
             if record is None:
                 raise _behind(uri, name, f"run {run.name!r} does not hold the ledger's lines")
             contents.add(record)
-    if folder is not None and _lacks(contents, folder):
+    kept = ((key, record, table) for key, record in contents.measures.items() for table in record.get("kept", []))
+    if folder and not all(kept_path(folder, record["trial_key"], key, table).exists() for key, record, table in kept):
         with as_user_error(uri):
             fetch_files(uri, parents[0].run_id, MEASUREMENTS, folder)
     return ReadStudy(
@@ -69,14 +70,6 @@ def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
         sessions=study["sessions"],
         registration=study["registration"],
         num_unwritten=unwritten,
-    )
-
-
-def _lacks(contents: Contents, folder: Path) -> bool:
-    return any(
-        not kept_path(folder, measured["trial_key"], key, table).exists()
-        for key, measured in contents.measures.items()
-        for table in measured.get("kept", [])
     )
 
 

@@ -59,10 +59,9 @@ class Wanted:
         self._measures: dict[str, dict[str, MeasureRecord]] = {}
         datasets = {value for grid in spec.factors for value in grid.get("dataset", [])}
         self._many_datasets = len(datasets) > 1
-        for replicate in contents.replicates.values():
-            self.add(replicate)
-        for measure in contents.measures.values():
-            self.add(measure)
+        records: list[Record] = [*contents.replicates.values(), *contents.measures.values()]
+        for record in records:
+            self.add(record)
 
     def add(self, record: Record) -> list[str]:
         """Take in a record; returns the trial keys of the runs that it changes."""

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from study.config import Task
 from study.data import Splits, load_dataset, split
 from study.data.together import Together
 from study.measuring.replicate import mid_training
 from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
-from study.task import Task
 from study.training import Member, Progress
 from study.training.fused import fused_with, train_together
 from study.worker.attempts import MAX_LOSSES, Attempts

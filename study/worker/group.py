@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from study.atomic import read_json, write_text
+from study.config import Task
 from study.data import Dataset, Splits, load_dataset
 from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
@@ -28,7 +29,6 @@ from study.models import num_flops, num_params
 from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkpoint_folder
 from study.schema import TRAINED, Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
-from study.task import Task
 from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint, train
 from study.training.evaluate import EVALUATION_BATCH
 from study.worker.ahead import member_of, set_backend, splits_on, train_ahead

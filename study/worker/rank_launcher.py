@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from study.config import Task
 from study.data.stream import LOADERS_VARIABLE, num_loaders
 from study.errors import UserError
-from study.task import Task
 from study.training import Progress
 from study.training.process_group import RanksLost
 from study.worker.ahead import is_trained

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from study.config import Task
 from study.errors import UserError
 from study.plugins import load_plugins
-from study.task import Task
 from study.training import Progress, train
 from study.training.process_group import Ranks, RanksLost
 from study.worker.ahead import member_of, set_backend

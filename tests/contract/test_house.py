@@ -38,7 +38,7 @@ for name in ("ray", "optuna", "mlflow", "pydantic", "yaml", "scipy", "typer", "r
     sys.modules[name] = None
 from pathlib import Path
 from study.config import TrialConfig
-from study.task import Task
+from study.config import Task
 from study.worker.group import run_group
 config = TrialConfig(dataset="fake", depth=8, width=4, seed=1, split_seed=2, epochs=1, batch_size=16)
 statistics = {{"input_jacobian": {{"num_samples": 8}}, "path": {{"num_pairs": 4}}, "noise_stability": {{}}}}

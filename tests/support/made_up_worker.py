@@ -2,8 +2,8 @@
 
 import random
 
+from study.config import Task
 from study.smoothness import statistic_key
-from study.task import Task
 
 
 class Interrupted(Exception):

@@ -19,10 +19,10 @@ from serial import run_serially
 from search_spaces import load_spec
 from study.cli import main
 from study.commands import show
+from study.config import Task
 from study.errors import StorageError, UserError
 from study.results.ledger import decode, segments
 from study.results.workspace import Workspace
-from study.task import Task
 from study.training import Progress
 from study.worker.group import run_group
 
@@ -86,7 +86,7 @@ def test_the_command_says_it_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/kill/figures/forest.svg")
 
-    monkeypatch.setattr("study.cli.studies.opened", full)
+    monkeypatch.setattr("study.cli.commands.opened", full)
     monkeypatch.setattr(sys, "argv", ["fmm-study", "status", "digits"])
     with pytest.raises(SystemExit) as ended:
         main()

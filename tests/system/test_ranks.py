@@ -14,9 +14,9 @@ import torch
 from picture_files import write_images
 from torch import multiprocessing
 
+from study.config import Task
 from study.data import load_dataset, split
 from study.errors import UserError
-from study.task import Task
 from study.training import Progress, load_checkpoint
 from study.training.process_group import Ranks
 from study.worker.group import run_group

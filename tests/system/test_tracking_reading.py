@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from read_back import texts, written
 
 from study.commands import show
-from study.commands.recorded import in_folder, in_store
+from study.commands.show import in_folder, in_store
 from study.errors import UserError
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions

@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 from read_back import texts, written
 
-from study.commands import show
-from study.commands.recorded import in_folder, in_store
+from analysis.tables.build import build_tables
+from study.commands.show import in_folder, in_store
 from study.errors import UserError
 from study.results.ledger import Contents, read_ledger
 from study.results.workspace import Workspace
@@ -136,7 +136,7 @@ def read_back_through(server: Server, tmp_path: Path) -> None:
     assert found.spec == spec and texts(found.contents) == texts(contents)
     made = []
     for held in (found, in_folder(workspace)):
-        files = show.export(held, Workspace(tmp_path / f"tables{len(made)}"))
+        files = build_tables(held.inputs, Workspace(tmp_path / f"tables{len(made)}").tables)
         made.append({path.name: path.read_bytes() for paths in files.values() for path in paths})
     assert made[0] == made[1] and "claims.tex" in made[0] and b"different" in made[0]["decision_agreement.csv"]
 

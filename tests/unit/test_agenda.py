@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 from made_up_worker import Interrupted, Worker, slots
 
+from study.config import Task
 from study.planning import search
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.results.ledger import Contents, Ledger
 from study.seeding import derive_seed
-from study.task import Task
 
 STATISTICS = {"path": {"num_pairs": 16}, "input_jacobian": {}}
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from made_up_worker import Interrupted, Worker, slots
 
-from study.commands.recorded import agenda_of
+from study.commands.show import agenda_of
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.results.ledger import Contents

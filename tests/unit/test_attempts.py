@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import study.worker.group as module
-from study.task import Task
+from study.config import Task
 from study.training import Progress
 from study.worker.attempts import MAX_LOSSES, REASON, Attempts
 from study.worker.group import run_group

@@ -14,13 +14,12 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 from trainings import train
 
-from study.config import TrialConfig
+from study.config import Task, TrialConfig
 from study.data import imagenet, load_dataset, split, stream
 from study.errors import UserError
 from study.registry import AUGMENTATIONS, DATASETS
 from study.results.provenance import fingerprint
 from study.seeding import derive_seed
-from study.task import Task
 from study.training import Progress
 from study.training.process_group import Ranks
 from study.worker.group import run_group

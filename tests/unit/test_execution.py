@@ -9,6 +9,7 @@ import torch
 import study.measuring.replicate
 import study.resources.execution as module
 import study.worker.ahead
+from study.config import Execution, Task
 from study.data.dataset import dataset_facts
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
@@ -16,7 +17,6 @@ from study.resources.execution import frozen_execution, measure_groups, sizes
 from study.resources.timing import FEW_IMAGES, here, timer
 from study.results.files import EXECUTION
 from study.results.ledger import Contents
-from study.task import Execution, Task
 from study.training import Progress, load_checkpoint
 from study.worker.group import run_group
 

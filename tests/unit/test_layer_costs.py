@@ -16,7 +16,7 @@ from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.cost import layer_costs
 from study.planning.plan import make_plan
-from study.printing.cost import print_cost
+from study.printing.describe import print_cost
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 
 IMAGE = (3, 16, 16)

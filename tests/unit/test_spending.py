@@ -9,7 +9,7 @@ from book import full, inputs_of
 from analysis.report.headline import facts, total_spent
 from analysis.words.spending import device_hours, spent_words, trial_seconds
 from search_spaces import Resources
-from study.commands.recorded import Recorded
+from study.commands.show import Recorded
 from study.errors import UserError
 from study.resources.allowance import Allowance, Purse
 from study.results.ledger import Contents

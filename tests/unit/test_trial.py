@@ -10,13 +10,12 @@ import torch
 import study.measuring.replicate as measurement
 import study.worker.ahead as ahead
 import study.worker.group as module
-from study.config import measure_key
+from study.config import Task, measure_key
 from study.data import Splits, load_dataset, split
 from study.errors import UserError
 from study.models import build_network
 from study.schema import ReplicateRecord
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm
-from study.task import Task
 from study.training import Progress, evaluate, load_checkpoint
 from study.training.checkpoint import save_checkpoint
 from study.worker.group import discard_outcome, run_group

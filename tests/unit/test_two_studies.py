@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.comparison.two_studies import Side, TwoStudies, compare_studies
 from analysis.inputs import Inputs
-from study.commands.recorded import anywhere
+from study.commands.show import anywhere
 from study.errors import UserError
 from study.printing.comparison import check_format, print_comparison
 from study.results.ledger import Contents, Ledger

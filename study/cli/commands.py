@@ -1,21 +1,12 @@
-"""Commands on a study: plan, run, check, and show what was found."""
+"""The commands: first those on a study (plan, run, check, show), then those that need none, in the order of ``--help``."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.cli.options import (
-    RESULTS,
-    AddressOption,
-    CpusOption,
-    FromOption,
-    PriceOption,
-    SetOption,
-    SpecArgument,
-    StorageOption,
-    TrackingOption,
-    opened,
-)
+from study.printing.console import open_console
 
 if TYPE_CHECKING:
     from search_spaces import Spec
@@ -24,13 +15,35 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
+StorageOption = Annotated[Path, typer.Option("--storage", help="Folder under which each study has its own.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")
+]
+AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")]
+CpusOption = Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="An MLflow store or server; SQLite under the results folder if left out."),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-mlflow",
+        metavar="URI",
+        help="Read from this MLflow store or server instead of the folder; SPEC may then be the study's name there.",
+    ),
+]
+PluginOption = Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")]
+PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
+RESULTS = Path("results")
+
 
 @commands.command()
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
     from study.planning.plan import make_plan
-    from study.printing.console import open_console
     from study.printing.describe import print_plan
 
     print_plan(make_plan(load_spec(spec, override), needs_data=False), open_console(), price)
@@ -45,8 +58,7 @@ def cost(
     """Show what each layer of a cell costs, and the total of every other cell; runs nothing."""
     from search_spaces import load_spec
     from study.planning.plan import make_plan
-    from study.printing.console import open_console
-    from study.printing.cost import print_cost
+    from study.printing.describe import print_cost
 
     print_cost(make_plan(load_spec(spec, override), needs_data=False), cell, open_console())
 
@@ -81,7 +93,6 @@ def run(
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
     from study.planning.plan import make_plan
-    from study.printing.console import open_console
     from study.printing.describe import print_status
     from study.results.ledger import read_ledger
 
@@ -143,9 +154,8 @@ def compare(
 ) -> None:
     """Show what changed from one study to another: specification, provenance, outcomes, effects, verdicts."""
     from analysis.comparison.two_studies import Side, compare_studies
-    from study.commands.recorded import anywhere
+    from study.commands.show import anywhere
     from study.printing.comparison import check_format, print_comparison
-    from study.printing.console import open_console
 
     check_format(form)
     studies = [anywhere(a, storage), anywhere(b, storage)]
@@ -180,12 +190,105 @@ def export(
     from_mlflow: FromOption = None,
 ) -> None:
     """Write tables as Parquet, CSV, Markdown and LaTeX."""
-    from study.commands import show
+    from analysis.tables.build import build_tables
+    from study.commands.show import recorded
 
-    held, workspace = show.recorded(spec, override, storage, from_mlflow)
-    for paths in show.export(held, workspace, table, formats).values():
+    held, workspace = recorded(spec, override, storage, from_mlflow)
+    for paths in build_tables(held.inputs, workspace.tables, table, formats).values():
         for path in paths:
             typer.echo(path)
+
+
+@commands.command()
+def measure(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A replicate's final.pt or best.pt, or with --model a state dict.")
+    ],
+    statistic: Annotated[list[str], typer.Option(help="One statistic; may be repeated. All if left out.")] = [],
+    setting: Annotated[
+        list[str], typer.Option("--set", metavar="STATISTIC.KEY=VALUE", help="A setting, e.g. path.num_pairs=500.")
+    ] = [],
+    model: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="What makes a network of one's own.")] = "",
+    dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    plugin: PluginOption = [],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
+    from study.measuring.network import as_plain, measure_file, parse_statistics
+    from study.plugins import load_plugins
+    from study.printing.measured import print_measured
+
+    load_plugins(plugin, folder=str(Path.cwd()))
+    chosen = parse_statistics(statistic, setting)
+    found = measure_file(
+        checkpoint, chosen, model=model, dataset=dataset, device=device, say=lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        typer.echo(json.dumps(as_plain(found), indent=2))
+    else:
+        print_measured(found, open_console())
+
+
+@commands.command()
+def levels(
+    kind: Annotated[
+        str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    plugin: PluginOption = [],
+) -> None:
+    """List what a specification may name: kind, name, formula, extra parameters, source."""
+    from study.printing.levels import levels, print_levels
+
+    rows = list(levels(kind, plugin))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_levels(rows, open_console())
+
+
+@commands.command()
+def behaviour(
+    merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],
+    depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],
+    width: Annotated[int, typer.Option(help="Of the first stage.", min=1)] = 16,
+    blocks: Annotated[bool, typer.Option("--blocks", help="A line a block instead of a line a network.")] = False,
+) -> None:
+    """Show merge operators at initialisation: scales and gradients by depth, half precision, which will hardly train."""
+    from study.models.initial_behaviour import format_blocks, format_overview, initial_behaviours
+    from study.registry import MERGES
+
+    merges = merge or [entry.name for entry in MERGES if "matches" not in entry.traits]
+    found = initial_behaviours(merges=merges, depths=depth or [8, 20, 56, 110], width=width)
+    typer.echo("\n\n".join(map(format_blocks, found)) if blocks else format_overview(found))
+
+
+@commands.command()
+def doctor(
+    storage: StorageOption = RESULTS, address: AddressOption = None, tracking_uri: TrackingOption = None
+) -> None:
+    """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
+    from study.checks.doctor import examine
+
+    well = True
+    for finding in examine(storage, address, tracking_uri):
+        absent = not finding.well and finding.name.startswith("dataset ")  # no fault: no study needs them all
+        typer.echo(f"{'ok  ' if finding.well else 'none' if absent else 'FAIL'}  {finding.name}: {finding.found}")
+        if not finding.well:
+            typer.echo(f"      -> {finding.advice}")
+            well = well and absent
+    if not well:
+        raise typer.Exit(1)
+
+
+def opened(name_or_path: str, override: list[str], storage: Path) -> "tuple[Spec, Workspace]":
+    """The specification that a command names and its study's folder. Raises ``SpecError`` or ``UserError``."""
+    from search_spaces import load_spec
+    from study.results.workspace import Workspace
+
+    spec = load_spec(name_or_path, override)
+    return spec, Workspace(storage / spec.name)
 
 
 def _drive(spec: "Spec", workspace: "Workspace", options: "RunOptions") -> None:
