@@ -2,7 +2,7 @@
 
 ``trial_key`` hashes what changes the trained weights; ``measure_key`` hashes that and what changes one measurement.
 Fields at their default are left out of the hash, so a new field whose default keeps today's behaviour renames no trial of an
-old study. Paths, devices, worker counts and the phase are no fields: they change no result.
+old study. Paths, devices, worker counts and the phase are no settings: they change no result.
 """
 
 import dataclasses

@@ -81,11 +81,10 @@ def run(
     price: PriceOption = None,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
-    from study.commands.start import RunOptions
-    from study.resources.allowance import Allowance
+    from study.commands.start import RunOptions, allowed_hours
 
-    allowance = Allowance.of(max_hours=max_hours, max_money=max_money, price=price)
-    options = RunOptions(address=address, num_cpus=num_cpus, tracking=tracking_uri, allowance=allowance)
+    hours = allowed_hours(max_hours, max_money, price)
+    options = RunOptions(address=address, num_cpus=num_cpus, tracking=tracking_uri, max_hours=hours, price=price)
     _drive(*opened(spec, override, storage), options)
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from search_spaces import Spec
 from study.commands.show import agenda_of, held_by, report
-from study.commands.start import RunOptions
+from study.commands.start import Purse, RunOptions
 from study.planning.plan import make_plan
 from study.plugins import plugin_sources
 from study.printing import describe
 from study.printing.console import open_console, say
 from study.printing.live import LiveView
-from study.resources.allowance import Purse
 from study.resources.execution import frozen_execution
 from study.resources.sharing import sharing_gpus
 from study.resources.timing import asking
@@ -37,7 +36,7 @@ def run(
     options: RunOptions = _DEFAULTS,
     connection: contextlib.AbstractContextManager[Any] | None = None,
 ) -> bool:
-    """Run or continue a study, as far as its allowance goes; ``False`` when it was interrupted.
+    """Run or continue a study, as far as its budget goes; ``False`` when it was interrupted.
 
     ``connection``: to Ray, where there is one already (``study.commands.start``); else one is made when it is needed.
     Raises ``UserError`` before any training starts.
@@ -65,10 +64,10 @@ def run(
                     root,
                     {cell.settings["dataset"] for cell in plan.cells},
                     gpus=spec.resources.gpus,
-                    price=options.allowance.price,
+                    price=options.price,
                     plugins=plugin_sources(spec.plugins),
                 )
-            purse = Purse(options.allowance, agenda.plan.spec.resources, contents)
+            purse = Purse(options.max_hours, agenda.plan.spec.resources, contents)
             with MlflowView(spec, root, contents, uri, lambda line: tell(f"warning: {line}")) as view:
                 if not agenda.done and not purse.is_empty():
                     # Ray takes seconds to import, and a finished study needs none of it

@@ -1,13 +1,18 @@
-"""How a run is started: Ray comes up while the driver is imported. Each takes seconds and neither waits for the other."""
+"""What a run is given, its budget, and how it starts: Ray comes up while the driver is imported, for each takes seconds."""
 
 import contextlib
 import importlib
+import math
 import signal
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from search_spaces import Spec
-from study.resources.allowance import Allowance
+from analysis.words.spending import device_hours, trial_seconds, unit
+from search_spaces import Resources, Spec
+from study.errors import UserError
+from study.results.ledger import Contents
 from study.results.workspace import Workspace
 
 
@@ -16,14 +21,47 @@ class RunOptions:
     """How a study is run, beside what its specification says.
 
     ``address``: of a running Ray cluster; ``None`` for this machine with ``num_cpus`` cores (all if ``None``).
-    ``tracking``: an MLflow store or server; ``None`` for SQLite beside the study's folder.
+    ``tracking``: an MLflow store or server; ``None`` for SQLite beside the study's folder. ``max_hours`` of GPUs (of cores,
+    where trials hold no GPU) for the whole study; ``price`` per hour, if known.
     """
 
     address: str | None = None
     num_cpus: int | None = None
     tracking: str | None = None
-    allowance: Allowance = field(default_factory=Allowance)
+    max_hours: float | None = None
+    price: float | None = None
     retry_failed: bool = False
+
+
+def allowed_hours(max_hours: float | None, max_money: float | None, price: float | None) -> float | None:
+    """The smaller of hours and money, in hours. Raises ``UserError`` for money without a price."""
+    if max_money is None:
+        return max_hours
+    if not price:
+        raise UserError(f"--max-money {max_money:g} needs --price, what an hour of a GPU (or core) costs")
+    return min(max_money / price, math.inf if max_hours is None else max_hours)
+
+
+class Purse:
+    """Counts what a study spends, from its records; no new group begins once ``max_hours`` are used up."""
+
+    def __init__(self, max_hours: float | None, resources: Resources, contents: Contents) -> None:
+        self._max_hours, self._resources = max_hours, resources
+        self._seconds = trial_seconds([*contents.replicates.values(), *contents.measures.values()])
+
+    def tell(self, record: Mapping[str, Any]) -> None:
+        """Take in a finished record."""
+        self._seconds += trial_seconds([record])
+
+    def is_empty(self) -> bool:
+        """Whether the hours are used up."""
+        return self._max_hours is not None and device_hours(self._seconds, self._resources) >= self._max_hours
+
+    @property
+    def words(self) -> str:
+        """How much of the hours is spent."""
+        spent = device_hours(self._seconds, self._resources)
+        return f"{spent:,.3g} of {self._max_hours or 0.0:,.3g} {unit(self._resources)} hours are spent"
 
 
 def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:

@@ -1,1 +1,1 @@
-"""What a study occupies and costs: step times, memory, groups per GPU, budgets."""
+"""What a study occupies and costs: step times, memory, groups per GPU."""

@@ -10,8 +10,8 @@ from analysis.report.headline import facts, total_spent
 from analysis.words.spending import device_hours, spent_words, trial_seconds
 from search_spaces import Resources
 from study.commands.show import Recorded
+from study.commands.start import Purse, allowed_hours
 from study.errors import UserError
-from study.resources.allowance import Allowance, Purse
 from study.results.ledger import Contents
 from study.results.provenance import note_session, read_sessions
 
@@ -26,24 +26,23 @@ def test_hours_are_of_what_a_trial_holds():
 
 
 def test_money_is_hours_at_a_price_and_the_smaller_limit_holds():
-    of = Allowance.of
-    assert of(max_hours=None, max_money=100, price=2.5).max_hours == 40
-    assert of(max_hours=12, max_money=100, price=2.5).max_hours == 12
-    assert of(max_hours=None, max_money=None, price=2.5) == Allowance(price=2.5)
+    assert allowed_hours(None, max_money=100, price=2.5) == 40
+    assert allowed_hours(12, max_money=100, price=2.5) == 12
+    assert allowed_hours(None, max_money=None, price=2.5) is None
     for price in (None, 0):
         with pytest.raises(UserError, match="--max-money 5 needs --price"):
-            of(max_hours=None, max_money=5, price=price)
+            allowed_hours(None, max_money=5, price=price)
 
 
 def test_a_purse_counts_what_the_ledger_holds_and_what_comes():
     contents = Contents()
-    purse = Purse(Allowance(max_hours=1), GPU, contents)
+    purse = Purse(1, GPU, contents)
     purse.tell({"train_seconds": 800.0})
     assert not purse.is_empty()
     purse.tell({"measure_seconds": 100.0})
     assert purse.is_empty() and purse.words == "1 of 1 GPU hours are spent"
-    assert Purse(Allowance(max_hours=0), GPU, contents).is_empty()
-    endless = Purse(Allowance(), GPU, contents)
+    assert Purse(0, GPU, contents).is_empty()
+    endless = Purse(None, GPU, contents)
     endless.tell({"train_seconds": 1e12})
     assert not endless.is_empty()
 
