@@ -15,10 +15,9 @@ from analysis.claims.looks import Course, course_of
 from analysis.claims.pooled import pooled_judgements
 from analysis.effects.controls import AAResult, AssayResult, aa_results, assay_results
 from analysis.effects.crossed import interaction_rows
-from analysis.effects.differences import differences_table
 from analysis.effects.image_variance import correctness
 from analysis.effects.levels import level_readings
-from analysis.effects.table import effects_table
+from analysis.effects.table import differences_table, effects_table
 from analysis.trials.arms import cell_heads
 from analysis.trials.curves import curves_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid
@@ -46,11 +45,8 @@ class Inputs:
     importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
     registration: Mapping[str, Any] | None = None
     price: float | None = None
-
-    @cached_property
-    def built(self) -> dict[str, pa.Table]:
-        """Registered tables built so far, by name: files and report show the same."""
-        return {}
+    # registered tables built so far, by name: files and report show the same
+    built: dict[str, pa.Table] = field(default_factory=dict, init=False)
 
     @cached_property
     def trials(self) -> pa.Table:

@@ -29,12 +29,11 @@ class Change:
 
 def registered(spec: Spec) -> dict[str, Any]:
     """The part of ``spec`` that is fixed before its confirm phase, as plain JSON. Wording is no part of it."""
-    claims: dict[str, Claim | LevelClaim] = {**spec.claims, **spec.level_claims}
     return {
         "alpha": spec.alpha,
         "looks": list(spec.sequential.looks) if spec.sequential else None,
         "control": spec.control.model_dump(mode="json") if spec.control else None,
-        "claims": {name: _fixed(spec, claim) for name, claim in claims.items()},
+        "claims": {name: _fixed(spec, claim) for name, claim in spec.all_claims.items()},
         "blocks": spec.blocks * spec.replicates,
         "statistics": spec.model_dump(mode="json")["measure"]["statistics"],
     }

@@ -187,7 +187,7 @@ class Spec(Strict):
             )
         if self.joint:
             raise ValueError("sequential with joint: a joint search decides no claim; remove one")
-        if not (self.claims or self.level_claims):
+        if not self.all_claims:
             raise ValueError(
                 "sequential without claims: looks are there to decide claims; add one or remove sequential"
             )
@@ -199,6 +199,16 @@ class Spec(Strict):
     def factor_names(self) -> list[str]:
         """Names of all factors, in order of first appearance."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
+
+    @property
+    def all_claims(self) -> dict[str, Claim | LevelClaim]:
+        """Claims on differences, then those on levels, by name."""
+        return {**self.claims, **self.level_claims}
+
+    @property
+    def claimed_outcomes(self) -> list[str]:
+        """Outcomes that claims on differences name, each once."""
+        return list(dict.fromkeys(outcome.name for claim in self.claims.values() for outcome in claim.outcomes))
 
     @property
     def defaults(self) -> Levels:

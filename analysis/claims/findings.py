@@ -10,8 +10,17 @@ from dataclasses import dataclass
 
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
-from analysis.words.numbers import interval_text, number_text, p_text
-from analysis.words.wording import effect_text, levels_text, minus_text, outcome_text, size_text, unit_of
+from analysis.words.wording import (
+    effect_text,
+    interval_text,
+    levels_text,
+    minus_text,
+    number_text,
+    outcome_text,
+    p_text,
+    size_text,
+    unit_of,
+)
 from search_spaces import Claim, LevelClaim, Spec
 
 

@@ -84,7 +84,6 @@ def judge(
         scales.setdefault(_where(row), {})[row["outcome"]] = row["mean_difference"]
     control = aa_results(spec, rows)
     failed = [result.dataset for result in control if result.inside is False]
-    claims: dict[str, Claim | LevelClaim] = {**spec.claims, **spec.level_claims}
     judgements = []
     for dataset, family in families(spec, rows, levels).items():
         level = rule.levels(family)
@@ -114,7 +113,7 @@ def judge(
             judgements.append(
                 Judgement(
                     name=name,
-                    claim=claims[name],
+                    claim=spec.all_claims[name],
                     dataset=dataset,
                     num_blocks=spec.blocks,
                     parts=tuple(found),
@@ -124,7 +123,7 @@ def judge(
                     waiting=controls_wait or pairs_wait,
                 )
             )
-    order = list(claims)
+    order = list(spec.all_claims)
     return sorted(judgements, key=lambda judgement: order.index(judgement.name))
 
 

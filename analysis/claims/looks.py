@@ -12,9 +12,8 @@ import pyarrow as pa
 from analysis.claims.judgement import Judgement, judge
 from analysis.claims.rule import rule_of
 from analysis.effects.controls import assay_results, deepest_strata
-from analysis.effects.differences import differences_table
 from analysis.effects.levels import level_readings
-from analysis.effects.table import effects_table
+from analysis.effects.table import differences_table, effects_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid, strata_of
 from analysis.trials.records import agrees
 from search_spaces import Claim, Spec

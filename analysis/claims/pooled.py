@@ -14,7 +14,7 @@ from analysis.claims.part import ClaimPart, failures_text
 from analysis.stats.holm import directed_p, holm_levels
 from analysis.stats.pooling import ALL_DATASETS, MIN_DATASETS, Pooled, pool
 from analysis.stats.verdicts import oriented
-from search_spaces import Claim, LevelClaim, Spec
+from search_spaces import Spec
 
 _SUMMED = ("n_pairs", "n_excluded", "n_waiting", "n_unequal", "n_arm_", "n_reference_")
 # Dataset -> the part there, of one comparison.
@@ -28,7 +28,7 @@ def pooled_judgements(spec: Spec, judgements: Sequence[Judgement]) -> list[Judge
     """
     if spec.sequential:
         return []
-    claims: dict[str, Claim | LevelClaim] = {**spec.claims, **spec.level_claims}
+    claims = spec.all_claims
     own = {name: [j for j in judgements if j.name == name] for name in claims}
     parts = {name: _located(found) for name, found in own.items()}
     family: dict[str, list[float | None]] = {

@@ -1,7 +1,6 @@
 """What a planned study can see, in words, before anything has run: no spread is known yet, so it is the unknown."""
 
-from analysis.stats.expected_blocks import expected_blocks
-from analysis.stats.power import pairs_for_verdict, pairs_needed, smallest_detectable
+from analysis.stats.power import expected_blocks, pairs_for_verdict, pairs_needed, smallest_detectable
 from analysis.stats.sequential import spent
 from analysis.stats.signflip import smallest_p
 from analysis.words.wording import outcome_text, size_text
@@ -26,7 +25,7 @@ def power_lines(spec: Spec) -> list[str]:
         f"power: {pairs} pairs; the sign-flip p cannot go below {smallest_p(pairs):.4g}; at alpha {spec.alpha:g} and a "
         f"spread of {100 * _ASSUMED_SD:g} points, {found}"
     ]
-    num_claims = len(spec.claims) + len(spec.level_claims)
+    num_claims = len(spec.all_claims)
     for name, claim in spec.claims.items():
         for outcome in claim.outcomes:
             # detectable effects are proportional to the spread, so one of spread 1 says all
@@ -52,7 +51,7 @@ def verdict_warning(spec: Spec) -> str:
 
     A sequential study's first look need not be sure of one, though it should be able to give one.
     """
-    num_claims = len(spec.claims) + len(spec.level_claims)
+    num_claims = len(spec.all_claims)
     if not num_claims or spec.blocks == 1:
         return ""
     pairs = spec.looks[0]

@@ -15,12 +15,12 @@ from search_spaces.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """``looks``: numbers of blocks at the looks taken so far, ``last`` at the one planned last; no looks: one, at the end."""
+    """``looks``: blocks at each look taken so far, none where the one test is at the end; ``last``: at the last look."""
 
     alpha: float
     num_claims: int
-    looks: tuple[int, ...] = ()
-    last: int = 0
+    looks: tuple[int, ...]
+    last: int
 
     def levels(self, parts: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
         """Claim -> the level of its intervals, from the directed p-values of each claim's parts."""
@@ -42,7 +42,5 @@ class Rule:
 
 def rule_of(spec: Spec, num_looks: int = 0) -> Rule:
     """The rule of a study; of a sequential one, at the look with this number, counted from 1."""
-    num_claims = len(spec.claims) + len(spec.level_claims)
-    if not num_looks:
-        return Rule(alpha=spec.alpha, num_claims=num_claims)
-    return Rule(alpha=spec.alpha, num_claims=num_claims, looks=tuple(spec.looks[:num_looks]), last=spec.looks[-1])
+    looks = tuple(spec.looks[:num_looks])
+    return Rule(alpha=spec.alpha, num_claims=len(spec.all_claims), looks=looks, last=spec.looks[-1])

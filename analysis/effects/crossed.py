@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from analysis.effects.compare import subtract
-from analysis.effects.differences import main_outcomes
 from analysis.effects.paired import cell_values, exploratory, left_out, slope_weights, tested, weighted_sum
 from analysis.effects.readings import POOLED, equal_budgets
 from analysis.stats.spread import mean
 from analysis.trials.grid import ConfirmGrid, Floats, Stratum, context_label, label, strata_of
-from analysis.trials.outcomes import ReadOutcome
+from analysis.trials.outcomes import ReadOutcome, main_outcomes
 from search_spaces import Contrast, Level
 
 _LEAST_TREND = 3

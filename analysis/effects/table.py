@@ -1,11 +1,12 @@
-"""Every contrast of a study, read on every outcome, in every stratum and pooled: arm minus reference, paired."""
+"""The tables of effects (arm minus reference, paired) and of the pairs behind them, and which strata are shown to people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from analysis.effects.compare import COUNTED_STATES, compare
+from analysis.effects.compare import COUNTED_STATES, compare, pair_up, subtract
 from analysis.effects.controls import aa_results
 from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
@@ -13,7 +14,7 @@ from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import directed_p, holm
 from analysis.trials.grid import ConfirmGrid
-from analysis.trials.outcomes import outcomes_of
+from analysis.trials.outcomes import main_outcomes, outcomes_of
 from analysis.words.columns import (
     FRACTION,
     OF_SCALE,
@@ -51,6 +52,12 @@ COLUMNS = (
     *shared("label note"),
 )
 SCHEMA = schema_of(COLUMNS, "one contrast, dataset, outcome and stratum")
+DIFFERENCES = (
+    *shared("study dataset arm reference stratum outcome scale block replicate"),
+    *floats("arm_value reference_value difference", OF_SCALE),
+)
+_PAIR = schema_of(DIFFERENCES, "one eligible pair of replicates in one contrast, dataset, outcome and stratum")
+MAX_STRATA = 4
 
 
 def effects_table(
@@ -136,3 +143,48 @@ def _add_control(spec: Spec, rows: list[dict[str, Any]]) -> None:
         if row["role"] == "primary" and note:
             row["note"] = "; ".join(filter(None, [row["note"], note]))
             row["mean_verdict"] &= not failed
+
+
+def differences_table(grid: ConfirmGrid) -> pa.Table:
+    """Every eligible pair of every contrast, on the outcomes that claims name, on their other scales, and on accuracy.
+
+    ``difference`` is arm minus reference, exactly what the effects table takes the mean of.
+    """
+    parts: list[pa.Table] = [_PAIR.empty_table()]
+    for reading in readings(grid, grid.spec.all_contrasts(), main_outcomes(grid.spec, grid.confirm)):
+        a, b = pair_up(reading)
+        used = np.flatnonzero(np.isfinite(a))
+        values = {"arm_value": a[used], "reference_value": b[used], "difference": subtract(a[used], b[used])}
+        columns: dict[str, Any] = {name: pa.repeat(text, len(used)) for name, text in reading.head.items()}
+        columns |= {"block": grid.pairs[used, 0], "replicate": grid.pairs[used, 1], **values}
+        parts.append(pa.Table.from_arrays([pa.array(columns[name]) for name in _PAIR.names], schema=_PAIR))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def contrast_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What names a contrast on a dataset in the effects and differences tables."""
+    return row["arm"], row["reference"], row["dataset"]
+
+
+def shown_strata(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Contrast -> its strata to show and their short names, the pooled one first.
+
+    Strata are shown where there are two to ``MAX_STRATA`` of them: a single one is the pooled reading itself. Levels that
+    all strata of a contrast share are left out of the names: ``attention=none depth=8`` is ``depth 8``.
+    """
+    found: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in rows:
+        strata = found.setdefault(contrast_key(row), {})
+        if row["stratum"] != POOLED:
+            strata[row["stratum"]] = None
+    return {
+        key: {POOLED: POOLED} | (_short(list(strata)) if 2 <= len(strata) <= MAX_STRATA else {})
+        for key, strata in found.items()
+    }
+
+
+def _short(strata: list[str]) -> dict[str, str]:
+    split = [stratum.split(" ") for stratum in strata]
+    shared = set.intersection(*map(set, split))
+    texts = [" ".join(part.replace("=", " ") for part in parts if part not in shared) for parts in split]
+    return dict(zip(strata, texts, strict=True))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.effects.compare import failure_counts
 from analysis.effects.readings import POOLED
-from analysis.effects.strata import contrast_key, shown_strata
+from analysis.effects.table import contrast_key, shown_strata
 from analysis.figures.style import COLOURS, INK, MUTED, mark, message, panel_grid, say_thinned, thinned
 from analysis.figures.subjects import main_outcomes
 from analysis.inputs import Inputs

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import INK, MUTED, mark, panel_grid, series_marks, series_styles
 from analysis.figures.subjects import main_statistics
 from analysis.inputs import Inputs
-from analysis.tables.paths import BUDGETS, Paths, all_paths, smoothness_outcomes
+from analysis.tables.matched import BUDGETS, Paths, all_paths, smoothness_outcomes
 from analysis.words.columns import FRACTION, counts, number, texts
 from analysis.words.rows import Rows, distinct, where
 from analysis.words.wording import axis_text

@@ -7,7 +7,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, INK, gap, mark, panel_grid, say_axes
-from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.tables.kept import PICTURED, pictured_rows
 from analysis.words.columns import floats, integer, number
 from analysis.words.rows import distinct, where
 from search_spaces.spec import Spec

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.style import INK, MUTED, gap, panel_grid, title_panel
 from analysis.inputs import Inputs
-from analysis.tables.pictured import PICTURED, pictured_rows
+from analysis.tables.kept import PICTURED, pictured_rows
 from analysis.words.columns import floats, integer, texts
 from analysis.words.rows import Row, Rows, distinct, where
 from search_spaces.spec import Spec

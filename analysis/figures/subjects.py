@@ -21,14 +21,9 @@ def networks(inputs: Inputs, columns: Iterable[str] = ()) -> Iterator[tuple[Row,
 
 def main_outcomes(spec: Spec, most: int | None = _MOST) -> list[str]:
     """Test accuracy, then what claims name."""
-    return list(dict.fromkeys([METRIC_OUTCOMES[0], *_claimed(spec)]))[:most]
+    return list(dict.fromkeys([METRIC_OUTCOMES[0], *spec.claimed_outcomes]))[:most]
 
 
 def main_statistics(spec: Spec, measured: Sequence[str]) -> list[str]:
     """The statistics among ``measured`` that claims name, else the first ones measured."""
-    return ([name for name in _claimed(spec) if name in measured] or list(measured))[:_MOST]
-
-
-def _claimed(spec: Spec) -> list[str]:
-    """Outcomes that claims name, each once."""
-    return list(dict.fromkeys(outcome.name for claim in spec.claims.values() for outcome in claim.outcomes))
+    return ([name for name in spec.claimed_outcomes if name in measured] or list(measured))[:_MOST]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from analysis.claims.findings import Finding
 from analysis.effects.compare import FAILURES
 from analysis.effects.readings import POOLED
-from analysis.effects.strata import shown_strata
+from analysis.effects.table import shown_strata
 from analysis.inputs import Inputs
 from analysis.tables.cells import boundary_counts
 from analysis.trials.table import rows_of

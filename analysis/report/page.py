@@ -6,7 +6,6 @@ A table's or figure's ``place`` says where it stands: the chapter by its whole p
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,43 +27,8 @@ _CONTROLS = 4
 SPECIFICATION = "specification"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table as people read it: headings with whether they hold numbers, and rows in groups with a heading."""
-
-    name: str
-    title: str
-    caption: str
-    source: str = ""
-    place: float
-    headings: list[tuple[str, bool]]
-    groups: list[tuple[str, list[list[ReadableCell]]]]
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of all groups."""
-        return sum(len(rows) for _, rows in self.groups)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure as a data address."""
-
-    name: str
-    title: str
-    caption: str
-    place: float
-    address: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chapter:
-    """A heading, what to know first, and the tables and figures under it."""
-
-    anchor: str
-    title: str
-    notes: list[str] = field(default_factory=list)
-    items: list[Table | Picture] = field(default_factory=list)
+# What the template shows: a chapter, or a table or figure in one.
+_Shown = dict[str, Any]
 
 
 def build_report(inputs: Inputs, root: Path, provenance: Mapping[str, Any]) -> Path:
@@ -112,35 +76,34 @@ def _packaged(name: str) -> str:
     return (resources.files("analysis.report") / name).read_text(encoding="utf-8")
 
 
-def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[Chapter]:
+def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[_Shown]:
     """Chapters that have something in them: the effects as ``run`` prints them, titled tables, ``pictures``."""
     found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
-    items: list[Table | Picture] = [_effects(found), *_tables(inputs)]
-    items += [_picture(name, svg) for name, svg in pictures.items()]
+    items = [_effects(found), *_tables(inputs), *(_picture(name, svg) for name, svg in pictures.items())]
     chapters = []
     for number, title in _CHAPTERS.items():
-        mine = [item for item in items if _chapter(item) == number]
+        # a place that is in no chapter is in the last
+        mine = [i for i in items if (int(i["place"]) if int(i["place"]) in _CHAPTERS else _CONTROLS) == number]
         notes = found.notes if number == _CONTROLS else []
         if mine or notes:
-            items_in_order = sorted(mine, key=lambda item: item.place)
-            chapters.append(Chapter(anchor=f"chapter-{number}", title=title, notes=notes, items=items_in_order))
+            mine.sort(key=lambda item: item["place"])
+            chapters.append({"anchor": f"chapter-{number}", "title": title, "notes": notes, "items": mine})
     return chapters
 
 
-def _chapter(item: Table | Picture) -> int:
-    """A place that is in no chapter is in the last."""
-    return int(item.place) if int(item.place) in _CHAPTERS else _CONTROLS
-
-
-def _picture(name: str, svg: bytes) -> Picture:
+def _picture(name: str, svg: bytes) -> _Shown:
     traits = FIGURES[name].traits
-    address = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    # a figure that says no place comes last
-    place = traits.get("place", _CONTROLS + 0.99)
-    return Picture(name=name, title=traits["title"], caption=FIGURES[name].formula, place=place, address=address)
+    return {
+        "name": name,
+        "title": traits["title"],
+        "caption": FIGURES[name].formula,
+        # a figure that says no place comes last
+        "place": traits.get("place", _CONTROLS + 0.99),
+        "address": f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}",
+    }
 
 
-def _tables(inputs: Inputs) -> Iterator[Table]:
+def _tables(inputs: Inputs) -> Iterator[_Shown]:
     """Every table whose registration gives it a ``title``."""
     discover("analysis.tables")
     for entry in TABLES:
@@ -154,24 +117,29 @@ def _tables(inputs: Inputs) -> Iterator[Table]:
             continue
         # a column without a word in it says nothing
         kept = [i for i in range(len(columns)) if not rows or any(row[i].text for row in rows)]
-        yield Table(
-            name=entry.name,
-            title=entry.traits["title"],
-            caption=entry.formula,
-            source=entry.source,
-            place=entry.traits["place"],
-            headings=[(columns[i].heading, columns[i].kind in _NUMBERS) for i in kept],
-            groups=[("", [[row[i] for i in kept] for row in rows])],
-        )
+        yield {
+            "name": entry.name,
+            "title": entry.traits["title"],
+            "caption": entry.formula,
+            "source": entry.source,
+            "place": entry.traits["place"],
+            "num_rows": len(rows),
+            "headings": [(columns[i].heading, columns[i].kind in _NUMBERS) for i in kept],
+            "groups": [("", [[row[i] for i in kept] for row in rows])],
+        }
 
 
-def _effects(found: Summary) -> Table:
-    return Table(
-        name="main_effects",
-        title="Main effects",
-        caption="arm minus reference: accuracy for every contrast, claimed outcomes for the claims' own; all outcomes are in "
-        "tables/effects",
-        place=_EFFECTS_PLACE,
-        headings=[(heading, heading in ("Pairs", "p")) for heading in found.headings],
-        groups=[(heading, [[ReadableCell(text) for text in row] for row in rows]) for heading, rows in found.contrasts],
-    )
+def _effects(found: Summary) -> _Shown:
+    return {
+        "name": "main_effects",
+        "title": "Main effects",
+        "caption": "arm minus reference: accuracy for every contrast, claimed outcomes for the claims' own; all outcomes are "
+        "in tables/effects",
+        "source": "",
+        "place": _EFFECTS_PLACE,
+        "num_rows": sum(len(rows) for _, rows in found.contrasts),
+        "headings": [(heading, heading in ("Pairs", "p")) for heading in found.headings],
+        "groups": [
+            (heading, [[ReadableCell(text) for text in row] for row in rows]) for heading, rows in found.contrasts
+        ],
+    }

@@ -13,10 +13,9 @@ from analysis.claims.findings import Finding
 from analysis.claims.part import failures_text
 from analysis.effects.controls import AssayResult, aa_results
 from analysis.effects.readings import POOLED
-from analysis.effects.strata import contrast_key, shown_strata
-from analysis.words.numbers import p_text
+from analysis.effects.table import contrast_key, shown_strata
 from analysis.words.rows import Row, Rows, distinct, grouped, where
-from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text
+from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text, p_text
 from search_spaces.spec import Spec
 
 DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
@@ -61,13 +60,12 @@ def summary(
     Strata are shown where a contrast has two to four of them; the effects table has all. ``amended`` says how the claims were
     changed after results were there.
     """
-    claimed = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
     rows = effects.to_pylist()
     strata = shown_strata(rows)
     main = [
         row
         for row in rows
-        if (row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in claimed))
+        if (row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in spec.claimed_outcomes))
         and row["stratum"] in strata[contrast_key(row)]
     ]
     several = len({row["dataset"] for row in rows}) > 1

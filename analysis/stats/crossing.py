@@ -1,9 +1,8 @@
 """Where a path of points first meets a level, and what a second quantity is there: interpolated, never extrapolated."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.stats.sign_patterns import Floats
 
 
 def value_at(level: Floats, x: Floats, y: Floats) -> Floats:

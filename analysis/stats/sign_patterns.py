@@ -30,20 +30,12 @@ def sampled_subsets(d: Floats) -> tuple[Floats, Floats]:
     """Sums and sizes of ``NUM_PATTERNS`` subsets of ``d``: the empty one, then uniform draws with replacement."""
     sums, found = np.zeros(NUM_PATTERNS), np.empty(NUM_PATTERNS - 1)
     for i in range(0, len(d), _BITS):
-        table = _table(d[i : i + _BITS])
+        table, _ = all_subsets(d[i : i + _BITS])
         drawn = _drawn(i // _BITS)
         # clip: the fast mode, with nothing to clip
         table.take(drawn if len(table) == 2**_BITS else drawn & (len(table) - 1), out=found, mode="clip")
         sums[1:] += found
     return sums, _sizes(len(d))
-
-
-def _table(d: Floats) -> Floats:
-    """``all_subsets``' sums alone."""
-    table = np.zeros(2 ** len(d))
-    for i, value in enumerate(d):
-        table[2**i : 2 ** (i + 1)] = table[: 2**i] + value
-    return table
 
 
 @cache

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from analysis.effects.differences import main_outcomes
 from analysis.effects.paired import (
     cell_values,
     exploratory,
@@ -28,7 +27,7 @@ from analysis.effects.readings import POOLED, same_budgets
 from analysis.inputs import Inputs
 from analysis.stats.spread import sd
 from analysis.trials.grid import ConfirmGrid, Floats, context_label
-from analysis.trials.outcomes import ReadOutcome
+from analysis.trials.outcomes import ReadOutcome, main_outcomes
 from analysis.trials.records import agrees
 from analysis.words.columns import OF_SCALE, count, number, p_value, shared, tested_columns, text
 from analysis.words.rows import Rows

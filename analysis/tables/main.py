@@ -2,8 +2,7 @@
 
 import pyarrow as pa
 
-from analysis.effects.differences import COLUMNS as DIFFERENCES
-from analysis.effects.table import COLUMNS as EFFECTS
+from analysis.effects.table import COLUMNS, DIFFERENCES
 from analysis.inputs import Inputs
 from analysis.words.columns import FRACTION, integer, number, shared, text
 from study.registry import TABLES
@@ -37,7 +36,7 @@ def _trials(inputs: Inputs) -> pa.Table:
     "effects",
     formula="one row a contrast, dataset, outcome and stratum: mean of arm minus reference over replicates",
     source="https://doi.org/10.1080/01621459.1969.10501057",
-    columns=EFFECTS,
+    columns=COLUMNS,
     main="claim role dataset arm reference stratum outcome n_pairs n_excluded mean_arm mean_reference mean_difference "
     "sd_difference n_arm_collapsed n_arm_diverged n_reference_collapsed n_reference_diverged p_sign_flip p_images p_holm "
     "pairing_gain label note",

@@ -10,7 +10,7 @@ from analysis.effects.compare import subtract
 from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
 from analysis.stats.spread import mean, p_value, spread
-from analysis.tables.paths import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
+from analysis.tables.matched import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
 from analysis.words.columns import FRACTION, OF_SCALE, count, number, shared, spread_columns
 from analysis.words.rows import Rows
 from study.registry import TABLES

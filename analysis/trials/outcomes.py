@@ -57,9 +57,15 @@ def scale_of(name: str) -> Scale:
 def outcomes_of(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
     """Metrics, every estimate in the table, and whatever a claim names, also when it was never measured."""
     estimates = estimate_names(trials)
-    claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
-    names = dict.fromkeys([*METRIC_OUTCOMES, *estimates, *claimed])
+    names = dict.fromkeys([*METRIC_OUTCOMES, *estimates, *spec.claimed_outcomes])
     return [ReadOutcome(name=name, scale=scale_of(name), is_estimate="/" not in name) for name in names]
+
+
+def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    """What a study is mainly read on: outcomes that claims name, the same on their other scales, and test accuracy."""
+    claimed = spec.claimed_outcomes
+    wanted = {*claimed, *(other for name in claimed for other in other_scales(name)), METRIC_OUTCOMES[0]}
+    return [outcome for outcome in outcomes_of(spec, trials) if outcome.name in wanted]
 
 
 def other_scales(name: str) -> list[str]:

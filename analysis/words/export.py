@@ -15,8 +15,7 @@ import pyarrow.parquet
 from tabulate import tabulate
 
 from analysis.words.columns import Column
-from analysis.words.numbers import interval_text, number_text, p_text
-from analysis.words.wording import effect_text, level_text, outcome_text, size_text
+from analysis.words.wording import effect_text, interval_text, level_text, number_text, outcome_text, p_text, size_text
 from study.atomic import replacing
 from study.errors import StorageError, UserError, nearest
 

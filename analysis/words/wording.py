@@ -1,4 +1,6 @@
-"""Contrasts, outcomes and effects as people read them; accuracy in percentage points wherever it is read.
+"""Numbers, contrasts, outcomes and effects as people read them; accuracy in percentage points wherever it is read.
+
+Of a number with an interval, two significant digits of the half width decide how many are shown.
 
 Tables for machines (parquet, csv) keep the outcome's own unit: accuracy as a fraction of images.
 """
@@ -6,8 +8,9 @@ Tables for machines (parquet, csv) keep the outcome's own unit: accuracy as a fr
 import math
 from dataclasses import dataclass
 
-from analysis.words.numbers import interval_text, number_text
-
+_MOST_DECIMALS = 6
+# An interval narrower than this share of its value is rounding error around a constant.
+_EXACT = 1e-9
 _NAMES = {
     "jacobian_unit_logits_mean_log": "near (log Jacobian)",
     "path_different_excess_variation_log": "between (log variation)",
@@ -115,3 +118,38 @@ def _levels(label: str) -> dict[str, str]:
     """Factor -> level of a label; nothing where a level holds a space, and the label is shown as it is."""
     parts = [item.partition("=") for item in label.split(" ")]
     return {name: level for name, _, level in parts} if all(name and sign for name, sign, _ in parts) else {}
+
+
+def interval_text(value: float | None, low: float | None, high: float | None) -> str:
+    """``-0.012 [-0.034, 0.010]``; digits follow the half width of the interval where that is finite."""
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return number_text(value)
+    half = (high - low) / 2
+    known = math.isfinite(half) and half > _EXACT * abs(value)
+    decimals = _decimals(half, 2) if known else _decimals(abs(value), 3)
+    return f"{_fixed(value, decimals)} [{_fixed(low, decimals)}, {_fixed(high, decimals)}]"
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """``digits`` significant digits; nothing for no value."""
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def p_text(value: float | None) -> str:
+    """A p-value to two significant digits, below one in a thousand as a bound."""
+    if value is None:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _decimals(size: float, digits: int) -> int:
+    if size == 0:
+        return digits
+    return min(max(digits - 1 - math.floor(math.log10(size)), 0), _MOST_DECIMALS)
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text

@@ -152,7 +152,7 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
 ) -> None:
     """Show what changed from one study to another: specification, provenance, outcomes, effects, verdicts."""
-    from analysis.comparison.two_studies import Side, compare_studies
+    from analysis.comparison import Side, compare_studies
     from study.commands.show import anywhere
     from study.printing.comparison import check_format, print_comparison
 

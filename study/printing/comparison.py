@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from tabulate import tabulate
 
-from analysis.comparison.two_studies import TwoStudies
+from analysis.comparison import TwoStudies
 from analysis.words.wording import contrast_text, effect_text, outcome_text
 from study.errors import UserError, nearest
 from study.printing.console import print_table, say

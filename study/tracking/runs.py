@@ -159,7 +159,7 @@ class Wanted:
             "factors": ", ".join(spec.factor_names()),
             "nuisance": ", ".join(spec.nuisance),
             "statistics": ", ".join(spec.measure.statistics),
-            "claims": ", ".join(sorted([*spec.claims, *spec.level_claims])),
+            "claims": ", ".join(sorted(spec.all_claims)),
             "alpha": spec.alpha,
         }
         held = {"spec": spec.model_dump(mode="json"), "sessions": list(sessions), "registration": registration}
@@ -230,9 +230,8 @@ def _levels(label: str) -> str:
 
 def outcomes(spec: Spec) -> list[str]:
     """The metrics to see first: test accuracy, then what claims are about."""
-    claimed = [outcome.name for claim in spec.claims.values() for outcome in claim.outcomes]
-    claimed += [claim.outcome for claim in spec.level_claims.values()]
-    return list(dict.fromkeys(["test/accuracy", *claimed]))
+    levels = [claim.outcome for claim in spec.level_claims.values()]
+    return list(dict.fromkeys(["test/accuracy", *spec.claimed_outcomes, *levels]))
 
 
 def _params(values: Mapping[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from analysis.inputs import Inputs
 from analysis.report.summary import summary
 from analysis.tables.build import build_table, build_tables, table_columns
 from analysis.words.export import FORMATS, MAX_ROWS, Column, readable_rows, render, write_table
-from analysis.words.numbers import interval_text, number_text, p_text
+from analysis.words.wording import interval_text, number_text, p_text
 from study.errors import UserError
 from study.registry import TABLES
 from study.results.ledger import Contents

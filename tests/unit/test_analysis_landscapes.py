@@ -15,8 +15,7 @@ from toys import conv_context, conv_net, images, run
 from analysis.figures.build import draw, figure_data
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table, table_columns
-from analysis.tables.kept import kept_tables
-from analysis.tables.pictured import pictured, pictured_contrasts
+from analysis.tables.kept import kept_tables, pictured, pictured_contrasts
 from analysis.words.export import render
 from search_spaces import Contrast
 from study.results.files import kept_path

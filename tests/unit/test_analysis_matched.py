@@ -11,7 +11,7 @@ from shares import BUDGET, inputs_of, table, train
 from analysis.figures.build import figure_data
 from analysis.stats.crossing import value_at
 from analysis.tables.build import build_table
-from analysis.tables.paths import of_claims
+from analysis.tables.matched import of_claims
 
 # share of the epochs -> its place in the lists below
 SHARES = {0.25: 0, 0.5: 1, 1.0: 2}

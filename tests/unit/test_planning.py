@@ -5,8 +5,7 @@ import pytest
 
 from analysis.claims.power_words import power_lines, verdict_warning
 from analysis.claims.rule import rule_of
-from analysis.stats.expected_blocks import expected_blocks
-from analysis.stats.power import pairs_needed, smallest_detectable
+from analysis.stats.power import expected_blocks, pairs_needed, smallest_detectable
 from analysis.stats.sequential import repeated_interval
 from analysis.stats.signflip import sign_flip_interval
 from search_spaces import SpecError, load_spec

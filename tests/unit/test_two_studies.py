@@ -10,7 +10,7 @@ from book import JACOBIAN, planted, synthetic_spec
 from rich.console import Console
 from scipy import stats
 
-from analysis.comparison.two_studies import Side, TwoStudies, compare_studies
+from analysis.comparison import Side, TwoStudies, compare_studies
 from analysis.inputs import Inputs
 from study.commands.show import anywhere
 from study.errors import UserError

@@ -1,1 +1,0 @@
-"""Two studies compared: specifications, outcomes, effects and verdicts."""
