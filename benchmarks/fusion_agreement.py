@@ -19,7 +19,7 @@ import torch
 from benchmarks.common import result
 from study.config import TrialConfig
 from study.data import load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.models import build_network
 from study.training import Trained, train
 from study.training.fused import Ended, train_together

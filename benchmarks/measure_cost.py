@@ -31,8 +31,7 @@ from study.data.dataset import dataset_facts
 from study.models import build_network
 from study.registry import STATISTICS
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm
-from study.smoothness.memory import images_at_once
-from study.smoothness.shared import Shared
+from study.smoothness.memory import Shared, images_at_once
 
 BUDGET = 0.1
 COUNTED = 16

@@ -22,7 +22,7 @@ from benchmarks.cases import step_name
 from benchmarks.common import hardware, print_table, spread, versions
 from study.config import TrialConfig
 from study.data import load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.errors import UserError
 from study.models import build_network
 from study.training.fused import train_together

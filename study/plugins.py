@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from study import data, models, smoothness  # noqa: F401
 from study.errors import UserError
 from study.models.attention import build_attention
-from study.models.initialise import initialise
+from study.models.build import initialise
 from study.registry import ATTENTION_FORMS, MERGES
 
 GROUP = "fmm_study.plugins"

@@ -47,9 +47,14 @@ class Splits:
     test: Part
 
 
-def whole(name: str, *, pool: Split, test: Split, num_classes: int, accuracy_floor: float) -> Dataset:
-    """A dataset of these parts: a tenth of the pool for validation, normalised by the pool's own moments."""
-    mean, deviation = channel_moments(pool)
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def whole(
+    name: str, *, pool: Part, test: Part, num_classes: int, accuracy_floor: float, moments: Moments | None = None
+) -> Dataset:
+    """A dataset of these parts: a tenth of the pool for validation, normalised by ``moments``, or the pool's own."""
+    mean, deviation = moments or channel_moments(pool.held())
     return Dataset(
         name=name,
         pool=pool,
@@ -62,7 +67,7 @@ def whole(name: str, *, pool: Split, test: Split, num_classes: int, accuracy_flo
     )
 
 
-def channel_moments(source: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_moments(source: Split) -> Moments:
     """Mean and population standard deviation per channel, in [0, 1] pixel units.
 
     From counts of the 256 values, in whole numbers: the same on every machine and with any number of threads.

@@ -17,8 +17,7 @@ def image_folder() -> Dataset:
 
     Without a ``test`` folder a stratified fifth of ``train`` is the test split, the same in every study. A data root holds
     one such folder (or a link to it): point ``FMM_STUDY_DATA`` elsewhere for another. Raises ``UserError`` where it is
-    absent, a class has no image, or the two parts' classes differ. Floor: a tenth of the way from the share of the largest
-    class to 1.
+    absent, a class has no image, or the two parts' classes differ. Floor: the largest class's share and a tenth of the rest.
     """
     pool, test = _parts("image_folder")
     return decoded(pool, test, accuracy_floor=_floor(pool))

@@ -17,9 +17,8 @@ from study.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_SEED = 0
-# Of ImageNet's training images, as in torchvision's models.
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
+# Mean and deviation of ImageNet's training images, as in torchvision's models.
+MOMENTS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,8 @@ def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
             name=of.name, folder=of.folder, files=files, labels=torch.tensor(of.labels, dtype=torch.int64)
         )
 
-    return Dataset(
-        name=pool.name,
-        pool=part(pool),
-        test=part(test),
-        num_val=len(pool) // 10,
-        num_classes=len(pool.classes),
-        mean=MEAN,
-        deviation=DEVIATION,
-        accuracy_floor=accuracy_floor,
-    )
+    listed = {"pool": part(pool), "test": part(test)}
+    return whole(pool.name, **listed, num_classes=len(pool.classes), accuracy_floor=accuracy_floor, moments=MOMENTS)
 
 
 def train_and(part: str, name: str, folder: Path) -> tuple[Listing, Listing]:

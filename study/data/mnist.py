@@ -1,8 +1,7 @@
 """MNIST and Fashion-MNIST (Xiao et al. 2017): 70,000 images of 1x28x28, 10 classes, as four IDX files, gzipped or not.
 
 They are searched in torchvision's folder under the data root, then, for Fashion-MNIST, in that of Debian's package
-``dataset-fashion-mnist``; else torchvision downloads them. Pool: the 60,000 of the train files, a tenth of them for
-validation; test: the 10,000.
+``dataset-fashion-mnist``; else torchvision downloads them. Pool: the train files, a tenth of them for validation.
 
 Source: https://arxiv.org/abs/1708.07747
 """

@@ -2,24 +2,30 @@
 
 ``measure_checkpoint`` takes the ``final.pt`` or ``best.pt`` of a replicate, which tells how to rebuild the network and its
 split. ``measure_network`` takes any ``nn.Module`` that maps pixels in [0, 1] to logits, also in a notebook.
-``measure_file`` is the command ``measure``.
+``measure_file`` is the command ``measure``. Files are read with ``weights_only=True``: no code in them is run. The function
+that makes a network of one's own is run.
 """
 
 import dataclasses
+import importlib
 import json
 import math
+import pickle
+import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from study.atomic import check_archive
 from study.config import TrialConfig
 from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
-from study.measuring.loading import as_device, load_own, one_line, read_weights
 from study.measuring.replicate import estimates_of, measure_context
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
@@ -28,6 +34,9 @@ from study.smoothness.context import exact_evaluation
 
 Chosen = Mapping[str, Mapping[str, Any]]
 Say = Callable[[str], None]
+# keys under which training scripts wrap a state dict
+_WRAPPED = ("state_dict", "model_state_dict", "model")
+_LONGEST = 200
 
 
 class Measured(dict[str, Estimate]):
@@ -86,7 +95,7 @@ def measure_checkpoint(
     path: Path, statistics: Chosen | None = None, *, device: str = "cpu", say: Say | None = None
 ) -> Found:
     """``measure_network`` with a replicate's weights, network, split and seed. Raises ``UserError`` for another file."""
-    where, kept = as_device(device), read_weights(path)
+    where, kept = as_device(device), _read_weights(path)
     if not {"model", "config"} <= set(kept):
         raise UserError(f"{path} is no replicate's checkpoint (final.pt, best.pt); give --model for a state dict")
     config = TrialConfig.from_mapping(kept["config"])
@@ -110,6 +119,72 @@ def measure_file(path: Path, statistics: Chosen, *, model: str, dataset: str, de
         raise UserError(f"--model needs --dataset, what the network is measured on: {', '.join(DATASETS.names())}")
     known = load_dataset(dataset)
     return measure_network(load_own(model, path, device=device), known, statistics, say=say)
+
+
+def as_device(name: str) -> torch.device:
+    """The device called ``name`` ("cpu", "cuda", "cuda:1"). Raises ``UserError`` if it is missing, or has no float64."""
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+        # statistics are summed in float64, which mps lacks
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise UserError(f"device {name!r} cannot be used ({_one_line(error)}); here: {', '.join(there)}") from None
+    return device
+
+
+def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
+    """The network that ``module:function`` makes, with the state dict at ``weights``, in evaluation mode.
+
+    The module search path includes the current folder. The state dict may be wrapped as {"state_dict": ...}, {"model": ...}
+    or {"model_state_dict": ...}; its names may begin with ``module.`` (``DataParallel``). Importing the module runs its code.
+    Raises ``UserError`` if the function, the weights or the device do not fit.
+    """
+    where, module_and_name = as_device(device), function.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module_and_name[0]), module_and_name[2])()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"--model {function!r}: expected module:function that gives a network ({error})") from None
+    if not isinstance(made, nn.Module):
+        raise UserError(f"--model {function!r} gives a {type(made).__name__}, not a torch.nn.Module")
+    held = _read_weights(weights)
+    kept = next((held[key] for key in _WRAPPED if isinstance(held.get(key), dict)), held)
+    consume_prefix_in_state_dict_if_present(kept, "module.")
+    try:
+        made.load_state_dict(kept)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{weights} does not fit --model {function}: {_one_line(error)}") from None
+    return made.to(where).eval()
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote at ``path``: a dictionary, on the CPU. Raises ``UserError`` for anything else."""
+    # not ``load_checkpoint``, which renames a damaged file: this one may be the user's own
+    try:
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} cannot be read as weights alone: save a state dict, torch.save(model.state_dict(), path)"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} cannot be read as weights: {_one_line(error)}") from None
+    if not isinstance(kept, dict):
+        raise UserError(f"{path} holds a {type(kept).__name__}, not a state dict")
+    return dict(kept)
+
+
+def _one_line(error: BaseException) -> str:
+    """The message of ``error`` as one line of limited length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def parse_statistics(names: Sequence[str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -154,7 +229,7 @@ def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
             logits = model(images[:2])
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(
-            f"the network does not take the images of {dataset.name}, (N, {', '.join(map(str, shape))}): {one_line(error)}"
+            f"the network does not take the images of {dataset.name}, (N, {', '.join(map(str, shape))}): {_one_line(error)}"
         ) from error
     if not isinstance(logits, Tensor):
         raise UserError(f"the network gives a {type(logits).__name__}, not a tensor of logits")

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from study.models.attention import build_attention
-from study.models.dropout import HashedDropout
+from study.models.fixed_draws import HashedDropout
 from study.models.merges import Merge
 from study.models.merges.placement import check_site
 from study.registry import MERGES
@@ -87,8 +87,7 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions and a merge. ``hidden``: channels between the convolutions, ``out_channels`` by default.
 
-    A merge with batch norms of its own has them in the place of the branch's last one and, at site ``skip``, of the
-    projection's.
+    A merge's own batch norms take the place of the branch's last one and, at site ``skip``, of the projection's.
     """
 
     def __init__(
@@ -120,8 +119,7 @@ class Bottleneck(Block):
     too it merges what a 3x3 convolution takes with what it makes. Where the convolution has a stride, g is sampled at its
     kernel's centres (a stride without parameters: option A of He et al.). The stride is that of the 3x3 convolution, as in
     torchvision; He et al. have it in the first 1x1. A merge with batch norms of its own has them in the place of the norm
-    whose output it takes (the branch's last one at site ``skip``, the 3x3's at ``branch``) and, at ``skip``, of the
-    projection's.
+    whose output it takes (at ``skip`` the branch's last one, at ``branch`` the 3x3's) and, at ``skip``, of the projection's.
     """
 
     expansion = 4

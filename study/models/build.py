@@ -1,14 +1,23 @@
-"""From a replicate's settings to an initialised network."""
+"""From a replicate's settings to a network with seeded initial weights, equal wherever two networks share a name.
 
+Each parameter draws from a generator of its own, seeded by hash(seed, parameter name). So two cells that differ in a merge
+operator start from equal convolutions, and adding a parameter shifts no other parameter's draw.
+
+Source: https://arxiv.org/abs/1502.01852
+"""
+
+import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models.blocks import BlockParts
-from study.models.initialise import initialise
 from study.registry import NETWORKS
+from study.seeding import derive_seed
 
 
 def build_network(
@@ -38,3 +47,51 @@ def build_network(
     )
     initialise(network, config.seed)
     return network
+
+
+@runtime_checkable
+class StartsElsewhere(Protocol):
+    """A module with initial values of its own, set after the seeded draw."""
+
+    def start(self) -> None:
+        """Set them."""
+
+
+@runtime_checkable
+class StartsFromSeed(Protocol):
+    """A module with constants of its own that are drawn (the signs of a noise placebo), not parameters."""
+
+    def start_from(self, seed: int) -> None:
+        """Set them from ``seed``, which depends on the replicate's seed and the module's name."""
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int) -> None:
+    """Set every parameter of ``model`` in place, on the CPU's generator so that devices agree.
+
+    Convolutions: normal with variance 2 / fan_out. Linear layers: uniform within 1 / sqrt(fan_in). Biases of both: uniform
+    within 1 / sqrt(fan_in). Norms: scale 1, shift 0. A module that ``StartsElsewhere`` has the last word; other parameters
+    keep what their module set.
+    """
+
+    def generator(name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(seed, "init", name))
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weight, drawn = module.weight, torch.empty(module.weight.shape)
+            bound = 1 / math.sqrt(weight[0].numel())
+            if isinstance(module, nn.Conv2d):
+                fan_out = weight.shape[0] * weight[0, 0].numel()
+                drawn.normal_(0, math.sqrt(2 / fan_out), generator=generator(f"{name}.weight"))
+            else:
+                drawn.uniform_(-bound, bound, generator=generator(f"{name}.weight"))
+            weight.copy_(drawn)
+            if module.bias is not None:
+                drawn = torch.empty(module.bias.shape)
+                module.bias.copy_(drawn.uniform_(-bound, bound, generator=generator(f"{name}.bias")))
+        if isinstance(module, StartsFromSeed):
+            module.start_from(derive_seed(seed, "init", name))
+    for module in model.modules():
+        if isinstance(module, StartsElsewhere):
+            module.start()

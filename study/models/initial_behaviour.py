@@ -75,8 +75,7 @@ class Behaviour:
     def outlook(self) -> str:
         """``fair``, or which scale vanishes or explodes (moves more than ``TROUBLE``-fold): a warning, not a verdict.
 
-        Activations are judged within each stage, since a projection's batch norm starts the next one anew; gradients over
-        the whole network.
+        Activations are judged within each stage, which a projection's norm starts anew, gradients over the whole network.
         """
         stages: dict[str, list[float]] = {}
         for block in self.blocks:
@@ -146,12 +145,11 @@ def initial_behaviours(*, merges: Iterable[str], depths: Iterable[int], width: i
 def format_blocks(behaviour: Behaviour) -> str:
     """A table of one line per block, from input to output, with a heading and the outlook."""
     config = behaviour.config
-    rows = []
-    for block in behaviour.blocks:
-        numbers = map(
-            _short, (block.activation_rms, block.activation_max, block.alive, block.gradient_rms, block.bf16_error)
-        )
-        rows.append((block.name, block.operator, *numbers, block.fp16))
+    numbers = ("activation_rms", "activation_max", "alive", "gradient_rms", "bf16_error")
+    rows = [
+        (block.name, block.operator, *(f"{getattr(block, number):.2g}" for number in numbers), block.fp16)
+        for block in behaviour.blocks
+    ]
     heading = f"merge {config.merge}, depth {config.depth}, width {config.width}: {behaviour.outlook}"
     columns = ("block", "operator", "activation rms", "max", "alive", "gradient rms", "bf16 error", "fp16")
     return "\n".join([heading, *_table(columns, rows)])
@@ -166,7 +164,8 @@ def format_overview(behaviours: Sequence[Behaviour]) -> str:
         last = one.blocks[-1]
         numbers = (last.activation_rms, one.activation_change, last.alive, one.gradient_change, last.bf16_error)
         finite = "yes" if one.bf16_finite else "no"
-        rows.append((one.config.merge, str(one.config.depth), *map(_short, numbers), finite, fp16, one.outlook))
+        short = (f"{number:.2g}" for number in numbers)
+        rows.append((one.config.merge, str(one.config.depth), *short, finite, fp16, one.outlook))
     columns = ("merge", "depth", "last activation rms", "last/first", "alive", "gradient first/last", "bf16 error")
     return "\n".join(_table((*columns, "bf16 finite", "fp16", "outlook"), rows))
 
@@ -210,10 +209,6 @@ def _fp16(activation: float, largest: float, gradient: float) -> str:
     if activation < FP16_SMALLEST_NORMAL:
         return "subnormal"
     return "gradient lost" if gradient * LOSS_SCALE < FP16_SMALLEST else "fits"
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

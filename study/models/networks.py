@@ -1,7 +1,6 @@
 """Residual networks: CIFAR's with basic blocks and bottlenecks, wide ones, and ImageNet's.
 
-A network is a stem, a table of stages, global average pooling and one linear layer. Normalisation of the input is the first
-layer: networks take pixels in [0, 1].
+A network is a stem, a table of stages, global average pooling and one linear layer; its first layer normalises the pixels.
 
 Source: https://arxiv.org/abs/1512.03385
 """
@@ -42,8 +41,7 @@ class ResNet(nn.Module):
     """Base of the residual networks. Maps pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
     A network defines its ``layout`` for a depth and a width, and its stem; with ``preactivation`` the batch norm and ReLU
-    come after the stages, not after the stem. Raises ``UserError`` for a depth that the network does not have and for
-    unknown levels.
+    come after the stages, not after the stem. Raises ``UserError`` for a depth that it lacks and for unknown levels.
     """
 
     preactivation: ClassVar[bool] = False

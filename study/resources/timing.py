@@ -19,8 +19,7 @@ import torch
 from search_spaces import Spec
 from study.config import TrialConfig
 from study.data.dataset import Facts
-from study.data.parts import Split
-from study.data.together import Together
+from study.data.parts import Split, Together
 from study.planning.plan import untrained
 from study.seeding import derive_seed
 from study.training.lane import Lane

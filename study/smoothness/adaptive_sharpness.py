@@ -2,8 +2,7 @@
 
 worst case: max of L(w + d) - L(w) over norm(d / w) <= rho, elementwise d / w, in the l_inf or the l_2 norm
 average case: the mean of L(w + d) - L(w) over d / w ~ N(0, rho^2)
-Neither changes when a positive factor moves from one layer to the next. The paper finds little relation to generalization:
-weak evidence on its own.
+Neither changes when a positive factor moves from layer to layer. The paper finds little relation to generalization.
 
 Source: https://arxiv.org/abs/2302.07011
 """
@@ -66,18 +65,17 @@ def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
     names=_names,
 )
 def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Rise of the mean cross-entropy, as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
+    """Rise of the mean cross-entropy in nats, as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
 
-    Units: nats. With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image,
-    sqrt(K) z~, as in the paper: it does not change when logits are multiplied. All trained parameters move, a zero one never
-    does; batch norm's statistics are fixed. The weights themselves are not touched.
+    With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image, sqrt(K) z~, as in the
+    paper: it does not change when logits are multiplied. Batch norm's statistics are fixed.
 
     The worst case is found by projected gradient ascent in d / w from 0; its best point is a lower bound of the maximum. Steps
     along the gradient's sign (linf) or direction (l2) begin at 2 rho; after one that does not raise the loss, ascent continues
     from the best point with half the step. Converged if the second half of the steps added ``tolerance`` of the value or less.
     Its standard error is over images, d held; that of the average case over draws, images held. Cost per scale: ``num_steps``
     forward and backward passes per image and rho, and ``num_draws`` forward passes per average rho. Raises ``UserError`` for
-    a network without trained parameters, and for outputs that are not finite, at moved weights too.
+    a network without trained parameters.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"adaptive_sharpness/{settings.split}")
     found: dict[str, Estimate] = {}

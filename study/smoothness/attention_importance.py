@@ -78,9 +78,8 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
 
     Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
     none). Not converged if a layer's gates are all equal, or from a single image; the ratio also if the mean ceiling is below
-    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Units: none, all are
-    correlations or shares. Cost: per image and unit two forward passes from its layer on, per image one backward pass. Raises
-    ``UserError`` for non-finite outputs, and as ``read_layers`` does.
+    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Cost: per image and unit two
+    forward passes from its layer on, per image one backward pass. Raises ``UserError`` as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)
@@ -90,8 +89,15 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     estimates: dict[str, Estimate] = {}
     by_layer: dict[str, Estimate] = {}
     by_image: dict[str, Tensor] = {}
-    for kind, importances in _importances(context, layers, x, y).items():
-        pairs = list(zip(layers, importances, strict=True))
+    with clamped(layers):
+        baseline, first_order = taylor(context, layers, x, y)
+        # (N, U) by kind and layer
+        importances = {
+            kind: [ablation(context, layer, x, y, baseline, mean=kind == "mean") for layer in layers]
+            for kind in ("zero", "mean")
+        }
+    for kind, by_kind in {**importances, "taylor": first_order}.items():
+        pairs = list(zip(layers, by_kind, strict=True))
         found = [_over_images(layer, importance, settings, seed) for layer, importance in pairs]
         within = [_within_images(layer, importance, seed) for layer, importance in pairs]
         for name in found[0]:
@@ -114,17 +120,6 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
 def comparable_layers(context: MeasureContext, x: Tensor, gates: tuple[str, ...]) -> list[Layer]:
     """The attention layers on images ``x`` that have enough units for ranks."""
     return [layer for layer in read_layers(context, x, gates) if layer.num_units >= _LEAST_UNITS]
-
-
-def _importances(context: MeasureContext, layers: list[Layer], x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
-    """Importance (N, U) by kind and layer, gates clamped."""
-    with clamped(layers):
-        baseline, first_order = taylor(context, layers, x, y)
-        ablated = {
-            kind: [ablation(context, layer, x, y, baseline, mean=kind == "mean") for layer in layers]
-            for kind in ("zero", "mean")
-        }
-    return {**ablated, "taylor": first_order}
 
 
 def _over_images(

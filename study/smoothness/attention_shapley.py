@@ -3,16 +3,14 @@
 Ablation takes a unit out of the whole network, so of two units that can replace each other neither seems to matter. The
 Shapley value of a unit is what it adds to the log-probability of the true class, averaged over all orders of adding units:
 phi_u = E over orders [v(those before u, and u) - v(those before u)], v(S) the log-probability if the units not in S are zero
-and all gates are at their mean (``clamped``). Then sum over u of phi_u = v(all) - v(none). Orders are sampled; captum
-(https://captum.ai) evaluates them.
+and all gates are at their mean (``clamped``). Then sum over u of phi_u = v(all) - v(none). captum evaluates sampled orders.
 
 Source: https://doi.org/10.1016/j.cor.2008.04.004
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,9 +60,8 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
     ``spearman``, ``kendall`` and ``top10`` of gate and value; Spearman of the value with mean absolute ``activation`` and with
     ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
     without standard error. Standard errors by 200 resamplings of images and of orders together. Not converged if the
-    reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers of fewer than four units are left out; a
-    network without gates has no estimates. Units: none, all are correlations or shares. Cost per unit: ``num_samples *
-    num_orders`` forward passes. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
+    reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers are those of ``attention_importance``.
+    Cost per unit: ``num_samples * num_orders`` forward passes. Raises ``UserError`` without captum, and as ``read_layers``.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)
@@ -96,41 +93,28 @@ def shapley(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, orders:
     Its mean over orders is the sampled Shapley value; over all U! orders it is exact. Each order's values sum to v(all) -
     v(none) exactly. Call it with gates ``clamped``. Raises ``UserError`` without captum.
     """
-    sampler = _captum()(lambda present, image: _log_probability(context, layer, x[image], y[image], present))
-    found = []
-    for order in orders:
-        sampler.permutation_generator = _given(order)
-        parts = []
-        for image in torch.split(torch.arange(len(x), device=x.device), context.chunk):
-            present = torch.ones((len(image), layer.num_units), device=x.device)
-            at_once = max(1, context.chunk // len(image))
-            parts.append(
-                sampler.attribute(
-                    present, additional_forward_args=image, n_samples=1, perturbations_per_eval=at_once
-                ).double()
-            )
-        found.append(torch.cat(parts))
-    return torch.stack(found)
-
-
-def _captum() -> Callable[..., Any]:
     try:
         from captum.attr import ShapleyValueSampling
     except ImportError:
         raise UserError("statistic 'attention_shapley' needs captum: pip install 'fmm-study[shapley]'") from None
-    made: Callable[..., Any] = ShapleyValueSampling
-    return made
 
+    def log_probability(present: Tensor, image: Tensor) -> Tensor:
+        with only_units(layer, present):
+            logits = context.checked(context.model(x[image]))
+        return -functional.cross_entropy(logits.double(), y[image], reduction="none")
 
-def _given(order: Sequence[int]) -> Callable[[int, int], Iterable[Sequence[int]]]:
-    """captum's source of orders, in place of draws from the global generator."""
-    return lambda num_units, num_orders: [order]
-
-
-def _log_probability(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
-    with only_units(layer, present):
-        logits = context.checked(context.model(x))
-    return -functional.cross_entropy(logits.double(), y, reduction="none")
+    sampler = ShapleyValueSampling(log_probability)
+    found = []
+    for order in orders:
+        # in place of captum's draws from the global generator
+        sampler.permutation_generator = lambda num_units, num_orders, order=order: [order]
+        parts = []
+        for image in torch.split(torch.arange(len(x), device=x.device), context.chunk):
+            present = torch.ones((len(image), layer.num_units), device=x.device)
+            settings = {"n_samples": 1, "perturbations_per_eval": max(1, context.chunk // len(image))}
+            parts.append(sampler.attribute(present, additional_forward_args=image, **settings).double())
+        found.append(torch.cat(parts))
+    return torch.stack(found)
 
 
 def _agreement(layer: Layer, values: Tensor, ablated: Tensor, seed: int) -> dict[str, Estimate]:

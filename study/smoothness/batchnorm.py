@@ -24,8 +24,7 @@ def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> 
     Over fixed-order batches b of n_b images, running_mean = sum n_b mean_b / n and running_var = sum n_b var_b / n with var_b
     the batch's unbiased variance: what ``momentum=None`` gives for equal batches. Images are cut into ceil(n / batch_size)
     batches whose sizes differ by at most one, weighted by size. As in training, a layer sees inputs normalised by the
-    *batch's* statistics; the spread of batch means is not in the variance. Only batch-norm layers are in training mode, so
-    dropout is inactive.
+    *batch's* statistics; the spread of batch means is not in the variance. Other layers stay in evaluation mode (dropout too).
 
     ``images`` (N, C, H, W): training images as the network takes them. Inside, the model is in evaluation mode. On leaving,
     also by an exception, all buffers (``num_batches_tracked`` included), momenta and modes are restored bit for bit; gradients

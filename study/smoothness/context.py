@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
-from study.smoothness.memory import halving, images_at_once
+from study.smoothness.memory import Shared, halving, images_at_once
 from study.smoothness.scales import fit_temperature
-from study.smoothness.shared import Shared
 
 
 @contextmanager
@@ -71,17 +70,16 @@ class MeasureContext:
         num_classes: int,
         seed: int,
         chunk: int | None = None,
-        split: str = "val",
     ) -> "MeasureContext":
-        """The context with its temperature fitted on ``split``. Raises ``UserError`` as ``logits`` and ``split`` do."""
+        """The context with its temperature fitted on ``val``. Raises ``UserError`` as ``logits`` and ``split`` do."""
         chunk = chunk or images_at_once(next(iter(images.values())))
         context = cls(
             model=model, images=images, labels=labels, num_classes=num_classes,
             temperature=1.0, temperature_converged=False, seed=seed, chunk=chunk,
         )  # fmt: skip
-        x, y = context.split(split)
+        x, y = context.split("val")
         with exact_evaluation(model):
-            logits = halving(chunk, lambda size: context.logits(x, size), "the network")
+            logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network")
             temperature, converged = fit_temperature(logits, y)
         return replace(context, temperature=temperature, temperature_converged=converged)
 
@@ -101,9 +99,9 @@ class MeasureContext:
         self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     @torch.no_grad()
-    def logits(self, x: Tensor, chunk: int | None = None) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images ``x`` (N, ...) without a graph, ``chunk`` images per pass. Raises as ``checked``."""
-        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, chunk or self.chunk)])
+        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, self.chunk)])
 
     def checked(self, logits: Tensor) -> Tensor:
         """``logits``, if they are (N, K) and finite. Raises ``UserError`` otherwise."""

@@ -1,7 +1,6 @@
 """Decision regions on planes through three samples of different classes.
 
-The first axis of a plane runs from x_0 to x_1, the second is orthogonal to it, towards x_2; both in pixel lengths, so the
-picture is true to scale.
+The first axis of a plane runs from x_0 to x_1, the second, orthogonal to it, towards x_2; both are in pixel lengths.
 
 Source: https://arxiv.org/abs/2203.08124
 """
@@ -52,23 +51,23 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
 
     - ``components``: regions on the grid, four neighbours per point (the paper's fragmentation score).
     - ``classes``: different labels predicted on the grid.
-    - ``excess``: their difference; 0 if every class is in one piece, as for convex regions (but for slivers narrower than the
-      grid).
+    - ``excess``: their difference; 0 if every class is in one piece (but for slivers narrower than the grid).
 
     The planes depend on the split and on ``draw`` alone: the same for all networks that share the split; in the test split,
     for the whole study. Keeps table ``labels`` (plane, row, column, label), row 0 lowest on the second axis, and ``corners``
     (plane, corner, label, x, y: a sample, its true label and place; x_low, x_high, y_low, y_high: first and last points of the
-    grid), lengths in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` for fewer than three
-    classes, no three samples off a line, or outputs that are not finite.
+    grid), in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` if no samples span a plane.
     """
     images, truth = context.split(settings.split)
-    triplets = draw_triplets(
-        truth, settings.num_planes, fixed_generator(f"decision_regions/{settings.split}", settings.draw)
-    )
+    num = settings.num_points
+    generator = fixed_generator(f"decision_regions/{settings.split}", settings.draw)
+    triplets = draw_triplets(truth, settings.num_planes, generator)
     planes = [plane for plane in (Plane.through(images[t.to(images.device)], t) for t in triplets) if plane]
     if not planes:
         raise UserError(f"no three samples of split {settings.split!r} ({len(images)} images) span a plane")
-    labels = torch.stack([_labels(context, plane, settings) for plane in planes])
+    labels = torch.stack(
+        [context.logits(plane.points(settings.margin, num).to(images)).argmax(1).view(num, num) for plane in planes]
+    ).cpu()
     _keep(context, planes, labels, truth, settings)
     components = num_regions(labels)
     classes = torch.tensor([len(torch.unique(grid)) for grid in labels])
@@ -116,13 +115,6 @@ class Plane:
         where = torch.cartesian_prod(y, x).flip(1).to(self.axes)
         points: Tensor = self.origin + torch.tensordot(where, self.axes, 1)
         return points
-
-
-def _labels(context: MeasureContext, plane: Plane, settings: DecisionRegionsSettings) -> Tensor:
-    """Predicted labels (num_points, num_points) on the CPU."""
-    points = plane.points(settings.margin, settings.num_points).to(context.images[settings.split])
-    label = context.logits(points).argmax(1).cpu()
-    return label.view(settings.num_points, settings.num_points)
 
 
 def _keep(

@@ -85,8 +85,7 @@ def root_mean_square(values: Tensor) -> Estimate:
 def ratio_of_means(numerator: Tensor, denominator: Tensor, resolution: float = 0.0) -> Estimate:
     """Mean of ``numerator`` over mean of ``denominator``, sample by sample paired; standard error by the delta method.
 
-    stderr = sd(numerator - ratio * denominator) / (sqrt(n) * mean denominator). A mean denominator at or below
-    ``resolution`` gives nan, not converged.
+    stderr = sd(numerator - ratio * denominator) / (sqrt(n) * mean denominator); nan where that mean is ``resolution`` or less.
     """
     top, bottom = mean(numerator), mean(denominator)
     if not (math.isfinite(top.value) and bottom.value > resolution):

@@ -1,14 +1,18 @@
 """The Hessian of the training loss in the weights: top eigenvalue, trace, spectral density.
 
 One Lanczos run per random probe serves all. Its first diagonal element is the probe's Hutchinson sample of the trace; its Ritz
-values and weights are a quadrature of the spectral density (``lanczos``); and the first run continues until its largest Ritz
+values and weights are a quadrature of the spectral density; and the first run continues until its largest Ritz
 value, the top eigenvalue, has converged.
+
+Lanczos runs take any symmetric operator, a function from a vector (n,) to a vector (n,). Arithmetic outside it is in float64,
+with full reorthogonalisation. A run from a random probe is a quadrature of the probe's spectral measure; the mean over probes
+is the density (1/n) sum_i delta(t - lambda_i), as in https://arxiv.org/abs/1901.10159.
 
 Source: https://arxiv.org/abs/1912.07145
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +24,17 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.lanczos import curve, lanczos, mass, moment
 
 _NAMES = (
     "hessian_top_eigenvalue", "hessian_bottom_ritz", "hessian_trace", "hessian_negative_share", "hessian_zero_share",
 )  # fmt: skip
 # Ritz values below this share of the top one count as zero: most eigenvalues are.
 _ZERO = 1e-3
+# A new direction shorter than this, relative to the operator's size, is rounding: the Krylov space is exhausted.
+_BREAKDOWN = 1e-7
+# Points of the density's curve, and standard deviations that it continues beyond the outermost Ritz values.
+_POINTS, _MARGIN = 256, 4.0
+Operator = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,33 +116,30 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     own residual and the same convergence rule. ``trace`` and the masses of the density ``negative_share`` (eigenvalues below
     -0.001 of the top one) and ``zero_share`` (between plus and minus that) have standard errors over probes; the few probes
     are skewed, so five understate it. Samples are images for the first two, probes for the others. Kept as the table
-    ``density``: ``eigenvalue``, ``density`` (its integral is 1) and its ``stderr`` over probes, smoothed as
-    ``lanczos.curve`` says.
+    ``density``: ``eigenvalue``, ``density`` (its integral is 1) and ``stderr`` over probes, smoothed by ``curve``.
 
     Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
-    first run needs beyond. Memory: max_steps vectors of the weights' size in float64. Raises ``UserError`` for non-finite
-    outputs.
+    first run needs beyond. Memory: max_steps vectors of the weights' size in float64.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"hessian/{settings.split}")
     operator = LossHessian(context, x, y)
-    runs = []
+    runs, like = [], next(p for p in context.model.parameters() if p.requires_grad)
     for probe in range(settings.num_probes):
-        start = _rademacher(operator, context, probe)
+        drawn = torch.randint(0, 2, (operator.num_params,), generator=context.generator(f"hessian/probe/{probe}"))
         steps = settings.max_steps if probe == 0 else settings.num_steps
         tolerance = settings.tolerance if probe == 0 else 0.0
+        start = (2 * drawn - 1).to(like)
         runs.append(lanczos(operator, start, steps, tolerance, at_least=settings.num_steps))
-    top, bottom = runs[0].values[-1], runs[0].values[0]
-    top_residual, bottom_residual = float(runs[0].residuals[-1]), float(runs[0].residuals[0])
-    limit = _ZERO * abs(float(top))
+    limit = _ZERO * abs(float(runs[0].values[-1]))
     context.keep("density", curve(runs, settings.num_steps))
 
-    def ritz(value: Tensor, residual: float) -> Estimate:
-        known = math.isfinite(float(value)) and residual <= settings.tolerance * abs(float(value))
-        return Estimate(float(value), residual, len(x), known)
+    def ritz(index: int) -> Estimate:
+        value, residual = float(runs[0].values[index]), float(runs[0].residuals[index])
+        return Estimate(value, residual, len(x), math.isfinite(value) and residual <= settings.tolerance * abs(value))
 
     return {
-        "hessian_top_eigenvalue": ritz(top, top_residual),
-        "hessian_bottom_ritz": ritz(bottom, bottom_residual),
+        "hessian_top_eigenvalue": ritz(-1),
+        "hessian_bottom_ritz": ritz(0),
         # v . H v of the unit probe is the first moment, of the probe itself n times that
         "hessian_trace": estimate.mean(operator.num_params * moment(runs, 1)),
         "hessian_negative_share": estimate.mean(mass(runs, -math.inf, -limit)),
@@ -142,7 +147,77 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     }
 
 
-def _rademacher(operator: LossHessian, context: MeasureContext, probe: int) -> Tensor:
-    drawn = torch.randint(0, 2, (operator.num_params,), generator=context.generator(f"hessian/probe/{probe}"))
-    reference = next(p for p in context.model.parameters() if p.requires_grad)
-    return (2 * drawn - 1).to(reference)
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz values (m,), ascending, their residuals norm(A y - theta y), and their weights in the start vector (sum 1)."""
+
+    values: Tensor
+    residuals: Tensor
+    weights: Tensor
+    num_products: int
+
+
+def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float = 0.0, at_least: int = 1) -> Ritz:
+    """At most ``num_steps`` products from ``start`` (n,), not zero; fewer once the largest Ritz value has converged.
+
+    That is when its residual is at most ``tolerance`` times its magnitude (never, at 0), after ``at_least`` products; or when
+    the Krylov space is exhausted. Memory: one float64 vector (n,) per product.
+    """
+    basis = [start.double() / start.double().norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    num_steps = min(num_steps, start.numel())
+    while True:
+        product = operator(basis[-1].to(start.dtype)).double()
+        diagonal.append(float(basis[-1] @ product))
+        # twice: once leaves rounding errors of the size of what was subtracted
+        for direction in basis + basis:
+            product = product - (direction @ product) * direction
+        length = float(product.norm())
+        found = _ritz(diagonal, beside, length)
+        size = float(found.values.abs().max())
+        used_up = length <= _BREAKDOWN * max(size, 1e-30)
+        converged = tolerance > 0 and float(found.residuals[-1]) <= tolerance * abs(float(found.values[-1]))
+        if used_up or (converged and len(diagonal) >= at_least) or len(diagonal) == num_steps:
+            return found
+        basis.append(product / length)
+        beside.append(length)
+
+
+def _ritz(diagonal: list[float], beside: list[float], length: float) -> Ritz:
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    if beside:
+        off = torch.tensor(beside, dtype=torch.float64)
+        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    values, vectors = torch.linalg.eigh(matrix)
+    return Ritz(values, length * vectors[-1].abs(), vectors[0] ** 2, len(diagonal))
+
+
+def moment(runs: Sequence[Ritz], power: int) -> Tensor:
+    """Integral of lambda^power over each probe's measure, (P,); with m products, exact up to power 2m - 1."""
+    return torch.stack([(run.weights * run.values**power).sum() for run in runs])
+
+
+def mass(runs: Sequence[Ritz], above: float, up_to: float) -> Tensor:
+    """Share of eigenvalues in [above, up_to) by each probe, (P,)."""
+    return torch.stack([run.weights[(run.values >= above) & (run.values < up_to)].sum() for run in runs])
+
+
+def curve(runs: Sequence[Ritz], num_steps: int) -> dict[str, Tensor]:
+    """The mean density over probes on 256 equal steps of ``eigenvalue``: ``density`` and its ``stderr``, each (256,).
+
+    Each Ritz value is smoothed by a normal kernel of sd (largest - smallest Ritz value) / ``num_steps``: the runs' resolution.
+    """
+    nodes = torch.cat([run.values for run in runs])
+    low, high = float(nodes.min()), float(nodes.max())
+    # if all eigenvalues are equal, a width that is visible beside them
+    width = (high - low) / num_steps or max(abs(high), 1.0) / num_steps
+    points = torch.linspace(low - _MARGIN * width, high + _MARGIN * width, _POINTS, dtype=torch.float64)
+    each = torch.stack([_smoothed(run, points, width) for run in runs])
+    stderr = each.std(0, correction=1) / math.sqrt(len(runs)) if len(runs) > 1 else torch.full_like(points, math.nan)
+    return {"eigenvalue": points, "density": each.mean(0), "stderr": stderr}
+
+
+def _smoothed(run: Ritz, points: Tensor, width: float) -> Tensor:
+    distance = (points[:, None] - run.values.cpu()) / width
+    return (run.weights.cpu() * torch.exp(-(distance**2) / 2)).sum(1) / (width * math.sqrt(2 * math.pi))

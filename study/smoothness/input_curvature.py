@@ -31,12 +31,8 @@ class InputCurvatureSettings:
 
 
 def _names(settings: InputCurvatureSettings) -> list[str]:
-    return [
-        f"curvature_{step:g}{scale}_{moment}"
-        for step in settings.steps
-        for scale in _SCALES
-        for moment in ("mean", "mean_log")
-    ]
+    prefixes = [f"curvature_{step:g}{scale}" for step in settings.steps for scale in _SCALES]
+    return [f"{prefix}_{moment}" for prefix in prefixes for moment in ("mean", "mean_log")]
 
 
 @STATISTICS.register(
@@ -51,16 +47,14 @@ def input_curvature(settings: InputCurvatureSettings, context: MeasureContext) -
 
     Units: nats per squared pixel unit, pixels in [0, 1]; x + h z is not clipped. Standard errors over images. A sample with a
     zero gradient counts as curvature 0; it leaves ``mean_log`` nan, not converged, as does one whose gradient does not change.
-    Cost per sample and scale: 1 + steps forward and backward passes. Raises ``UserError`` for non-finite outputs.
+    Cost per sample and scale: 1 + steps forward and backward passes.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"input_curvature/{settings.split}")
     found: dict[str, Estimate] = {}
     for scale in _SCALES:
         temperature, known = (context.temperature, context.temperature_known) if scale else (1.0, True)
-        curvatures = torch.cat(
-            [_curvatures(context, *part, settings.steps, temperature) for part in context.chunks(x, y)]
-        )
-        for step, values in zip(settings.steps, curvatures.unbind(1), strict=True):
+        parts = [_curvatures(context, *part, settings.steps, temperature) for part in context.chunks(x, y)]
+        for step, values in zip(settings.steps, torch.cat(parts).unbind(1), strict=True):
             found[f"curvature_{step:g}{scale}_mean"] = estimate.mean(values).provided(known)
             found[f"curvature_{step:g}{scale}_mean_log"] = estimate.mean_log(values).provided(known)
     return found

@@ -75,8 +75,7 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
     Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6 at
     both ends, each call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors over paths (pairs
     share images, see ``path``). Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs and steps are
-    the same; memory for all signs at three points. Raises ``UserError`` for a network without ReLUs and for non-finite
-    outputs, ``IncompleteError`` with the rest if a kind has no pair.
+    the same; memory for all signs at three points. Raises ``UserError`` without a ReLU, ``IncompleteError`` without a pair.
     """
     around: dict[str, Estimate] = {}
     x, _ = context.sample(settings.split, settings.num_samples, f"linear_regions/{settings.split}")

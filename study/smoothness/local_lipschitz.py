@@ -59,7 +59,7 @@ def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -
     not converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
     With more classes each iterate is a lower bound, not converged if a sample's norm still moved by more than ``tolerance``
     at the last iteration; start vectors depend on the measuring seed alone. Cost per sample: 1 forward and K backward passes,
-    shared with ``input_jacobian``, or 2 backward passes per scale and iteration. Raises ``UserError`` for non-finite outputs.
+    shared with ``input_jacobian``, or 2 backward passes per scale and iteration.
     """
     if context.num_classes <= MOST_CLASSES:
         exact = jacobian_norms(context, settings.split, settings.num_samples, spectral)
@@ -80,10 +80,8 @@ def _by_iteration(settings: LocalLipschitzSettings, context: MeasureContext) -> 
     generator = context.generator(f"local_lipschitz/start/{settings.split}")
     start = torch.randn(len(x), context.num_classes, generator=generator, dtype=torch.float64).to(x.device)
     parts = [_norms(settings, context, *part) for part in context.chunks(x, start)]
-    return {
-        scale: (torch.cat([part[scale][0] for part in parts]), all(part[scale][1] for part in parts))
-        for scale in SCALES
-    }
+    columns = {scale: zip(*(part[scale] for part in parts), strict=True) for scale in SCALES}
+    return {scale: (torch.cat(norms), all(converged)) for scale, (norms, converged) in columns.items()}
 
 
 def _norms(
@@ -97,12 +95,10 @@ def _norms(
         pulled = torch.autograd.grad(z, x, dummy, create_graph=True)[0]  # J^T dummy, linear in dummy
 
     def pull(w: Tensor) -> Tensor:
-        pulled_back: Tensor = torch.autograd.grad(z, x, w.to(z.dtype), retain_graph=True)[0]
-        return pulled_back
+        return torch.autograd.grad(z, x, w.to(z.dtype), retain_graph=True)[0]
 
     def push(v: Tensor) -> Tensor:
-        pushed: Tensor = torch.autograd.grad(pulled, dummy, v, retain_graph=True)[0].double()
-        return pushed
+        return torch.autograd.grad(pulled, dummy, v, retain_graph=True)[0].double()
 
     return {
         scale: _power_iteration(differential, pull, push, start, settings)

@@ -2,18 +2,16 @@
 
 A direction d is scaled filter by filter to the weights' own norm, d_j <- d_j norm(w_j) / norm(d_j), so a distance means the
 same in networks whose weights differ in scale. A filter makes one output channel: a row of a parameter of two or more
-dimensions. Biases, batch norm and single gains have at most one value per channel; as in the paper, a direction is zero in
-them.
+dimensions. Biases, batch norm and single gains have at most one value per channel, and stay: the paper's directions are 0.
 
 Source: https://arxiv.org/abs/1712.09913
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
@@ -77,41 +75,33 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
     side = _distances(settings.radius, settings.num_square)
     corners = torch.cartesian_prod(side, side)
     square = _along(context, x, y, directions[:2], corners)
-    context.keep(
-        "line",
-        {
-            "direction": torch.arange(len(lines)).repeat_interleave(settings.num_points),
-            "alpha": distance.repeat(len(lines)),
-            "loss": lines[..., 0].flatten(),
-            "accuracy": lines[..., 1].flatten(),
-        },
-    )
-    context.keep(
-        "square", {"alpha": corners[:, 0], "beta": corners[:, 1], "loss": square[:, 0], "accuracy": square[:, 1]}
-    )
+    line = {"direction": torch.arange(len(lines)).repeat_interleave(settings.num_points)}
+    for table, places, found in (
+        ("line", line | {"alpha": distance.repeat(len(lines))}, lines),
+        ("square", {"alpha": corners[:, 0], "beta": corners[:, 1]}, square),
+    ):
+        context.keep(table, places | {"loss": found[..., 0].flatten(), "accuracy": found[..., 1].flatten()})
     loss, middle = lines[..., 0], settings.num_points // 2
     step = settings.radius / middle
     rise = (loss[:, 0] + loss[:, -1]) / 2 - loss[:, middle]
     curvature = (loss[:, middle + 1] - 2 * loss[:, middle] + loss[:, middle - 1]) / step**2
-    found = (estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature))
-    return dict(zip(_NAMES, found, strict=True))
+    return dict(zip(_NAMES, (estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature)), strict=True))
 
 
 def filter_normalised(context: MeasureContext, index: int) -> dict[str, Tensor]:
     """Direction ``index`` by parameter name, for parameters with filters. Raises ``UserError`` if there are none."""
     found = {}
-    for name, parameter in _filters(context.model).items():
+    for name, parameter in _filters(context).items():
         rows = context.normal(parameter, f"loss_slices/{index}/{name}").flatten(1)
-        weights = parameter.detach().flatten(1)
         length = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
-        found[name] = (rows / length * weights.norm(dim=1, keepdim=True)).view_as(parameter)
+        found[name] = (rows / length * parameter.flatten(1).norm(dim=1, keepdim=True)).view_as(parameter)
     if not found:
         raise UserError("the network has no weights of two or more dimensions: there are no filters to slice along")
     return found
 
 
-def _filters(model: nn.Module) -> Mapping[str, Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
+def _filters(context: MeasureContext) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in context.model.named_parameters() if p.ndim > 1 and p.requires_grad}
 
 
 def _distances(radius: float, num: int) -> Tensor:
@@ -123,7 +113,7 @@ def _distances(radius: float, num: int) -> Tensor:
 def _along(context: MeasureContext, x: Tensor, y: Tensor, directions: list[dict[str, Tensor]], at: Tensor) -> Tensor:
     """Mean loss and accuracy, (P, 2) float64 on the CPU, at the weights plus ``at`` (P, D) times D directions."""
     parts = context.chunks(x, y.long())
-    weights = {name: parameter.detach() for name, parameter in _filters(context.model).items()}
+    weights = _filters(context)
     rows = []
     for factors in at.tolist():
         moved = {

@@ -41,13 +41,11 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
     Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
     alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
     pair, t, label_start and label_end (true labels), p_start, p_end (their probabilities) and p_other (that of the likeliest
-    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,
-    or outputs are not finite.
+    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class.
     """
     images, truth = context.split(settings.split)
-    pairs = draw_pairs(
-        truth, settings.num_pairs, False, fixed_generator(f"path_picture/{settings.split}", settings.draw)
-    )
+    generator = fixed_generator(f"path_picture/{settings.split}", settings.draw)
+    pairs = draw_pairs(truth, settings.num_pairs, False, generator)
     if not len(pairs):
         raise UserError(f"split {settings.split!r} ({len(images)} images) has no different-class pair to draw a path")
     t = torch.linspace(0, 1, settings.num_steps + 1, dtype=torch.float64)

@@ -40,8 +40,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, bool]:
 
     The loss is convex in b = 1/T with derivative mean(sum_k p_k z_k - z_label), whose root is found by bisection in log b
     between the ``TEMPERATURE_BOUNDS``. Without a root between them (all labels predicted right, or logits no better than
-    chance) the nearer bound is returned with False; for logits that are not finite, nan with False. Raises ``UserError`` if
-    there are no logits or shapes disagree.
+    chance) the nearer bound is returned with False; for logits not finite, nan with False. ``UserError`` for bad shapes.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise UserError(

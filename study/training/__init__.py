@@ -1,9 +1,8 @@
 """Training one replicate: its loop, its evaluation, its checkpoint."""
 
-from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluate import evaluate
 from study.training.loop import train
-from study.training.member import Member, MidTraining, Progress, Trained
+from study.training.member import Member, MidTraining, Progress, Trained, load_checkpoint, save_checkpoint
 from study.training.schedule import check_schedule
 
 __all__ = [

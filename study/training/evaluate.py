@@ -17,8 +17,7 @@ def evaluate(
     """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
 
     ``halves`` adds ``accuracy_half1`` (images at even positions, from 0) and ``accuracy_half2`` (the others): choosing on one
-    half can be checked on the other. ``into`` is extended by one bool per image: whether its prediction is correct. The host
-    waits for the device only at the end.
+    half can be checked on the other. ``into`` gets a bool per image, its prediction's correctness. One wait for the device.
     """
     training = model.training
     model.eval()

@@ -1,6 +1,7 @@
 """Members that train as one network, and the training step they take; also one member whose step has options.
 
-The host waits for the device once per epoch.
+A step of a small network is hundreds of kernels of a few microseconds: the host cannot launch them as fast as the GPU
+finishes them. Captured once as a CUDA graph, they are launched together. The host waits for the device once per epoch.
 
 Source: https://arxiv.org/abs/2102.02344
 """
@@ -15,7 +16,6 @@ from torch.nn import functional
 
 from study.seeding import derive_seed
 from study.training.evaluate import EVALUATION_BATCH
-from study.training.graph import Graphed
 from study.training.loop import batches_per_epoch, epoch_order
 from study.training.member import Member
 from study.training.options import usable
@@ -23,8 +23,10 @@ from study.training.penalty import unit_directions
 from study.training.schedule import scheduled_rate
 from study.training.stack import Stack, StackedSGD
 
-# Maps the replicates' splits to one that gives their batches side by side (``study.data.together.Together``).
+# Maps the replicates' splits to one that gives their batches side by side (``study.data.parts.Together``).
 Abreast = Callable[[Sequence[Any]], Any]
+# Steps before capture, torch's own advice: what is allocated once, such as cuDNN's workspaces, exists after a few steps.
+_WARM_UP = 3
 # Networks that one process may compile: a study has more cells than torch's default of eight.
 _COMPILED = 256
 
@@ -67,7 +69,9 @@ class Lane:
         batch, steps = batches_per_epoch(config, num)
         orders = [epoch_order(num, each.seed, epoch) for each in self._configs]
         seeds = [derive_seed(each.seed, "augment", epoch) for each in self._configs]
-        rates = self._rates(epoch, steps)
+        plan = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
+        # learning rates (steps, R)
+        rates = torch.tensor(plan, dtype=self._stack.flat.dtype).to(self._device, non_blocking=True)
         self._loss_sum.zero_()
         self._num_correct.zero_()
         batches = self._train.epoch(orders, batch, config.augment, seeds)
@@ -107,11 +111,6 @@ class Lane:
         self._loss_sum += losses.detach()
         self._num_correct += (logits.detach().argmax(2) == labels).sum(1)
 
-    def _rates(self, epoch: int, steps: int) -> Tensor:
-        """Learning rates (steps, R) of an epoch, on the device."""
-        rates = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
-        return torch.tensor(rates, dtype=self._stack.flat.dtype).to(self._device, non_blocking=True)
-
     def _penalties(self, logits: Tensor, pixels: Tensor, epoch: int, step: int) -> Tensor:
         """Per replicate, lambda / 2 times the squared Jacobian norm, (R,), estimated as in ``jacobian_penalty``."""
         _, batch, num_classes = logits.shape
@@ -143,3 +142,51 @@ def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy (nats) per replicate, (R,), from ``logits`` (R, N, num_classes) and ``labels`` (R, N)."""
     each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return each.view_as(labels).mean(1)
+
+
+class Graphed:
+    """``step``, captured at the first call and replayed from then on; returns nothing.
+
+    ``step`` takes tensors of the same shapes each time and changes ``state`` in place. Warm-up steps do not count: ``state``
+    is restored after them. The graph keeps the memory of one step.
+    """
+
+    def __init__(self, step: Callable[..., None], state: Sequence[Tensor]) -> None:
+        self._step, self._state = step, list(state)
+        self._inputs: list[Tensor] = []
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self, *inputs: Tensor) -> None:
+        """Take the step."""
+        if self._replay is None:
+            self._inputs = [value.clone() for value in inputs]
+            before = [value.clone() for value in self._state]
+            warm_up(self._once)
+            with torch.no_grad():
+                for value, held in zip(self._state, before, strict=True):
+                    value.copy_(held)
+            self._replay = capture(self._once)
+        for held, value in zip(self._inputs, inputs, strict=True):
+            held.copy_(value, non_blocking=True)
+        self._replay()
+
+    def _once(self) -> None:
+        self._step(*self._inputs)
+
+
+def warm_up(step: Callable[[], None]) -> None:
+    """Run ``step`` a few times on a side stream, as capture requires."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+
+
+def capture(step: Callable[[], None]) -> Callable[[], None]:
+    """A function that replays ``step``; capturing does not run it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -1,7 +1,9 @@
-"""One replicate in training: its network, optimiser and data, what it has reached, and the end of each of its epochs."""
+"""One replicate in training: network, optimiser and data, what it has reached, the end of an epoch, and its checkpoint."""
 
 import copy
+import inspect
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,10 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from study.atomic import check_archive, replacing
 from study.config import TrialConfig
 from study.schema import EstimateRecord, TrajectoryPoint
-from study.training.checkpoint import load_checkpoint, save_checkpoint
-from study.training.light_sgd import LightSGD
 
 # Training has diverged when its mean loss exceeds this many times the loss of uniform guessing.
 EXPLOSION = 1000.0
@@ -42,8 +43,7 @@ class Trained:
     """A replicate's training so far. ``curves`` has one value per epoch; ``best`` the weights of least validation loss.
 
     ``trajectory`` holds the measurements in mid-training; their time is not in ``train_seconds``. ``train/loss`` is the plain
-    cross-entropy, without the penalty. ``stopped`` is ``diverged`` (NaN, Inf or an exploding training loss), ``pruned``
-    (worse than the stop curve) or empty.
+    cross-entropy. ``stopped`` is ``diverged`` (NaN, Inf, exploding loss), ``pruned`` (worse than the stop curve) or empty.
     """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -54,6 +54,20 @@ class Trained:
     train_seconds: float = 0.0
     resumed_from: int = 0
     trajectory: list[TrajectoryPoint] = field(default_factory=list)
+
+
+class LightSGD(torch.optim.SGD):
+    """torch's SGD without its decorators for compiled code; not for use inside a compiled graph.
+
+    They import the compiler wherever an optimiser is made, which costs each worker a second. What is compiled here
+    (``study.training.lane``) is a network and its loss, never an optimiser.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,3 +145,22 @@ class Member:
         if not last and epoch < len(curve) and not metrics["val/loss"] <= curve[epoch]:
             return "pruned"
         return ""
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``, atomically. Raises ``StorageError`` if it cannot be."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state at ``path``, on the CPU, without running code; ``None`` for none. A damaged file is renamed, and is none."""
+    try:
+        check_archive(path)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        path.rename(path.with_suffix(f".damaged-{type(error).__name__}"))
+        return None
+    return state

@@ -1,7 +1,6 @@
 """Learning rate schedules: the learning rate as a pure function of the step.
 
-A row of ``SCHEDULES`` maps (step, number of steps, warm-up steps) to the share of the base rate after the warm-up. The warm-up
-is linear in all schedules.
+A row of ``SCHEDULES`` maps (step, steps, warm-up steps) to the share of the base rate after the warm-up, which is linear.
 
 Source: https://arxiv.org/abs/1608.03983
 """
@@ -14,10 +13,6 @@ from study.config import TrialConfig
 from study.errors import UserError, nearest
 
 Schedule = Callable[[int, int, float], float]
-
-
-def _constant(step: int, num_steps: int, num_warmup: float) -> float:
-    return 1.0
 
 
 def _cosine(step: int, num_steps: int, num_warmup: float) -> float:
@@ -38,7 +33,7 @@ def _steps(factor: float, *milestones: Fraction) -> Schedule:
 
 SCHEDULES: dict[str, Schedule] = {
     "cosine": _cosine,
-    "constant": _constant,
+    "constant": lambda step, num_steps, num_warmup: 1.0,
     # https://arxiv.org/abs/1605.07146 (Wide ResNets): times .2 after epochs 60, 120, 160 of 200
     "wrn_step": _steps(0.2, Fraction(3, 10), Fraction(6, 10), Fraction(8, 10)),
     # https://arxiv.org/abs/1512.03385 (ResNets): times .1 after epochs 30 and 60 of 90

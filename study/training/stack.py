@@ -23,8 +23,7 @@ class Stack:
 
     ``flat`` holds all trained parameters in one vector, the R replicates of a parameter side by side; ``params`` (R, ...) are
     views of it, leaves of autograd. ``owner`` maps each value of ``flat`` to its replicate. ``channels_last``: convolution
-    weights and images have the channels innermost in memory. Raises ``ValueError`` for a network that cannot be stacked
-    (``obstacle``).
+    weights and images have channels innermost. Raises ``ValueError`` for a network that cannot be stacked (``obstacle``).
     """
 
     def __init__(self, models: Sequence[nn.Module], *, channels_last: bool = False) -> None:
@@ -125,8 +124,7 @@ class Stack:
 class StackedSGD:
     """SGD on ``stack.flat``: g' = g + weight_decay w, v = momentum v + g', w = w - lr v, with each replicate's settings.
 
-    Three operations for any number of parameters. Velocities come from ``optimizers``, one per replicate, and are handed back
-    there.
+    Three operations for any number of parameters. Velocities come from the replicates' ``optimizers``, and are handed back.
     """
 
     def __init__(self, stack: Stack, optimizers: Sequence[torch.optim.SGD]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from study.config import Task
 from study.data import Splits, load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.measuring.replicate import mid_training
 from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder

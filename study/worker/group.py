@@ -60,7 +60,10 @@ def run_group(
         folder = checkpoint_folder(storage, task.config.trial_key)
         if attempts.begin(folder) > MAX_LOSSES:
             attempts.forget([folder])
-            yield _lost(task, folder)
+            if kept := load_checkpoint(folder / FINAL):  # trained: only measurements are lacking
+                yield [kept["record"], *unmeasured_records(task, REASON)]
+            else:
+                yield [_record(task, state="failed", reason=REASON)]
             continue
         try:
             by_ranks: Iterator[Event] = iter(())
@@ -191,14 +194,6 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
         **{**empty, **values},  # type: ignore[typeddict-item]
     }
     return record
-
-
-def _lost(task: Task, folder: Path) -> list[Record]:
-    """The records of a member that has killed its workers; if it was trained, of the measurements it lacks."""
-    kept = load_checkpoint(folder / FINAL)
-    if kept is None:
-        return [_record(task, state="failed", reason=REASON)]
-    return [kept["record"], *unmeasured_records(task, REASON)]
 
 
 def _keep(task: Task, folder: Path, member: Member, record: ReplicateRecord) -> None:

@@ -7,7 +7,7 @@ import torch
 from trainings import train
 
 from study.config import TrialConfig
-from study.data.together import Together
+from study.data.parts import Together
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 from study.training.fused import Ended, train_together

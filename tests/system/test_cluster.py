@@ -17,7 +17,7 @@ from driving import write_spec
 
 from study.results.ledger import read_ledger
 from study.schema import ReplicateRecord
-from study.training.checkpoint import load_checkpoint
+from study.training import load_checkpoint
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -10,8 +10,8 @@ from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
 from study.models.attention import build_attention
+from study.models.build import initialise
 from study.models.fixed_draws import derangement
-from study.models.initialise import initialise
 from study.registry import ATTENTION_FORMS, ATTENTIONS
 
 GATES = [name for name in ATTENTIONS.names() if name != "none"]

@@ -12,8 +12,7 @@ from command_line import fmm_study
 from study.config import Task, TrialConfig
 from study.data import load_dataset
 from study.errors import UserError
-from study.measuring.loading import load_own
-from study.measuring.network import as_plain, measure_checkpoint, measure_network, parse_statistics
+from study.measuring.network import as_plain, load_own, measure_checkpoint, measure_network, parse_statistics
 from study.registry import STATISTICS
 from study.smoothness import Estimate, IncompleteError
 from study.worker.group import run_group

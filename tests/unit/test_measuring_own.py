@@ -18,8 +18,15 @@ from torch import nn
 
 from study.data import load_dataset
 from study.errors import UserError
-from study.measuring.loading import as_device, load_own
-from study.measuring.network import Measured, measure_checkpoint, measure_file, measure_network, parse_statistics
+from study.measuring.network import (
+    Measured,
+    as_device,
+    load_own,
+    measure_checkpoint,
+    measure_file,
+    measure_network,
+    parse_statistics,
+)
 from study.printing.measured import print_measured
 from study.smoothness import Estimate
 

@@ -11,8 +11,8 @@ from torch.func import functional_call, stack_module_state, vmap
 import study.models
 from study.config import TrialConfig
 from study.models import build_network, num_params
+from study.models.build import initialise
 from study.models.fixed_draws import derangement
-from study.models.initialise import initialise
 from study.models.merges import Merge
 from study.registry import MERGES
 

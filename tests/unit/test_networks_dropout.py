@@ -12,8 +12,7 @@ from torch.nn import functional
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
-from study.models.dropout import HashedDropout
-from study.models.fixed_draws import hash32
+from study.models.fixed_draws import HashedDropout, hash32
 from study.seeding import derive_seed
 from study.training.loop import DrawsEachStep
 

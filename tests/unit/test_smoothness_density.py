@@ -13,8 +13,7 @@ from scipy.stats import binom
 from torch import nn
 from toys import conv_context, conv_net, gen, images, run
 
-from study.smoothness.hessian import LossHessian
-from study.smoothness.lanczos import curve, lanczos, mass, moment
+from study.smoothness.hessian import LossHessian, curve, lanczos, mass, moment
 
 STEPS = 20
 

@@ -7,8 +7,7 @@ from torch import nn
 from toys import conv_context, conv_net, fn_context, gen, images, run
 
 from study.errors import UserError
-from study.smoothness.hessian import LossHessian
-from study.smoothness.lanczos import lanczos
+from study.smoothness.hessian import LossHessian, lanczos
 
 K, PIXELS = 3, 6
 

@@ -11,7 +11,7 @@ from toys import SMALL, conv_context, gated_net, images, run
 from study.config import TrialConfig
 from study.models import build_network
 from study.registry import STATISTICS
-from study.smoothness import MeasureContext, in_turn, shared
+from study.smoothness import MeasureContext, in_turn, memory
 from study.smoothness.clamped import Layer, ablation, clamped, read_layers
 from study.smoothness.memory import images_at_once
 
@@ -44,10 +44,10 @@ def numbers_of(name: str, ctx: MeasureContext, settings: dict) -> dict[str, str]
     return found | {f"{t}/{c}": repr(values.tolist()) for t, table in own.kept.items() for c, values in table.items()}
 
 
-@pytest.mark.parametrize("room", [shared.MOST_BYTES, 0])
+@pytest.mark.parametrize("room", [memory.MOST_BYTES, 0])
 def test_sharing_changes_no_bit_whatever_the_order(room, monkeypatch):
     alone = {name: numbers(name, context()) for name in ALL}
-    monkeypatch.setattr(shared, "MOST_BYTES", room)
+    monkeypatch.setattr(memory, "MOST_BYTES", room)
     for order in (ALL, ALL[::-1]):
         suite = context()
         assert {name: numbers(name, suite) for name in order} == alone

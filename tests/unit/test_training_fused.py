@@ -15,7 +15,7 @@ import study.training.fused as module
 import study.training.member as member_module
 from study.config import TrialConfig
 from study.data import load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.models import build_network
 from study.training import Progress, load_checkpoint
 from study.training.fused import Ended, fused_with, train_together

@@ -6,11 +6,10 @@ import pytest
 import torch
 from trainings import train
 
-import study.training.graph as graph
 import study.training.lane as module
 from study.config import TrialConfig
 from study.data import load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.models import build_network
 from study.training import evaluate
 from study.training.fused import Ended, train_together
@@ -143,8 +142,8 @@ class Recorded:
 
     def __init__(self, monkeypatch):
         self.warmed, self.captured, self.replayed = 0, 0, 0
-        monkeypatch.setattr(graph, "warm_up", self.warm_up)
-        monkeypatch.setattr(graph, "capture", self.capture)
+        monkeypatch.setattr(module, "warm_up", self.warm_up)
+        monkeypatch.setattr(module, "capture", self.capture)
         monkeypatch.setattr(module, "usable", lambda options, config, device: frozenset(options))
 
     def warm_up(self, step):

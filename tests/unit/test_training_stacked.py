@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-import study.data.together as together_module
+import study.data.parts as together_module
 from study.data import load_dataset, split
-from study.data.together import Together
+from study.data.parts import Together
 from study.registry import AUGMENTATIONS
 from study.training.lane import cross_entropies
-from study.training.light_sgd import LightSGD
+from study.training.member import LightSGD
 from study.training.stack import Stack, StackedSGD
 
 

@@ -12,8 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from study.config import TrialConfig
-from study.data.parts import Split
-from study.data.together import Together
+from study.data.parts import Split, Together
 from study.models import build_network
 from study.registry import AUGMENTATIONS
 from study.training.lane import Lane

@@ -16,8 +16,7 @@ from study.errors import UserError
 from study.models import build_network
 from study.schema import ReplicateRecord
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm
-from study.training import Progress, evaluate, load_checkpoint
-from study.training.checkpoint import save_checkpoint
+from study.training import Progress, evaluate, load_checkpoint, save_checkpoint
 from study.worker.group import discard_outcome, run_group
 
 STATISTICS = {"path": {"num_pairs": 8, "num_steps": 4}, "input_jacobian": {"num_samples": 8}}

@@ -78,8 +78,7 @@ class EfficientChannelAttention(Gate):
 class GlobalContext(Gate):
     """Global context (Cao et al. 2019), t = W2 relu(LN(W1 c + b1)) + b2. w has no bias: the softmax would take it away.
 
-    Natively additive, x + t, with W2 and b2 zero at the start. The other forms use the paper's multiplicative fusion,
-    a = sigmoid(t).
+    Natively x + t, with W2 and b2 zero at the start. The other forms use the paper's multiplicative fusion, a = sigmoid(t).
     """
 
     last = ("fc2",)
@@ -119,8 +118,7 @@ class StyleRecalibration(Gate):
     """Style-based recalibration (Lee et al. 2019): two weights per channel, no bias.
 
     sd over HW as in the paper's equation 2 (the authors' code divides by HW - 1, which a map of one position does not have),
-    plus 1e-5 in the variance. The authors' code starts w at zero. It is drawn here: with the twins' batch norm at zero too
-    nothing would ever learn.
+    plus 1e-5 in the variance. w is drawn, not zero as in the authors' code: with the twins' norm at zero nothing would learn.
     """
 
     last = ("bn",)

@@ -78,8 +78,7 @@ class InputDetachedForm(Form):
 class UntrainedForm(Form):
     """x * (1 + u.detach()): a gate with the parameters it was given at the start.
 
-    It starts as drawn, not at zero, where it would stay the identity for good. Its parameters ask for no gradient, so that
-    weight decay leaves them alone too.
+    It starts as drawn: from zero it would stay the identity. Its parameters ask for no gradient, so weight decay spares them.
     """
 
     starts_at_identity = False

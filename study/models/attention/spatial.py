@@ -1,5 +1,7 @@
 """Gates with one weight per position, (N, 1, H, W), or per channel and position, (N, C, H, W).
 
+SimAM and NAM, the last two, have no last layer to zero, and a learned strength in its place.
+
 Source: https://arxiv.org/abs/1807.06521
 """
 
@@ -114,8 +116,7 @@ class BottleneckAttention(Gate):
 class CoordinateAttention(Gate):
     """Coordinate attention (Hou et al. 2021): a = a_h * a_w, a gate per row times a gate per column.
 
-    z has max(C // 32, 8) channels at H + W positions; u = 4a - 1 = (1 + u_h)(1 + u_w) - 1. W1 has no bias: the batch norm
-    would take it away.
+    z has max(C // 32, 8) channels at H + W positions; u = 4a - 1 = (1 + u_h)(1 + u_w) - 1. A norm follows W1: it has no bias.
     """
 
     last = ("conv_h", "conv_w")
@@ -164,3 +165,81 @@ class GatherExcite(Gate):
         """Return a, (N, C, H, W)."""
         gathered = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         return functional.interpolate(gathered, size=x.shape[2:]).sigmoid()
+
+
+class Strength(nn.Module):
+    """alpha * logit, one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1))
+
+    def forward(self, logit: Tensor) -> Tensor:
+        """Return alpha * ``logit``."""
+        return self.alpha * logit
+
+
+class StrengthGate(Gate):
+    """Base of the gates whose logit l(x) has no layer of its own: a = sigmoid(alpha * l(x)), (N, C, H, W).
+
+    alpha is one scalar: 0 at the start of the twins, so that u = 0 there, and 1 where the gate starts as published.
+    ``native`` has none: it is the published gate, sigmoid(l(x)), unchanged.
+    """
+
+    last = ("strength",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength: nn.Module = Strength()
+
+    def as_published(self) -> None:
+        """Drop the strength."""
+        self.strength = nn.Identity()
+
+
+@ATTENTIONS.register(
+    "simam",
+    formula="a = sigmoid(alpha * ((x - mu)^2 / (4 (v + 1e-4)) + 1/2))",
+    source="https://proceedings.mlr.press/v139/yang21o.html",
+    extra_params="1",
+)
+class SimpleAttention(StrengthGate):
+    """SimAM (Yang et al. 2021), an energy without parameters.
+
+    mu is the mean over a channel's HW positions, v the sum of (x - mu)^2 over HW - 1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a, (N, C, H, W)."""
+        square = (x - x.mean((2, 3), keepdim=True)) ** 2
+        # a map of one position has no variance: 0 over 1
+        variance = square.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
+        gate: Tensor = self.strength(square / (4 * (variance + 1e-4)) + 0.5).sigmoid()
+        return gate
+
+
+@ATTENTIONS.register(
+    "nam",
+    formula="a = sigmoid(alpha * abs(gamma_c) / sum(abs(gamma)) * BN(x))",
+    source="https://arxiv.org/abs/2111.12419",
+    extra_params="2 * C + 1",
+)
+class NormalizationAttention(StrengthGate):
+    """Normalisation-based attention (Liu et al. 2021), channel part; gamma are the scales of its batch norm.
+
+    abs(gamma_c) / sum(abs(gamma)) is detached, as in the authors' code.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a, (N, C, H, W)."""
+        scale = self.bn.weight.detach().abs()
+        weight = (scale / scale.sum()).view(1, -1, 1, 1)
+        gate: Tensor = self.strength(weight * self.bn(x)).sigmoid()
+        return gate
