@@ -6,6 +6,7 @@ import pytest
 from book import JACOBIAN, Book
 from one_depth import SPREAD, claims_of, inputs_of, study
 
+from analysis.claims.judgement import judge
 from analysis.tables.build import build_table, table_columns
 from analysis.words.export import render
 
@@ -156,6 +157,10 @@ def test_assay_sensitivity(loss, seen):
     inputs = inputs_of(book, factors=factors)
     (result,) = inputs.assay
     assert result.seen is {"seen": True, "not seen": False, "not run": None}[seen]
+    said = {"not seen": "a known difference (merge add minus none at depth) is not seen"}
+    said["not run"] = "the check of assay sensitivity has not run yet"
+    (judged,) = judge(inputs.spec, inputs.effects, inputs.differences, inputs.assay)
+    assert judged.controls == ((said[seen],) if seen in said else ()) and judged.amended == ""
 
 
 def test_failures_without_skips_are_a_difference_seen_at_the_greatest_depth():
