@@ -2,8 +2,7 @@
 
 CIFAR (Krizhevsky 2009): torchvision checks the files' digests before it unpickles them. SVHN (Netzer et al. 2011): digits
 cropped from photographs of house numbers. Pool ``train``, test ``test``; the 531,131 easier images of ``extra`` are left out:
-the data is then of the size of CIFAR's, and fits a device. Label 0 is the digit 0. A mirrored digit is no digit: take
-``pad_crop``, not ``pad_crop_flip``.
+the data is then of the size of CIFAR's, and fits a device. A mirrored digit is no digit: take ``pad_crop`` without flip.
 
 Source: https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 """

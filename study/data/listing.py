@@ -1,4 +1,7 @@
-"""Datasets of image files: listed, one folder per class, split, and only then decoded into memory or streamed."""
+"""Datasets of image files, one folder per class: listed, split, and only then decoded into memory or streamed.
+
+``image_folder`` and ``image_folder_224`` are images of one's own: in memory at 3x64x64, or decoded when needed at 3x224x224.
+"""
 
 import os
 from collections.abc import Collection
@@ -9,14 +12,17 @@ import numpy as np
 import torch
 
 from study.data.dataset import Dataset, stratified, whole
-from study.data.files import damaged
+from study.data.files import damaged, ensure
 from study.data.parts import Split
 from study.data.pictures import read_images
 from study.data.stream import StreamedSplit
 from study.errors import UserError
+from study.registry import DATASETS
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_SEED = 0
+TEST_SHARE = 0.2
+URL = "https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html"
 # Mean and deviation of ImageNet's training images, as in torchvision's models.
 MOMENTS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -107,3 +113,36 @@ def listing(name: str, folder: Path, part: str, leave_out: Collection[str] = ())
     if len(classes) < 2:
         raise UserError(f"dataset {name} in {top}: needs two classes or more, one folder each")
     return Listing(name, folder, classes, files, labels)
+
+
+@DATASETS.register("image_folder", formula="images of your own, resized to 3x64x64, one folder a class", source=URL)
+def image_folder() -> Dataset:
+    """Load ``image_folder/train/CLASS/*`` and ``image_folder/test/CLASS/*`` of the data root.
+
+    Without a ``test`` folder a stratified fifth of ``train`` is the test split, the same in every study. A data root holds
+    one such folder (or a link to it): point ``FMM_STUDY_DATA`` elsewhere for another. Raises ``UserError`` where it is
+    absent, a class has no image, or the two parts' classes differ. Floor: the largest class's share and a tenth of the rest.
+    """
+    pool, test = _parts("image_folder")
+    return decoded(pool, test, accuracy_floor=_floor(pool))
+
+
+@DATASETS.register("image_folder_224", formula="images of your own at 3x224x224, decoded when needed", source=URL)
+def image_folder_224() -> Dataset:
+    """The same folder as ``image_folder``, streamed; normalised by ImageNet's moments. Raises ``UserError`` as it does."""
+    pool, test = _parts("image_folder_224")
+    return streamed(pool, test, accuracy_floor=_floor(pool))
+
+
+def _parts(name: str) -> tuple[Listing, Listing]:
+    yours = "you: one folder a class with its images, and the same under image_folder/test if there is a test split"
+    folder = ensure(name, ["image_folder/train"], yours, None) / "image_folder"
+    if (folder / "test").is_dir():
+        return train_and("test", name, folder)
+    train = listing(name, folder, "train")
+    return train.held_out(round(len(train) * TEST_SHARE))
+
+
+def _floor(pool: Listing) -> float:
+    largest = float(np.bincount(pool.labels).max() / len(pool))
+    return largest + (1 - largest) / 10

@@ -45,11 +45,6 @@ def mnist() -> Dataset:
 def _load(name: str, theirs: str, *, floor: float, elsewhere: tuple[Path, ...] = (), hint: str = "") -> Dataset:
     """``theirs``: torchvision's name for it."""
 
-    def download(root: Path) -> None:
-        from torchvision import datasets
-
-        getattr(datasets, theirs)(root, download=True)
-
     def found() -> list[Path] | None:
         for folder in (data_root() / theirs / "raw", *elsewhere):
             for ending in ("", ".gz"):
@@ -62,8 +57,9 @@ def _load(name: str, theirs: str, *, floor: float, elsewhere: tuple[Path, ...] =
     if paths is None:
         from torchvision import datasets
 
-        url = f"{getattr(datasets, theirs).mirrors[0]} (gzipped as they are, or not){hint}"
-        ensure(name, [f"{theirs}/raw/{file}" for file in FILES], url, download)
+        kind = getattr(datasets, theirs)
+        url = f"{kind.mirrors[0]} (gzipped as they are, or not){hint}"
+        ensure(name, [f"{theirs}/raw/{file}" for file in FILES], url, lambda root: kind(root, download=True))
         paths = found()
     assert paths is not None  # ensure raises otherwise
     try:

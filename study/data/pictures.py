@@ -36,6 +36,8 @@ def read_images(name: str, folder: Path, files: Sequence[str], labels: Sequence[
 
     Raises ``UserError`` for a file that is no image.
     """
+    from PIL import Image
+
     digest = hashlib.blake2b(f"rgb bilinear {SIZE}".encode(), digest_size=8)
     try:
         for file in files:
@@ -45,20 +47,14 @@ def read_images(name: str, folder: Path, files: Sequence[str], labels: Sequence[
         if images is None:
             images = torch.empty((len(files), 3, SIZE, SIZE), dtype=torch.uint8)
             for row, file in enumerate(files):
-                images[row] = _decode(folder / file)
+                rgb = open_rgb(folder / file)
+                if rgb.size != (SIZE, SIZE):
+                    rgb = rgb.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+                images[row] = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
             _keep(images, kept)
     except UNREADABLE as error:
         raise damaged(name, folder, error) from None
     return Split(images=images, labels=torch.tensor(labels, dtype=torch.int64))
-
-
-def _decode(file: Path) -> Tensor:
-    from PIL import Image
-
-    rgb = open_rgb(file)
-    if rgb.size != (SIZE, SIZE):
-        rgb = rgb.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 def _kept(path: Path, num_images: int) -> Tensor | None:

@@ -57,10 +57,9 @@ class StreamedSplit:
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels in order, at most ``size`` images and ``LARGEST_BATCH`` values at a time."""
-        start = 0
-        for images in self._decoded(torch.arange(len(self)), evaluated_at_once(size, self.image_shape)):
-            yield self._floats(images), self.labels[start : start + len(images)]
-            start += len(images)
+        size = evaluated_at_once(size, self.image_shape)
+        for at, images in zip(cuts(len(self), size), self._decoded(torch.arange(len(self)), size), strict=True):
+            yield self._floats(images), self.labels[at]
 
     def epoch(
         self, order: Tensor, size: int, augment: str = "none", seed: int = 0, rows: slice = slice(None)
@@ -77,10 +76,9 @@ class StreamedSplit:
         generator = torch.Generator().manual_seed(derive_seed(HELD_SEED, "held"))
         index = torch.randperm(len(self), generator=generator)[:NUM_HELD]
         images = torch.empty((len(index), *self.image_shape), dtype=torch.uint8, device=self.labels.device)
-        start = 0
-        for batch in self._decoded(index, evaluated_at_once(NUM_HELD, self.image_shape)):
-            images[start : start + len(batch)] = batch
-            start += len(batch)
+        size = evaluated_at_once(NUM_HELD, self.image_shape)
+        for at, batch in zip(cuts(len(index), size), self._decoded(index, size), strict=True):
+            images[at] = batch
         return Split(images=images, labels=self.labels[index.to(self.labels.device)])
 
     def take(self, index: np.ndarray) -> "StreamedSplit":

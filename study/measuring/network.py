@@ -2,8 +2,7 @@
 
 ``measure_checkpoint`` takes the ``final.pt`` or ``best.pt`` of a replicate, which tells how to rebuild the network and its
 split. ``measure_network`` takes any ``nn.Module`` that maps pixels in [0, 1] to logits, also in a notebook.
-``measure_file`` is the command ``measure``. Files are read with ``weights_only=True``: no code in them is run. The function
-that makes a network of one's own is run.
+``measure_file`` is the command ``measure``. Files are read with ``weights_only=True``: no code in them is run.
 """
 
 import dataclasses

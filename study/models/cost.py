@@ -6,7 +6,7 @@ counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,15 +58,11 @@ def layer_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     """
     with _counting(model, image_shape) as (total, forward):
         recorder = _Recorder(model, total)
-        hooks = []
-        for module in model.modules():
-            hooks.append(module.register_forward_pre_hook(recorder.enter))
-            hooks.append(module.register_forward_hook(recorder.leave))
-        try:
+        with ExitStack() as hooks:
+            for module in model.modules():
+                hooks.enter_context(module.register_forward_pre_hook(recorder.enter))
+                hooks.enter_context(module.register_forward_hook(recorder.leave))
             forward()
-        finally:
-            for hook in hooks:
-                hook.remove()
     return recorder.rows()
 
 

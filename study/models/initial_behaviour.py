@@ -3,15 +3,13 @@
 The merge operator decides whether a deep network's activations and gradients keep their scale at initialisation. That predicts
 which cells will hardly train, and what a half-precision format would lose.
 
-    print(format_blocks(initial_behaviour(config)))
-    print(format_overview(initial_behaviours(merges=["add", "mul"], depths=[8, 56])))
-
 Source: https://arxiv.org/abs/1901.09321
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -174,17 +172,13 @@ def _observe(model: nn.Module, images: Tensor) -> tuple[dict[str, Tensor], dict[
     """Every block's output and its operator's, by the block's name, and the logits."""
     outputs: dict[str, Tensor] = {}
     merged: dict[str, Tensor] = {}
-    handles = []
-    for name, module in model.named_modules():
-        operator = getattr(module, "merge", None)
-        if isinstance(operator, Merge):
-            handles.append(module.register_forward_hook(_keep(outputs, name)))
-            handles.append(operator.register_forward_hook(_keep(merged, name)))
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            operator = getattr(module, "merge", None)
+            if isinstance(operator, Merge):
+                hooks.enter_context(module.register_forward_hook(_keep(outputs, name)))
+                hooks.enter_context(operator.register_forward_hook(_keep(merged, name)))
         logits: Tensor = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return outputs, merged, logits
 
 

@@ -1,6 +1,4 @@
-"""A residual network as a table of stages, built in this one place for every network.
-
-Which blocks merge, and how wide a block is that matches another operator's cost, is decided here.
+"""A residual network as a table of stages: which blocks merge, and how wide those are that match another operator's cost.
 
 A block with ``add_matched_star`` has as many hidden channels as bring its parameters nearest to those of the same block with
 ``star``. What is left over, at most half a hidden channel, is carried to the next block that merges, so the network's total

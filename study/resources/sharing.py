@@ -28,7 +28,7 @@ from study.planning.plan import Cell, Plan, untrained
 from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.training import evaluate
-from study.training.evaluate import EVALUATION_BATCH
+from study.training.loop import EVALUATION_BATCH
 from study.worker.ahead import SPLITS_KEPT
 
 # The share of a device's memory that all groups together may fill: allocators leave gaps.

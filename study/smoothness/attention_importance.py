@@ -4,8 +4,7 @@ Per layer, over units (channels, or positions if the gate has one value per posi
 the unit's importance, the loss added by taking the unit out while all gates are clamped (``clamped``). A correlation cannot
 exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is judged on
 spearman / ceiling. Beside it stand the same for shuffled units (the null), and for the unit's mean absolute activation in
-place of the gate (a control that is known to say something of importance). Within one image gate and importance are exact: the
-ceiling is 1.
+place of the gate (a control that is known to say something of importance). Within one image both are exact.
 
 Source: https://arxiv.org/abs/2106.15067
 """

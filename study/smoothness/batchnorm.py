@@ -37,19 +37,14 @@ def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> 
     if layers and len(images) < 2:
         raise UserError(f"batch-norm re-estimation needs two training images or more, not {len(images)}")
     modes = {module: module.training for module in model.modules()}
-    momenta = [layer.momentum for layer in layers]
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     try:
         model.eval()
         if layers:
             _estimate(model, layers, images, batch_size)
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum
             model.eval()
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
@@ -59,14 +54,18 @@ def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> 
 
 @torch.no_grad()
 def _estimate(model: nn.Module, layers: list[_BatchNorm], images: Tensor, batch_size: int) -> None:
+    momenta, seen = [layer.momentum for layer in layers], 0
     for layer in layers:
         layer.reset_running_stats()  # a weight of 0 would not forget statistics that are not finite
         layer.train()
-    seen = 0
     # at least two images per batch: one has no variance where maps are 1x1
     num_batches = max(1, min(math.ceil(len(images) / batch_size), len(images) // 2))
-    for batch in torch.tensor_split(images, num_batches):
-        seen += len(batch)
-        for layer in layers:
-            layer.momentum = len(batch) / seen
-        model(batch)
+    try:
+        for batch in torch.tensor_split(images, num_batches):
+            seen += len(batch)
+            for layer in layers:
+                layer.momentum = len(batch) / seen
+            model(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

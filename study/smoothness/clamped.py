@@ -76,8 +76,7 @@ def read_layers(context: MeasureContext, x: Tensor, gates: Sequence[str] = GATES
     """The attention layers of the network, with their free gates' values on images ``x``.
 
     Left out are layers whose gate is never called, and modules of several inputs, such as a merge operator with a gate of its
-    own. Raises ``UserError`` for a gate that is called twice per forward pass, or whose values are neither one per channel nor
-    one per position of a map (N, C, H, W).
+    own. Raises ``UserError`` for a gate called twice per forward pass, or whose values are not one per channel or position.
     """
     modules = gated_modules(context.model, gates)
     said: dict[str, list[Tensor]] = {name: [] for name in modules}

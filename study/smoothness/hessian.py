@@ -1,8 +1,7 @@
 """The Hessian of the training loss in the weights: top eigenvalue, trace, spectral density.
 
 One Lanczos run per random probe serves all. Its first diagonal element is the probe's Hutchinson sample of the trace; its Ritz
-values and weights are a quadrature of the spectral density; and the first run continues until its largest Ritz
-value, the top eigenvalue, has converged.
+values and weights are a quadrature of the spectral density; the first run continues until its top eigenvalue has converged.
 
 Lanczos runs take any symmetric operator, a function from a vector (n,) to a vector (n,). Arithmetic outside it is in float64,
 with full reorthogonalisation. A run from a random probe is a quadrature of the probe's spectral measure; the mean over probes

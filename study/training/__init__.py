@@ -1,7 +1,6 @@
 """Training one replicate: its loop, its evaluation, its checkpoint."""
 
-from study.training.evaluate import evaluate
-from study.training.loop import train
+from study.training.loop import evaluate, train
 from study.training.member import Member, MidTraining, Progress, Trained, load_checkpoint, save_checkpoint
 from study.training.schedule import check_schedule
 

@@ -3,8 +3,7 @@
 They may differ in seed, split, learning rate, momentum, weight decay, warm-up, schedule, penalty and number of epochs. Each
 keeps the data order, augmentation, masks, penalty directions and checkpoint that it has alone, so a training begun together
 can continue alone and the reverse. The numbers are those of ``train`` but for last digits, which depend on how many train
-together. A member that diverges, is pruned or ends drops out, and the rest are stacked anew. The host waits for the device
-once per epoch.
+together. A member that diverges, is pruned or ends drops out, and the rest are stacked anew.
 
 Source: https://arxiv.org/abs/2102.02344
 """

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.seeding import derive_seed
-from study.training.evaluate import EVALUATION_BATCH
-from study.training.loop import batches_per_epoch, epoch_order
+from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order
 from study.training.member import Member
 from study.training.options import usable
 from study.training.penalty import unit_directions

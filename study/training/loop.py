@@ -1,4 +1,4 @@
-"""The training loop of one replicate: stochastic gradient descent, one epoch at a time, resumable after each epoch.
+"""Training and evaluation of one replicate: stochastic gradient descent, one epoch at a time, resumable after each epoch.
 
 Nothing is drawn from global random state. The order of epoch e comes from hash(seed, "order", e), its augmentation from
 hash(seed, "augment", e), and what modules draw in step s from hash(seed, "masks", e, s). So a resumed training continues bit
@@ -12,21 +12,23 @@ whose masks differ by rank. Only the first rank evaluates, measures, stops the t
 Source: https://arxiv.org/abs/1706.02677
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import TrialConfig
 from study.seeding import derive_seed
-from study.training.evaluate import EVALUATION_BATCH, evaluate
 from study.training.member import Member, Progress
 from study.training.penalty import jacobian_penalty, unit_directions
 from study.training.process_group import ALONE, Ranks, synchronised
 from study.training.schedule import scheduled_rate
+
+EVALUATION_BATCH = 1024
 
 
 @runtime_checkable
@@ -114,3 +116,34 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()
     return loss_sum, num_correct
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, halves: bool = False, into: list[bool] | None = None
+) -> dict[str, float]:
+    """``accuracy`` (share correct) and ``loss`` (mean cross-entropy, nats) in eval mode; the mode found is restored.
+
+    ``halves`` adds ``accuracy_half1`` (images at even positions, from 0) and ``accuracy_half2`` (the others): choosing on one
+    half can be checked on the other. ``into`` gets a bool per image, its prediction's correctness. One wait for the device.
+    """
+    training = model.training
+    model.eval()
+    loss = torch.zeros(())
+    found = []
+    for pixels, labels in batches:
+        logits = model(pixels)
+        found.append(logits.argmax(1) == labels)
+        loss = loss.to(logits.device) + functional.cross_entropy(logits, labels, reduction="sum")
+    model.train(training)
+    correct = torch.cat(found)
+    values = {"accuracy": _share(correct), "loss": float(loss) / len(correct)}
+    if into is not None:
+        into += correct.tolist()
+    if halves:
+        values |= {"accuracy_half1": _share(correct[::2]), "accuracy_half2": _share(correct[1::2])}
+    return values
+
+
+def _share(correct: Tensor) -> float:
+    return int(correct.sum()) / len(correct) if len(correct) else math.nan

@@ -75,7 +75,6 @@ class Member:
     """A replicate and its training state, resumed from ``checkpoint`` if that file exists.
 
     ``train_split`` gives ``labels`` and, in ``epoch``, augmented batches in a given order; ``val_split`` gives ``batches``.
-    Both are on the model's device.
     """
 
     model: nn.Module

@@ -30,7 +30,7 @@ from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkp
 from study.schema import TRAINED, Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint, train
-from study.training.evaluate import EVALUATION_BATCH
+from study.training.loop import EVALUATION_BATCH
 from study.worker.ahead import member_of, set_backend, splits_on, train_ahead
 from study.worker.attempts import MAX_LOSSES, REASON, Attempts
 from study.worker.rank_launcher import train_in_ranks

@@ -2,8 +2,7 @@
 
 g is one number per block. ``rezero`` (2003.04887), ``mix`` and ``square`` learn it from 0, so ``mix`` and ``square`` start as
 ``add`` and ``rezero`` as the identity. ``mix_25``, ``mix_50`` and ``mix_100`` fix it at 0.25, 0.5 and 1: the dose as levels;
-``add`` is dose 0. ``square_25``, ``square_50`` and ``square_100`` are their controls: second order at the same dose, but
-no product of one path with the other.
+``add`` is dose 0. ``square_25``, ``square_50`` and ``square_100`` are their controls: second order, no product of the paths.
 
 Source: https://arxiv.org/abs/2106.15067
 """

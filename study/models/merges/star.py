@@ -1,8 +1,7 @@
 """The star operation (Ma et al. 2024, *Rewrite the Stars*) and its additive twin. G is a batch norm after a 1x1 convolution.
 
 The paper's h is here the block's branch F, so the outer skip stays additive, as in StarNet. W1 and W2 are 1x1 convolutions
-with bias from C to C (StarNet widens three- to fourfold); G's has none, since a batch norm follows it: 3 C^2 + 4 C parameters,
-the same for both twins.
+with bias from C to C (StarNet widens three- to fourfold); G's has none, since a batch norm follows it: 3 C^2 + 4 C parameters.
 
 Source: https://arxiv.org/abs/2403.19967
 """
