@@ -123,8 +123,7 @@ class Facts:
 def dataset_facts(name: str) -> Facts:
     """From the registration (``published``), or else from the loaded images.
 
-    A tenth of the pool is for validation, as in ``whole``. Raises ``UserError`` for an unknown dataset, and for an absent one
-    without these traits (a folder of one's own).
+    A tenth of the pool is for validation, as in ``whole``. Raises ``UserError`` for an unknown or absent dataset.
     """
     traits = DATASETS[name].traits
     if "num_pool" in traits:

@@ -1,7 +1,6 @@
 """Parts of a dataset: their protocol, the part in memory, and the parts of replicates that train together.
 
-Training, evaluation and measuring take batches from a ``Part``, whether its images are a tensor (``Split``) or files
-(``study.data.stream.StreamedSplit``).
+Training, evaluation and measuring take batches from a ``Part``, of a tensor (``Split``) or of files (``study.data.stream``).
 
 Source: https://arxiv.org/abs/2102.02344
 """

@@ -66,8 +66,7 @@ def measure_network(
     ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` (a registered name, or a ``Dataset``) to logits
     (N, num_classes), on any device with float64. Meanwhile batch norm is re-estimated on the training split of ``split_seed``;
     the model is left as it was. ``statistics`` maps names to settings that differ from the defaults (default: all statistics).
-    ``say`` is told each statistic and its duration. Raises ``UserError`` for an unknown dataset, statistic or setting, and for
-    outputs that do not fit the dataset or are not finite.
+    ``say`` is told each statistic and its duration. Raises ``UserError`` for unknown names, and for outputs that do not fit.
     """
     chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
     for name, given in chosen.items():
@@ -222,13 +221,13 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 @torch.no_grad()
 def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
     """Raise ``UserError`` unless ``model`` maps images of ``dataset`` to one logit per class."""
-    shape = dataset.image_shape
     try:
         with exact_evaluation(model):
             logits = model(images[:2])
     except (RuntimeError, ValueError, TypeError) as error:
+        shape = ", ".join(map(str, dataset.image_shape))
         raise UserError(
-            f"the network does not take the images of {dataset.name}, (N, {', '.join(map(str, shape))}): {_one_line(error)}"
+            f"the network does not take the images of {dataset.name}, (N, {shape}): {_one_line(error)}"
         ) from error
     if not isinstance(logits, Tensor):
         raise UserError(f"the network gives a {type(logits).__name__}, not a tensor of logits")

@@ -2,8 +2,7 @@
 
 Nothing is drawn inside ``forward``, so signs, masks and partners are the same on every device, after a resumption, and under
 ``vmap`` over replicates. Partners are a derangement of a batch's positions: no image is its own partner. In training the data
-order makes it another image each time; in evaluation too a batch must hold at least two images. The integer hash is
-T. Mueller's, with xor and multiplication.
+order makes it another image each time; in evaluation too a batch must hold at least two images. The hash is T. Mueller's.
 
 Source: https://arxiv.org/abs/1207.0580
 """

@@ -8,7 +8,7 @@ Source: https://arxiv.org/abs/1901.09321
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -131,12 +131,11 @@ def initial_behaviour(
     return Behaviour(config=config, blocks=tuple(blocks), bf16_finite=bool(half_logits.isfinite().all()))
 
 
-def initial_behaviours(*, merges: Iterable[str], depths: Iterable[int], width: int = 16) -> list[Behaviour]:
+def initial_behaviours(*, merges: Sequence[str], depths: Sequence[int], width: int = 16) -> list[Behaviour]:
     """``initial_behaviour`` on made-up images for every depth and merge operator, otherwise at the defaults."""
     base = TrialConfig(dataset="none", depth=8, width=width, seed=0, split_seed=0)
-    names = list(merges)
     return [
-        initial_behaviour(dataclasses.replace(base, merge=merge, depth=depth)) for depth in depths for merge in names
+        initial_behaviour(dataclasses.replace(base, merge=merge, depth=depth)) for depth in depths for merge in merges
     ]
 
 

@@ -75,7 +75,7 @@ def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureCont
     from the best point with half the step. Converged if the second half of the steps added ``tolerance`` of the value or less.
     Its standard error is over images, d held; that of the average case over draws, images held. Cost per scale: ``num_steps``
     forward and backward passes per image and rho, and ``num_draws`` forward passes per average rho. Raises ``UserError`` for
-    a network without trained parameters.
+    a network without trained parameters, and for outputs that are not finite, at moved weights too.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"adaptive_sharpness/{settings.split}")
     found: dict[str, Estimate] = {}

@@ -77,8 +77,9 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
 
     Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
     none). Not converged if a layer's gates are all equal, or from a single image; the ratio also if the mean ceiling is below
-    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Cost: per image and unit two
-    forward passes from its layer on, per image one backward pass. Raises ``UserError`` as ``read_layers`` does.
+    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Units: none, all are
+    correlations or shares. Cost: per image and unit two forward passes from its layer on, per image one backward pass. Raises
+    ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)

@@ -42,16 +42,12 @@ class AttentionShapleySettings:
     gates: tuple[str, ...] = GATES
 
 
-def _names(settings: AttentionShapleySettings) -> list[str]:
-    return [f"{PREFIX}_{name}" for name in _EACH]
-
-
 @STATISTICS.register(
     "attention_shapley",
     formula="rank agreement over units of mean gate and Shapley value of the true class's log-probability, gates clamped",
     source="https://doi.org/10.1016/j.cor.2008.04.004",
     settings=AttentionShapleySettings,
-    names=_names,
+    names=lambda settings: [f"{PREFIX}_{name}" for name in _EACH],
     only="networks with attention",
 )
 def attention_shapley(settings: AttentionShapleySettings, context: MeasureContext) -> dict[str, Estimate]:
@@ -61,7 +57,8 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
     ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
     without standard error. Standard errors by 200 resamplings of images and of orders together. Not converged if the
     reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers are those of ``attention_importance``.
-    Cost per unit: ``num_samples * num_orders`` forward passes. Raises ``UserError`` without captum, and as ``read_layers``.
+    Units: none, all are correlations or shares. Cost per unit: ``num_samples * num_orders`` forward passes. Raises
+    ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)

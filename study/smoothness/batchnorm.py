@@ -1,7 +1,6 @@
 """Batch norm with running statistics estimated anew.
 
-Running statistics lag behind the weights, and a network with multiplicative merges can collapse in evaluation for that reason
-alone. So they are re-estimated before measuring.
+Running statistics lag behind the weights, and a network with multiplicative merges can collapse in evaluation for that alone.
 
 Source: https://arxiv.org/abs/2105.07576
 """

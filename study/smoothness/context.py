@@ -45,8 +45,8 @@ class MeasureContext:
     ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is already
     re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is the replicate's
     measuring seed, shared by all cells; ``chunk`` the largest number of images per forward pass, which changes results only
-    by rounding. ``kept`` are tables that statistics keep beside their estimates; ``shared`` is what they compute once for all
-    of them, valid for one network with fixed weights.
+    by rounding. ``kept`` are tables that statistics keep beside their estimates; ``shared`` is what they
+    compute once, for fixed weights.
     """
 
     model: nn.Module

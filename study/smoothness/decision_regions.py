@@ -56,7 +56,8 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     The planes depend on the split and on ``draw`` alone: the same for all networks that share the split; in the test split,
     for the whole study. Keeps table ``labels`` (plane, row, column, label), row 0 lowest on the second axis, and ``corners``
     (plane, corner, label, x, y: a sample, its true label and place; x_low, x_high, y_low, y_high: first and last points of the
-    grid), in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` if no samples span a plane.
+    grid), lengths in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` for fewer than three
+    classes, no three samples off a line, or outputs that are not finite.
     """
     images, truth = context.split(settings.split)
     num = settings.num_points

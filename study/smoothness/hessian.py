@@ -118,7 +118,8 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     ``density``: ``eigenvalue``, ``density`` (its integral is 1) and ``stderr`` over probes, smoothed by ``curve``.
 
     Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
-    first run needs beyond. Memory: max_steps vectors of the weights' size in float64.
+    first run needs beyond. Memory: max_steps vectors of the weights' size in float64. Raises ``UserError`` for non-finite
+    outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"hessian/{settings.split}")
     operator = LossHessian(context, x, y)

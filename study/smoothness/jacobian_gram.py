@@ -38,7 +38,8 @@ def jacobian_norms(
 
     Float64 on the CPU; not finite for unit logits where all logits are equal. Products are shared by the statistics of a
     suite: blocks of images begin and end at the same places for any ``num``, so the last one may hold more than is asked for.
-    Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4 graphs and Jacobians.
+    Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4 graphs and Jacobians. Raises ``UserError`` for
+    non-finite outputs.
     """
     order = context.near_order(split)
     x, _ = context.split(split)

@@ -62,8 +62,7 @@ def _names(settings: LinearRegionsSettings) -> list[str]:
 def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Sign changes of ReLUs, as ``regions_{kind}_{name}`` with kind ``same``, ``different`` or ``noise_{sigma}``.
 
-    An ellipse is x + sigma / 255 (a cos t + b sin t), a and b standard normal images drawn once per sample; each point is a
-    noisy image as in ``noise_stability``, not clipped.
+    An ellipse is x + sigma / 255 (a cos t + b sin t), a and b standard normal images drawn once per sample; not clipped.
 
     - ``transitions``: mean over paths of the number of sign changes; ``_log`` the log of that mean (delta method).
     - ``share``: the same over the number of ReLUs D, which makes networks of different size comparable.
@@ -75,7 +74,8 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
     Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6 at
     both ends, each call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors over paths (pairs
     share images, see ``path``). Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs and steps are
-    the same; memory for all signs at three points. Raises ``UserError`` without a ReLU, ``IncompleteError`` without a pair.
+    the same; memory for all signs at three points. Raises ``UserError`` without ReLUs and for non-finite
+    outputs, ``IncompleteError`` with the rest if a kind has no pair.
     """
     around: dict[str, Estimate] = {}
     x, _ = context.sample(settings.split, settings.num_samples, f"linear_regions/{settings.split}")

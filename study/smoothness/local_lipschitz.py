@@ -40,16 +40,12 @@ class LocalLipschitzSettings:
     tolerance: float = 1e-3
 
 
-def _names(settings: LocalLipschitzSettings) -> list[str]:
-    return [f"lipschitz_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS]
-
-
 @STATISTICS.register(
     "local_lipschitz",
     formula="spectral norm of dp/dx, dz/dx, d(unit logits)/dx, exact or by iteration: mean, mean log, 95th percentile",
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
-    names=_names,
+    names=lambda settings: [f"lipschitz_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS],
     revision=2,
 )
 def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, Estimate]:
@@ -59,7 +55,7 @@ def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -
     not converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
     With more classes each iterate is a lower bound, not converged if a sample's norm still moved by more than ``tolerance``
     at the last iteration; start vectors depend on the measuring seed alone. Cost per sample: 1 forward and K backward passes,
-    shared with ``input_jacobian``, or 2 backward passes per scale and iteration.
+    shared with ``input_jacobian``, or 2 backward passes per scale and iteration. Raises ``UserError`` for non-finite outputs.
     """
     if context.num_classes <= MOST_CLASSES:
         exact = jacobian_norms(context, settings.split, settings.num_samples, spectral)

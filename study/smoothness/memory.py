@@ -9,7 +9,6 @@ from torch import Tensor
 from study.errors import UserError, out_of_memory
 
 T = TypeVar("T")
-Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 # Bytes of shared results held at most; what does not fit is computed each time.
 MOST_BYTES = 2**28
 # Input values (channels times pixels) per forward pass, and the most images. A CPU is fastest while a layer's output stays
@@ -55,14 +54,13 @@ class Shared:
         """Bytes held."""
         return sum(_bytes(held) for held in self._held.values())
 
-    def once(self, key: Hashable, make: Callable[[], Tensors]) -> Tensors:
+    def once(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """``make()``, or its earlier result under ``key``; not to be written to."""
-        if key in self._held:
-            held: Tensors = self._held[key]  # type: ignore[assignment]  # what make gave
-            return held
-        made = make()
-        self.put(key, made)
-        return made
+        found = self._held.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found)
+        return found
 
     def get(self, key: Hashable) -> tuple[Tensor, ...] | None:
         """The tensors held under ``key``, if any."""

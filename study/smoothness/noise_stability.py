@@ -42,7 +42,8 @@ def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -
 
     Units: probability, and share of images. Gaussian noise of ``sigma / 255`` is added to images in [0, 1], without clipping.
     A draw is one standard normal image per sample, from the measuring seed alone: the same in all cells, scaled for each
-    sigma. Draws are averaged within an image; standard errors over images. Cost per sample: 1 + sigmas * draws forward passes.
+    sigma. Draws are averaged within an image; standard errors over images. Cost per sample: 1 + sigmas * draws forward
+    passes; one draw's noise is held for all samples. Raises ``UserError`` for non-finite outputs.
     """
     x, _ = context.sample(settings.split, settings.num_samples, f"noise_stability/{settings.split}")
     clean, temperature = context.logits(x), context.temperature

@@ -78,7 +78,8 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in all cells.
     Standard errors over pairs as if independent; pairs share images, so they are somewhat too small: the replicate is the unit
     of inference, not the pair. Cost per pair: ``num_steps + 1`` forward passes, less those of ``linear_regions``. Raises
-    ``IncompleteError`` with the other kind's estimates if one kind has no pair, ``UserError`` if neither has.
+    ``IncompleteError`` with the other kind's estimates if one kind has no pair, ``UserError`` if neither has or outputs are
+    not finite.
     """
     return over_kinds(
         context, settings.split, settings.num_pairs, lambda kind, pairs: _estimates(settings, context, kind, pairs), {}

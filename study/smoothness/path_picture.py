@@ -41,7 +41,8 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
     Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
     alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
     pair, t, label_start and label_end (true labels), p_start, p_end (their probabilities) and p_other (that of the likeliest
-    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class.
+    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,
+    or outputs are not finite.
     """
     images, truth = context.split(settings.split)
     generator = fixed_generator(f"path_picture/{settings.split}", settings.draw)

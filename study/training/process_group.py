@@ -3,8 +3,7 @@
 Each rank holds the whole network. Gradients are averaged over ranks before each step, so all ranks take the step that one
 process would take on the whole batch. ``DistributedDataParallel`` is not used: it reorders gradients after its first step, so
 sums over more than two ranks would differ in their last digits between a resumed training and an uninterrupted one. Here
-gradients keep the order of the parameters. The price: they travel after the backward pass and not during it, four bytes per
-parameter and step.
+gradients keep the order of the parameters. The price: they travel after the backward pass, not during it.
 
 Source: https://arxiv.org/abs/2006.15704
 """

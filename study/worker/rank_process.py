@@ -2,7 +2,6 @@
 
 It reads its task as a line of JSON from standard input, and reports by lines of JSON on standard output; what libraries print
 goes to standard error. Its input stays open: when it closes, the parent process is gone, and this one ends at once.
-``study.worker.rank_launcher`` starts and watches it.
 """
 
 import datetime
