@@ -87,7 +87,7 @@ def compare_studies(a: Side, b: Side) -> TwoStudies:
         a=a.where,
         b=b.where,
         specification=specification_changes(a.inputs.spec, b.inputs.spec),
-        provenance=provenance_changes(a.session, b.session),
+        provenance=differing(dict(_leaves(a.session)), dict(_leaves(b.session))),
         outcomes=outcome_changes(a.inputs.trials, b.inputs.trials),
         num_a=len(ours.replicates),
         num_b=len(theirs.replicates),
@@ -134,9 +134,8 @@ def _estimates(contents: Contents, statistic: str) -> set[str]:
 def specification_changes(a: Spec, b: Spec) -> list[Change]:
     """Key by key, levels of factors one by one; whether ``name`` and ``title`` differ counts as nothing."""
     changes = differing(_flat(a), _flat(b))
-    levels, others = _levels(a), _levels(b)
-    for factor in dict.fromkeys([*levels, *others]):
-        mine, yours = levels.get(factor, []), others.get(factor, [])
+    for factor in dict.fromkeys([*a.factor_names(), *b.factor_names()]):
+        mine, yours = (list(dict.fromkeys(map(str, spec.levels_of(factor)))) for spec in (a, b))
         gone, new = ([x for x in one if x not in two] for one, two in ((mine, yours), (yours, mine)))
         if gone or new:
             changes.append((f"factors.{factor}", ", ".join(gone), ", ".join(new)))
@@ -146,11 +145,6 @@ def specification_changes(a: Spec, b: Spec) -> list[Change]:
             ("cells", f"{len(cells)}, {len(cells - more)} of them here alone", f"{len(more)}, {len(more - cells)}")
         )
     return changes
-
-
-def provenance_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
-    """Code, versions, machine and data of two sessions (``study/results/provenance.py``), by dotted key."""
-    return differing(dict(_leaves(a)), dict(_leaves(b)))
 
 
 def outcome_changes(a: pa.Table, b: pa.Table) -> list[Change]:
@@ -198,14 +192,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", _text(value)
-
-
-def _levels(spec: Spec) -> dict[str, list[str]]:
-    levels: dict[str, dict[str, None]] = {}
-    for grid in spec.factors:
-        for factor, known in grid.items():
-            levels.setdefault(factor, {}).update(dict.fromkeys(map(str, known)))
-    return {factor: list(known) for factor, known in levels.items()}
 
 
 def _text(value: Any) -> str:

@@ -19,10 +19,9 @@ from analysis.effects.image_variance import correctness
 from analysis.effects.levels import level_readings
 from analysis.effects.table import differences_table, effects_table
 from analysis.trials.arms import cell_heads
-from analysis.trials.curves import curves_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid
 from analysis.trials.records import current_records
-from analysis.trials.table import trials_table
+from analysis.trials.table import curves_table, trials_table
 from search_spaces.spec import Spec
 from study.results.ledger import Contents
 from study.schema import ReplicateRecord

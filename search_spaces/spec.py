@@ -200,6 +200,10 @@ class Spec(Strict):
         """Names of all factors, in order of first appearance."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
 
+    def levels_of(self, factor: str) -> list[Level]:
+        """Levels of ``factor``, grid by grid: one that several grids have, several times."""
+        return [level for grid in self.factors for level in grid.get(factor, [])]
+
     @property
     def all_claims(self) -> dict[str, Claim | LevelClaim]:
         """Claims on differences, then those on levels, by name."""

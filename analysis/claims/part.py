@@ -165,12 +165,8 @@ def level_part(reading: LevelReading, level: float, rule: Rule) -> ClaimPart:
         "scale": LEVEL,
     }
     row |= {"reference": f"below {claim.below:g}, above {claim.above:g}", "sd_difference": sd(values)}
-    row |= {
-        "n_pairs": len(values),
-        "n_excluded": reading.num_left_out,
-        "n_waiting": reading.num_waiting,
-        "n_unequal": 0,
-    }
+    row |= {"n_pairs": len(values), "n_excluded": reading.num_left_out}
+    row |= {"n_waiting": reading.num_waiting, "n_unequal": 0}
     row |= dict.fromkeys(("mean_difference", "ci_low", "ci_high"))
     part = ClaimPart(
         row=row,

@@ -148,7 +148,7 @@ def _at_chance(reading: Reading, chance: float | None) -> float | None:
     """Mean difference in accuracy with every collapsed or diverged network counted at chance."""
     arm, reference = reading.arm, reading.reference
     failures = arm.failure.any() or reference.failure.any()
-    if not reading.outcome.is_accuracy or (failures and chance is None):
+    if "/accuracy" not in reading.outcome.name or (failures and chance is None):
         return None
     level = np.nan if chance is None else chance
     a = np.where(arm.failure, level, arm.values)

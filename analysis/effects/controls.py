@@ -17,7 +17,7 @@ from analysis.words.wording import effect_text, levels_text, size_text
 from search_spaces import Contrast, Spec
 
 _KNOWN = Contrast(arm={"merge": "add"}, reference={"merge": "none"})
-_ACCURACY = ReadOutcome(name="test/accuracy", scale="difference", is_estimate=False)
+_ACCURACY = ReadOutcome(name="test/accuracy", scale="difference")
 DEFAULT_MARGIN = 0.01
 
 

@@ -100,12 +100,7 @@ def _sums(contexts: _Contexts) -> Iterator[tuple[dict[str, str], list[Level], Fl
 
 
 def _summed(
-    grid: ConfirmGrid,
-    strata: list[Stratum],
-    effects: Floats,
-    contexts: _Contexts,
-    levels: list[Level],
-    weights: Floats,
+    grid: ConfirmGrid, strata: list[Stratum], effects: Floats, contexts: _Contexts, levels: list[Level], weights: Floats
 ) -> Iterator[dict[str, Any]]:
     """One weighted sum of the effects at ``levels``: over the contexts that have them all, then in each of them."""
     whole = {context: [at[level] for level in levels] for context, at in contexts.items() if set(levels) <= {*at}}

@@ -60,7 +60,7 @@ def level_readings(grid: ConfirmGrid) -> Iterator[LevelReading]:
     A network counts if each of its cells is completed and gave a converged value; the others are left out and counted.
     """
     for name, claim in grid.spec.level_claims.items():
-        outcome = ReadOutcome(name=claim.outcome, scale="difference", is_estimate="/" not in claim.outcome)
+        outcome = ReadOutcome(name=claim.outcome, scale="difference")
         arm = [i for i, cell in enumerate(grid.cells) if agrees(cell.levels, claim.arm)]
         for dataset in dict.fromkeys(grid.cells[i].dataset for i in arm):
             cells = [i for i in arm if grid.cells[i].dataset == dataset]

@@ -57,10 +57,7 @@ def left_out(grid: ConfirmGrid, cells: Sequence[int], num_pairs: int) -> dict[st
     """``n_excluded``: pairs begun in any of ``cells`` less those used; ``n_failures``: networks collapsed or diverged."""
     states = grid.states(list(cells))
     begun = int(np.count_nonzero((states != NO_RECORD).any(axis=0)))
-    return {
-        "n_excluded": begun - num_pairs,
-        "n_failures": int(np.isin(states, (COLLAPSED, DIVERGED)).sum()),
-    }
+    return {"n_excluded": begun - num_pairs, "n_failures": int(np.isin(states, (COLLAPSED, DIVERGED)).sum())}
 
 
 def exploratory(spec: Spec) -> str:

@@ -15,18 +15,7 @@ from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import directed_p, holm
 from analysis.trials.grid import ConfirmGrid
 from analysis.trials.outcomes import main_outcomes, outcomes_of
-from analysis.words.columns import (
-    FRACTION,
-    OF_SCALE,
-    count,
-    flag,
-    floats,
-    number,
-    p_value,
-    schema_of,
-    shared,
-    text,
-)
+from analysis.words.columns import FRACTION, OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
 from search_spaces.spec import Spec
 
 COLUMNS = (
@@ -61,10 +50,7 @@ MAX_STRATA = 4
 
 
 def effects_table(
-    grid: ConfirmGrid,
-    chance: Mapping[str, float] | None = None,
-    correct: Correct | None = None,
-    amended: str = "",
+    grid: ConfirmGrid, chance: Mapping[str, float] | None = None, correct: Correct | None = None, amended: str = ""
 ) -> pa.Table:
     """One row per contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
 

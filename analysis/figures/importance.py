@@ -84,18 +84,15 @@ def _panel(axis: Axes, rows: Rows, styles: dict[str, SeriesStyle], num_layers: i
             fill = arm.colour if converged else "none"
             axis.plot(x, y, arm.marker, color=arm.colour, markerfacecolor=fill, markersize=3, alpha=0.7)
         for layer, same in grouped(mine, "layer").items():
-            _means(axis, layer + shift, half, same)
+            at = layer + shift
+            ceilings, controls = (
+                [row[name] for row in same if row[name] is not None] for name in ("ceiling", "activation")
+            )
+            if ceilings:
+                axis.plot([at - half, at + half], [statistics.fmean(ceilings)] * 2, color=INK, linewidth=1.5)
+            if controls:
+                axis.plot(at, statistics.fmean(controls), "x", color=MUTED, markersize=4)
     axis.set_xlim(0.5, num_layers + 0.5)
     axis.set_ylim(-1.05, 1.05)
     axis.set_yticks([-1, -0.5, 0, 0.5, 1])
     axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-
-
-def _means(axis: Axes, at: float, half: float, points: Rows) -> None:
-    """The mean ceiling as a bar, the mean control as a cross."""
-    ceilings = [row["ceiling"] for row in points if row["ceiling"] is not None]
-    controls = [row["activation"] for row in points if row["activation"] is not None]
-    if ceilings:
-        axis.plot([at - half, at + half], [statistics.fmean(ceilings)] * 2, color=INK, linewidth=1.5)
-    if controls:
-        axis.plot(at, statistics.fmean(controls), "x", color=MUTED, markersize=4)

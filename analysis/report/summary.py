@@ -14,13 +14,14 @@ from analysis.claims.part import failures_text
 from analysis.effects.controls import AssayResult, aa_results
 from analysis.effects.readings import POOLED
 from analysis.effects.table import contrast_key, shown_strata
-from analysis.words.rows import Row, Rows, distinct, grouped, where
+from analysis.words.rows import Rows, distinct, grouped, where
 from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text, p_text
 from search_spaces.spec import Spec
 
 DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
 _ACCURACY = "test/accuracy"
 _RIGHT = ("Pairs", "p")
+_EFFECT = ("scale", "mean_difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,7 @@ class Summary:
 
 
 def summary(
-    spec: Spec,
-    effects: pa.Table,
-    claims: Sequence[Finding] = (),
-    assay: Sequence[AssayResult] = (),
-    amended: str = "",
+    spec: Spec, effects: pa.Table, claims: Sequence[Finding] = (), assay: Sequence[AssayResult] = (), amended: str = ""
 ) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
@@ -93,7 +90,7 @@ def _contrasts(
                 ", ".join(row["claim"] for row in same if row["claim"]),
                 outcome_text(outcome),
                 str(same[0]["n_pairs"]),
-                _difference(same[0]),
+                effect_text(outcome, *(same[0][name] for name in _EFFECT)) or "-",
                 p_text(same[0]["p_sign_flip"]),
             ]
             # two claims that read one outcome share its line
@@ -101,10 +98,6 @@ def _contrasts(
         ]
         contrasts.append((heading + (f" ({failures})" if failures else ""), lines))
     return contrasts
-
-
-def _difference(row: Row) -> str:
-    return effect_text(row["outcome"], row["scale"], row["mean_difference"], row["ci_low"], row["ci_high"]) or "-"
 
 
 def _notes(spec: Spec, effects: Rows, rows: Rows, assay: Sequence[AssayResult]) -> list[str]:

@@ -1,12 +1,25 @@
-"""The cells table: what each cell was given, how its networks ended, what they reached, what they cost."""
+"""Tables of planned cells: what each was given, how its networks ended, what it cost, and how accurate its arm is.
+
+The best arm stands in bold where it is surely the best. Per dataset and depth, the arm with the highest mean is tested against
+every other arm by sign flips, paired by replicate, and p is adjusted over the other arms by Holm's procedure. It is the best
+only if it beats each of them at the study's alpha. An arm that cannot be compared (no results, more than a tenth of the pairs
+ineligible) leaves the question open. The arm of the A/A control is its reference under another name, so it is no rival.
+Source: https://arxiv.org/abs/1811.12808
+"""
 
 from collections import Counter
 
+import numpy as np
+
+from analysis.effects.compare import COUNTED_STATES, MAX_INELIGIBLE
 from analysis.inputs import Inputs
+from analysis.stats.holm import directed_p, holm
+from analysis.stats.signflip import sign_flip_p
 from analysis.stats.spread import mean, sd
 from analysis.trials.arms import planned_cells
+from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
-from analysis.words.columns import DASH, FRACTION, count, floats, integer, number, shared, text
+from analysis.words.columns import DASH, FRACTION, count, flag, floats, integer, number, p_value, shared, text
 from analysis.words.rows import Row, Rows, grouped, where
 from study.registry import TABLES
 from study.schema import STATES
@@ -16,6 +29,7 @@ _READ = (
     "train_seconds", "measure_seconds",
 )  # fmt: skip
 _PHASES = ("search", "confirm", "short")
+_ACCURACY = "test/accuracy"
 
 
 @TABLES.register(
@@ -79,3 +93,86 @@ def _row(rows: Rows) -> Row:
         **{f"{phase}_seconds": float(sum(row["train_seconds"] for row in held)) for phase, held in by_phase.items()},
         "measure_seconds": float(sum(row["measure_seconds"] for row in rows)),
     }
+
+
+@TABLES.register(
+    "accuracy",
+    formula="test accuracy of every planned arm: mean and standard deviation over the n completed networks, and how all of "
+    "them ended. Bold: the highest of its dataset and depth, where it beats every other arm (paired sign-flip test, Holm "
+    "over the other arms, at the study's alpha); exploratory",
+    source="https://arxiv.org/abs/1811.12808",
+    title="Test accuracy by arm",
+    place=1.4,
+    always=True,
+    columns=(
+        *shared("study dataset cell arm depth"),
+        count("n_planned", "Planned", DASH),
+        count("n", "n"),
+        number("mean", FRACTION, "Test accuracy ± sd", "percent", spread="sd", bold="best", missing=DASH),
+        number("sd", FRACTION),
+        *(count(f"n_{state}", state.capitalize()) for state in COUNTED_STATES),
+        p_value("p_others", "p against the others"),
+        flag("best"),
+    ),
+    main=f"dataset depth arm mean n n_planned {' '.join(f'n_{state}' for state in COUNTED_STATES)} p_others",
+    row="one planned cell; mean and sd of the completed networks; p_others: of the highest mean in its dataset and depth, the "
+    "largest of its p-values against the other arms, Holm-adjusted",
+)
+def accuracy_rows(inputs: Inputs) -> Rows:
+    """One row per planned cell, by dataset and depth, then in the order of the spec."""
+    spec = inputs.spec
+    columns = ("cell", "state", "search_block", "replicate", _ACCURACY)
+    confirmed = grouped(rows_of(inputs.trials, columns, phase="confirm"), "cell")
+    rows = []
+    for heads in grouped(planned_cells(spec, inputs.trials), "dataset", "depth").values():
+        values = [_values(confirmed.get(head["cell"], [])) for head in heads]
+        rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
+        first, p_others = _against_the_others(values, rivals)
+        for i, (head, reached) in enumerate(zip(heads, values, strict=True)):
+            states = Counter(row["state"] for row in confirmed.get(head["cell"], []))
+            completed = _completed(reached)
+            rows.append(
+                {
+                    **head,
+                    "n_planned": inputs.planned_replicates(head["cell"]),
+                    **{"n": len(completed), "mean": mean(completed), "sd": sd(completed)},
+                    **{f"n_{state}": states[state] for state in COUNTED_STATES},
+                    "p_others": p_others if i == first else None,
+                    "best": i == first and p_others is not None and p_others <= spec.alpha,
+                }
+            )
+    return rows
+
+
+_Values = dict[tuple[int, int], float | None]
+
+
+def _values(rows: Rows) -> _Values:
+    """(block, replicate) -> accuracy of a network that completed, ``None`` of one that did not."""
+    return {
+        (row["search_block"], row["replicate"]): row[_ACCURACY] if row["state"] == "completed" else None for row in rows
+    }
+
+
+def _completed(values: _Values) -> list[float]:
+    return [value for value in values.values() if value is not None]
+
+
+def _against_the_others(arms: list[_Values], rivals: list[int]) -> tuple[int | None, float | None]:
+    """The rival with the highest mean, and its largest Holm-adjusted p against the others; ``None`` where one is untested."""
+    reached = {i: found for i in rivals if (found := mean(_completed(arms[i]))) is not None}
+    if len(reached) < 2:
+        return None, None
+    first = max(reached, key=lambda i: reached[i])
+    adjusted = list(holm({str(i): [_p(arms[first], arms[i])] for i in rivals if i != first}).values())
+    return first, None if None in adjusted else max(p for p in adjusted if p is not None)
+
+
+def _p(first: _Values, other: _Values) -> float | None:
+    """Two-sided, one where ``first`` is not the better of the two; ``None`` where too few pairs are eligible."""
+    shared = sorted(first.keys() & other.keys())
+    pairs = [(first[pair], other[pair]) for pair in shared]
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    if not differences or len(differences) < (1 - MAX_INELIGIBLE) * len(shared):
+        return None
+    return directed_p(sign_flip_p(differences), float(np.mean(differences)), "higher")

@@ -3,17 +3,16 @@
 from typing import Any
 
 from analysis.claims.judgement import Judgement
-from analysis.claims.part import LEVEL, ClaimPart
+from analysis.claims.part import ClaimPart
 from analysis.effects.compare import failure_counts
 from analysis.inputs import Inputs
 from analysis.words.columns import count, flag, floats, integer, number, shared, text
 from analysis.words.rows import Rows
+from search_spaces import LevelClaim
 from study.registry import TABLES
 
 _WORDS = ("text", "dataset", "verdict", "reason", "sentence", "change")
 _EFFECT = "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"
-# The two intervals of which the wider one is ci_low to ci_high.
-_KINDS = ("sign_flip", "images")
 _PART = (
     *shared("arm reference outcome scale"),
     text("better", "Claim says"),
@@ -71,7 +70,7 @@ def claims_rows(inputs: Inputs) -> Rows:
         (judgement.name, judgement.dataset): {
             "look": judgement.look or None,
             "n_parts": len(judgement.parts),
-            **(_level_numbers(judgement.deciding) if _on_level(judgement) else _controls(judgement)),
+            **(_level_numbers(judgement.deciding) if isinstance(judgement.claim, LevelClaim) else _controls(judgement)),
         }
         for judgement in inputs.judgements
     }
@@ -110,7 +109,7 @@ def claim_parts_rows(inputs: Inputs) -> Rows:
         | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
         | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
         for judgement in inputs.judgements
-        if not _on_level(judgement)
+        if not isinstance(judgement.claim, LevelClaim)
         for part in judgement.parts
     ]
 
@@ -119,7 +118,7 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
     row = part.row
     numbers = {name: row[name] for name in ("arm", "reference", "outcome", "scale", "sd_difference")}
     numbers |= {name: row[name] for name in ("n_pairs", "n_excluded", "n_waiting", "mcnemar_p", "pairing_gain")}
-    for kind in _KINDS:
+    for kind in ("sign_flip", "images"):
         numbers[f"{kind}_low"], numbers[f"{kind}_high"] = getattr(part, kind) or (None, None)
     for side in ("arm", "reference"):
         numbers[f"{side}_failures"], numbers[f"{side}_trainings"] = failure_counts(row, side)
@@ -137,11 +136,6 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         "smallest_detectable": part.smallest_detectable,
         "effect_failures_at_chance": part.at_chance,
     }
-
-
-def _on_level(judgement: Judgement) -> bool:
-    """Whether the claim is on a level; its part is no comparison of two arms."""
-    return bool(judgement.deciding.row["scale"] == LEVEL)
 
 
 def _level_numbers(part: ClaimPart) -> dict[str, Any]:

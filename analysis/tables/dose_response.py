@@ -15,23 +15,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from analysis.effects.paired import (
-    cell_values,
-    exploratory,
-    left_out,
-    slope_weights,
-    tested,
-    weighted_sum,
-)
+from analysis.effects.paired import cell_values, exploratory, left_out, slope_weights, tested, weighted_sum
 from analysis.effects.readings import POOLED, same_budgets
 from analysis.inputs import Inputs
 from analysis.stats.spread import sd
-from analysis.trials.grid import ConfirmGrid, Floats, context_label
+from analysis.trials.grid import ConfirmGrid, Floats, context_label, label
 from analysis.trials.outcomes import ReadOutcome, main_outcomes
 from analysis.trials.records import agrees
 from analysis.words.columns import OF_SCALE, count, number, p_value, shared, tested_columns, text
 from analysis.words.rows import Rows
-from search_spaces import Dose, Spec
+from search_spaces import Dose
 from study.registry import TABLES
 
 _HEAD = (text("study"), text("name", "Dose of"), *shared("dataset stratum outcome scale"))
@@ -78,13 +71,7 @@ class Ladder:
 )
 def dose_rows(inputs: Inputs) -> Rows:
     """One row per dose, in increasing order; empty where the study declares no dose."""
-    spec, grid = inputs.spec, inputs.grid
-    return [
-        _head(ladder, outcome) | row
-        for ladder in _ladders(spec, grid)
-        for outcome in main_outcomes(spec, inputs.trials)
-        for row in _steps(grid, ladder, outcome)
-    ]
+    return [head | row for head, ladder, outcome in _readings(inputs) for row in _steps(inputs.grid, ladder, outcome)]
 
 
 @TABLES.register(
@@ -107,12 +94,7 @@ def dose_rows(inputs: Inputs) -> Rows:
 )
 def trend_rows(inputs: Inputs) -> Rows:
     """One row per declared dose, dataset, outcome and stratum; empty where the study declares no dose."""
-    spec, grid = inputs.spec, inputs.grid
-    return [
-        _head(ladder, outcome) | _trend(spec, grid, ladder, outcome)
-        for ladder in _ladders(spec, grid)
-        for outcome in main_outcomes(spec, inputs.trials)
-    ]
+    return [head | _trend(inputs.grid, ladder, outcome) for head, ladder, outcome in _readings(inputs)]
 
 
 def page_p(values: Floats) -> float | None:
@@ -126,9 +108,18 @@ def page_p(values: Floats) -> float | None:
     return min(1.0, 2 * min(one_sided))
 
 
-def _ladders(spec: Spec, grid: ConfirmGrid) -> Iterator[Ladder]:
+def _readings(inputs: Inputs) -> Iterator[tuple[dict[str, Any], Ladder, ReadOutcome]]:
+    """Each ladder on each outcome, and what names it in a table."""
+    outcomes = main_outcomes(inputs.spec, inputs.trials)
+    for ladder in _ladders(inputs.grid):
+        named = {"name": ladder.name, "dataset": ladder.dataset, "stratum": ladder.stratum}
+        for outcome in outcomes:
+            yield named | {"outcome": outcome.name, "scale": outcome.scale}, ladder, outcome
+
+
+def _ladders(grid: ConfirmGrid) -> Iterator[Ladder]:
     """Each declared dose and dataset where every step has a cell: all strata together, then each where there are several."""
-    for name, dose in spec.doses.items():
+    for name, dose in grid.spec.doses.items():
         dose = dose.model_copy(update={"steps": sorted(dose.steps, key=lambda step: step.dose)})
         found: dict[str, dict[str, dict[int, int]]] = {}
         for i, cell in enumerate(grid.cells):
@@ -145,11 +136,6 @@ def _ladders(spec: Spec, grid: ConfirmGrid) -> Iterator[Ladder]:
                 yield Ladder(name=name, dose=dose, dataset=dataset, stratum=stratum, cells=cells)
 
 
-def _head(ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:
-    named = {"name": ladder.name, "dataset": ladder.dataset, "stratum": ladder.stratum}
-    return named | {"outcome": outcome.name, "scale": outcome.scale}
-
-
 def _steps(grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> Iterator[dict[str, Any]]:
     values = ladder.values(grid, outcome)
     used = values[:, np.isfinite(values).all(axis=0)]
@@ -158,7 +144,7 @@ def _steps(grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> Iterator[
         mean, n = (float(used[i].mean()) if used.size else None), used.shape[1]
         yield {
             "dose": step.dose,
-            "levels": " ".join(f"{name}={level}" for name, level in step.levels.items()),
+            "levels": label(step.levels),
             "mean": float(np.exp(mean)) if mean is not None and outcome.scale == "log ratio" else mean,
             "sd": sd(used[i]),
             "n_pairs": n,
@@ -167,10 +153,10 @@ def _steps(grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> Iterator[
         }
 
 
-def _trend(spec: Spec, grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:
+def _trend(grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) -> dict[str, Any]:
     values = ladder.values(grid, outcome)
     x = np.array([step.dose for step in ladder.dose.steps])
-    numbers = tested(weighted_sum(values, slope_weights(x.tolist())), spec.alpha)
+    numbers = tested(weighted_sum(values, slope_weights(x)), grid.spec.alpha)
     used = values[:, np.isfinite(values).all(axis=0)]
     by_dose = np.stack([used[x == dose].mean(axis=0) for dose in np.unique(x)])
     every = [cell for cells in ladder.cells for cell in cells]
@@ -179,5 +165,5 @@ def _trend(spec: Spec, grid: ConfirmGrid, ladder: Ladder, outcome: ReadOutcome) 
         **numbers,
         "p_page": page_p(by_dose.T),
         **left_out(grid, every, numbers["n_pairs"]),
-        "label": exploratory(spec),
+        "label": exploratory(grid.spec),
     }

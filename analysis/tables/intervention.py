@@ -75,8 +75,7 @@ def intervention_rows(inputs: Inputs) -> Rows:
 
 def _penalties(spec: Spec) -> list[float]:
     """Weights of the penalty among the study's levels, in increasing order."""
-    levels = {level for grid in spec.factors for level in grid.get(PENALTY, [])}
-    return sorted(float(level) for level in levels)
+    return sorted({float(level) for level in spec.levels_of(PENALTY)})
 
 
 def _comparisons(spec: Spec, claim: Claim) -> Iterator[tuple[str, float, Contrast]]:

@@ -45,13 +45,7 @@ def _effects(inputs: Inputs) -> pa.Table:
     return inputs.effects
 
 
-@TABLES.register(
-    "curves",
-    formula="one row a replicate, metric and epoch",
-    source="",
-    columns=(),
-    formats=("parquet",),
-)
+@TABLES.register("curves", formula="one row a replicate, metric and epoch", source="", columns=(), formats=("parquet",))
 def _curves(inputs: Inputs) -> pa.Table:
     return inputs.curves
 

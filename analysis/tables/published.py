@@ -2,6 +2,7 @@
 
 from analysis.inputs import Inputs
 from analysis.stats.spread import mean, sd
+from analysis.trials.grid import label
 from analysis.trials.table import rows_of
 from analysis.words.columns import OF_OUTCOME, count, number, shared, text
 from analysis.words.rows import Row, Rows, grouped
@@ -36,18 +37,17 @@ from study.registry import TABLES
 def published_rows(inputs: Inputs) -> Rows:
     """One row per published result and cell that holds it, in the order of the spec; none where nothing is published."""
     confirmed = rows_of(inputs.trials, phase="confirm") if inputs.spec.published else []
-    return [row for known in inputs.spec.published for row in _rows(known, confirmed)]
-
-
-def _rows(known: Published, confirmed: Rows) -> Rows:
-    at_levels = [row for row in confirmed if all(row.get(name) == level for name, level in known.levels.items())]
-    return [_row(known, cell, rows) for cell, rows in (grouped(at_levels, "cell") or {"": []}).items()]
+    found = []
+    for known in inputs.spec.published:
+        at_levels = [row for row in confirmed if all(row.get(name) == level for name, level in known.levels.items())]
+        found += [_row(known, cell, rows) for cell, rows in (grouped(at_levels, "cell") or {"": []}).items()]
+    return found
 
 
 def _row(known: Published, cell: str, rows: Rows) -> Row:
     held = [row[known.outcome] for row in rows if row.get(known.outcome) is not None]
     return {
-        "levels": " ".join(f"{name}={level}" for name, level in known.levels.items()),
+        "levels": label(known.levels),
         "cell": cell,
         "outcome": known.outcome,
         "published": known.value,

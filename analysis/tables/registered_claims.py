@@ -41,9 +41,12 @@ def registered_rows(inputs: Inputs) -> Rows:
     fixed = registered(spec)["claims"]
     for name, claim in spec.claims.items():
         averaged = f"mean over replicates of arm minus reference, in {len(fixed[name]['cells'])} cells"
+        test, num = "paired sign-flip test, inverted", claim.num_parts
+        if num > 1:
+            test += f"; all {num} comparisons must hold, one at level / {num} refutes"
         for reference in claim.references:
             for outcome in claim.outcomes:
-                row = _row(inputs, name, claim.text, averaged, _paired(claim.num_parts))
+                row = _row(inputs, name, claim.text, averaged, test)
                 row |= {"arm": label(claim.arm), "reference": label(reference)}
                 rows.append(row | {"outcome": outcome.name, "better": outcome.better, "margin": outcome.margin})
     for name, level in spec.level_claims.items():
@@ -61,18 +64,12 @@ def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict
     if name in amendment.post_hoc:
         since = f"post hoc, {amendment.words}"
     row = {"claim": name, "text": text, "estimand": estimand, "test": test}
-    return row | {"family": family_text(inputs.spec), "fixed": since}
+    return row | {"family": _family(inputs.spec), "fixed": since}
 
 
-def _paired(num_parts: int) -> str:
-    """How a claim on differences is tested; one of several comparisons needs all of them."""
-    several = f"; all {num_parts} comparisons must hold, one at level / {num_parts} refutes"
-    return "paired sign-flip test, inverted" + (several if num_parts > 1 else "")
-
-
-def family_text(spec: Spec) -> str:
+def _family(spec: Spec) -> str:
     """What the claims share: ``Holm over 4 claims at 0.05``."""
-    num = len(spec.claims) + len(spec.level_claims)
+    num = len(spec.all_claims)
     claims = f"{num} claim{'s' if num != 1 else ''} at {spec.alpha:g}"
     if spec.sequential is None:
         return f"Holm over {claims}"

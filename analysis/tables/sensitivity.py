@@ -13,7 +13,7 @@ import numpy as np
 from analysis.effects.controls import accuracy_margin
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
-from analysis.tables.searched import Searched, by_cell, search_counts
+from analysis.tables.best_of_n import Searched, by_cell, search_counts
 from analysis.words.columns import FRACTION, Column, floats, number, shared
 from analysis.words.rows import Rows
 from search_spaces import FloatRange, Spec

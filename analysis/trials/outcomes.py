@@ -33,16 +33,15 @@ _POSITIVE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOutcome:
-    """A column of the trials table, how pairs of it are subtracted, and whether it is a smoothness statistic."""
+    """A column of the trials table, and how pairs of it are subtracted."""
 
     name: str
     scale: Scale
-    is_estimate: bool
 
     @property
-    def is_accuracy(self) -> bool:
-        """Whether this is an accuracy, for which a failed network can be counted at chance."""
-        return not self.is_estimate and "/accuracy" in self.name
+    def is_estimate(self) -> bool:
+        """Whether this is a smoothness statistic, no metric of a split."""
+        return "/" not in self.name
 
     def scaled(self, values: Floats) -> Floats:
         """``values`` on the scale on which they are subtracted; NaN where a logarithm does not exist."""
@@ -58,7 +57,7 @@ def outcomes_of(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
     """Metrics, every estimate in the table, and whatever a claim names, also when it was never measured."""
     estimates = estimate_names(trials)
     names = dict.fromkeys([*METRIC_OUTCOMES, *estimates, *spec.claimed_outcomes])
-    return [ReadOutcome(name=name, scale=scale_of(name), is_estimate="/" not in name) for name in names]
+    return [ReadOutcome(name=name, scale=scale_of(name)) for name in names]
 
 
 def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
@@ -83,11 +82,7 @@ def other_scales(name: str) -> list[str]:
 # One statistic on several scales; * is what the names of a family share. On a log scale all are compared as ratios.
 _SCALE_FAMILIES = (
     ("jacobian_probabilities_*", "jacobian_unit_logits_*"),
-    (
-        "path_*_excess_variation_log",
-        "path_*_excess_variation_probabilities",
-        "path_*_excess_variation_unit_logits",
-    ),
+    ("path_*_excess_variation_log", "path_*_excess_variation_probabilities", "path_*_excess_variation_unit_logits"),
     ("noise_*_l1_tempered", "noise_*_l1"),
     ("lipschitz_probabilities_*", "lipschitz_unit_logits_*"),
 )

@@ -19,7 +19,11 @@ def current_records(spec: Spec, contents: Contents) -> list[ReplicateRecord]:
     slots: dict[tuple[Any, ...], ReplicateRecord] = {}
     for record in contents.replicates.values():
         slots[slot(record)] = record
-    order = _cell_order(spec, slots.values())
+    configs, planned = {record["cell"]: record["config"] for record in slots.values()}, list(spec.cells())
+    order = {
+        name: next((i for i, levels in enumerate(planned) if agrees(config, levels)), len(planned))
+        for name, config in configs.items()
+    }
 
     def position(record: ReplicateRecord) -> tuple[Any, ...]:
         where = order[record["cell"]], record["cell"], _PHASES[record["phase"]]
@@ -47,12 +51,3 @@ def agrees(values: Mapping[str, Any], levels: Levels) -> bool:
     return all(
         name in values and (values[name] == level or str(values[name]) == str(level)) for name, level in levels.items()
     )
-
-
-def _cell_order(spec: Spec, records: Any) -> dict[str, int]:
-    configs = {record["cell"]: record["config"] for record in records}
-    planned = list(spec.cells())
-    return {
-        name: next((i for i, levels in enumerate(planned) if agrees(config, levels)), len(planned))
-        for name, config in configs.items()
-    }

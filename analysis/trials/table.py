@@ -1,4 +1,4 @@
-"""The table of trials: one row per replicate, what it was given, what it cost, what it reached, what was measured on it."""
+"""The table of trials, one row per replicate (what it was given, cost, reached; what was measured on it), and the curves."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +25,19 @@ _UNITS = {
     **{"flops": "multiply-adds an image", "train_seconds": "s", "measure_seconds": "s"},
 }
 _METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
+_LABEL = pa.dictionary(pa.int32(), pa.string())
+_CURVES = pa.schema(
+    [
+        ("trial_key", _LABEL),
+        ("cell", _LABEL),
+        ("phase", _LABEL),
+        pa.field("block", pa.int64(), metadata={"unit": "identifier"}),
+        ("metric", _LABEL),
+        pa.field("epoch", pa.int64(), metadata={"unit": "epochs"}),
+        pa.field("value", pa.float64(), metadata={"unit": "of the row's outcome"}),
+    ],
+    metadata={"row": "one replicate, metric and epoch"},
+)
 
 
 def trials_table(spec: Spec, contents: Contents) -> pa.Table:
@@ -88,11 +101,7 @@ def rows_of(trials: pa.Table, columns: Iterable[str] = (), *, phase: str = "") -
 
 def _settings(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     """Factors that are no identity column, then nuisance values."""
-    levels: dict[str, list[Level]] = {}
-    for grid in spec.factors:
-        for name, values in grid.items():
-            if name not in IDENTITY_COLUMNS:
-                levels.setdefault(name, []).extend(values)
+    levels = {name: spec.levels_of(name) for name in spec.factor_names() if name not in IDENTITY_COLUMNS}
     for name, nuisance in spec.nuisance.items():
         levels[name] = nuisance.choices if isinstance(nuisance, Choice) else [nuisance.default]
     columns = {}
@@ -159,3 +168,26 @@ def _unit(spec: Spec, columns: Mapping[str, pa.Array], name: str) -> dict[str, s
         return {"unit": "natural logarithm" if estimate.endswith("_log") else "of the statistic"}
     settings = {setting_column(setting) for setting in (*spec.factor_names(), *spec.nuisance)}
     return {"unit": "as configured"} if name in settings.difference(IDENTITY_COLUMNS) else None
+
+
+def curves_table(spec: Spec, contents: Contents) -> pa.Table:
+    """Training curves in long form, rows ordered as ``trials_table``; ``epoch`` counts from 1, NaN becomes null."""
+    records = current_records(spec, contents)
+    series = [(i, metric, values) for i, r in enumerate(records) for metric, values in sorted(r["curves"].items())]
+    lengths = np.array([len(values) for _, _, values in series], dtype=np.int64)
+    owner = np.repeat(np.array([i for i, _, _ in series], dtype=np.int64), lengths)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    values = np.concatenate([np.zeros(0), *(np.asarray(values, dtype=np.float64) for _, _, values in series)])
+
+    def label(names: list[str], positions: np.ndarray) -> pa.Array:
+        known = pa.array(names, pa.string()).dictionary_encode()
+        return pc.take(known, pa.array(positions, pa.int64())).cast(_LABEL)
+
+    columns = [
+        *(label([record[name] for record in records], owner) for name in ("trial_key", "cell", "phase")),
+        pa.array(np.array([record["block"] for record in records], dtype=np.int64)[owner], pa.int64()),
+        label([metric for _, metric, _ in series], np.repeat(np.arange(len(series)), lengths)),
+        pa.array(np.arange(len(owner)) - starts + 1, pa.int64()),
+        pa.array(values, pa.float64(), from_pandas=True),
+    ]
+    return pa.Table.from_arrays(columns, schema=_CURVES)

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 from book import EXCESS, JACOBIAN, Book, planted, synthetic_spec
 
-from analysis.trials.curves import curves_table
-from analysis.trials.table import trials_table
+from analysis.trials.table import curves_table, trials_table
 from study.results.ledger import Contents
 from study.schema import COST_COLUMNS, IDENTITY_COLUMNS
 
