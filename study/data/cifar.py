@@ -84,8 +84,7 @@ def _load(name: str, files: Sequence[str], url: str, read: Read, *, num_classes:
             images, labels = read(root, train, False)
         except (RuntimeError, OSError, ValueError) as error:
             raise damaged(name, (root / files[0]).parent, error) from None
-        return Split(
-            images=torch.from_numpy(np.ascontiguousarray(images)), labels=torch.tensor(labels, dtype=torch.int64)
-        )
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        return Split(images=pixels, labels=torch.tensor(labels, dtype=torch.int64))
 
     return whole(name, pool=part(True), test=part(False), num_classes=num_classes, accuracy_floor=floor)

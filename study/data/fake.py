@@ -16,10 +16,8 @@ def fake() -> Dataset:
 
     def draw(num_images: int) -> Split:
         labels = np.arange(num_images) % 4
-        images = prototypes[labels] + generator.normal(0, 20, (num_images, 1, 8, 8))
-        return Split(
-            images=torch.from_numpy(images.clip(0, 255).astype(np.uint8)), labels=torch.from_numpy(labels).long()
-        )
+        images = (prototypes[labels] + generator.normal(0, 20, (num_images, 1, 8, 8))).clip(0, 255).astype(np.uint8)
+        return Split(images=torch.from_numpy(images), labels=torch.from_numpy(labels).long())
 
     return Dataset(
         name="fake",

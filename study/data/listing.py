@@ -71,10 +71,8 @@ def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
     """A dataset of files, 3x224x224 when they are read, normalised by ImageNet's moments."""
 
     def part(of: Listing) -> StreamedSplit:
-        files = np.array([os.fsencode(file) for file in of.files])
-        return StreamedSplit(
-            name=of.name, folder=of.folder, files=files, labels=torch.tensor(of.labels, dtype=torch.int64)
-        )
+        files, labels = np.array([os.fsencode(file) for file in of.files]), torch.tensor(of.labels, dtype=torch.int64)
+        return StreamedSplit(name=of.name, folder=of.folder, files=files, labels=labels)
 
     listed = {"pool": part(pool), "test": part(test)}
     return whole(pool.name, **listed, num_classes=len(pool.classes), accuracy_floor=accuracy_floor, moments=MOMENTS)

@@ -126,14 +126,13 @@ def _keep(
     context.keep("labels", {name: values.short() for name, values in columns})
     at = torch.cat([plane.at for plane in planes])
     limits = torch.stack([plane.limits(settings.margin) for plane in planes]).repeat_interleave(3, 0)
-    corners = {
+    context.keep("corners", {
         "plane": torch.arange(len(planes)).repeat_interleave(3).short(),
         "corner": torch.arange(3).repeat(len(planes)).short(),
         "label": truth.cpu()[torch.cat([plane.samples for plane in planes])].short(),
         "x": at[:, 0], "y": at[:, 1],
         "x_low": limits[:, 0, 0], "x_high": limits[:, 0, 1], "y_low": limits[:, 1, 0], "y_high": limits[:, 1, 1],
-    }  # fmt: skip
-    context.keep("corners", corners)
+    })  # fmt: skip
 
 
 def connected_regions(labels: Tensor) -> Tensor:

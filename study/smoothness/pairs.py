@@ -133,10 +133,8 @@ def draw_triplets(labels: Tensor, num: int, generator: torch.Generator) -> Tenso
     members = [(labels == label).nonzero()[:, 0] for label in classes]
     found: dict[frozenset[int], list[int]] = {}
     for _ in range(num + _MOST_TRIES):
-        chosen = torch.randperm(len(classes), generator=generator)[:3].tolist()
-        triplet = [
-            int(members[label][torch.randint(len(members[label]), (1,), generator=generator)]) for label in chosen
-        ]
+        chosen = [members[label] for label in torch.randperm(len(classes), generator=generator)[:3].tolist()]
+        triplet = [int(of[torch.randint(len(of), (1,), generator=generator)]) for of in chosen]
         found.setdefault(frozenset(triplet), triplet)
         if len(found) == num:
             break

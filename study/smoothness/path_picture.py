@@ -57,7 +57,7 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
     p_other, other = p.scatter(-1, ends, -1.0).max(-1)
     p_other = p_other.clamp_min(0)  # of two classes there is no other
     p_ends = p.gather(-1, ends)
-    curves = {
+    context.keep("curves", {
         "pair": torch.arange(len(pairs)).repeat_interleave(len(t)).short(),
         "t": t.repeat(len(pairs)),
         "label_start": ends[..., 0].flatten().short(),
@@ -66,6 +66,5 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
         "p_end": p_ends[..., 1].flatten(),
         "other": other.flatten().short(),
         "p_other": p_other.flatten(),
-    }
-    context.keep("curves", curves)
+    })  # fmt: skip
     return {"path_picture_third_class": estimate.mean(p_other.amax(1)).provided(context.temperature_known)}

@@ -54,8 +54,7 @@ class Stack:
     def __call__(self, pixels: Tensor, *, training: bool) -> Tensor:
         """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers are updated."""
         self._structure.train(training)
-        if self._channels_last:
-            pixels = _outward(self._inward(pixels))
+        pixels = self._back(self._inward(pixels))
 
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             logits: Tensor = functional_call(self._structure, (params, buffers), (x,))
@@ -99,7 +98,8 @@ class Stack:
         return value.movedim(2, -1).contiguous() if self._channels_last and value.dim() == 5 else value
 
     def _back(self, value: Tensor) -> Tensor:
-        return _outward(value) if self._channels_last and value.dim() == 5 else value
+        """The same memory, (R, A, H, W, C), seen as (R, A, C, H, W)."""
+        return value.movedim(-1, 2) if self._channels_last and value.dim() == 5 else value
 
     def start_step(self, seeds: Sequence[int]) -> None:
         """Have modules that draw each step (``DrawsEachStep``) draw, per replicate from its own seed."""
@@ -179,11 +179,6 @@ class StackedSGD:
                 moving = optimizer.param_groups[0]["momentum"] != 0
                 found.append((optimizer.state[model.get_parameter(name)] if moving else None, value))
         return found
-
-
-def _outward(value: Tensor) -> Tensor:
-    """The same memory, (R, A, H, W, C), seen as (R, A, C, H, W)."""
-    return value.movedim(-1, 2)
 
 
 def obstacle(model: nn.Module) -> str:
