@@ -1,24 +1,15 @@
 """The command line: it parses, calls and prints. Heavy imports stay inside commands so that --help is quick.
 
-A command is a function under ``@commands.command()`` in ``study/cli/commands.py``.
+A command is a function under ``@app.command()`` in ``study/cli/commands.py``.
 """
 
 import errno
 import sys
 from typing import NoReturn
 
-import typer
+from study.cli.commands import app
 
-from study.cli.commands import commands
-
-app = typer.Typer(
-    name="fmm-study",
-    help="Is feature map multiplication what makes attention help CNNs? Plan, run and analyse ablation studies.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(commands)
+__all__ = ["app", "main"]
 
 
 def main() -> None:

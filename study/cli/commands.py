@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from study.commands.start import RunOptions
     from study.results.workspace import Workspace
 
-commands = typer.Typer()
+app = typer.Typer(
+    name="fmm-study",
+    help="Is feature map multiplication what makes attention help CNNs? Plan, run and analyse ablation studies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
 StorageOption = Annotated[Path, typer.Option("--storage", help="Folder under which each study has its own.")]
@@ -39,7 +45,7 @@ PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's
 RESULTS = Path("results")
 
 
-@commands.command()
+@app.command()
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
@@ -49,7 +55,7 @@ def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None
     print_plan(make_plan(load_spec(spec, override), needs_data=False), open_console(), price)
 
 
-@commands.command()
+@app.command()
 def cost(
     spec: SpecArgument,
     cell: Annotated[str, typer.Option(help="The cell to show; the first if left out.")] = "",
@@ -63,7 +69,7 @@ def cost(
     print_cost(make_plan(load_spec(spec, override), needs_data=False), cell, open_console())
 
 
-@commands.command()
+@app.command()
 def run(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
@@ -88,7 +94,7 @@ def run(
     _drive(*opened(spec, override, storage), options)
 
 
-@commands.command()
+@app.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
     from study.planning.plan import make_plan
@@ -99,7 +105,7 @@ def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOp
     print_status(make_plan(checked), read_ledger(workspace.ledger), workspace, open_console())
 
 
-@commands.command()
+@app.command()
 def retry(
     spec: SpecArgument,
     failed: Annotated[bool, typer.Option("--failed", help="Run failed replicates again.")] = False,
@@ -119,7 +125,7 @@ def retry(
     _drive(*opened(spec, override, storage), options)
 
 
-@commands.command()
+@app.command()
 def audit(
     spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], tracking_uri: TrackingOption = None
 ) -> None:
@@ -133,7 +139,7 @@ def audit(
         raise typer.Exit(1)
 
 
-@commands.command()
+@app.command()
 def report(
     spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], from_mlflow: FromOption = None
 ) -> None:
@@ -144,7 +150,7 @@ def report(
     typer.echo(show.report(held, workspace))
 
 
-@commands.command()
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A study's folder, its name, or URI#NAME in an MLflow store.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The study to compare it with, likewise.")],
@@ -162,7 +168,7 @@ def compare(
     print_comparison(compare_studies(*sides), form, open_console())
 
 
-@commands.command()
+@app.command()
 def ui(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
@@ -179,7 +185,7 @@ def ui(
     show.ui(checked, workspace, tracking=tracking_uri, host=host, port=port, browse=browse)
 
 
-@commands.command()
+@app.command()
 def export(
     spec: SpecArgument,
     storage: StorageOption = RESULTS,
@@ -198,7 +204,7 @@ def export(
             typer.echo(path)
 
 
-@commands.command()
+@app.command()
 def measure(
     checkpoint: Annotated[
         Path, typer.Argument(help="A replicate's final.pt or best.pt, or with --model a state dict.")
@@ -229,7 +235,7 @@ def measure(
         print_measured(found, open_console())
 
 
-@commands.command()
+@app.command()
 def levels(
     kind: Annotated[
         str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
@@ -247,7 +253,7 @@ def levels(
         print_levels(rows, open_console())
 
 
-@commands.command()
+@app.command()
 def behaviour(
     merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],
     depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],
@@ -263,7 +269,7 @@ def behaviour(
     typer.echo("\n\n".join(map(format_blocks, found)) if blocks else format_overview(found))
 
 
-@commands.command()
+@app.command()
 def doctor(
     storage: StorageOption = RESULTS, address: AddressOption = None, tracking_uri: TrackingOption = None
 ) -> None:

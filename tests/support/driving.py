@@ -19,7 +19,7 @@ FAKE: dict[str, object] = {
 # a driver sees sooner that its Ray is gone
 PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 PROGRAM = "from study.cli import main; main()"
-UNDRAWN = f"from study.commands import show; show.build_report = lambda *_: None; {PROGRAM}"
+UNDRAWN = f"from analysis.report import page; page.build_report = lambda *_: None; {PROGRAM}"
 
 
 def write_spec(path: Path, **changes: object) -> Path:

@@ -19,7 +19,6 @@ from unittest import mock
 
 from search_spaces import load_spec
 from study.commands import run as driver
-from study.commands import show
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
 from study.registry import discover
@@ -60,7 +59,7 @@ def without_ray() -> Iterator[None]:
 def run_serially(spec: Path, storage: Path, *, report: bool = True, **options: Any) -> bool:
     """``fmm-study run SPEC --storage STORAGE``, without figures and report if not ``report``. Raises what it raises."""
     checked = load_spec(str(spec))
-    nothing = contextlib.nullcontext() if report else mock.patch.object(show, "build_report")
+    nothing = contextlib.nullcontext() if report else mock.patch("analysis.report.page.build_report")
     with without_ray(), nothing:
         return driver.run(checked, Workspace(storage / checked.name), **options)
 

@@ -81,12 +81,12 @@ from pathlib import Path
 os.environ["FMM_STUDY_DEVICE"] = "cpu"
 ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 from search_spaces import load_spec
-from study.commands import show
+from analysis.report import page
 from study.commands import run as driver
 from study.cluster import tune
 from study.results.workspace import Workspace
 root = Path({str(tmp_path)!r})
-show.build_report = lambda *_: None
+page.build_report = lambda *_: None
 class Noting(tune.Group):
     def step(self):
         (root / f"seen-{{os.getpid()}}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
@@ -124,11 +124,11 @@ cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "num_gpu
 ray.init(cluster.address, log_to_driver=False)
 from pathlib import Path
 from search_spaces import load_spec
-from study.commands import show
+from analysis.report import page
 from study.commands import run as driver
 from study.errors import UserError
 from study.results.workspace import Workspace
-show.build_report = lambda *_: None
+page.build_report = lambda *_: None
 spec, workspace = load_spec({str(spec)!r}), Workspace(Path({str(tmp_path)!r}) / "results/kill")
 for slots, said in (("", "resources.gpus = 1 but 0 are there"), ("many", "FMM_STUDY_SLOTS = 'many'")):
     os.environ["FMM_STUDY_SLOTS"] = slots
