@@ -193,6 +193,12 @@ def test_good_lines_are_parsed_together_and_a_wrong_checksum_is_no_record(record
     assert module.decode_all(lines) == [expected[0], None, expected[2]]
 
 
+def test_a_text_with_spaces_is_read(tmp_path, config_of, record_of):
+    record = record_of(config_of(seed=1), state="failed") | {"reason": "out of memory at 3 of 4"}
+    fill(tmp_path, [record])
+    assert held(tmp_path) == [record] and decode(encode(record)[:-1]) == record
+
+
 def test_a_line_is_these_bytes():
     assert encode({"kind": "replicate", "block": [1, 2.5]}) == b'40f78174 {"kind":"replicate","block":[1,2.5]}\n'
 

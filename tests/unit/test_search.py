@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import statistics
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -290,3 +291,39 @@ def test_suggestions_are_frozen(spec_of, told, kind, changes, expected):
 def test_the_boundary_of_a_range_that_does_not_begin_at_zero(spec_of):
     spec = spec_of(nuisance={"lr": {"low": 1.0, "high": 2.0, "default": 1.5}})
     assert [at_boundary(spec, {"lr": lr}) for lr in (1.05, 1.15, 1.5, 1.85, 1.95)] == [("lr",), (), (), (), ("lr",)]
+
+
+def test_tpe_is_multivariate_without_start_up_trials_of_its_own_and_takes_settings(monkeypatch):
+    asked = []
+    monkeypatch.setattr(search.optuna.samplers, "TPESampler", lambda **settings: asked.append(settings))
+    search.tpe(3)
+    search.tpe(4, multivariate=False, n_ei_candidates=8)
+    assert asked == [
+        {"seed": 3, "n_startup_trials": 0, "multivariate": True},
+        {"seed": 4, "n_startup_trials": 0, "multivariate": False, "n_ei_candidates": 8},
+    ]
+
+
+def test_a_samplers_settings_reach_it(spec_of, monkeypatch):
+    given = []
+
+    def noting(seed, **settings):
+        given.append(settings)
+        return search.random_sampler(seed)
+
+    monkeypatch.setattr(search, "SAMPLERS", {"random": SimpleNamespace(build=noting)})
+    spec = spec_of(budget={"search_trials": 3, "startup_trials": 0}, sampler={"name": "random", "settings": {"own": 1}})
+    assert search.suggest(spec, {"a": {}}, 0, []) and given == [{"own": 1}]
+
+
+def test_a_joint_search_tells_a_lost_trial_at_the_worst_value_reached(spec_of, told):
+    objectives = [{"name": "val/loss", "direction": "minimize"}, {"name": "params", "direction": "maximize"}]
+    spec = spec_of(nuisance=CONTINUOUS, joint={"objectives": objectives})
+    point = {"lr": 0.1, "momentum": 0.0}
+    lost = [told(point, state="failed", number=0)]
+    assert search._outcomes(spec, lost) == [{"values": [0.0, 0.0]}]
+    reached = [
+        told(point, loss=loss, number=i) | {"params": params} for i, (loss, params) in enumerate([(0.5, 30), (2.0, 90)])
+    ]
+    values = [outcome["values"] for outcome in search._outcomes(spec, [*reached, *lost])]
+    assert [list(value) for value in values] == [[0.5, 30], [2.0, 90], [2.0, 30]]
