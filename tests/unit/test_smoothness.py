@@ -1,5 +1,6 @@
 """Settings of smoothness statistics, and what every registered statistic must keep to."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -30,6 +31,64 @@ def trained_a_little() -> nn.Module:
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
+
+# Measure keys hold what differs from the defaults: another default would give old measurements a new meaning.
+DEFAULTS = {
+    "adaptive_sharpness": {
+        "num_samples": 256,
+        "split": "train",
+        "norm": "linf",
+        "rhos": (0.002, 0.008),
+        "num_steps": 20,
+        "average_rhos": (0.05, 0.2),
+        "num_draws": 10,
+        "tolerance": 0.05,
+    },
+    "attention_importance": {
+        "num_samples": 256,
+        "num_halves": 20,
+        "num_shuffles": 100,
+        "split": "test",
+        "gates": ("gate",),
+    },
+    "attention_shapley": {"num_samples": 32, "num_orders": 32, "split": "test", "gates": ("gate",)},
+    "decision_regions": {"num_planes": 20, "num_points": 40, "margin": 0.1, "draw": 1, "split": "test"},
+    "hessian": {
+        "num_samples": 256,
+        "split": "train",
+        "num_probes": 5,
+        "num_steps": 20,
+        "max_steps": 100,
+        "tolerance": 0.01,
+    },
+    "input_curvature": {"num_samples": 512, "split": "test", "steps": (0.1, 0.5, 1.0)},
+    "input_jacobian": {"num_samples": 256, "split": "test"},
+    "linear_regions": {
+        "num_pairs": 128,
+        "num_samples": 128,
+        "num_steps": 32,
+        "sigmas": (4.0, 16.0),
+        "tolerance": 0.1,
+        "split": "test",
+    },
+    "local_lipschitz": {"num_samples": 64, "split": "test", "max_iterations": 100, "tolerance": 0.001},
+    "loss_slices": {
+        "num_samples": 256,
+        "split": "train",
+        "num_directions": 5,
+        "num_points": 21,
+        "num_square": 15,
+        "radius": 1.0,
+    },
+    "noise_stability": {"num_samples": 1024, "split": "test", "sigmas": (1.0, 4.0, 16.0, 64.0), "num_draws": 4},
+    "path": {"num_pairs": 1000, "num_steps": 32, "split": "test"},
+    "path_picture": {"num_pairs": 8, "num_steps": 64, "draw": 1, "split": "test"},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_frozen(name):
+    assert dataclasses.asdict(STATISTICS[name].traits["settings"]()) == DEFAULTS[name]
 
 
 @pytest.mark.parametrize(
