@@ -6,6 +6,7 @@ number of classes, which the study noted when it ran.
 
 import dataclasses
 import functools
+import secrets
 import signal
 import threading
 import webbrowser
@@ -37,7 +38,7 @@ from study.tracking.reading import ReadStudy, read_study, with_changes
 from study.tracking.runs import headlines
 from study.tracking.server import serving
 from study.tracking.store import masked, tracking_uri
-from study.tracking.view import Shown, as_user_error, find_view, replay
+from study.tracking.view import ARTIFACTS, Shown, as_user_error, find_view, replay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +198,9 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
     held = in_folder(workspace, spec)
     say(console, f"bringing the view at {masked(uri)} up to {len(held.contents.replicates)} replicates")
     there = _up_to_date(held, workspace, uri)
-    with serving(uri, host=host, port=port) as base:
-        pages = addresses(base, there.experiment_id, there.block)
+    token = "" if uri.startswith("http") else secrets.token_urlsafe()
+    with serving(uri, workspace.root.parent / ARTIFACTS, token, host=host, port=port) as base:
+        pages = addresses(base, there.experiment_id, there.block, token)
         for what, where in pages.items():
             say(console, f"{what}: {where}")
         if browse:

@@ -32,9 +32,13 @@ def experiment_tags(spec: Spec, labels: Iterable[str]) -> dict[str, str]:
     }
 
 
-def addresses(base: str, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
-    """Addresses of the pages on the server at ``base``, by what they show. ``run_ids``: what the last one compares."""
-    home = f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?"
+def addresses(base: str, experiment_id: str, run_ids: Sequence[str], token: str = "") -> dict[str, str]:
+    """What to show -> its address on the server at ``base``, which answers to ``token`` if it is ours.
+
+    ``run_ids``: what the side-by-side page compares.
+    """
+    start = f"{base.rstrip('/')}/{f'?token={token}' if token else ''}#"
+    home = f"{start}/experiments/{quote(experiment_id)}/runs?"
     common = {"workflowType": "machine_learning"}
     cells = {"viewStateShareKey": CELLS, "compareRunsMode": "CHART"}
     replicates = {"viewStateShareKey": REPLICATES, "compareRunsMode": "TABLE"}
@@ -42,7 +46,7 @@ def addresses(base: str, experiment_id: str, run_ids: Sequence[str]) -> dict[str
     return {
         "cells compared": home + urlencode(cells | common),
         "confirmed replicates": home + urlencode(replicates | common),
-        "one block side by side": f"{base.rstrip('/')}/#/compare-runs?{urlencode(runs | common)}",
+        "one block side by side": f"{start}/compare-runs?{urlencode(runs | common)}",
     }
 
 

@@ -1,4 +1,4 @@
-"""MLflow's own server on a study's store, for as long as someone uses it."""
+"""MLflow's own server on a study's store, behind ``study.tracking.guard``, for as long as someone reads it."""
 
 import contextlib
 import os
@@ -10,30 +10,37 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from study.errors import UserError
+from study.tracking.guard import ROOT_VARIABLE, TOKEN_VARIABLE
 from study.tracking.store import without_credentials
 
 START_SECONDS = 90.0
+# the entry point mlflow.app that pyproject.toml declares
+APP = "fmm-study"
 
 
 @contextlib.contextmanager
-def serving(uri: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The address of a server on ``uri``: a running one's (without credentials), or one started for the block.
+def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The address of a server on ``uri``: a running one's own (without credentials), or one started for the block.
 
-    ``port`` 0 takes a free one. Raises ``UserError`` if the port is taken or the server does not come up.
+    One that is started answers to ``token`` alone, writes nothing, and gives no files but those under ``files``.
+    ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken or the server does not come up.
     """
     if uri.startswith(("http://", "https://")):
         yield without_credentials(uri)
         return
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--workers", "1"]
-    # the store by a variable: all users of a machine can see arguments, with whatever password the address holds
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--workers", "1", "--app-name", APP]
+    # store and token by variables: arguments, with whatever password the address holds, are for all users of a machine to see;
     # a process group of its own: uvicorn's workers outlive a server that is merely killed
     process = subprocess.Popen(
         [*command, "--port", str(port)],
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri},
+        env=os.environ
+        | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
+        | {TOKEN_VARIABLE: token, ROOT_VARIABLE: str(files)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

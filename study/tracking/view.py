@@ -33,6 +33,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 FINISH_SECONDS = 120.0
 _CLOSING_SECONDS = 5.0
 
+# where the files of a study lie beside a store that is no server: in a folder of its name
+ARTIFACTS = "mlartifacts"
+
 Warn = Callable[[str], None]
 
 
@@ -214,7 +217,7 @@ class _Replay:
     def open(self) -> Store:
         """The store, with what it holds read."""
         web = self._uri.startswith(("http://", "https://"))
-        artifacts = None if web else self._root.parent / "mlartifacts" / self._spec.name
+        artifacts = None if web else self._root.parent / ARTIFACTS / self._spec.name
         return Store(self._uri, self._spec.name, artifacts, experiment_tags(self._spec, self._wanted.labels()))
 
     def _write_study(self, store: Store, headlines: Mapping[str, float], status: str) -> None:

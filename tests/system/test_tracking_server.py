@@ -151,19 +151,22 @@ def test_ui_serves_the_ready_pages(tmp_path: Path, spec_of: Any, records: Record
     uri = tracking_uri(None, tmp_path)
     contents = Contents(replicates={record["trial_key"]: record for record in records(2)})
     shown = replay(spec_of(), tmp_path / "small", contents, uri, {}, done=True)
-    with serving(uri) as base:
-        pages = addresses(base, shown.experiment_id, shown.block)
+    with serving(uri, tmp_path, "token") as base:
+        pages = addresses(base, shown.experiment_id, shown.block, "token")
         query = parse_qs(urlsplit(urlsplit(pages["cells compared"]).fragment).query)
-        with urllib.request.urlopen(
-            f"{base}/ajax-api/2.0/mlflow/experiments/get?experiment_id={shown.experiment_id}"
-        ) as answer:
+        user = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        user.open(pages["cells compared"]).close()
+        with user.open(f"{base}/ajax-api/2.0/mlflow/experiments/get?experiment_id={shown.experiment_id}") as answer:
             tags = {tag["key"] for tag in json.load(answer)["experiment"]["tags"]}
         assert f"mlflow.sharedViewState.{query['viewStateShareKey'][0]}" in tags
-        with pytest.raises(UserError, match="--port"), serving(uri, port=int(base.rpartition(":")[2])):
+        with (
+            pytest.raises(UserError, match="--port"),
+            serving(uri, tmp_path, "token", port=int(base.rpartition(":")[2])),
+        ):
             pass
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{base}/health", timeout=2)
-    with serving("https://ann:s3cret@tracking.example/mlflow") as base:
+    with serving("https://ann:s3cret@tracking.example/mlflow", tmp_path, "") as base:
         assert base == "https://tracking.example/mlflow"
 
 

@@ -62,7 +62,7 @@ def test_a_stores_password_is_no_argument_of_the_server(monkeypatch: pytest.Monk
         raise Seen
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(Seen), serving(f"postgresql://ann:{SECRET}@db/mlflow"):
+    with pytest.raises(Seen), serving(f"postgresql://ann:{SECRET}@db/mlflow", Path(), SECRET):
         pass
 
 
