@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -260,3 +261,48 @@ def test_what_cannot_be_stacked_is_named_and_trains_one_by_one():
         _, ended = run([], members=members)
     assert [ended[index].epoch for index in (0, 1)] == [4, 4]
     assert_alike(members[0].model, alone(CONFIGS[0])[0], exact=True)
+
+
+def test_the_time_of_an_epoch_is_shared_by_those_who_trained_together(monkeypatch):
+    clock = itertools.count(step=6.0)  # every epoch takes six seconds
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    _, ended = run([dataclasses.replace(config, epochs=2) for config in CONFIGS[:3]])
+    assert [ended[index].train_seconds for index in range(3)] == [4.0, 4.0, 4.0]
+
+
+class Idle:
+    """A lane that trains nothing."""
+
+    def __init__(self, members, abreast, options):
+        self.members = members
+
+    def epoch(self, epoch):
+        return [{} for _ in self.members]
+
+
+def test_a_lane_is_kept_until_one_of_its_members_trains_in_another(monkeypatch):
+    monkeypatch.setattr(module, "Lane", Idle)
+    collected = []
+    monkeypatch.setattr(module.gc, "collect", lambda: collected.append(True))
+    a, b, c, d = "abcd"
+    lanes = module._Lanes(None, ())
+
+    def held(*cohort):
+        lanes.epoch(list(cohort), 0)
+        return [lane.members for lane in lanes._held]
+
+    assert held(a, b) == [[a, b]] and held(c, d) == [[a, b], [c, d]]
+    first = lanes._held[0]
+    assert held(a, b) == [[a, b], [c, d]] and lanes._held[0] is first and not collected
+    assert held(b, c) == [[b, c]] and len(collected) == 1
+
+
+def test_a_full_memory_is_told_as_such():
+    with pytest.warns(
+        UserWarning, match=r"^4 replicates could not train together \(out of memory\): on with 2 at once$"
+    ):
+        assert module._fewer(4, torch.OutOfMemoryError("CUDA out of memory")) == 2
+    with pytest.warns(
+        UserWarning, match=r"^4 replicates could not train together \(ValueError: no\): on with 1 at once$"
+    ):
+        assert module._fewer(4, ValueError("no\nmore")) == 1
