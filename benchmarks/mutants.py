@@ -50,10 +50,9 @@ TABLE = {
     "judgement": ("analysis/**/judgement.py", "analysis_verdicts level_claims analysis_claims analysis_design registration "
                   "analysis_pooled analysis_budgets analysis_effects two_studies looks planted "
                   "analysis_report"),
-    "ledger": ("study/**/ledger.py", "whole ledger registration collect spending tracking_audit two_studies "
-               "audit joint"),
+    "ledger": ("study/**/ledger.py", "whole ledger registration collect spending two_studies joint"),
     "search": ("study/**/search.py", "search space agenda joint importance"),
-    "agenda": ("study/**/agenda.py", "agenda agenda_looks levels execution_step joint audit looks measurement"),
+    "agenda": ("study/**/agenda.py", "agenda agenda_looks levels execution_step joint looks measurement"),
     "seeding": ("study/**/seeding.py", "seeding training_steps networks_dropout agenda data_stream"),
     "merges": ("study/**/merges/*.py", "merge merge_placebos merge_placement models merge_behaviour "
                "networks_blocks networks_matched"),
@@ -66,7 +65,7 @@ TABLE = {
     "clamped": ("study/**/clamped.py", "attention_importance attention_shapley attention_gates_measured "
                 "smoothness_shared attention_ceiling"),
     "fused": ("study/**/training/**/fused.py", "training_schedule training_stacked training_fused training_options"),
-    "whole": ("study/**/atomic.py", "whole workspace registration sharing attempts trial"),
+    "atomic": ("study/**/atomic.py", "whole workspace registration sharing attempts trial"),
 }  # fmt: skip
 HEAVY = "pytest numpy scipy.stats torch torchvision optuna pyarrow.parquet statsmodels.api matplotlib.pyplot mlflow"
 
