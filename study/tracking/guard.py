@@ -73,8 +73,8 @@ class Guard:
         given = query.get("token", [""])[0]
         if self._is_token(given):
             cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
-            # to the same page without the token, which would stay in the browser's history; a fragment goes along
-            return 303, "", [(b"location", scope["path"].encode()), (b"set-cookie", cookie.encode())]
+            # without the token, which would stay in the browser's history; the fragment, which names the page, goes along
+            return 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())]
         if not self._is_token(_cookie(scope, self._cookie)):
             return 403, "Open the address that fmm-study ui printed: it holds the token.", []
         path, method = unquote(scope["path"]), scope["method"]

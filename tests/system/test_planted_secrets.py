@@ -8,24 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_secret import SECRET, SPEC
 
 from study import cli
 from study.planning.agenda import Agenda
 from study.results.ledger import Ledger
 from study.tracking.view import MlflowView
 from study.worker.group import discard_outcome, run_group
-
-SECRET = "pl4nted"
-SPEC = """
-name: planted
-title: A title to be found
-factors: {merge: [add, mul]}
-fixed: {dataset: fake, depth: 8, width: 4, epochs: 1, batch_size: 16}
-nuisance: {lr: {low: 0.01, high: 1.0, log: true, default: 0.1}}
-blocks: 1
-budget: {search_trials: 1, startup_trials: 1}
-contrasts: [{arm: {merge: mul}, reference: {merge: add}}]
-"""
 
 
 def run_here(agenda: Agenda, ledger: Ledger, storage: Path, listen: Callable[[Any], None], **_: Any) -> bool:

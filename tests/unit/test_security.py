@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from planted_secret import SECRET, SPEC
 
 from search_spaces import SpecError, load_spec
 from search_spaces.load import parse_spec
@@ -21,20 +22,6 @@ from study.results.workspace import Workspace
 from study.tracking.server import serving
 from study.tracking.store import masked, without_credentials
 from study.training import load_checkpoint
-
-SECRET = "pl4nted"
-
-
-SPEC = """
-name: planted
-title: A title to be found
-factors: {merge: [add, mul]}
-fixed: {dataset: fake, depth: 8, width: 4, epochs: 1, batch_size: 16}
-nuisance: {lr: {low: 0.01, high: 1.0, log: true, default: 0.1}}
-blocks: 1
-budget: {search_trials: 1, startup_trials: 1}
-contrasts: [{arm: {merge: mul}, reference: {merge: add}}]
-"""
 
 
 def test_doctor_and_addresses_show_no_password() -> None:
