@@ -108,7 +108,7 @@ def alone(context: MeasureContext, chunk: int) -> MeasureContext:
 def work_of(name: str, given: dict[str, Any], context: MeasureContext) -> Work:
     """What a statistic takes in the whole, counted on a sixteenth: as many chunks, each of a sixteenth of the images."""
     settings, times = shrunk(name, given, None, COUNTED)
-    chunk = images_at_once(torch.empty(1, *context.images["test"].shape[1:], device="meta")) // COUNTED
+    chunk = images_at_once(torch.empty(1, *context.images["test"][0].shape, device="meta")) // COUNTED
     run = parse_settings(name, settings)
     return counted(lambda: measure(name, run, alone(context, chunk))).times(times, 1.0)
 

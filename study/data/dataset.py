@@ -5,12 +5,16 @@ Small data lies in memory as one uint8 tensor; what is too large for that stays 
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from study.data.files import LONGEST, data_root
 from study.data.parts import Part, Split
+from study.errors import UserError
 from study.registry import DATASETS
 from study.seeding import derive_seed
 
@@ -20,7 +24,7 @@ class Dataset:
     """``pool`` is trained and validated on; ``test`` is fixed. Below ``accuracy_floor`` a network has collapsed.
 
     A floor is at least twice the share of the largest class, and far below what the smallest network reaches in a few epochs.
-    ``mean`` and ``deviation`` are those of the pool, per channel, in [0, 1] pixel units.
+    ``mean`` and ``deviation`` are those of the pool, per channel, in [0, 1] pixel units. ``classes``: their names, if known.
     """
 
     name: str
@@ -31,11 +35,16 @@ class Dataset:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     accuracy_floor: float
+    classes: Sequence[str] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.pool.image_shape
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same images on ``device``: its splits then share one copy there."""
+        return replace(self, pool=self.pool.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +56,39 @@ class Splits:
     test: Part
 
 
+# Images whose values are counted together: counting takes eight bytes a value.
+COUNTED = 512
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def whole(
-    name: str, *, pool: Part, test: Part, num_classes: int, accuracy_floor: float, moments: Moments | None = None
+    name: str,
+    *,
+    pool: Part,
+    test: Part,
+    num_classes: int = 0,
+    classes: Sequence[str] = (),
+    accuracy_floor: float,
+    moments: Moments | None = None,
 ) -> Dataset:
-    """A dataset of these parts: a tenth of the pool for validation, normalised by ``moments``, or the pool's own."""
+    """A dataset of these parts: a tenth of the pool for validation, normalised by ``moments``, or the pool's own.
+
+    ``num_classes``, or the names of the ``classes``. Raises ``UserError`` for a pool without an image.
+    """
+    if not len(pool):
+        raise UserError(f"dataset {name}: its pool part has no image")
     mean, deviation = moments or channel_moments(pool.held())
     return Dataset(
         name=name,
         pool=pool,
         test=test,
         num_val=len(pool) // 10,
-        num_classes=num_classes,
+        num_classes=num_classes or len(classes),
         mean=mean,
-        deviation=deviation,
+        # a channel that is the same everywhere is only centred
+        deviation=tuple(value or 1.0 for value in deviation),
         accuracy_floor=accuracy_floor,
+        classes=classes,
     )
 
 
@@ -72,10 +97,10 @@ def channel_moments(source: Split) -> Moments:
 
     From counts of the 256 values, in whole numbers: the same on every machine and with any number of threads.
     """
-    num_channels = source.images.shape[1]
+    num_channels = source.image_shape[0]
     counts = np.zeros((num_channels, 256), np.int64)
-    for start in range(0, len(source), 4096):
-        chunk = source.images[start : start + 4096]
+    for start in range(0, len(source), COUNTED):
+        chunk = source.at(slice(start, start + COUNTED))
         for channel in range(num_channels):
             counts[channel] += np.bincount(chunk[:, channel].numpy().ravel(), minlength=256)
     mean, deviation = [], []
@@ -104,9 +129,63 @@ def published(
 
 @functools.cache
 def load_dataset(name: str) -> Dataset:
-    """Load a registered dataset once per process. Raises ``UserError`` for an unknown or absent one."""
-    dataset: Dataset = DATASETS[name].build()
+    """Load a registered dataset once per process. Raises ``UserError`` for one that is unknown, absent or unfit."""
+    build = DATASETS[name].build
+    try:
+        dataset: Dataset = build()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise UserError(
+            f"dataset {name} cannot be loaded from {data_root()}: {type(error).__name__}: {reason}"
+        ) from error
+    check_dataset(name, dataset)
     return dataset
+
+
+def check_dataset(name: str, dataset: Dataset) -> None:
+    """Raise ``UserError`` unless networks can be trained, validated and tested on ``dataset``, registered as ``name``."""
+    for role, part in (("pool", dataset.pool), ("test", dataset.test)):
+        where, labels = f"dataset {name}: its {role} part", part.labels
+        if not len(part):
+            raise UserError(f"{where} has no image")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= dataset.num_classes:
+            raise UserError(
+                f"{where} has the label {high if low >= 0 else low}; expected 0 to {dataset.num_classes - 1}"
+            )
+        if part.image_shape != dataset.image_shape:
+            raise UserError(f"{where} has images of another shape, {part.image_shape}, than its pool")
+        if isinstance(part, Split) and (part.stored.dtype != torch.uint8 or part.num_images != len(labels)):
+            raise UserError(
+                f"{where} has {part.num_images} images of {part.stored.dtype} and {len(labels)} labels; expected uint8, "
+                "and as many of both"
+            )
+    pool = dataset.pool
+    if isinstance(pool, Split) and _is_constant(pool):
+        raise UserError(f"dataset {name}: all its images have one and the same value everywhere: nothing can be learnt")
+    if not all(0 < value < math.inf for value in dataset.deviation):
+        raise UserError(f"dataset {name}: deviation is {dataset.deviation}; expected finite numbers above 0")
+    if not 0 < dataset.num_val < len(pool):
+        raise UserError(
+            f"dataset {name} has {len(pool)} images to train and validate on, {dataset.num_val} of them for validation; "
+            "expected some for each"
+        )
+    kinds, counts, quota = _quotas(pool.labels.cpu().numpy(), dataset.num_val)
+    for kind, count, held in zip(kinds.tolist(), counts.tolist(), quota.tolist(), strict=True):
+        if held == count:
+            known = repr(dataset.classes[kind]) if dataset.classes else str(kind)
+            raise UserError(
+                f"dataset {name}: class {known} has too few images ({count}) to train and to validate on: add some, or leave "
+                "it out"
+            )
+
+
+def _is_constant(split: Split) -> bool:
+    first = split.at(slice(0, 1)).flatten()[:1]
+    starts = range(0, len(split), COUNTED)
+    return all(bool((split.at(slice(start, start + COUNTED)) == first).all()) for start in starts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,19 +221,25 @@ def dataset_facts(name: str) -> Facts:
 
 def split(dataset: Dataset, split_seed: int) -> Splits:
     """Carve a stratified validation split from the pool; the rest is for training."""
-    train, val = stratified(dataset.pool.labels.numpy(), dataset.num_val, split_seed)
+    train, val = stratified(dataset.pool.labels.cpu().numpy(), dataset.num_val, split_seed)
     return Splits(train=dataset.pool.take(train), val=dataset.pool.take(val), test=dataset.test)
 
 
 def stratified(labels: np.ndarray, num_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held out), each sorted. Every class gives its share of ``num_held_out``, by largest remainder."""
     generator = np.random.default_rng(derive_seed(seed, "split"))
+    classes, _, quota = _quotas(labels, num_held_out)
+    held = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, quota, strict=True)]
+    held_out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+
+
+def _quotas(labels: np.ndarray, num_held_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes, their images, and how many of those are held out."""
     classes, counts = np.unique(labels, return_counts=True)
     shares = counts * num_held_out / len(labels)
     quota = np.floor(shares).astype(int)
     # stable: equal remainders go to the lower class
     for index in np.argsort(quota - shares, kind="stable")[: num_held_out - quota.sum()]:
         quota[index] += 1
-    held = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, quota, strict=True)]
-    held_out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+    return classes, counts, quota

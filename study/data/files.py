@@ -8,17 +8,46 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from study.errors import UserError
+from study.registry import DATASETS
 
 ROOT_VARIABLE = "FMM_STUDY_DATA"
 OFFLINE_VARIABLE = "FMM_STUDY_OFFLINE"
+LONGEST = 200
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
 def data_root() -> Path:
-    """The folder of all datasets, absolute; it need not exist."""
-    return Path(os.environ.get(ROOT_VARIABLE) or "data").expanduser().absolute()
+    """The folder of all datasets, absolute; it need not exist. Raises ``UserError`` for the home of an unknown user."""
+    given = os.environ.get(ROOT_VARIABLE) or "data"
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{ROOT_VARIABLE} = {given!r}: there is no such user; expected a folder") from None
+
+
+@contextmanager
+def telling(say: Callable[[str], None]) -> Iterator[None]:
+    """Inside, ``say`` is told how far a loader is that takes long."""
+    token = _listener.set(say)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell(line: str) -> None:
+    """Tell whoever listens (``telling``)."""
+    if say := _listener.get():
+        say(line)
+
+
+def is_own(name: str) -> bool:
+    """Whether a dataset is the user's own, and not one that was published and is the same everywhere."""
+    return name not in DATASETS or "num_pool" not in DATASETS[name].traits
 
 
 @contextmanager
@@ -59,10 +88,8 @@ def ensure(name: str, files: Sequence[str], origin: str, download: Callable[[Pat
 
 def damaged(name: str, where: Path, error: Exception) -> UserError:
     """The error for files that are there and cannot be read."""
-    reason = " ".join(str(error).split())
-    return UserError(
-        f"dataset {name} in {where} cannot be read ({reason}): remove its files there and fetch them again"
-    )
+    advice = "mend it or remove it" if is_own(name) else "remove its files there and fetch them again"
+    return UserError(f"dataset {name} in {where} cannot be read ({_one_line(error)}): {advice}")
 
 
 def _attempt(name: str, root: Path, files: Sequence[str], download: Callable[[Path], object]) -> str:
@@ -86,9 +113,13 @@ def _attempt(name: str, root: Path, files: Sequence[str], download: Callable[[Pa
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except Exception as error:  # noqa: BLE001  torchvision passes on whatever network, archive or disk raise
-        reason = " ".join(str(error).split())
-        return f"the download failed: {reason[:200]}{'...' if len(reason) > 200 else ''}"
+        return f"the download failed: {_one_line(error)}"
     return ""
+
+
+def _one_line(error: BaseException) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{reason[:LONGEST]}{'...' if len(reason) > LONGEST else ''}"
 
 
 def _missing(root: Path, files: Sequence[str]) -> list[str]:

@@ -1,10 +1,12 @@
 """Datasets of image files, one folder per class: listed, split, and only then decoded into memory or streamed.
 
-``image_folder`` and ``image_folder_224`` are images of one's own: in memory at 3x64x64, or decoded when needed at 3x224x224.
+``image_folder`` is images of one's own, in memory at 3x64x64, ``image_folder_32`` the same at 3x32x32, and
+``image_folder_224`` at 3x224x224, decoded when needed.
 """
 
+import functools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +14,19 @@ import numpy as np
 import torch
 
 from study.data.dataset import Dataset, stratified, whole
+from study.data.decoding import shown
 from study.data.files import damaged, ensure
 from study.data.parts import Split
-from study.data.pictures import read_images
+from study.data.pictures import SIZE, read_images
 from study.data.stream import StreamedSplit
 from study.errors import UserError
 from study.registry import DATASETS
 
+# What file managers, archives and storage systems leave beside images; so does everything whose name begins with a dot.
+LEFT_OVERS = frozenset(
+    ("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "__pycache__", "lost+found",
+     "system volume information")
+)  # fmt: skip
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_SEED = 0
 TEST_SHARE = 0.2
@@ -46,9 +54,16 @@ class Listing:
         return Listing(self.name, self.folder, self.classes, files, labels)
 
     def held_out(self, num_test: int) -> tuple["Listing", "Listing"]:
-        """Pool and test, stratified and fixed for good."""
-        pool, test = stratified(np.array(self.labels), num_test, TEST_SEED)
-        return self.take(pool), self.take(test)
+        """Pool and test, stratified and fixed for good. Raises ``UserError`` for a class too small for a part of each."""
+        pool, test = map(self.take, stratified(np.array(self.labels), num_test, TEST_SEED))
+        for label, kind in enumerate(self.classes):
+            if label not in pool.labels or label not in test.labels:
+                raise UserError(
+                    f"dataset {self.name} in {self.folder}: class {kind!r} has too few images "
+                    f"({self.labels.count(label)}) for a test split of {num_test} of {len(self)}: add some, or a folder "
+                    "test beside train"
+                )
+        return pool, test
 
     def check_whole(self, found: int, expected: int) -> None:
         """Raise ``UserError`` unless as many images were ``found`` as were published."""
@@ -56,15 +71,15 @@ class Listing:
             raise damaged(self.name, self.folder, UserError(f"{found:,} images instead of {expected:,}"))
 
 
-def decoded(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
-    """A dataset in memory, 3x64x64. Raises ``UserError`` for a file that is no image."""
+def decoded(pool: Listing, test: Listing, *, accuracy_floor: float, size: int = SIZE) -> Dataset:
+    """A dataset in memory, 3 x ``size`` x ``size``. Raises ``UserError`` for a file that is no image."""
 
     def part(of: Listing) -> Split:
-        return read_images(of.name, of.folder, of.files, of.labels)
+        return read_images(of.name, of.folder, of.files, of.labels, size)
 
     # the test part first: it is smaller, so a fault in it is told sooner
-    tested, num_classes = part(test), len(pool.classes)
-    return whole(pool.name, pool=part(pool), test=tested, num_classes=num_classes, accuracy_floor=accuracy_floor)
+    tested = part(test)
+    return whole(pool.name, pool=part(pool), test=tested, classes=pool.classes, accuracy_floor=accuracy_floor)
 
 
 def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
@@ -74,8 +89,14 @@ def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
         files, labels = np.array([os.fsencode(file) for file in of.files]), torch.tensor(of.labels, dtype=torch.int64)
         return StreamedSplit(name=of.name, folder=of.folder, files=files, labels=labels)
 
-    listed = {"pool": part(pool), "test": part(test)}
-    return whole(pool.name, **listed, num_classes=len(pool.classes), accuracy_floor=accuracy_floor, moments=MOMENTS)
+    return whole(
+        pool.name,
+        pool=part(pool),
+        test=part(test),
+        classes=pool.classes,
+        accuracy_floor=accuracy_floor,
+        moments=MOMENTS,
+    )
 
 
 def train_and(part: str, name: str, folder: Path) -> tuple[Listing, Listing]:
@@ -90,22 +111,27 @@ def train_and(part: str, name: str, folder: Path) -> tuple[Listing, Listing]:
 def listing(name: str, folder: Path, part: str, leave_out: Collection[str] = ()) -> Listing:
     """The images in ``folder / part``: its subfolders are the classes, sorted, but for those to ``leave_out``.
 
-    Files of a class lie at any depth, and come in sorted order. Raises ``UserError`` for an empty class, or fewer than two.
+    Files of a class lie at any depth, also in linked folders, and come in sorted order. Hidden files and folders, and what
+    systems leave behind (``LEFT_OVERS``), are no part of it. Raises ``UserError`` for an empty class, fewer than two, or a
+    link that leads nowhere.
     """
     top = folder / part
-    inside = [path.name for path in top.iterdir() if path.name[0] != "." and path.is_dir()]
-    classes = sorted(set(inside) - set(leave_out))
+    try:
+        inside = [entry.name for entry in os.scandir(top) if _is_wanted(entry.name) and _is_folder(entry)]
+        classes = sorted(set(inside) - set(leave_out))
+        return _listed(name, folder, part, classes)
+    except OSError as error:
+        raise damaged(name, top, error) from None
+
+
+def _listed(name: str, folder: Path, part: str, classes: list[str]) -> Listing:
+    top = folder / part
     files: list[str] = []
     labels: list[int] = []
     for label, kind in enumerate(classes):
-        there = [
-            (*Path(where).relative_to(folder).parts, file)
-            for where, _, names in os.walk(top / kind)
-            for file in names
-            if file.lower().endswith(ENDINGS) and file[0] != "."
-        ]
+        there = list(_images((part, kind), top / kind, frozenset()))
         if not there:
-            raise UserError(f"dataset {name} in {top}: class {kind!r} has no image")
+            raise UserError(f"dataset {name} in {top}: class {shown(kind)!r} has no image ({', '.join(ENDINGS)})")
         files += ["/".join(steps) for steps in sorted(there)]
         labels += [label] * len(there)
     if len(classes) < 2:
@@ -113,16 +139,47 @@ def listing(name: str, folder: Path, part: str, leave_out: Collection[str] = ())
     return Listing(name, folder, classes, files, labels)
 
 
+def _images(steps: tuple[str, ...], folder: Path, above: frozenset[str]) -> Iterator[tuple[str, ...]]:
+    """Image files in ``folder`` and below, as ``steps`` and their own; a link to a folder ``above`` it is not followed."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in os.scandir(folder):
+        if not _is_wanted(entry.name):
+            continue
+        if _is_folder(entry):
+            yield from _images((*steps, entry.name), Path(entry.path), above | {here})
+        elif entry.name.lower().endswith(ENDINGS):
+            yield *steps, entry.name
+
+
+def _is_wanted(name: str) -> bool:
+    return name[0] != "." and name.lower() not in LEFT_OVERS
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a folder, or a link to one. Raises ``OSError`` for a link that leads nowhere."""
+    if entry.is_symlink() and not Path(entry.path).exists():
+        raise OSError(f"{shown(entry.name)} is a link that leads nowhere")
+    return entry.is_dir()
+
+
 @DATASETS.register("image_folder", formula="images of your own, resized to 3x64x64, one folder a class", source=URL)
-def image_folder() -> Dataset:
+def image_folder(name: str = "image_folder", size: int = SIZE) -> Dataset:
     """Load ``image_folder/train/CLASS/*`` and ``image_folder/test/CLASS/*`` of the data root.
 
     Without a ``test`` folder a stratified fifth of ``train`` is the test split, the same in every study. A data root holds
     one such folder (or a link to it): point ``FMM_STUDY_DATA`` elsewhere for another. Raises ``UserError`` where it is
-    absent, a class has no image, or the two parts' classes differ. Floor: the largest class's share and a tenth of the rest.
+    absent, a class has no image or too few, or the two parts' classes differ. Floor: the largest class's share and a tenth
+    of the rest. ``size``: of the images, for a dataset that is registered as ``name`` by ``functools.partial``.
     """
-    pool, test = _parts("image_folder")
-    return decoded(pool, test, accuracy_floor=_floor(pool))
+    pool, test = _parts(name)
+    return decoded(pool, test, accuracy_floor=_floor(pool), size=size)
+
+
+DATASETS.register("image_folder_32", formula="image_folder, resized to 3x32x32 (CIFAR's size)", source=URL)(
+    functools.partial(image_folder, "image_folder_32", 32)
+)
 
 
 @DATASETS.register("image_folder_224", formula="images of your own at 3x224x224, decoded when needed", source=URL)

@@ -7,7 +7,9 @@ Source: https://arxiv.org/abs/1708.07747
 """
 
 import gzip
+import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from study.errors import UserError
 from study.registry import DATASETS
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+# The images of the larger part.
+MOST_BYTES = 60_000 * 28 * 28
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist"
 MNIST_URL = "http://yann.lecun.com/exdb/mnist"
@@ -81,15 +85,25 @@ def _load(name: str, theirs: str, *, floor: float, elsewhere: tuple[Path, ...] =
 def read_idx(path: Path) -> Tensor:
     """The uint8 array of an IDX file, gzipped if its name ends in ``.gz``. Raises ``ValueError`` for anything else.
 
-    Format: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian uint32, the bytes.
+    No more is read, or unpacked, than the header says, and that is at most what the largest of these files has. Format: two
+    zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian uint32, the bytes.
     """
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"{path.name} is no IDX file of bytes")
-    start = 4 + 4 * data[3]
-    if len(data) < start:
-        raise ValueError(f"{path.name} is cut short")
-    shape = struct.unpack(f">{data[3]}I", data[4:start])
-    if len(data) != start + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"{path.name} holds {len(data)} bytes, not those of {'x'.join(map(str, shape))} values")
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:3] != b"\0\0\x08":
+            raise ValueError(f"{path.name} is no IDX file of bytes")
+        sizes = file.read(4 * head[3])
+        if len(sizes) < 4 * head[3]:
+            raise ValueError(f"{path.name} is cut short")
+        shape = struct.unpack(f">{head[3]}I", sizes)
+        expected, told = math.prod(shape), "x".join(map(str, shape[:4]))
+        if expected > MOST_BYTES:
+            raise ValueError(f"{path.name} says that it holds {told} values; expected {MOST_BYTES:,} at most")
+        try:
+            data = file.read(expected + 1)
+        except zlib.error as error:
+            raise ValueError(f"{path.name}: {error}") from None
+    if len(data) != expected:
+        found = f"{len(data)}" if len(data) < expected else "more"
+        raise ValueError(f"{path.name} holds {found} bytes, not those of {told} values")
+    return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).copy())

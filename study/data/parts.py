@@ -1,6 +1,8 @@
 """Parts of a dataset: their protocol, the part in memory, and the parts of replicates that train together.
 
-Training, evaluation and measuring take batches from a ``Part``, of a tensor (``Split``) or of files (``study.data.stream``).
+Images in memory are held once a process, as uint8: the splits of all blocks are lists of indices into them, and only the
+images of a batch become floats, on the device. Training, evaluation and measuring take batches from a ``Part``, of a tensor
+(``Split``) or of files (``study.data.stream``).
 
 Source: https://arxiv.org/abs/2102.02344
 """
@@ -8,7 +10,6 @@ Source: https://arxiv.org/abs/2102.02344
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -85,13 +86,14 @@ def cuts(num_images: int, size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images (N, C, H, W) as uint8, labels (N,) as int64, and the pixel value that means 1.0: a part in memory."""
+    """A part in memory: ``images`` (N, C, H, W) as uint8, ``labels`` (N,) as int64, and the pixel value that means 1.0.
 
-    images: Tensor
-    labels: Tensor
-    scale: float = 255.0
+    ``rows`` (N,): which of ``images`` (M, C, H, W), that other parts hold too, are this part's; all of them if not given.
+    """
+
+    def __init__(self, *, images: Tensor, labels: Tensor, scale: float = 255.0, rows: Tensor | None = None) -> None:
+        self.stored, self.rows, self.labels, self.scale = images, rows, labels, scale
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,12 +101,26 @@ class Split:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        channels, height, width = self.images.shape[1:]
+        channels, height, width = self.stored.shape[1:]
         return channels, height, width
 
-    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+    @property
+    def num_images(self) -> int:
+        """As many as there are labels, unless the part was made wrong."""
+        return len(self.stored if self.rows is None else self.rows)
+
+    @property
+    def images(self) -> Tensor:
+        """All of the part's images, uint8 (N, C, H, W); a copy, if other parts hold more of them."""
+        return self.at(slice(None))
+
+    def at(self, index: Tensor | slice | int) -> Tensor:
+        """Uint8 images at ``index``."""
+        return self.stored[index if self.rows is None else self.rows[index]]
+
+    def pixels(self, index: Tensor | slice | int = slice(None)) -> Tensor:
         """Float32 images in [0, 1] at ``index``."""
-        return self.images[index].float() / self.scale
+        return self.at(index).float() / self.scale
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels in order, ``size`` images at a time, or as many as ``LARGEST_BATCH`` values are (see ``cuts``)."""
@@ -123,7 +139,7 @@ class Split:
         first, last, _ = rows.indices(size)
         for start in range(0, len(order) - size + 1, size):
             at = slice(start + first, start + last)
-            images = self.images[order[at]]
+            images = self.at(order[at])
             if drawn is not None:
                 images = chosen.apply(images, drawn[at])
             yield images.float() / self.scale, self.labels[order[at]]
@@ -133,17 +149,39 @@ class Split:
         return self
 
     def take(self, index: np.ndarray) -> "Split":
-        """The images and labels at ``index``, copied."""
-        at = torch.from_numpy(index)
-        return Split(images=self.images[at], labels=self.labels[at], scale=self.scale)
+        """The images and labels at ``index``; no image is copied."""
+        at = torch.from_numpy(index).to(self.labels.device)
+        rows = at if self.rows is None else self.rows[at]
+        return Split(images=self.stored, labels=self.labels[at], scale=self.scale, rows=rows)
 
     def to(self, device: torch.device) -> "Split":
-        """The same split on ``device``."""
-        return Split(images=self.images.to(device), labels=self.labels.to(device), scale=self.scale)
+        """The same split on ``device``, with all images that it and others hold (see ``Dataset.to``)."""
+        rows = None if self.rows is None else self.rows.to(device)
+        return Split(images=self.stored.to(device), labels=self.labels.to(device), scale=self.scale, rows=rows)
 
     def content(self) -> Iterator[Tensor]:
         """Images and labels."""
         yield from (self.images, self.labels)
+
+
+class Pixels:
+    """Float32 images in [0, 1] of a split, (N, C, H, W): those are converted that are asked for, by index."""
+
+    dtype = torch.float32
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: Tensor | slice | int) -> Tensor:
+        return self._split.pixels(index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self._split.stored.device
 
 
 class Together:
@@ -201,7 +239,7 @@ def _gathered(
     for start in range(0, num, ahead):
         at = slice(start, min(start + ahead, num))
         index = orders[:, at]
-        images = torch.stack([split.images[i] for split, i in zip(splits, index, strict=True)])
+        images = torch.stack([split.at(i) for split, i in zip(splits, index, strict=True)])
         labels = torch.stack([split.labels[i] for split, i in zip(splits, index, strict=True)])
         if drawn is not None:
             images = chosen.apply(images.flatten(0, 1), drawn[:, at].flatten(0, 1)).view_as(images)

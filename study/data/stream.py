@@ -1,12 +1,11 @@
 """A part of a dataset whose images are files, decoded as they are needed.
 
-Worker processes decode and augment ahead of the training. An image depends on its file, the epoch's seed and its place in the
-epoch's order, so the number of workers changes nothing. It is ``$FMM_STUDY_LOADERS`` per trial, by default the usable cores,
-eight at most; 0 decodes in the trial's own process (and needs no shared memory, which containers limit).
+Processes decode and augment ahead of the training, ``$FMM_STUDY_LOADERS`` for each trial (``study.data.decoding``). An image
+depends on its file, the epoch's seed and its place in the epoch's order.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from study.data.augment import RESIZED_CROP, Augmentation
+from study.data.decoding import Decoder, num_loaders, open_rgb
+from study.data.files import is_own
 from study.data.parts import Split, cuts, evaluated_at_once
-from study.data.pictures import UNREADABLE, open_rgb
-from study.errors import UserError
 from study.registry import AUGMENTATIONS
 from study.seeding import derive_seed
 
-LOADERS_VARIABLE = "FMM_STUDY_LOADERS"
-MOST_LOADERS = 8
 SIZE = 224
 # The shorter side before the centre crop of SIZE: 256, as torchvision's reference evaluation has it.
 RESIZED = 256
@@ -83,7 +79,9 @@ class StreamedSplit:
 
     def take(self, index: np.ndarray) -> "StreamedSplit":
         """The files and labels at ``index``."""
-        return replace(self, files=self.files[index], labels=self.labels[torch.from_numpy(index)])
+        return replace(
+            self, files=self.files[index], labels=self.labels[torch.from_numpy(index).to(self.labels.device)]
+        )
 
     def to(self, device: torch.device) -> "StreamedSplit":
         """The same split, giving its batches on ``device``."""
@@ -107,53 +105,26 @@ class StreamedSplit:
     ) -> Iterator[Tensor]:
         """Uint8 images (n, 3, H, W) on the CPU, in order, from as many processes as there are batches to share out."""
         batches = cuts(len(order), size)
-        loader = DataLoader(
-            _Decoder(self.folder, self.files, augmentation or Augmentation(), seed),
-            # a list of (place in the order, image) is what a worker gets for a batch
-            batch_sampler=(list(enumerate(order[at].tolist(), at.start))[rows] for at in batches),
-            collate_fn=_as_it_is,
-            num_workers=min(num_loaders(), len(batches)) if len(batches) > 1 else 0,
+        decoder = Decoder(
+            self.name, self.folder, self.files, _Framing(augmentation or Augmentation(), seed),
+            functools.partial(open_rgb, upright=is_own(self.name)),
+        )  # fmt: skip
+        return decoder.batches(
+            # a list of (place in the order, image) is what a process gets for a batch
+            (list(enumerate(order[at].tolist(), at.start))[rows] for at in batches),
+            min(num_loaders(), len(batches)) if len(batches) > 1 else 0,
             pin_memory=self.labels.is_cuda,
-            # it draws a seed for its workers, which use none: not from the global generator
-            generator=torch.Generator(),
         )
-        for images in loader:
-            if isinstance(images, str):
-                raise UserError(
-                    f"dataset {self.name} in {self.folder} cannot be read ({images}): fetch this file again"
-                )
-            yield images
 
 
-def num_loaders() -> int:
-    """Worker processes of a trial. Raises ``UserError`` for a variable that is no whole number from 0."""
-    given = os.environ.get(LOADERS_VARIABLE)
-    if not given:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, MOST_LOADERS)
-    if not given.isdecimal():
-        raise UserError(f"{LOADERS_VARIABLE} = {given!r}: expected a whole number of at least 0")
-    return int(given)
+@dataclass(frozen=True)
+class _Framing:
+    """A photograph (PIL) cut to size and augmented from hash(``seed``, place): uint8 (3, H, W)."""
 
+    augmentation: Augmentation
+    seed: int
 
-class _Decoder(Dataset[Any]):
-    """What a worker holds. A fault is handed back as its text: an exception would arrive wrapped in the worker's trace."""
-
-    def __init__(self, folder: Path, files: np.ndarray, augmentation: Augmentation, seed: int) -> None:
-        self.folder, self.files, self.augmentation, self.seed = folder, files, augmentation, seed
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Tensor | str:
-        images = torch.empty((len(keys), 3, SIZE, SIZE), dtype=torch.uint8)
-        for row, (place, index) in enumerate(keys):
-            file = os.fsdecode(self.files[index])
-            try:
-                images[row] = self._framed(open_rgb(self.folder / file), place)
-            except UNREADABLE as error:
-                return f"{file}: {' '.join(str(error).split())}"
-        return images
-
-    def _framed(self, photograph: Any, place: int) -> Tensor:
-        """The photograph (PIL) cut to size and augmented: uint8 (3, H, W)."""
+    def __call__(self, photograph: Any, place: int) -> Tensor:
         from torchvision.transforms.v2 import functional
 
         steps, square = self.augmentation.steps, [SIZE, SIZE]
@@ -166,7 +137,3 @@ class _Decoder(Dataset[Any]):
             photograph = functional.center_crop(functional.resize(photograph, [RESIZED]), square)
         image, rest = functional.pil_to_tensor(photograph)[None], Augmentation(steps)
         return rest.apply(image, rest.draw(1, (SIZE, SIZE), generator))[0]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -73,10 +73,9 @@ def measure_network(
         parse_settings(name, given)
     known = load_dataset(dataset) if isinstance(dataset, str) else dataset
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    splits = split(known, split_seed)
-    held = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
-    parts = {name: part.to(device) for name, part in held.items()}
-    _check_fits(model, known, parts["val"].pixels())
+    splits = split(known.to(device), split_seed)
+    parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
+    _check_fits(model, known, parts["val"].pixels(slice(2)))
     say = say or (lambda line: None)
     say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
     found: Found = {}
@@ -223,7 +222,7 @@ def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
     """Raise ``UserError`` unless ``model`` maps images of ``dataset`` to one logit per class."""
     try:
         with exact_evaluation(model):
-            logits = model(images[:2])
+            logits = model(images)
     except (RuntimeError, ValueError, TypeError) as error:
         shape = ", ".join(map(str, dataset.image_shape))
         raise UserError(
@@ -231,7 +230,7 @@ def _check_fits(model: nn.Module, dataset: Dataset, images: Tensor) -> None:
         ) from error
     if not isinstance(logits, Tensor):
         raise UserError(f"the network gives a {type(logits).__name__}, not a tensor of logits")
-    expected = (len(images[:2]), dataset.num_classes)
+    expected = (len(images), dataset.num_classes)
     if logits.shape != expected:
         raise UserError(
             f"the network gives outputs of shape {tuple(logits.shape)} for {expected[0]} images; {dataset.name} has "

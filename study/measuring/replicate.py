@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
 
 from study.config import Task
 from study.data import Splits
-from study.data.parts import Split
+from study.data.parts import Pixels, Split
 from study.errors import StorageError, UserError
 from study.results.kept_tables import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
@@ -63,9 +64,8 @@ def mid_training(task: Task, splits: Splits, num_classes: int, model: nn.Module)
 
 def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Module) -> dict[str, EstimateRecord]:
     """The statistics of ``task.during``, on validation images; the model is left as found. What fails is left out."""
-    train, few = splits.train.held(), slice(0, _IMAGES_IN_MID_TRAINING)
-    parts = {"train": dataclasses.replace(train, images=train.images[few], labels=train.labels[few])}
-    parts["val"] = splits.val.held()
+    train = splits.train.held()
+    parts = {"train": train.take(np.arange(min(len(train), _IMAGES_IN_MID_TRAINING))), "val": splits.val.held()}
     found: dict[str, EstimateRecord] = {}
     try:
         with measure_context(model, parts, num_classes, task.config.seed, task.config.batch_size) as context:
@@ -82,7 +82,7 @@ def measure_context(
     model: nn.Module, parts: Mapping[str, Split], num_classes: int, seed: int, batch_size: int
 ) -> Iterator[MeasureContext]:
     """The statistics' context; meanwhile batch norm is re-estimated on ``parts["train"]``. Raises ``UserError``."""
-    pixels = {name: part.pixels() for name, part in parts.items()}
+    pixels = {name: Pixels(part) for name, part in parts.items()}
     with reestimated_batchnorm(model, pixels["train"], batch_size):
         context = MeasureContext.calibrated(
             model=model,

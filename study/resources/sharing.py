@@ -29,7 +29,6 @@ from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.training import evaluate
 from study.training.loop import EVALUATION_BATCH
-from study.worker.ahead import SPLITS_KEPT
 
 # The share of a device's memory that all groups together may fill: allocators leave gaps.
 FILLED = 0.9
@@ -113,8 +112,7 @@ def _data(plan: Plan) -> int:
     """Bytes of images that a worker keeps on the device between trials."""
     names = {cell.settings["dataset"] for cell in plan.cells}
     held = [part for name in names for part in (load_dataset(name).pool, load_dataset(name).test)]
-    one = sum(part.images.nbytes + part.labels.nbytes for part in held if isinstance(part, Split))
-    return min(SPLITS_KEPT, plan.spec.blocks) * one
+    return sum(part.stored.nbytes + part.labels.nbytes for part in held if isinstance(part, Split))
 
 
 def _gib(num_bytes: int) -> str:

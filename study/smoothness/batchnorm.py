@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.errors import UserError
+from study.smoothness.memory import Images
 
 
 @contextmanager
-def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> Iterator[None]:
+def reestimated_batchnorm(model: nn.Module, images: Images, batch_size: int) -> Iterator[None]:
     """Evaluate ``model`` with batch-norm statistics estimated anew on ``images``; afterwards it is exactly as it was.
 
     Over fixed-order batches b of n_b images, running_mean = sum n_b mean_b / n and running_var = sum n_b var_b / n with var_b
@@ -52,7 +53,7 @@ def reestimated_batchnorm(model: nn.Module, images: Tensor, batch_size: int) -> 
 
 
 @torch.no_grad()
-def _estimate(model: nn.Module, layers: list[_BatchNorm], images: Tensor, batch_size: int) -> None:
+def _estimate(model: nn.Module, layers: list[_BatchNorm], images: Images, batch_size: int) -> None:
     momenta, seen = [layer.momentum for layer in layers], 0
     for layer in layers:
         layer.reset_running_stats()  # a weight of 0 would not forget statistics that are not finite
@@ -60,7 +61,8 @@ def _estimate(model: nn.Module, layers: list[_BatchNorm], images: Tensor, batch_
     # at least two images per batch: one has no variance where maps are 1x1
     num_batches = max(1, min(math.ceil(len(images) / batch_size), len(images) // 2))
     try:
-        for batch in torch.tensor_split(images, num_batches):
+        for rows in torch.tensor_split(torch.arange(len(images)), num_batches):
+            batch = images[int(rows[0]) : int(rows[-1]) + 1]
             seen += len(batch)
             for layer in layers:
                 layer.momentum = len(batch) / seen

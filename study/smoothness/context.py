@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
-from study.smoothness.memory import Shared, halving, images_at_once
+from study.smoothness.memory import Images, Shared, halving, images_at_once
 from study.smoothness.scales import fit_temperature
 
 
@@ -43,14 +43,14 @@ class MeasureContext:
     """A network to measure and what to measure it with.
 
     ``model`` maps images in [0, 1] (N, C, H, W), its own normalisation inside, to logits (N, K); its batch norm is already
-    re-estimated. ``images`` and ``labels`` map a split's name to tensors on the model's device. ``seed`` is the replicate's
+    re-estimated. ``images`` and ``labels`` map a split's name to what is on the model's device. ``seed`` is the replicate's
     measuring seed, shared by all cells; ``chunk`` the largest number of images per forward pass, which changes results only
     by rounding. ``kept`` are tables that statistics keep beside their estimates; ``shared`` is what they
     compute once, for fixed weights.
     """
 
     model: nn.Module
-    images: Mapping[str, Tensor]
+    images: Mapping[str, Images]
     labels: Mapping[str, Tensor]
     num_classes: int
     temperature: float
@@ -65,7 +65,7 @@ class MeasureContext:
         cls,
         *,
         model: nn.Module,
-        images: Mapping[str, Tensor],
+        images: Mapping[str, Images],
         labels: Mapping[str, Tensor],
         num_classes: int,
         seed: int,
@@ -77,7 +77,7 @@ class MeasureContext:
             model=model, images=images, labels=labels, num_classes=num_classes,
             temperature=1.0, temperature_converged=False, seed=seed, chunk=chunk,
         )  # fmt: skip
-        x, y = context.split("val")
+        x, y = context.indexed("val")
         with exact_evaluation(model):
             logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network")
             temperature, converged = fit_temperature(logits, y)
@@ -99,9 +99,10 @@ class MeasureContext:
         self.kept[table] = {name: column.detach().cpu() for name, column in columns.items()}
 
     @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Images) -> Tensor:
         """Logits (N, K) of images ``x`` (N, ...) without a graph, ``chunk`` images per pass. Raises as ``checked``."""
-        return torch.cat([self.checked(self.model(part)) for part in torch.split(x, self.chunk)])
+        starts = range(0, max(1, len(x)), self.chunk)
+        return torch.cat([self.checked(self.model(x[start : start + self.chunk])) for start in starts])
 
     def checked(self, logits: Tensor) -> Tensor:
         """``logits``, if they are (N, K) and finite. Raises ``UserError`` otherwise."""
@@ -112,27 +113,32 @@ class MeasureContext:
         return logits
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """All images and labels of a split. Raises ``UserError`` if it is missing or has no image."""
+        """All images and labels of a split, as tensors: four times what they take as uint8. Raises as ``indexed``."""
+        x, y = self.indexed(name)
+        return x[:], y
+
+    def indexed(self, name: str) -> tuple[Images, Tensor]:
+        """Images of a split, to be had by index, and its labels. Raises ``UserError`` if it is missing or has no image."""
         if name not in self.images or name not in self.labels:
             raise UserError(f"no split {name!r} to measure on{nearest(name, self.images)}")
         x, y = self.images[name], self.labels[name]
         if not len(x) or len(x) != len(y):
             raise UserError(f"split {name!r} has {len(x)} images and {len(y)} labels")
-        if not x.is_floating_point():
+        if not x.dtype.is_floating_point:
             raise UserError(f"split {name!r} holds {x.dtype} images; they must be floats in [0, 1]")
         return x, y
 
     def sample(self, split: str, n: int, purpose: str) -> tuple[Tensor, Tensor]:
         """``n`` images and labels of ``split``, drawn without replacement; all of them if there are no more."""
-        x, y = self.split(split)
+        x, y = self.indexed(split)
         if n >= len(x):
-            return x, y
+            return x[:], y
         index = torch.randperm(len(x), generator=self.generator(purpose))[:n]
         return x[index.to(x.device)], y[index.to(y.device)]
 
     def near_order(self, split: str) -> Tensor:
         """All indices of ``split`` in the order of ``input_jacobian``'s sample; statistics near samples take the first."""
-        x, _ = self.split(split)
+        x, _ = self.indexed(split)
         return torch.randperm(len(x), generator=self.generator(f"input_jacobian/{split}"))
 
     def normal(self, like: Tensor, purpose: str) -> Tensor:

@@ -59,7 +59,7 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     grid), lengths in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` for fewer than three
     classes, no three samples off a line, or outputs that are not finite.
     """
-    images, truth = context.split(settings.split)
+    images, truth = context.indexed(settings.split)
     num = settings.num_points
     generator = fixed_generator(f"decision_regions/{settings.split}", settings.draw)
     triplets = draw_triplets(truth, settings.num_planes, generator)
@@ -67,7 +67,7 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     if not planes:
         raise UserError(f"no three samples of split {settings.split!r} ({len(images)} images) span a plane")
     labels = torch.stack(
-        [context.logits(plane.points(settings.margin, num).to(images)).argmax(1).view(num, num) for plane in planes]
+        [context.logits(plane.points(settings.margin, num).to(images[0])).argmax(1).view(num, num) for plane in planes]
     ).cpu()
     _keep(context, planes, labels, truth, settings)
     components = num_regions(labels)

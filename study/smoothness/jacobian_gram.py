@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from study.smoothness.context import MeasureContext
+from study.smoothness.memory import Images
 from study.smoothness.scales import probabilities, unit_logits
 
 Linear = Callable[[Tensor], Tensor]
@@ -42,7 +43,7 @@ def jacobian_norms(
     non-finite outputs.
     """
     order = context.near_order(split)
-    x, _ = context.split(split)
+    x, _ = context.indexed(split)
     size = max(1, context.chunk // _GRAPH)
     if x.device.type == "cpu":
         size = max(1, min(size, _MOST_ON_CPU // (context.num_classes * x[0].numel())))
@@ -69,7 +70,7 @@ def spectral(products: Tensor) -> Tensor:
     return norms
 
 
-def _products(context: MeasureContext, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _products(context: MeasureContext, images: Images, index: Tensor) -> tuple[Tensor, Tensor]:
     """At ``images[index]``: logits (N, K), and inner products (N, K, K) of J's rows relative to the predicted class's.
 
     Float64 on the CPU. In evaluation mode row n of the output depends on image n only (``measure`` checks), so the gradient

@@ -71,7 +71,7 @@ def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -
 
 def _by_iteration(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, tuple[Tensor, bool]]:
     """Lower bounds of the spectral norms (N,) by scale, each with whether all converged."""
-    images, _ = context.split(settings.split)
+    images, _ = context.indexed(settings.split)
     x = images[context.near_order(settings.split)[: settings.num_samples].to(images.device)]
     generator = context.generator(f"local_lipschitz/start/{settings.split}")
     start = torch.randn(len(x), context.num_classes, generator=generator, dtype=torch.float64).to(x.device)

@@ -1,7 +1,7 @@
 """Memory of a measurement: how many images pass at once (no result changes but by rounding), and what statistics share."""
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,25 @@ _ON_GPU = 2**23, 4096
 _LEAST = 64
 
 
-def images_at_once(images: Tensor) -> int:
+class Images(Protocol):
+    """Float images in [0, 1], (N, C, H, W), by index: a tensor, or what makes floats of those that are asked for alone."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what an index gives."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Of what an index gives."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor | slice | int, /) -> Tensor: ...
+
+
+def images_at_once(images: Images) -> int:
     """How many of ``images`` (N, ...) pass at once on their device: 256 of 3x32x32 on a CPU, 2,048 on a GPU."""
     values, most = _ON_CPU if images.device.type == "cpu" else _ON_GPU
     num = values // max(1, images[0].numel() if len(images) else 1)

@@ -14,6 +14,7 @@ from study.errors import UserError
 from study.seeding import derive_seed
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate, IncompleteError
+from study.smoothness.memory import Images
 
 KINDS = ("same", "different")
 _PERMUTE_BELOW = 1_000_000
@@ -32,7 +33,7 @@ def over_kinds(
     Pairs depend on the measuring seed and the split alone: the same for all statistics and in all cells. Raises
     ``IncompleteError`` with the rest if a kind has no pair, ``UserError`` if there is no estimate at all.
     """
-    images, labels = context.split(split)
+    images, labels = context.indexed(split)
     found = dict(beside)
     missing = []
     for kind in KINDS:
@@ -90,10 +91,10 @@ def _distinct(total: int, n: int, generator: torch.Generator) -> Tensor:
     return torch.tensor(list(drawn)[:n])
 
 
-def line_points(images: Tensor, pairs: Tensor, t: Tensor) -> Tensor:
+def line_points(images: Images, pairs: Tensor, t: Tensor) -> Tensor:
     """(1 - t) x_0 + t x_1 between the images of ``pairs`` (P, 2), at ``t`` (S,): (P, S, ...); the ends are exact."""
     start, end = (images[side.to(images.device)] for side in pairs.unbind(1))
-    t = t.to(images).view(1, -1, *[1] * (images.ndim - 1))
+    t = t.to(start).view(1, -1, *[1] * (start.ndim - 1))
     return (1 - t) * start[:, None] + t * end[:, None]
 
 
@@ -106,7 +107,7 @@ def line_batches(
     context: MeasureContext, split: str, pairs: Tensor, num_steps: int
 ) -> Iterator[tuple[tuple[object, ...], Tensor, Tensor]]:
     """Batches of ``pairs`` (P, 2), each with the key under which its logits are shared, and its ``line_points``."""
-    images, _ = context.split(split)
+    images, _ = context.indexed(split)
     t = torch.linspace(0, 1, num_steps + 1, dtype=images.dtype, device=images.device)
     for batch in torch.split(pairs, paths_at_once(context, num_steps)):
         key = ("lines", split, num_steps, context.chunk, *batch.flatten().tolist())

@@ -87,7 +87,7 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
 
 
 def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs: Tensor) -> dict[str, Estimate]:
-    _, labels = context.split(settings.split)
+    _, labels = context.indexed(settings.split)
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for key, batch, points in line_batches(context, settings.split, pairs, settings.num_steps):
         ends = labels[batch.to(labels.device)].long()

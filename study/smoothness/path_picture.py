@@ -44,7 +44,7 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
     other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,
     or outputs are not finite.
     """
-    images, truth = context.split(settings.split)
+    images, truth = context.indexed(settings.split)
     generator = fixed_generator(f"path_picture/{settings.split}", settings.draw)
     pairs = draw_pairs(truth, settings.num_pairs, False, generator)
     if not len(pairs):

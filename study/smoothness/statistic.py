@@ -115,7 +115,7 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
 def _refuse_batch_dependence(context: MeasureContext) -> None:
     """Raise ``UserError`` if an image's output depends on its batch: a placebo that mixes it is no function of one image."""
     split = next(iter(context.images))
-    x = context.split(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
+    x = context.indexed(split)[0][: min(_CHECKED_IMAGES, context.chunk)]
     if len(x) < 2 or context.shared.get("batch_independent") is not None:
         return
     first = context.checked(context.model(x).detach())[0]

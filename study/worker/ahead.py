@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from study.config import Task
-from study.data import Splits, load_dataset, split
+from study.data import Dataset, Splits, load_dataset, split
 from study.data.parts import Together
 from study.measuring.replicate import mid_training
 from study.models import build_network
@@ -22,8 +22,8 @@ from study.training import Member, Progress
 from study.training.fused import fused_with, train_together
 from study.worker.attempts import MAX_LOSSES, Attempts
 
-# The splits of this many blocks stay on the device between the trials of an actor.
-SPLITS_KEPT = 8
+# Lists of indices of this many blocks are kept between the trials of an actor.
+_SPLITS_KEPT = 8
 
 
 def set_backend(threads: int) -> None:
@@ -78,8 +78,12 @@ def member_of(task: Task, folder: Path, device: torch.device) -> Member:
     )
 
 
-@functools.lru_cache(maxsize=SPLITS_KEPT)
+@functools.lru_cache(maxsize=_SPLITS_KEPT)
 def splits_on(dataset: str, split_seed: int, device: str) -> Splits:
-    """The splits of a block on the device, cached between the trials of an actor."""
-    found, where = split(load_dataset(dataset), split_seed), torch.device(device)
-    return Splits(train=found.train.to(where), val=found.val.to(where), test=found.test.to(where))
+    """The splits of a block: all blocks share the images on the device, one copy for the trials of an actor."""
+    return split(_dataset_on(dataset, device), split_seed)
+
+
+@functools.cache
+def _dataset_on(name: str, device: str) -> Dataset:
+    return load_dataset(name).to(torch.device(device))

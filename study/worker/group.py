@@ -23,6 +23,7 @@ import torch
 from study.atomic import read_json, write_text
 from study.config import Task
 from study.data import Dataset, Splits, load_dataset
+from study.data.parts import Pixels
 from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
 from study.models import num_flops, num_params
@@ -149,7 +150,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
     final = metrics("", correct)
     measured = dict(final)
     if task.phase != "search" and trained.stopped != "diverged":
-        with reestimated_batchnorm(model, held.pixels(), task.config.batch_size):
+        with reestimated_batchnorm(model, Pixels(held), task.config.batch_size):
             measured |= metrics("_bn_reestimated")
     if trained.best and trained.best_epoch == trained.epoch:
         measured |= {f"{name}_best": value for name, value in final.items()}  # the same weights

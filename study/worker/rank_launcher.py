@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from study.config import Task
-from study.data.stream import LOADERS_VARIABLE, num_loaders
+from study.data.decoding import LOADERS_VARIABLE, num_loaders
 from study.errors import UserError
 from study.training import Progress
 from study.training.process_group import RanksLost

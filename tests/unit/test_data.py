@@ -12,7 +12,9 @@ from study.data.augment import augmented
 from study.data.dataset import stratified
 from study.data.digits import digits
 from study.errors import UserError
+from study.measuring.replicate import measure_context
 from study.registry import DATASETS
+from study.smoothness import measure, parse_settings
 
 
 def rows(*parts: Split) -> list[tuple[bytes, int]]:
@@ -166,3 +168,40 @@ def test_no_image_is_evaluated_alone(num_images):
     batches = list(part.batches(4))
     assert torch.equal(torch.cat([labels for _, labels in batches]), part.labels)
     assert all(2 <= len(labels) <= 5 for _, labels in batches)
+
+
+def test_splits_of_all_blocks_share_the_images_of_their_dataset(dataset):
+    before = split(dataset, 1)
+    blocks = [split(dataset, seed) for seed in range(20)]
+    held = {part.stored.data_ptr() for parts in blocks for part in (parts.train, parts.val)}
+    assert held == {dataset.pool.stored.data_ptr()} and all(parts.test is dataset.test for parts in blocks)
+    one = blocks[1].val
+    assert torch.equal(one.images, before.val.images) and torch.equal(one.pixels(), one.images.float() / 16)
+    assert torch.equal(one.take(np.array([3, 1])).images, one.images[[3, 1]])
+    moved = split(dataset.to(torch.device("cpu")), 1)
+    assert moved.train.stored is dataset.pool.stored
+
+
+class Thin(Split):
+    """Counts the images that become floats at once."""
+
+    most = 0
+
+    def pixels(self, index=slice(None)):
+        found = super().pixels(index)
+        Thin.most = max(Thin.most, len(found) if found.ndim == 4 else 1)
+        return found
+
+
+def test_statistics_make_floats_of_the_images_they_need_alone():
+    whole = load_dataset("digits")
+    parts = [Thin(images=part.images, labels=part.labels, scale=part.scale) for part in (whole.pool, whole.test)]
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    context = {"train": parts[0], "val": parts[1], "test": parts[1]}
+    with measure_context(network, context, 10, seed=1, batch_size=50) as found:
+        for name, settings in (("input_jacobian", {"num_samples": 32}), ("path", {"num_pairs": 8, "num_steps": 4})):
+            assert measure(name, parse_settings(name, settings), found)
+    assert 1 < Thin.most <= len(whole.test)
+    with measure_context(network, dict.fromkeys(context, parts[1]), 10, seed=1, batch_size=50) as found:
+        assert torch.equal(found.split("val")[0], parts[1].pixels())

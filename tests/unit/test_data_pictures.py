@@ -1,16 +1,19 @@
 """Datasets of picture files, made up: which files are read, how they are split, and what is kept of them."""
 
 import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from picture_files import write_images
+from picture_files import random_images, write_images
 from PIL import Image
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
 from study.data import caltech101, imagenet
+from study.data.files import telling
 from study.data.listing import listing
 from study.errors import UserError
 from study.registry import DATASETS
@@ -163,6 +166,42 @@ def test_decoded_images_are_kept_and_a_change_of_files_is_seen(folder, monkeypat
     assert len(load("image_folder").pool) + len(load("image_folder").test) == 19
 
 
+def test_images_rewritten_at_the_same_size_and_date_are_decoded_anew(folder):
+    path = folder / "train" / "a" / "image_0000.bmp"
+    Image.fromarray(random_images(64, 64, 3, seed=8)).save(path)
+    first, before = load("image_folder"), path.stat()
+    image = random_images(64, 64, 3, seed=9)
+    Image.fromarray(image).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    again = load("image_folder")
+    assert not same(first, again) and image.tobytes() in {
+        np.ascontiguousarray(np.moveaxis(np.frombuffer(row, np.uint8).reshape(3, 64, 64), 0, 2)).tobytes()
+        for row, _ in rows(again.pool) + rows(again.test)
+    }
+
+
+@pytest.mark.parametrize("num", ["0", "2"])
+def test_any_number_of_processes_decodes_the_same_and_tells_how_far_it_is(folder, monkeypatch, num):
+    first, told = load("image_folder"), []
+    for path in kept(folder):
+        path.unlink()
+    monkeypatch.setenv("FMM_STUDY_LOADERS", num)
+    monkeypatch.setattr("study.data.pictures._FEW", 1)
+    monkeypatch.setattr("study.data.pictures._AT_ONCE", 5)
+    monkeypatch.setattr("study.data.pictures._TOLD", 0.0)
+    with telling(told.append):
+        assert same(first, load("image_folder"))
+    assert told[-1] == "dataset image_folder: 16 of 16 images are decoded" and len(told) == 4
+
+
+def test_kept_images_are_mapped_not_read(folder):
+    load("image_folder")
+    part = load("image_folder").pool
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if ".fmm-study-" in line]
+    assert len(mapped) >= 2 and part.stored.shape[0] == 16
+
+
 SPOILT = {
     "half": lambda d: d[: len(d) // 2],
     "last byte": lambda d: d[:-1],
@@ -175,8 +214,10 @@ SPOILT = {
 def test_a_damaged_keep_is_decoded_again(folder, how):
     first = load("image_folder")
     for path in kept(folder):
+        content = path.read_bytes()
+        path.unlink()  # a new file: the old one is mapped by who reads it
         if how in SPOILT:
-            path.write_bytes(SPOILT[how](path.read_bytes()))
+            path.write_bytes(SPOILT[how](content))
         else:
             torch.save(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), path)
     assert same(first, load("image_folder")) and same(first, load("image_folder"))

@@ -1,8 +1,10 @@
 """Tiny made-up files in torchvision's layouts: every loader offline, absent data, damaged data, downloads."""
 
 import gzip
+import math
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from picture_files import random_images
 from scipy.io import savemat
 from torchvision import datasets
 
-from study.data import Split, data_root, offline, split
+from study.data import Split, data_root, load_dataset, offline, split
 from study.data.dataset import channel_moments
 from study.data.files import ensure
 from study.data.mnist import FILES, read_idx
@@ -20,7 +22,7 @@ from study.registry import DATASETS
 
 ALL = [
     "fashion_mnist", "mnist", "cifar10", "cifar100", "svhn", "caltech101", "caltech101_authors", "tiny_imagenet",
-    "imagenet", "image_folder", "image_folder_224",
+    "imagenet", "image_folder", "image_folder_32", "image_folder_224",
 ]  # fmt: skip
 
 
@@ -73,6 +75,66 @@ def test_a_damaged_idx_file_is_told(root, spoil):
         read_idx(path)
     with pytest.raises(UserError, match=f"dataset mnist in .*MNIST/raw cannot be read .*{FILES[0]}.*remove"):
         load("mnist")
+
+
+def whole_idx(*shape):
+    return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + bytes(math.prod(shape))
+
+
+UNFIT = {
+    "no image": ({0: whole_idx(0, 28, 28), 1: whole_idx(0)}, "its pool part has no image"),
+    "label of 255": ({3: idx(np.full(20, 255, np.uint8))}, "its test part has the label 255; expected 0 to 9"),
+    "nothing but black": ({0: whole_idx(100, 28, 28)}, "all its images have one and the same value everywhere"),
+    "other size": ({2: whole_idx(20, 28, 27)}, r"its test part has images of another shape, \(1, 28, 27\)"),
+    "more than said": (
+        {0: idx(random_images(100, 28, 28)) + b"more"},
+        "holds more bytes, not those of 100x28x28 values",
+    ),
+    "four billion images": (
+        {0: struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 28, 28)},
+        "4294967295x28x28 values; expected 47,040",
+    ),
+    "many dimensions": (
+        {0: struct.pack(">HBB255I", 0, 8, 255, *[2**32 - 1] * 255)},
+        "values; expected 47,040,000 at most",
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("kind", UNFIT)
+def test_idx_files_that_are_whole_and_unfit_are_told_in_one_line(root, kind, ending):
+    write_mnist(root / "MNIST" / "raw", ending=ending)
+    files, message = UNFIT[kind]
+    for number, data in files.items():
+        path = root / "MNIST" / "raw" / f"{FILES[number]}{ending}"
+        path.write_bytes(gzip.compress(data) if ending else data)
+    load_dataset.cache_clear()
+    with pytest.raises(UserError, match=f"dataset mnist.*{message}") as caught:
+        load_dataset("mnist")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda d: d[:40], lambda d: d[:-3] + b"abc", lambda d: d[:30] + b"\xff" * 9 + d[39:], lambda d: b"no"]
+)
+def test_a_damaged_gzip_file_is_told(root, spoil):
+    write_mnist(root / "MNIST" / "raw", ending=".gz")
+    path = root / "MNIST" / "raw" / f"{FILES[0]}.gz"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError, match=r"dataset mnist in .*MNIST/raw cannot be read"):
+        load("mnist")
+
+
+def test_no_more_is_unpacked_than_the_header_says(root, monkeypatch):
+    write_mnist(root / "MNIST" / "raw", ending=".gz")
+    bomb = gzip.compress(idx(random_images(100, 28, 28)) + bytes(2**27), 1)
+    (root / "MNIST" / "raw" / f"{FILES[0]}.gz").write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="holds more bytes"):
+        load("mnist")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def write_cifar(root, monkeypatch, name):
