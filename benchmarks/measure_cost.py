@@ -42,7 +42,9 @@ SIZES = ("num_samples", "num_pairs")
 PEERS: dict[str, tuple[Callable[[MeasureContext, int], float], int, str]] = {
     "input_jacobian": (straightforward.input_jacobian, 64, "jacobian_unit_logits_mean_log"),
     "noise_stability": (straightforward.noise_stability, 16, "noise_64_l1"),
+    "noise_accuracy": (straightforward.noise_accuracy, 16, "noise_64_accuracy"),
     "path": (straightforward.path, 4, "path_same_label_flips"),
+    "frequency": (straightforward.frequency, 4, "frequency_logits_same_mean_log"),
     "input_curvature": (straightforward.input_curvature, 8, "curvature_1_mean"),
     "local_lipschitz": (straightforward.local_lipschitz, 64, "lipschitz_logits_mean"),
     "attention_importance": (straightforward.attention_importance, 2, ""),
@@ -50,7 +52,7 @@ PEERS: dict[str, tuple[Callable[[MeasureContext, int], float], int, str]] = {
 }
 
 # what the straightforward side does once, ours does once beside it
-ONE_DRAW = {"noise_stability": {"num_draws": 1}}
+ONE_DRAW = {"noise_stability": {"num_draws": 1}, "noise_accuracy": {"num_draws": 1}}
 
 
 def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:

@@ -5,7 +5,10 @@ sides are known to compute the same. hessian-eigenthings stands in for a script 
 """
 
 import hessian_eigenthings
+import numpy as np
 import torch
+from scipy.fft import dst
+from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,6 +42,19 @@ def noise_stability(context: MeasureContext, num: int) -> float:
     return float(torch.stack(moved).mean())
 
 
+def noise_accuracy(context: MeasureContext, num: int) -> float:
+    """Accuracy at sigma 64: an image and a sigma at a time."""
+    x, y = context.sample("test", num, "noise_stability/test")
+    noise = torch.randn(x.shape, generator=context.generator("noise_stability/draw/0"))
+    hits = 0
+    for image, drawn, label in zip(x, noise.to(x), y.tolist(), strict=True):
+        for sigma in (0.0, 8.0, 16.0, 32.0, 64.0):
+            with torch.no_grad():
+                hit = int(context.model((image + sigma / 255 * drawn)[None]).argmax()) == label
+        hits += hit
+    return hits / len(x)
+
+
 def path(context: MeasureContext, num: int, num_steps: int = 32) -> float:
     """Mean number of label flips between same-class images: a pair at a time, a point at a time."""
     images, labels = context.split("test")
@@ -53,6 +69,24 @@ def path(context: MeasureContext, num: int, num_steps: int = 32) -> float:
             if same:
                 flips.append((named.diff() != 0).sum().double())
     return float(torch.stack(flips).mean())
+
+
+def frequency(context: MeasureContext, num: int, num_steps: int = 32) -> float:
+    """Mean log frequency of logits between same-class images: a pair at a time, a point at a time, scipy's transform."""
+    images, labels = context.split("test")
+    logs = []
+    for same in (False, True):
+        kind = "same" if same else "different"
+        for pair in draw_pairs(labels, num, same, context.generator(f"path/{kind}/test")).tolist():
+            points = [torch.lerp(*images[pair], step / num_steps)[None] for step in range(num_steps + 1)]
+            with torch.no_grad():
+                z = np.stack([context.model(point)[0].double().cpu().numpy() for point in points])
+            t = np.linspace(0, 1, num_steps + 1)[:, None]
+            for curve in (softmax(z, axis=1), unit_logits(torch.tensor(z)).numpy(), z - z.mean(1, keepdims=True)):
+                power = (dst((curve - (1 - t) * curve[0] - t * curve[-1])[1:-1], type=1, axis=0) ** 2).sum(1)
+            if same:
+                logs.append(np.log(power @ np.arange(1, num_steps) / power.sum()))
+    return float(np.mean(logs))
 
 
 def input_curvature(context: MeasureContext, num: int) -> float:

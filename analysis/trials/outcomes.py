@@ -70,7 +70,7 @@ def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
 def other_scales(name: str) -> list[str]:
     """The same statistic on the other scales: probabilities, temperature-scaled ones, unit logits.
 
-    Raw logits are left out: they grow with the norm of the logits, which is no smoothness.
+    Raw logits are left out: they grow with the norm of the logits, which is no smoothness. Shares of their power do not.
     """
     for family in _SCALE_FAMILIES:
         for pattern in family:
@@ -84,5 +84,6 @@ _SCALE_FAMILIES = (
     ("jacobian_probabilities_*", "jacobian_unit_logits_*"),
     ("path_*_excess_variation_log", "path_*_excess_variation_probabilities", "path_*_excess_variation_unit_logits"),
     ("noise_*_l1_tempered", "noise_*_l1"),
+    ("frequency_logits_*", "frequency_unit_logits_*", "frequency_tempered_*"),
     ("lipschitz_probabilities_*", "lipschitz_unit_logits_*"),
 )

@@ -6,6 +6,7 @@ Tables for machines (parquet, csv) keep the outcome's own unit: accuracy as a fr
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 _MOST_DECIMALS = 6
@@ -29,7 +30,7 @@ class Unit:
 
 def unit_of(outcome: str, scale: str = "difference") -> Unit:
     """Percentage points for accuracy, natural logarithms for ratios, nats for losses."""
-    if "/accuracy" in outcome:
+    if "/accuracy" in outcome or re.match("noise_.*accuracy", outcome):
         return Unit(factor=100.0, difference="pp", level="%")
     if scale == "log ratio" or outcome.endswith("_log"):
         return Unit(difference="log")

@@ -57,7 +57,7 @@ def _names(settings: LinearRegionsSettings) -> list[str]:
     source="https://arxiv.org/abs/1802.08760",
     settings=LinearRegionsSettings,
     names=_names,
-    serves="path",
+    serves=("frequency", "path"),
 )
 def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Sign changes of ReLUs, as ``regions_{kind}_{name}`` with kind ``same``, ``different`` or ``noise_{sigma}``.

@@ -11,6 +11,7 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
+from study.smoothness.noisy import noisy_images, noisy_logits
 from study.smoothness.scales import probabilities, tempered
 
 _SUFFIXES = ("l1", "l1_tempered", "flip_rate")
@@ -45,18 +46,16 @@ def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -
     sigma. Draws are averaged within an image; standard errors over images. Cost per sample: 1 + sigmas * draws forward
     passes; one draw's noise is held for all samples. Raises ``UserError`` for non-finite outputs.
     """
-    x, _ = context.sample(settings.split, settings.num_samples, f"noise_stability/{settings.split}")
-    clean, temperature = context.logits(x), context.temperature
+    x, _ = noisy_images(context, settings.split, settings.num_samples)
+    passes = noisy_logits(context, x, settings.split, settings.num_draws, settings.sigmas)
+    (_, clean), temperature = next(passes), context.temperature
     totals = {name: clean.new_zeros(len(x), dtype=torch.float64) for name in _names(settings)}
-    for draw in range(settings.num_draws):
-        parts = context.chunks(x, context.normal(x, f"noise_stability/draw/{draw}"))
-        for sigma in settings.sigmas:
-            noisy = torch.cat([context.logits(images + sigma / 255 * noise) for images, noise in parts])
-            label = f"noise_{sigma:g}"
-            totals[f"{label}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)
-            scaled = tempered(noisy, temperature) - tempered(clean, temperature)
-            totals[f"{label}_l1_tempered"] += scaled.abs().sum(-1)
-            totals[f"{label}_flip_rate"] += (noisy.argmax(-1) != clean.argmax(-1)).double()
+    for sigma, noisy in passes:
+        label = f"noise_{sigma:g}"
+        totals[f"{label}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)
+        scaled = tempered(noisy, temperature) - tempered(clean, temperature)
+        totals[f"{label}_l1_tempered"] += scaled.abs().sum(-1)
+        totals[f"{label}_flip_rate"] += (noisy.argmax(-1) != clean.argmax(-1)).double()
     known = context.temperature_known
     return {
         name: estimate.mean(total / settings.num_draws).provided(known or not name.endswith("_tempered"))

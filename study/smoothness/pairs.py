@@ -1,8 +1,8 @@
 """Samples to measure between: pairs, points on the straight lines between them, and triplets.
 
-``path`` and ``linear_regions`` draw pairs from the replicate's measuring seed; ``linear_regions`` takes the first of
-``path``'s, at the same points, so its logits serve both. Pictures are compared across networks, so their samples must be the
-same in all cells and replicates: they depend on the test split, fixed for a study, and a setting alone (``fixed_generator``).
+``path``, ``frequency`` and ``linear_regions`` draw the same pairs from the replicate's measuring seed, of fewer the first; at
+the same points, logits of one serve the others. Pictures are compared across networks, so their samples must be the same in
+all cells and replicates: they depend on the test split, fixed for a study, and a setting alone (``fixed_generator``).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -77,7 +77,7 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     Units: probability, of unit logits their length; second differences per squared path; losses in nats; flips are counted.
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in all cells.
     Standard errors over pairs as if independent; pairs share images, so they are somewhat too small: the replicate is the unit
-    of inference, not the pair. Cost per pair: ``num_steps + 1`` forward passes, less those of ``linear_regions``. Raises
+    of inference, not the pair. Cost per pair: ``num_steps + 1`` forward passes, less shared ones. Raises
     ``IncompleteError`` with the other kind's estimates if one kind has no pair, ``UserError`` if neither has or outputs are
     not finite.
     """

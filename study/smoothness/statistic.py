@@ -37,7 +37,9 @@ def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
     names = estimate_names(name, settings)
     if len(set(names)) < len(names):  # two estimates of one name: a list holds numbers that are written alike
         for key, value in values.items():
-            labels = [f"{item:g}" for item in value if isinstance(item, float)] if isinstance(value, tuple) else []
+            labels = (
+                [f"{item:g}" for item in value if isinstance(item, (float, int))] if isinstance(value, tuple) else []
+            )
             if len(set(labels)) < len(labels):
                 raise UserError(f"statistic {name!r}: setting {key!r} holds a value twice: {list(value)}")
     return settings
@@ -75,8 +77,8 @@ def on_validation(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_turn(names: Iterable[str]) -> list[str]:
-    """``names`` of statistics, first those whose passes serve others (a registry trait). No order changes the numbers."""
-    return sorted(names, key=lambda name: "serves" not in STATISTICS[name].traits)
+    """``names`` of statistics, those whose passes serve most others (a registry trait) first. No order changes the numbers."""
+    return sorted(names, key=lambda name: -len(STATISTICS[name].traits.get("serves", ())))
 
 
 def estimate_names(name: str, settings: Any) -> list[str]:

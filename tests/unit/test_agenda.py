@@ -121,14 +121,18 @@ def test_a_finished_study_has_nothing_ahead(spec_of, reference):
     assert Agenda(study(spec_of), reference).done and Agenda(study(spec_of), reference).next_group() is None
 
 
-def test_a_new_statistic_is_measured_and_nothing_is_trained(spec_of, drive, reference):
+@pytest.mark.parametrize(
+    "new",
+    [{"noise_stability": {"num_draws": 3}}, {"noise_accuracy": {"sigmas": [16]}}, {"frequency": {"num_pairs": 9}}],
+)
+def test_a_new_statistic_is_measured_and_nothing_is_trained(spec_of, drive, reference, new):
     contents = copy.deepcopy(reference)
-    wider = make_plan(spec_of(measure={"statistics": {**STATISTICS, "noise_stability": {"num_draws": 3}}}))
+    wider = make_plan(spec_of(measure={"statistics": {**STATISTICS, **new}}))
     handed = drive(wider, contents)
     assert {task.config.trial_key for task in handed} == {
         k for k, r in reference.replicates.items() if r["phase"] == "confirm"
     }
-    assert all(task.phase == "confirm" and task.statistics == {"noise_stability": {"num_draws": 3}} for task in handed)
+    assert all(task.phase == "confirm" and task.statistics == new for task in handed)
     assert slots(contents) == slots(reference) and len(contents.measures) == len(reference.measures) + 4
     assert Agenda(study(spec_of), contents).done  # taking it away again leaves nothing to do
 

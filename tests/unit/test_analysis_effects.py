@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from analysis.effects.controls import aa_results
 from analysis.stats.holm import directed_p, holm
 from analysis.trials.outcomes import scale_of
+from analysis.words.wording import size_text
 
 AT = {"abs": 1e-12}
 
@@ -65,12 +66,24 @@ def test_smoothness_on_both_kinds_of_log_scale():
         ("path_same_excess_variation_unit_logits", "log ratio"),
         ("noise_16_l1_tempered", "log ratio"),
         ("noise_16_flip_rate", "difference"),
+        ("noise_16_accuracy", "difference"),
+        ("noise_accuracy_area", "difference"),
+        ("frequency_logits_different_above_4", "difference"),
+        ("frequency_logits_different_mean_log", "difference"),
         ("path_different_miss_rate", "difference"),
         ("test/loss", "difference"),
     ],
 )
 def test_scales(name, scale):
     assert scale_of(name) == scale
+
+
+def test_accuracy_under_noise_is_read_in_percentage_points_too():
+    found = [
+        size_text(name, "difference", 0.01) for name in ("noise_16_accuracy", "noise_accuracy_area", "test/accuracy")
+    ]
+    assert found == ["1 pp"] * 3
+    assert size_text("noise_16_flip_rate", "difference", 0.01) == "0.01"
 
 
 def test_holm_by_hand():

@@ -103,6 +103,11 @@ def test_scales_of_one_statistic():
         "path_different_excess_variation_unit_logits",
     ]
     assert other_scales("noise_16_l1") == ["noise_16_l1_tempered"]
+    assert other_scales("noise_16_accuracy") == []
+    assert other_scales("frequency_logits_same_above_4") == [
+        "frequency_unit_logits_same_above_4",
+        "frequency_tempered_same_above_4",
+    ]
     assert other_scales("test/accuracy") == []
 
 

@@ -17,7 +17,12 @@ from study.registry import STATISTICS
 from study.smoothness import Estimate, IncompleteError
 from study.worker.group import run_group
 
-CHOSEN = {"input_jacobian": {"num_samples": 8}, "attention_importance": {"num_samples": 8}}
+CHOSEN = {
+    "input_jacobian": {"num_samples": 8},
+    "attention_importance": {"num_samples": 8},
+    "noise_accuracy": {"sigmas": [16]},
+    "frequency": {"num_pairs": 8},
+}
 
 
 @pytest.fixture(scope="module")

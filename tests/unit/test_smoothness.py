@@ -53,6 +53,7 @@ DEFAULTS = {
     },
     "attention_shapley": {"num_samples": 32, "num_orders": 32, "split": "test", "gates": ("gate",)},
     "decision_regions": {"num_planes": 20, "num_points": 40, "margin": 0.1, "draw": 1, "split": "test"},
+    "frequency": {"num_pairs": 1000, "num_steps": 32, "split": "test", "above": (1, 2, 4, 8), "tolerance": 0.05},
     "hessian": {
         "num_samples": 256,
         "split": "train",
@@ -80,6 +81,7 @@ DEFAULTS = {
         "num_square": 15,
         "radius": 1.0,
     },
+    "noise_accuracy": {"num_samples": 1024, "split": "test", "sigmas": (8.0, 16.0, 32.0, 64.0), "num_draws": 4},
     "noise_stability": {"num_samples": 1024, "split": "test", "sigmas": (1.0, 4.0, 16.0, 64.0), "num_draws": 4},
     "path": {"num_pairs": 1000, "num_steps": 32, "split": "test"},
     "path_picture": {"num_pairs": 8, "num_steps": 64, "draw": 1, "split": "test"},
@@ -107,6 +109,13 @@ def test_defaults_are_frozen(name):
         ("noise_stability", {"sigmas": [4, -1]}, "'sigmas' must be a positive number, not -1"),
         ("noise_stability", {"sigmas": [math.nan]}, "'sigmas' must be a positive number, not nan"),
         ("noise_stability", {"sigmas": [4, 4.0]}, "'sigmas' holds a value twice"),
+        ("noise_accuracy", {"sigmas": [0, 8]}, "'sigmas' must be a positive number, not 0"),
+        ("noise_accuracy", {"sigmas": [8, 8]}, "'sigmas' holds a value twice"),
+        ("frequency", {"above": [2, 2]}, "'above' holds a value twice"),
+        ("frequency", {"above": [1.5]}, "'above' must be a positive whole number, not 1.5"),
+        ("frequency", {"num_steps": 33}, "'num_steps' must be even, not 33"),
+        ("frequency", {"num_steps": 16}, r"'num_steps' must be more than twice the largest of 'above' .8., not 16"),
+        ("frequency", {"above": [3, 16]}, r"'num_steps' must be more than twice the largest of 'above' .16., not 32"),
     ],
 )
 def test_bad_settings_are_named(name, mapping, message) -> None:

@@ -13,7 +13,7 @@ from study.registry import STATISTICS
 from study.smoothness import IncompleteError, MeasureContext, estimate_names, measure, parse_settings
 
 ALL = STATISTICS.names()
-PAIRED = ("linear_regions", "path")
+PAIRED = ("frequency", "linear_regions", "path")
 # of few samples, to be seen: through two planes, along two directions, between three pairs
 PICTURES = {"decision_regions": 2, "loss_slices": 2, "path_picture": 3}
 
@@ -141,8 +141,9 @@ def test_a_split_of_one_class_gives_what_it_can_and_the_reason(name):
 
 
 def test_one_image_has_no_pair_at_all():
-    with pytest.raises(UserError, match="no same-class and no different-class pair"):
-        measure("path", small("path"), context(gated_net(), images(1)))
+    for name in ("frequency", "path"):
+        with pytest.raises(UserError, match="no same-class and no different-class pair"):
+            measure(name, small(name), context(gated_net(), images(1)))
     with pytest.raises(IncompleteError, match="no same-class and no different-class pair") as caught:
         measure("linear_regions", small("linear_regions"), context(gated_net(), images(1)))
     assert all("noise" in n and math.isnan(e.stderr) for n, e in caught.value.estimates.items())
@@ -152,7 +153,7 @@ def number_of_samples(name, key):
     """Of an estimate from six images, two of each class: images, or pairs, probes, draws, shuffles."""
     if name in PICTURES:
         return PICTURES[name]
-    for part, count in (("same", 3), ("different", 12 if name == "path" else 6), ("null", 10)):
+    for part, count in (("same", 3), ("different", 6 if name == "linear_regions" else 12), ("null", 10)):
         if part in key.split("_") and "per_image" not in key:
             return count
     if name == "hessian":
