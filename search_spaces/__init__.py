@@ -1,7 +1,7 @@
 """What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
 
 from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Outcome, Published
-from search_spaces.load import SpecError, load_spec, parse_spec, presets
+from search_spaces.load import SpecError, check_spec, load_spec, parse_spec, presets
 from search_spaces.spec import Spec
 from search_spaces.strict import Level, Levels
 from search_spaces.trials import Budget, Choice, FloatRange, Nuisance, Resources
@@ -22,6 +22,7 @@ __all__ = [
     "Resources",
     "Spec",
     "SpecError",
+    "check_spec",
     "load_spec",
     "parse_spec",
     "presets",

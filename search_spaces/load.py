@@ -50,6 +50,11 @@ def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
         raise SpecError(f"{origin}: a specification is a YAML mapping, this is a {type(values).__name__}")
     for override in overrides:
         _override(values, override)
+    return check_spec(values, origin)
+
+
+def check_spec(values: dict[str, Any], origin: str) -> Spec:
+    """The specification of plain ``values``. Raises ``SpecError``, which names ``origin``."""
     try:
         return Spec.model_validate(values)
     except ValidationError as error:

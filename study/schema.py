@@ -1,6 +1,21 @@
-"""Names that writers and readers of results share: states, phases, ledger records, table columns."""
+"""Names that writers and readers of results share: states, phases, records, files, table columns, and the check of a value."""
 
-from typing import Any, Literal, NotRequired, TypedDict, get_args
+import functools
+import types
+from collections.abc import Callable
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from study.errors import nearest
 
 State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
 Phase = Literal["search", "confirm", "short"]
@@ -73,7 +88,10 @@ class ReplicateRecord(TypedDict):
 
 
 class MeasureRecord(TypedDict):
-    """One statistic on one replicate's weights; ``error`` says why there are no estimates. ``kept`` names its tables."""
+    """One statistic on one replicate's weights; ``error`` says why there are no estimates. ``kept`` names its tables.
+
+    ``kept_checksums``: CRC-32 of each table's file, as 8 hex digits.
+    """
 
     kind: Literal["measure"]
     trial_key: str
@@ -83,6 +101,180 @@ class MeasureRecord(TypedDict):
     measure_seconds: float
     error: str
     kept: NotRequired[list[str]]
+    kept_checksums: NotRequired[dict[str, str]]
 
 
 Record = ReplicateRecord | MeasureRecord
+
+
+class Seal(TypedDict):
+    """What the driver and workers add to a JSON file: ``checksum`` is the CRC-32 of all else as compact JSON."""
+
+    format: int
+    checksum: str
+
+
+class Session(TypedDict, total=False):
+    """An entry of ``provenance.json`` (``study.results.provenance``), as far as numbers come from it."""
+
+    datasets: dict[str, dict[str, Any]]
+    packages: dict[str, str]
+    price: float
+
+
+class StepChoice(TypedDict):
+    """The options of a training step that were chosen, and why (``study.resources.execution``)."""
+
+    options: list[str]
+    milliseconds: NotRequired[dict[str, float]]
+    left_out: NotRequired[dict[str, str]]
+    device: NotRequired[str]
+
+
+class ExecutionChoice(TypedDict):
+    """A cell's entry of ``execution.json``."""
+
+    together: int
+    milliseconds: NotRequired[dict[str, float]]
+    device: NotRequired[str]
+    step: NotRequired[StepChoice]
+
+
+class NetworkMemory(TypedDict):
+    """Bytes that measuring a network takes, and the statistics that were measured."""
+
+    bytes: int
+    statistics: list[list[Any]]
+
+
+class DeviceMemory(TypedDict):
+    """A device's entry of ``memory.json``: bytes of training by cell, of measuring by network."""
+
+    training: dict[str, int]
+    measuring: dict[str, NetworkMemory]
+
+
+class LaterClaims(TypedDict):
+    """Claims that were registered after results were known."""
+
+    digest: str
+    since: str
+    num_confirmed: int
+    changes: list[str]
+
+
+class Registration(TypedDict):
+    """``claims.json``: the claims as they were fixed first, and what came later."""
+
+    digest: str
+    registered: dict[str, Any]
+    since: str
+    confirm_began: str | None
+    later: list[LaterClaims]
+
+
+class Attempt(TypedDict):
+    """``attempts.json``: which driver's worker has begun a member, and how often."""
+
+    driver: str
+    begun: int
+
+
+class Holder(TypedDict):
+    """``driver.json``: the driver at work."""
+
+    pid: int
+    host: str
+    since: str
+
+
+def departure(value: Any, kind: Any) -> str:
+    """How ``value``, as JSON gives it, differs from the type ``kind``; empty if it does not. Names the place and both.
+
+    ``kind`` is made of ``Any``, plain types, ``Literal``, ``|``, ``list``, ``dict`` with texts as keys, and ``TypedDict``. A
+    ``TypedDict`` without required keys (``total=False``) may hold further ones; in any other an unknown key is a difference.
+    A whole number is a good ``float``; whole numbers beyond 64 bits are none.
+    """
+    return _check_of(kind)(value)
+
+
+_Check = Callable[[Any], str]
+_WORDS: dict[Any, str] = {
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    bool: "true or false",
+    types.NoneType: "null",
+}
+_WORDS |= {list: "a list", dict: "an object"}
+
+
+@functools.cache
+def _check_of(kind: Any) -> _Check:
+    if kind is Any:
+        return lambda _: ""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is list:
+        return functools.partial(_in_list, _check_of(arguments[0]), arguments[0])
+    if origin is dict:
+        return functools.partial(_in_dict, _check_of(arguments[1]), arguments[1])
+    if is_typeddict(kind):
+        checks = {name: _check_of(of) for name, of in get_type_hints(kind).items()}
+        return functools.partial(_in_object, checks, kind.__required_keys__)
+    if origin is Literal:
+        words = " or ".join(map(repr, arguments))
+        return lambda value: "" if type(value) is str and value in arguments else _unlike(value, words)
+    if origin in (types.UnionType, Union):
+        options = [_check_of(option) for option in arguments]
+        words = " or ".join(
+            _WORDS[get_origin(option) or (dict if is_typeddict(option) else option)] for option in arguments
+        )
+        return lambda value: "" if any(not check(value) for check in options) else _unlike(value, words)
+    return functools.partial(_plain, kind)
+
+
+def _plain(kind: type, value: Any) -> str:
+    fits = type(value) is kind or (kind is float and type(value) is int)
+    if fits and type(value) is int:
+        fits = -(2**63) <= value < 2**63
+    return "" if fits else _unlike(value, _WORDS[kind])
+
+
+def _in_list(check: _Check, of: Any, value: Any) -> str:
+    if type(value) is not list:
+        return _unlike(value, "a list")
+    if of is float and {*map(type, value)} <= {float}:
+        return ""
+    found = ((place, check(item)) for place, item in enumerate(value))
+    return next((f"[{place}]{told}" for place, told in found if told), "")
+
+
+def _in_dict(check: _Check, of: Any, value: Any) -> str:
+    if type(value) is not dict:
+        return _unlike(value, "an object")
+    if of is float and {*map(type, value.values())} <= {float}:
+        return ""
+    found = ((name, check(item)) for name, item in value.items())
+    return next((f".{name[:80]}{told}" for name, told in found if told), "")
+
+
+def _in_object(checks: dict[str, _Check], required: frozenset[str], value: Any) -> str:
+    if type(value) is not dict:
+        return _unlike(value, "an object")
+    if missing := sorted(required - value.keys()):
+        return f": {missing[0]!r} is missing"
+    for name, item in value.items():
+        if name in checks:
+            if told := checks[name](item):
+                return f".{name}{told}"
+        elif required:
+            return f": unknown key {name[:80]!r}{nearest(name, checks)}; was it written by a newer version?"
+    return ""
+
+
+def _unlike(value: Any, expected: str) -> str:
+    if isinstance(value, (list, dict)):
+        found = "a list" if isinstance(value, list) else "an object"
+    else:
+        found = "null" if value is None else repr(value)[:200]
+    return f": expected {expected}, found {found}"

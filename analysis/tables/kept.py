@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.inputs import Inputs
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, strata_of
@@ -18,8 +17,8 @@ from analysis.trials.records import current_measures
 from analysis.words.columns import texts
 from analysis.words.rows import Rows
 from search_spaces import Contrast, Levels, Spec
-from study.errors import UserError
 from study.results.files import kept_path
+from study.results.kept_tables import read_kept
 
 PICTURED = texts("context arm trial_key note")
 # What a picture says in place of a network that it cannot show.
@@ -35,28 +34,22 @@ def kept_tables(inputs: Inputs, statistic: str, table: str) -> Iterator[tuple[di
     paths = kept_paths(inputs, statistic, table)
     for row in inputs.trials.to_pylist() if paths else []:
         if row["trial_key"] in paths and (row["phase"], row["state"]) == ("confirm", "completed"):
-            yield row, read_kept(paths[row["trial_key"]])
+            yield row, read_kept(*paths[row["trial_key"]])
 
 
-def read_kept(path: Path) -> pa.Table:
-    """A kept table. Raises ``UserError`` where it is damaged."""
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        advice = "put it back from a copy, or remove it to do without"
-        raise UserError(f"{path} cannot be read ({error}): {advice}") from None
-
-
-def kept_paths(inputs: Inputs, statistic: str, table: str) -> dict[str, Path]:
-    """Trial key -> the file of what ``statistic`` kept of it, for those that are there."""
+def kept_paths(inputs: Inputs, statistic: str, table: str) -> dict[str, tuple[Path, str]]:
+    """Trial key -> the file of what ``statistic`` kept of it and that file's checksum, for those that are there."""
     if inputs.folder is None:
         return {}
     paths = {
-        trial_key: kept_path(inputs.folder, trial_key, found[statistic]["measure_key"], table)
+        trial_key: (
+            kept_path(inputs.folder, trial_key, found[statistic]["measure_key"], table),
+            found[statistic].get("kept_checksums", {}).get(table, ""),
+        )
         for trial_key, found in current_measures(inputs.contents).items()
         if statistic in found and table in found[statistic].get("kept", [])
     }
-    return {trial_key: path for trial_key, path in paths.items() if path.exists()}
+    return {trial_key: (path, checksum) for trial_key, (path, checksum) in paths.items() if path.exists()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +111,7 @@ def pictured_rows(inputs: Inputs, statistic: str, table: str) -> Rows:
     """
     networks = pictured(inputs)
     paths = kept_paths(inputs, statistic, table)
-    read = {n.trial_key: read_kept(paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
+    read = {n.trial_key: read_kept(*paths[n.trial_key]).to_pylist() for n in networks if n.trial_key in paths}
     kept = {trial_key: found for trial_key, found in read.items() if found}
     rows: Rows = []
     for network in networks if kept else []:

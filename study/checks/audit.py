@@ -3,6 +3,7 @@
 Each check yields faults, one line each. What has not been run yet is no fault.
 """
 
+import functools
 import json
 import math
 from collections import Counter
@@ -22,7 +23,8 @@ from study.planning import search
 from study.planning.pareto import chosen
 from study.planning.plan import Plan
 from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
-from study.results.ledger import Contents, decode, segments
+from study.results.kept_tables import read_kept
+from study.results.ledger import Contents, decode, lines_of, segments
 from study.results.workspace import Workspace, read_registration
 from study.schema import TRAINED, ReplicateRecord
 from study.tracking.runs import STUDY_PHASE, Wanted, unpack
@@ -88,7 +90,7 @@ def _lines(workspace: Workspace) -> Iterator[str]:
     """Damaged lines, and keys that were written twice: a failure may be written again, nothing else."""
     written: Counter[str] = Counter()
     for segment in segments(workspace.ledger):
-        for number, line in enumerate(segment.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(lines_of(segment), start=1):
             record = decode(line)
             if record is None:
                 yield f"ledger: {segment.name} line {number} is damaged"
@@ -181,7 +183,8 @@ def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
         for table in measured.get("kept", []):
             path = kept_path(workspace.root, measured["trial_key"], key, table)
             name = f"measurements: {path.relative_to(workspace.root)}"
-            yield from _readable(pq.read_table, path, name, measured["statistic"])
+            read = functools.partial(read_kept, checksum=measured.get("kept_checksums", {}).get(table, ""))
+            yield from _readable(read, path, name, measured["statistic"])
 
 
 def _older(path: Path, report: Path) -> bool:

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 from study.cluster.connection import slots
 from study.cluster.group import Group
 from study.config import Task
-from study.errors import StorageError, UserError
+from study.errors import UserError
 from study.planning.agenda import Agenda
 from study.results.files import checkpoint_folder
 from study.results.ledger import Ledger
@@ -204,7 +204,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         """Write records through to disk, leaving out those held already; whether there was a new one."""
         try:
             new = [record for record in records if self._ledger.append(record)]
-        except StorageError as error:
+        except UserError as error:
             self._fail(error)
         for record in new:
             self._listen(record)

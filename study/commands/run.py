@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,11 @@ def run(
     tell = functools.partial(say, console := open_console())
     plan, root = make_plan(spec), workspace.root
     uri = tracking_uri(options.tracking, root.parent)
-    with workspace.locked():
+    with workspace.locked(tell) as guard:
         before = workspace.freeze(spec)
-        with Ledger(workspace.ledger) as ledger:
+        with Ledger(workspace.ledger, guard) as ledger:
             contents = ledger.contents
-            _collect(ledger, root)
+            _collect(ledger, root, tell)
             register(root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
             with asking(spec, options.address, tell) as ask:
@@ -87,8 +89,9 @@ def run(
 
                         connection = connection or connected(options.address, options.num_cpus)
                         run_agenda(agenda, ledger, root, listen, connection=connection, enough=purse.is_empty)
-                for record in _collect(ledger, root):
+                for record in _collect(ledger, root, tell):
                     view.tell(record)
+                guard()
                 held = held_by(workspace, spec, contents)
                 report(held, workspace)
                 if agenda.done:
@@ -100,16 +103,20 @@ def run(
     return agenda.done or purse.is_empty()
 
 
-def _collect(ledger: Ledger, root: Path) -> list[Record]:
+def _collect(ledger: Ledger, root: Path, tell: Callable[[str], None] = lambda _: None) -> list[Record]:
     """Take in what workers finished and no driver took; returns what was new to the ledger.
 
     It is there when a driver was killed between a worker's end and its own append, or before it removed the hand-over
     file, or when a worker outlived its driver by some seconds.
     """
     taken: list[Record] = []
-    for key, records in outcomes(root):
-        taken += [finished for finished in records if ledger.append(finished)]
-        discard_outcome(root, key)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for key, records in outcomes(root):
+            taken += [finished for finished in records if ledger.append(finished)]
+            discard_outcome(root, key)
+    for warning in told:
+        tell(f"warning: {warning.message}")
     for path in root.glob(f"{CHECKPOINTS}/*/{STATE}"):
         record = ledger.contents.replicates.get(path.parent.name)
         if record is not None and record["state"] != "failed":

@@ -81,10 +81,9 @@ def in_folder(workspace: Workspace, spec: Spec | None = None) -> Recorded:
         name = workspace.root.name if spec is None else spec.name
         raise UserError(f"{workspace.ledger} holds no results; first: fmm-study run {name}")
     if spec is None:
-        frozen = workspace.root / SPECIFICATION
-        if not frozen.exists():
-            raise UserError(f"{frozen} is missing: the folder does not say what was run")
-        spec = Spec.model_validate_json(frozen.read_text())
+        spec = workspace.specification()
+        if spec is None:
+            raise UserError(f"{workspace.root / SPECIFICATION} is missing: the folder does not say what was run")
     return held_by(workspace, spec, contents)
 
 

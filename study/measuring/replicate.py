@@ -17,10 +17,12 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from study.atomic import checksum_of
 from study.config import Task
 from study.data import Splits
 from study.data.parts import Pixels, Split
 from study.errors import StorageError, UserError
+from study.results.files import kept_path
 from study.results.kept_tables import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
 from study.smoothness import (
@@ -117,7 +119,11 @@ def _record(task: Task, name: str, context: MeasureContext, root: Path) -> Measu
     if name in task.keep_samples:
         tables[SAMPLES] = _samples(estimates)
     record["estimates"] = {key: estimate.as_record() for key, estimate in estimates.items()}
-    record["kept"] = write_kept(root, task.config.trial_key, record["measure_key"], tables)
+    trial_key, own_key = task.config.trial_key, record["measure_key"]
+    record["kept"] = write_kept(root, trial_key, own_key, tables)
+    if tables:
+        paths = {table: kept_path(root, trial_key, own_key, table) for table in tables}
+        record["kept_checksums"] = {table: checksum_of(path) for table, path in paths.items()}
     record["measure_seconds"] = time.perf_counter() - started
     return record
 

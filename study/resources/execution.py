@@ -9,7 +9,6 @@ goes on as it began: one by one and by the plain step.
 Source: https://arxiv.org/abs/2102.02344 (HFTA)
 """
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from typing import Any
 
 import torch
 
-from study.atomic import read_json, write_text
+from study.atomic import read_json, write_json
 from study.config import Execution, TrialConfig
 from study.data.dataset import Facts, dataset_facts
 from study.errors import out_of_memory
 from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
 from study.results.files import EXECUTION
+from study.schema import ExecutionChoice
 from study.training.options import OPTIONS, obstacle
 
 # A fused group, or an option of the step, must make the same trainings this many times faster.
@@ -43,14 +43,14 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
     that was asked for and cannot be had.
     """
     path = folder / EXECUTION
-    held: dict[str, Any] | None = read_json(path)
+    held: dict[str, Any] | None = read_json(path, dict[str, ExecutionChoice])
     before, chosen = held or {}, dict(held or {})
     measured: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in plan.cells:
         if cell.name not in chosen:
             chosen[cell.name] = {"together": 1} if started and held is None else _decide(plan, cell, measured, ask)
     if chosen != before:
-        write_text(path, json.dumps(chosen, indent=2) + "\n")
+        write_json(path, chosen)
     # a file without a step is older than the step's options: the step was plain
     return {
         name: Execution(together=held["together"], step=tuple(held.get("step", {}).get("options", ())))

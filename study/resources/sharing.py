@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from search_spaces import Choice
-from study.atomic import read_json, write_text
+from study.atomic import read_json, write_json
 from study.config import TrialConfig
 from study.data import load_dataset
 from study.data.dataset import dataset_facts
@@ -27,6 +27,7 @@ from study.measuring.replicate import estimates_of, measure_context
 from study.planning.plan import Cell, Plan, untrained
 from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
+from study.schema import DeviceMemory
 from study.training import evaluate
 from study.training.loop import EVALUATION_BATCH
 
@@ -77,7 +78,7 @@ def _needs(
     plan: Plan, path: Path, together: Mapping[str, int], ask: Ask, device: str
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
-    kept: dict[str, Any] = read_json(path) or {}
+    kept: dict[str, Any] = read_json(path, dict[str, DeviceMemory]) or {}
     known = kept.setdefault(device, {"training": {}, "measuring": {}})
     before, configs = json.dumps(kept), {cell.name: _config(plan, cell) for cell in plan.cells}
     for name, config in configs.items():
@@ -96,7 +97,7 @@ def _needs(
             found = ask(metered, "measuring", configs[largest], statistics) if statistics else 0
             known["measuring"][network] = {"bytes": found, "statistics": statistics}
     if json.dumps(kept) != before:
-        write_text(path, json.dumps(kept, indent=2) + "\n")
+        write_json(path, kept)
     return training, {name: max(training[name], known["measuring"][networks[name]]["bytes"]) for name in configs}
 
 

@@ -1,6 +1,8 @@
 """The names of a study's files and folders, relative to the study's folder."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from study.errors import UserError
 
 # written by the driver
 SPECIFICATION = "study.json"
@@ -11,6 +13,7 @@ PROVENANCE = "provenance.json"
 LEDGER = "ledger"
 LOCK = "driver.lock"
 HOLDER = "driver.json"
+LEASE = "driver.lease"
 TABLES_FOLDER = "tables"
 FIGURES_FOLDER = "figures"
 REPORT = "report.html"
@@ -25,11 +28,24 @@ FINAL = "final.pt"
 BEST = "best.pt"
 
 
+def is_inside(name: str) -> bool:
+    """Whether a key from a file leads, as a path, to somewhere inside the folder that it is put behind."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
 def checkpoint_folder(root: Path, trial_key: str) -> Path:
     """Where the replicate ``trial_key`` of the study in ``root`` keeps its weights and hands over its records."""
-    return root / CHECKPOINTS / trial_key
+    return root / CHECKPOINTS / _checked(trial_key)
 
 
 def kept_path(root: Path, trial_key: str, measure_key: str, table: str) -> Path:
     """Where a table that a measurement keeps lies."""
-    return root / MEASUREMENTS / trial_key / f"{measure_key}.{table}.parquet"
+    return root / MEASUREMENTS / _checked(trial_key) / _checked(f"{measure_key}.{table}.parquet")
+
+
+def _checked(name: str) -> str:
+    """``name``. Raises ``UserError`` for one that leads out of its folder."""
+    if not is_inside(name):
+        raise UserError(f"{name[:200]!r} is no key of a replicate or measurement")
+    return name

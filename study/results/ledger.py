@@ -3,21 +3,28 @@
 The driver alone writes it (``Workspace.locked``). A line that a crash cut short is dropped and counted when the ledger is
 opened again; a damaged line elsewhere is skipped and counted, never guessed at. Lines go into numbered segments, so that
 finished ones can be mirrored to storage that can neither append nor fsync.
+
+A driver appends to segments that it has made itself, each by an exclusive creation. So a segment's number is its fencing
+number: of two drivers that a broken lock lets in, the one whose next number is taken, or whose lease is gone, stops.
 """
 
 import contextlib
 import gc
 import json
 import os
+import re
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
-from study.errors import StorageError
-from study.schema import MeasureRecord, Record, ReplicateRecord
+from study.atomic import read_regular
+from study.errors import StorageError, UserError
+from study.results.files import is_inside
+from study.schema import MeasureRecord, Record, ReplicateRecord, departure
 
 SEGMENT_RECORDS = 4096
 
@@ -66,15 +73,29 @@ def decode(line: bytes) -> Record | None:
     """The record of a line without its newline, or ``None`` if the line is damaged."""
     try:
         return cast(Record, json.loads(_body(line)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def record_fault(record: Any) -> str:
+    """Why a value with a good checksum is no record of this version; empty if it is one."""
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if kind not in _KINDS:
+        return f": expected one of kind {' or '.join(map(repr, _KINDS))}"
+    if told := departure(record, _KINDS[kind]):
+        return told
+    names = [record["trial_key"], *([record["measure_key"], *record.get("kept", [])] if kind == "measure" else [])]
+    return next((f": {name[:200]!r} is no key" for name in names if not is_inside(name)), "")
+
+
+_KINDS = {"replicate": ReplicateRecord, "measure": MeasureRecord}
 
 
 def decode_all(lines: list[bytes]) -> list[Record | None]:
     """``decode`` of every line, parsed together, which keeps one copy of each key's name and takes half the time."""
     try:
         records = json.loads(b"[" + b",".join(map(_body, lines)) + b"]")
-    except ValueError:
+    except (ValueError, RecursionError):
         records = []
     # a line with a good checksum that is not one JSON value: never written by this module
     return records if len(records) == len(lines) else [decode(line) for line in lines]
@@ -83,25 +104,51 @@ def decode_all(lines: list[bytes]) -> list[Record | None]:
 def _body(line: bytes) -> bytes:
     """The JSON text of a line; ``null`` where the checksum is another."""
     checksum, _, body = line.partition(b" ")
-    try:
-        return body if int(checksum, 16) == zlib.crc32(body) else b"null"
-    except ValueError:
-        return b"null"
+    return body if checksum == b"%08x" % zlib.crc32(body) else b"null"
 
 
 def segments(folder: Path) -> list[Path]:
-    """Segment files in order of writing."""
-    return sorted(folder.glob("*.jsonl"))
+    """Segment files in order of writing; none where there is no folder.
+
+    Raises ``UserError`` for a name that is none of a segment's, and where one is missing between others.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from None
+    for name in names:
+        if not _SEGMENT.fullmatch(name):
+            raise UserError(f"{folder / name} is no part of a ledger (000001.jsonl, ...): move it elsewhere")
+    for number, name in enumerate(names, start=1):
+        if int(name[:-6]) != number:
+            raise UserError(f"{folder} lacks {_name(number)}: put it back from a copy; results are in it")
+    return [folder / name for name in names]
+
+
+_SEGMENT = re.compile(r"[0-9]{6,}\.jsonl")
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.jsonl"
+
+
+def lines_of(segment: Path) -> list[bytes]:
+    """The lines of a segment, without their newlines. Raises ``UserError`` where it cannot be read."""
+    return (read_regular(segment, most=sys.maxsize) or b"").splitlines()
 
 
 def read_ledger(folder: Path) -> Contents:
-    """Read all segments. A missing folder is an empty ledger."""
+    """Read all segments. A missing folder is an empty ledger. Raises ``UserError`` for what this version cannot read."""
     contents, texts = Contents(), dict[str, str]()
     with _no_collection():
         for segment in segments(folder):
-            for record in decode_all(segment.read_bytes().splitlines()):
+            for number, record in enumerate(decode_all(lines_of(segment)), start=1):
                 if record is None:
                     contents.num_damaged += 1
+                elif fault := record_fault(record):
+                    raise UserError(f"{segment} line {number}: record{fault}; was it written by a newer version?")
                 else:
                     _share(cast(dict[str, Any], record), texts)
                     contents.add(record)
@@ -131,38 +178,47 @@ def _no_collection() -> Iterator[None]:
 class Ledger:
     """The ledger opened for appending; use as a context manager. Opening repairs a torn tail (counted in ``num_damaged``).
 
-    Raises ``StorageError`` where it cannot be written; it then holds what it held before.
+    ``guard`` is called before anything is written and raises where another driver has taken over (``study.results.lease``);
+    what is appended then goes into segments of this driver's own. Without it the last segment goes on. Raises ``UserError``
+    for a ledger that cannot be read, ``StorageError`` where it cannot be written; it then holds what it held before.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guard: Callable[[], None] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._guard = folder, guard
         existing = segments(folder)
-        self._index = int(existing[-1].stem) if existing else 1
         # cut before reading: a last record that lacks nothing but its newline must not count as held
         torn = bool(existing) and _cut_torn_tail(existing[-1])
         self.contents = read_ledger(folder)
         self.contents.num_damaged += torn
-        self._file = self._open()
-        self._lines = existing[-1].read_bytes().count(b"\n") if existing else 0
+        self._index, self._lines = len(existing), 0
+        self._file: FileIO | None = None
+        if guard is None:
+            self._index = max(1, self._index)
+            self._file = self._open(new=False)
+            self._lines = len(lines_of(existing[-1])) if existing else 0
 
     def __enter__(self) -> "Ledger":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def append(self, record: Record) -> bool:
         """Write a record through to disk; ``False``, and nothing written, if its key is already held.
 
-        Raises ``StorageError`` where the disk does not take it: then no part of it stays.
+        Raises ``StorageError`` where the disk does not take it: then no part of it stays. Raises what ``guard`` raises.
         """
         if not self.contents.lacks(record):
             return False
-        if self._lines >= SEGMENT_RECORDS:
-            self._file.close()
+        if self._guard is not None:
+            self._guard()
+        if self._file is None or self._lines >= SEGMENT_RECORDS:
+            if self._file is not None:
+                self._file.close()
             self._index, self._lines = self._index + 1, 0
-            self._file = self._open()
+            self._file = self._open(new=True)
         before, rest = self._file.seek(0, os.SEEK_END), memoryview(encode(record))
         try:
             while rest:
@@ -177,19 +233,22 @@ class Ledger:
         return self.contents.add(record)
 
     def _path(self) -> Path:
-        return self.folder / f"{self._index:06d}.jsonl"
+        return self.folder / _name(self._index)
 
-    def _open(self) -> FileIO:
+    def _open(self, *, new: bool) -> FileIO:
+        """The segment ``self._index``; a ``new`` one must not be there yet."""
         try:
             # unbuffered: a buffer might be written later, when the disk is no longer full
-            return self._path().open("ab", buffering=0)
+            return FileIO(os.open(self._path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | new * os.O_EXCL, 0o666), "ab")
+        except FileExistsError:
+            raise UserError(f"another driver writes {self._path()}: this one stops, and has lost nothing") from None
         except OSError as error:
             raise StorageError(self._path(), error) from error
 
 
 def _cut_torn_tail(segment: Path) -> bool:
     """Drop a last line without a newline, which a crash in mid-write leaves; whether there was one."""
-    data = segment.read_bytes()
+    data = read_regular(segment, most=sys.maxsize) or b""
     torn = bool(data) and not data.endswith(b"\n")
     if torn:
         with segment.open("r+b") as file:

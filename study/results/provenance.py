@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.atomic import read_json, write_text
+from study.atomic import read_json, write_json
 from study.data import load_dataset
 from study.registry import DATASETS
 from study.results.files import PROVENANCE
+from study.schema import Session
 
 _PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
 
@@ -52,12 +53,12 @@ def note_session(
         session["price"] = price
     sessions = read_sessions(root)
     if sessions[-1:] != [session]:
-        write_text(root / PROVENANCE, json.dumps([*sessions, session], indent=2) + "\n")
+        write_json(root / PROVENANCE, [*sessions, session])
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:
     """The entries, oldest first; none for a study that was never run."""
-    sessions: list[dict[str, Any]] = read_json(root / PROVENANCE) or []
+    sessions: list[dict[str, Any]] = read_json(root / PROVENANCE, list[Session]) or []
     return sessions
 
 

@@ -13,18 +13,20 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search_spaces import Spec
+from search_spaces import Spec, check_spec
 from search_spaces.registered import changes, digest, registered
-from study.atomic import read_json, write_text
+from study.atomic import read_json, write_json
 from study.errors import UserError
 from study.results.files import CLAIMS, HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
+from study.results.lease import Guard, held_by_another, hold_lease, living_holder
+from study.schema import Holder, Registration
 
 # Changing these changes no finished result: placement, wording, what is measured, compared or kept. A change of claims is
 # let through and reported from then on (``register``).
@@ -61,51 +63,49 @@ class Workspace:
         return self.root / TABLES_FOLDER
 
     def holder(self) -> dict[str, Any] | None:
-        """The driver at work: ``pid``, ``host``, ``since``; ``None`` when the lock is free."""
-        try:
-            with FileLock(self.root / LOCK, timeout=0):
-                return None
-        except Timeout:
-            unknown = dict.fromkeys(("pid", "host", "since"), "?")
-            return unknown | (read_json(self.root / HOLDER) or {})
-        except OSError:
-            return None
+        """The driver at work: ``pid``, ``host``, ``since``; ``None`` when there is none. Writes nothing."""
+        return living_holder(self.root)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only driver of this study. Raises ``UserError`` naming the holder, or why the folder is unwritable."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / LOCK, timeout=0)
-            lock.acquire()
-        except Timeout:
-            who = self.holder() or {}
-            raise UserError(
-                f"study {self.root.name!r} is being run by process {who.get('pid', '?')} on {who.get('host', '?')} "
-                f"since {who.get('since', '?')}; one driver a study"
-            ) from None
-        except OSError as error:
-            raise UserError(f"results folder {self.root}: {error.strerror or error}") from None
-        holder = self.root / HOLDER
-        with lock:
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+    def locked(self, tell: Callable[[str], None] = lambda _: None) -> Iterator[Guard]:
+        """Be the only driver of this study: by a lock, and by a lease where locks do not lock (``study.results.lease``).
+
+        Yields what raises ``UserError`` once another driver has taken over. ``tell`` gets a line where another host's driver
+        has to be watched. Raises ``UserError`` naming the holder, or why the folder is unwritable.
+        """
+        holder, lock = self.root / HOLDER, FileLock(self.root / LOCK, timeout=0)
+        with contextlib.ExitStack() as stack:
             try:
-                yield
-            finally:
-                holder.unlink(missing_ok=True)
+                self.root.mkdir(parents=True, exist_ok=True)
+                # of a file system that has no locks the lease alone is asked
+                with contextlib.suppress(NotImplementedError):
+                    stack.enter_context(lock)
+                guard = hold_lease(stack, self.root, tell)
+            except Timeout:
+                raise held_by_another(self.root) from None
+            except OSError as error:
+                raise UserError(f"results folder {self.root}: {error.strerror or error}") from None
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+            stack.callback(_remove_own, holder)
+            yield guard
 
     def freeze(self, spec: Spec) -> Spec | None:
         """Record ``spec``; what was recorded before. Raises ``UserError`` where ``spec`` does more than extend that."""
         path = self.root / SPECIFICATION
         now = json.loads(spec.model_dump_json())
-        # through the model: a key that is new since then has its default
-        held = read_json(path)
-        before = json.loads(Spec.model_validate(held).model_dump_json()) if held else None
-        if before:
-            refuse_change(before, now, where=str(self.root))
-        write_text(path, json.dumps(now, indent=2) + "\n")
-        return Spec.model_validate(before) if before else None
+        held = self.specification()
+        if held is not None:
+            # through the model: a key that is new since then has its default
+            refuse_change(json.loads(held.model_dump_json()), now, where=str(self.root))
+        write_json(path, now)
+        return held
+
+    def specification(self) -> Spec | None:
+        """What the study was run with; ``None`` where nothing was. Raises ``UserError`` or ``SpecError``, naming the file."""
+        path = self.root / SPECIFICATION
+        held = read_json(path, dict[str, Any])
+        return None if held is None else check_spec(held, str(path))
 
 
 def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
@@ -145,9 +145,16 @@ def _cells(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(sorted(cell.items())) for cell in Spec.model_validate(spec).cells()]
 
 
+def _remove_own(holder: Path) -> None:
+    """Remove ``driver.json``, unless it is already another's."""
+    with contextlib.suppress(UserError, OSError):
+        if (read_json(holder, Holder) or {}).get("pid") == os.getpid():
+            holder.unlink(missing_ok=True)
+
+
 def read_registration(root: Path) -> dict[str, Any] | None:
     """The fields of ``claims.json``, among them ``confirm_began`` (a time or ``None``); ``None`` without such a file."""
-    held: dict[str, Any] | None = read_json(root / CLAIMS)
+    held: dict[str, Any] | None = read_json(root / CLAIMS, Registration)
     return held
 
 
@@ -165,19 +172,15 @@ def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) ->
         departs = [change.text for change in changes(held["registered"], now)]
         entry = {"digest": digest(now), "since": _now(), "num_confirmed": num_confirmed, "changes": departs}
         held["later"] += [entry] if departs else []
-    _write(root, held)
+    write_json(root / CLAIMS, held)
 
 
 def note_confirm(root: Path) -> None:
     """Note, once, the time of the first confirmed replicate."""
     held = read_registration(root)
     if held is not None and held["confirm_began"] is None:
-        _write(root, held | {"confirm_began": _now()})
+        write_json(root / CLAIMS, held | {"confirm_began": _now()})
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _write(root: Path, held: dict[str, Any]) -> None:
-    write_text(root / CLAIMS, json.dumps(held, indent=2) + "\n")

@@ -91,10 +91,16 @@ class Member:
         self.optimizer = LightSGD(
             self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        if self.checkpoint and (held := load_checkpoint(self.checkpoint)):
+        if self.checkpoint and (held := load_checkpoint(self.checkpoint, self._is_own)):
+            held.pop("trial_key", None)
             self.model.load_state_dict(held.pop("model"))
             self.optimizer.load_state_dict(held.pop("optimizer"))
             self.trained = Trained(**{"resumed_from": held["epoch"], **held})
+
+    def _is_own(self, held: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of this replicate; one of an older version does not name it."""
+        fields = {"model", "optimizer", *vars(Trained())} - {"resumed_from"}
+        return fields <= held.keys() and held.get("trial_key", self.config.trial_key) == self.config.trial_key
 
     @property
     def ended(self) -> bool:
@@ -127,7 +133,8 @@ class Member:
     def save(self, *, ahead: bool) -> Progress:
         """Write the checkpoint. ``ahead``: its reader at the end did not interrupt this training (``resumed_from``)."""
         if self.checkpoint:
-            held = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **vars(self.trained)}
+            held = {"trial_key": self.config.trial_key, "model": self.model.state_dict()}
+            held |= {"optimizer": self.optimizer.state_dict(), **vars(self.trained)}
             if not (ahead and self.ended):
                 del held["resumed_from"]
             save_checkpoint(held, self.checkpoint)
@@ -152,11 +159,16 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         torch.save(state, file)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state at ``path``, on the CPU, without running code; ``None`` for none. A damaged file is renamed, and is none."""
+def load_checkpoint(path: Path, is_own: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
+    """The state at ``path``, on the CPU, without running code; ``None`` for none.
+
+    A damaged file is renamed, and is none; so is one that ``is_own`` refuses.
+    """
     try:
         check_archive(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not is_own(state):
+            raise ValueError("it is of another replicate")
     except FileNotFoundError:
         return None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:

@@ -4,13 +4,14 @@ A worker writes a note into the member's folder when it begins, and removes it o
 remains was left by a worker that died. Notes of another driver do not count: when a driver ends, its workers end.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from study.atomic import write_text
+from study.atomic import read_json, write_json
+from study.errors import UserError
 from study.results.files import ATTEMPTS
+from study.schema import Attempt
 
 # Restarts of a member after its worker was lost, without a finished epoch in between.
 MAX_LOSSES = 3
@@ -27,16 +28,16 @@ class Attempts:
     def begin(self, folder: Path) -> int:
         """Note that the member in ``folder`` begins; the workers in a row that it has cost. Raises ``StorageError``."""
         lost = self.losses(folder)
-        write_text(folder / ATTEMPTS, json.dumps({"driver": self._driver, "begun": lost + 1}))
+        write_json(folder / ATTEMPTS, {"driver": self._driver, "begun": lost + 1})
         return lost
 
     def losses(self, folder: Path) -> int:
         """Workers in a row that the member in ``folder`` has cost; a damaged note counts as none."""
         try:
-            note = json.loads((folder / ATTEMPTS).read_text())
-            return int(note["begun"]) if note["driver"] == self._driver else 0
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            note: Attempt | None = read_json(folder / ATTEMPTS, Attempt, needs_seal=True)
+        except UserError:
             return 0
+        return note["begun"] if note and note["driver"] == self._driver else 0
 
     def followed(self, folders: Sequence[Path], events: Iterator[Event]) -> Iterator[Event]:
         """``events`` of the members in ``folders``; each event, and the end, shows that these have progressed."""

@@ -8,26 +8,27 @@ while it trains, ``outcome.json`` from its end until the driver has its records,
 
 import base64
 import itertools
-import json
 import math
 import socket
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from study.atomic import read_json, write_text
-from study.config import Task
+from study.atomic import read_json, write_json
+from study.config import Task, TrialConfig
 from study.data import Dataset, Splits, load_dataset
 from study.data.parts import Pixels
 from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
 from study.models import num_flops, num_params
 from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkpoint_folder
+from study.results.ledger import record_fault
 from study.schema import TRAINED, Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint, train
@@ -61,7 +62,7 @@ def run_group(
         folder = checkpoint_folder(storage, task.config.trial_key)
         if attempts.begin(folder) > MAX_LOSSES:
             attempts.forget([folder])
-            if kept := load_checkpoint(folder / FINAL):  # trained: only measurements are lacking
+            if kept := _kept_weights(task, folder):  # trained: only measurements are lacking
                 yield [kept["record"], *unmeasured_records(task, REASON)]
             else:
                 yield [_record(task, state="failed", reason=REASON)]
@@ -81,16 +82,34 @@ def run_group(
 
 
 def outcomes(storage: Path) -> Iterator[tuple[str, list[Record]]]:
-    """Trial key and records of each finished member that no driver has taken; a damaged file has no records."""
+    """Trial key and records of each finished member that no driver has taken; what cannot be trusted has no records."""
     for path in sorted(storage.glob(f"{CHECKPOINTS}/*/{OUTCOME}")):
-        yield path.parent.name, _handed_over(path)
+        yield path.parent.name, _handed_over(path, path.parent.name)
 
 
-def _handed_over(outcome: Path) -> list[Record]:
+def _handed_over(outcome: Path, trial_key: str, asked: Mapping[str, Any] | None = None) -> list[Record]:
+    """The records in a hand-over file; none, and a warning, unless all are of ``trial_key`` and its settings.
+
+    ``asked``: fields of the replicate's record as the task has them. What is not taken is had again from ``final.pt`` or by
+    training.
+    """
     try:
-        return read_json(outcome) or []
-    except UserError:
-        return []  # its records are recovered from ``final.pt`` or by training
+        records: list[Record] = read_json(outcome, list[Any], needs_seal=True, finite=False) or []
+        for record in records:
+            if fault := record_fault(record):
+                raise UserError(f"{outcome}: record{fault}")
+            if record["trial_key"] != trial_key:
+                raise UserError(f"{outcome} holds a record of {record['trial_key'][:80]!r}")
+            if record["kind"] == "replicate":
+                if TrialConfig.from_mapping(record["config"]).trial_key != trial_key:
+                    raise UserError(f"{outcome}: the settings in it are of another replicate")
+                for name, value in (asked or {}).items():
+                    if record.get(name) != value:
+                        raise UserError(f"{outcome}: {name} is {str(record.get(name))[:80]!r}, {value!r} was asked for")
+    except UserError as error:
+        warnings.warn(f"{error}; what it holds is not taken and is had again", stacklevel=2)
+        return []
+    return records
 
 
 def discard_outcome(storage: Path, trial_key: str) -> None:
@@ -104,11 +123,12 @@ def discard_outcome(storage: Path, trial_key: str) -> None:
 
 
 def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> Iterator[Event]:
-    if finished := _handed_over(folder / OUTCOME):
+    asked = {name: getattr(task, name) for name in ("cell", "phase", "block", "replicate", "number")}
+    if finished := _handed_over(folder / OUTCOME, task.config.trial_key, asked):
         (folder / STATE).unlink(missing_ok=True)
         yield finished
         return
-    kept = load_checkpoint(folder / FINAL)
+    kept = _kept_weights(task, folder)
     if kept is not None:
         (folder / STATE).unlink(missing_ok=True)
     member = member_of(task, folder, device)
@@ -125,9 +145,19 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     records: list[Record] = [record]
     if record["state"] in TRAINED:
         records += measure_replicate(task, splits, dataset.num_classes, member.model, storage)
-    write_text(folder / OUTCOME, json.dumps(records))
+    write_json(folder / OUTCOME, records)
     (folder / STATE).unlink(missing_ok=True)
     yield records
+
+
+def _kept_weights(task: Task, folder: Path) -> dict[str, Any] | None:
+    """What ``final.pt`` holds; ``None`` where there is none of this replicate: one that cannot be trusted is renamed."""
+
+    def is_own(kept: dict[str, Any]) -> bool:
+        record: Any = kept.get("record")
+        return not record_fault(record) and kept.get("config") == record["config"] == task.config.as_dict()
+
+    return load_checkpoint(folder / FINAL, is_own)
 
 
 def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> ReplicateRecord:

@@ -64,7 +64,7 @@ class Book:
             "number": number, "config": config, "state": given.get("state", "completed"), "reason": given.get("reason", ""),
             "boundary": given.get("boundary", []), "defaulted": False, "metrics": given.get("metrics", {}),
             "curves": given.get("curves", {}), "epochs": given.get("epochs", 6), "params": 100, "flops": 1000,
-            "train_seconds": 1.5,
+            "train_seconds": 1.5, "resumed_from": 0,
         }  # fmt: skip
         self.contents.add(record)
         return key

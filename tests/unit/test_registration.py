@@ -9,7 +9,9 @@ from analysis.report.page import render_report
 from analysis.report.summary import summary
 from analysis.tables.build import build_table, build_tables
 from search_spaces.registered import changes, digest, registered
+from study.atomic import write_json
 from study.checks.audit import _claims
+from study.errors import UserError
 from study.results.ledger import Contents
 from study.results.workspace import Workspace, note_confirm, read_registration, register
 
@@ -104,7 +106,12 @@ def test_an_edited_registration_is_a_fault(tmp_path):
     register(tmp_path, spec(), None, 0)
     assert list(_claims(Workspace(tmp_path))) == []
     path = tmp_path / "claims.json"
-    path.write_text(path.read_text().replace('"margin": 0.02', '"margin": 0.01'))
+    held = path.read_text().replace('"margin": 0.02', '"margin": 0.01')
+    path.write_text(held)
+    with pytest.raises(UserError, match=r"claims\.json is damaged \(its checksum is wrong\)"):
+        read_registration(tmp_path)
+    # one who mends the checksum too is found by the digest of the claims
+    write_json(path, {name: value for name, value in json.loads(held).items() if name not in ("format", "checksum")})
     (fault,) = _claims(Workspace(tmp_path))
     assert fault.startswith("claims: claims.json: what is registered has another digest")
 

@@ -1,9 +1,8 @@
 """How many groups share a GPU, by made-up memory; what is measured, once, and what is said."""
 
-import json
-
 import pytest
 
+from study.atomic import read_json
 from study.errors import UserError
 from study.planning.plan import make_plan
 from study.resources.sharing import CONTEXT, CudaMeter, sharing_gpus
@@ -86,9 +85,7 @@ def test_it_is_measured_once_on_a_device(tmp_path, plan_of):
     assert made.asked[1:] == [("add", [["path", {"num_pairs": 8}]])]
     made.name = "Other"
     assert sharing_gpus(plan_of(), tmp_path, {}, made)[1] == ""
-    assert set(json.loads((tmp_path / MEMORY).read_text())) == {
-        f"{name}, {20 * GIB} bytes" for name in ("Made", "Other")
-    }
+    assert set(read_json(tmp_path / MEMORY)) == {f"{name}, {20 * GIB} bytes" for name in ("Made", "Other")}
 
 
 def test_the_largest_batch_is_measured(tmp_path, plan_of):

@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from analysis.tables.kept import read_kept
 from study.atomic import read_json, replacing, write_text
 from study.errors import StorageError, UserError
 from study.results.files import kept_path
-from study.results.kept_tables import write_kept
+from study.results.kept_tables import read_kept, write_kept
 from study.results.ledger import Ledger
 from study.training import load_checkpoint, save_checkpoint
 
@@ -170,7 +169,7 @@ def test_two_writers_that_tidy_up_at_once_do_not_mind(tmp_path, monkeypatch):
         beside.unlink()
         return False
 
-    monkeypatch.setattr("study.atomic._is_alive", quicker)
+    monkeypatch.setattr("study.atomic.is_alive", quicker)
     with replacing(tmp_path / "file") as partial:
         partial.write_text("whole")
     assert (tmp_path / "file").read_text() == "whole"

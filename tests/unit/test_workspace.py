@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from study.atomic import read_json
 from study.errors import UserError
 from study.results.workspace import Workspace, refuse_change
 
@@ -86,7 +87,7 @@ def test_a_folder_without_permission_is_told(tmp_path):
 
 def frozen(tmp_path, spec):
     Workspace(tmp_path).freeze(spec)
-    return json.loads((tmp_path / "study.json").read_text())
+    return read_json(tmp_path / "study.json")
 
 
 def test_the_first_run_is_recorded_and_the_same_again_is_allowed(tmp_path, spec_of):
@@ -152,7 +153,7 @@ def test_another_study_is_refused_by_key_and_the_record_stays(tmp_path, spec_of,
         frozen(tmp_path, spec_of(**changes))
     message = str(caught.value)
     assert all(part in message for part in parts) and "\n" not in message, message
-    assert json.loads((tmp_path / "study.json").read_text()) == first
+    assert read_json(tmp_path / "study.json") == first
 
 
 def test_a_change_is_refused_wherever_the_specifications_come_from(spec_of):
