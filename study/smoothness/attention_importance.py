@@ -10,7 +10,8 @@ Source: https://arxiv.org/abs/2106.15067
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -75,11 +76,11 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     spearman / ceiling. Then agreement, null, ceiling and control per layer, as ``attention_importance_layer3_spearman_zero``,
     layers counted from the input. Keeps table ``by_image``: the agreement within each image and layer.
 
-    Standard errors by 200 resamplings of the images (``per_image``: over images; ``_null``: over shuffles; a ceiling has
-    none). Not converged if a layer's gates are all equal, or from a single image; the ratio also if the mean ceiling is below
-    0.2. Layers of fewer than four units are left out; a network without gates has no estimates. Units: none, all are
-    correlations or shares. Cost: per image and unit two forward passes from its layer on, per image one backward pass. Raises
-    ``UserError`` for non-finite outputs, and as ``read_layers`` does.
+    Standard errors by 200 resamplings of the images, the same in all layers (``per_image``: over images; ``_null``: over
+    shuffles, the images held; a ceiling has none). Not converged if a layer's gates are all equal, or from a single image; the
+    ratio also if the mean ceiling is below 0.2. Layers of fewer than four units are left out; a network without gates has no
+    estimates. Units: none, all are correlations or shares. Cost: per image and unit two forward passes from its layer on, per
+    image one backward pass. Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)
@@ -181,14 +182,21 @@ def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
     """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as standard error."""
     # resamplings of one image have no spread
     known = num_samples > 1 and bool(value.isfinite().all() and spread.isfinite().all())
-    return Estimate(float(value), float(spread.std(correction=1)) if known else math.nan, num_samples, known)
+    stderr = float(spread.std(correction=1)) if known else math.nan
+    return Estimate(float(value), stderr, num_samples, known, resamplings=spread)
 
 
-def over_layers(each: list[Estimate]) -> Estimate:
-    """The mean over layers, with errors taken as independent."""
-    stderr = math.sqrt(sum(e.stderr**2 for e in each)) / len(each)
-    value = sum(e.value for e in each) / len(each)
-    return Estimate(value, stderr, each[0].num_samples, all(e.converged for e in each))
+def over_layers(each: Sequence[Estimate]) -> Estimate:
+    """The mean over layers; its error is that of the mean, since layers share images, their resamplings and shuffles."""
+    num, converged = each[0].num_samples, all(e.converged for e in each)
+    samples = [e.samples for e in each if e.samples is not None]
+    if len(samples) == len(each):
+        return replace(estimate.mean(torch.stack(samples).mean(0)), samples=None).provided(converged)
+    value = torch.tensor([e.value for e in each], dtype=torch.float64).mean()
+    spread = [e.resamplings for e in each if e.resamplings is not None]
+    if len(spread) == len(each):
+        return resampled(value, torch.stack(spread).mean(0), num).provided(converged)
+    return Estimate(float(value), math.nan, num, converged)
 
 
 def _ratio(spearman_found: Estimate, ceiling: Estimate) -> Estimate:

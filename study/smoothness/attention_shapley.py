@@ -55,14 +55,15 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
 
     ``spearman``, ``kendall`` and ``top10`` of gate and value; Spearman of the value with mean absolute ``activation`` and with
     ``ablation`` to zero on the same images; ``reliability`` of the values' ranks over orders (split halves, Spearman-Brown),
-    without standard error. Standard errors by 200 resamplings of images and of orders together. Not converged if the
-    reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers are those of ``attention_importance``.
-    Units: none, all are correlations or shares. Cost per unit: ``num_samples * num_orders`` forward passes. Raises
-    ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
+    without standard error. Standard errors by 200 resamplings of images, the same in all layers, and of orders together. Not
+    converged if the reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers are those of
+    ``attention_importance``. Units: none, all are correlations or shares. Cost per unit: ``num_samples * num_orders`` forward
+    passes. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)
     found = []
+    images = resamplings(len(x), context.generator(f"{PREFIX}/images")).to(x.device)
     with clamped(layers):
         baseline = taylor(context, layers, x, y)[0] if layers else x
         for index, layer in enumerate(layers):
@@ -70,7 +71,7 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
             orders = random_orders(layer.num_units, settings.num_orders, seed)
             values = shapley(context, layer, x, y, orders)
             ablated = ablation(context, layer, x, y, baseline, mean=False)
-            found.append(_agreement(layer, values, ablated, seed))
+            found.append(_agreement(layer, values, ablated, images, seed))
     if not found:
         return {}
     overall = {f"{PREFIX}_{name}": over_layers([each[name] for each in found]) for name in _EACH}
@@ -114,11 +115,10 @@ def shapley(context: MeasureContext, layer: Layer, x: Tensor, y: Tensor, orders:
     return torch.stack(found)
 
 
-def _agreement(layer: Layer, values: Tensor, ablated: Tensor, seed: int) -> dict[str, Estimate]:
-    """One layer's estimates, from Shapley values by order and image (R, N, U)."""
+def _agreement(layer: Layer, values: Tensor, ablated: Tensor, images: Tensor, seed: int) -> dict[str, Estimate]:
+    """One layer's estimates, from Shapley values by order and image (R, N, U); ``images`` are resamplings of these."""
     generator = torch.Generator().manual_seed(seed)
     num_orders, num_images, _ = values.shape
-    images = resamplings(num_images, generator).to(values)
     orders = resamplings(num_orders, generator).to(values)
     kept = reliability(values.mean(1), _HALVES, generator)
     drawn = torch.einsum("br,bn,rnu->bu", orders, images, values)

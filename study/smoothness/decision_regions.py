@@ -47,7 +47,7 @@ class DecisionRegionsSettings:
     names=lambda settings: list(_NAMES),
 )
 def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Mean over planes of the number of connected regions of one predicted label, with standard errors over planes.
+    """Mean over planes of the number of connected regions of one predicted label; standard errors over their images.
 
     - ``components``: regions on the grid, four neighbours per point (the paper's fragmentation score).
     - ``classes``: different labels predicted on the grid.
@@ -73,7 +73,8 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     components = num_regions(labels)
     classes = torch.tensor([len(torch.unique(grid)) for grid in labels])
     found = (components, classes, components - classes)
-    return {name: estimate.mean(values) for name, values in zip(_NAMES, found, strict=True)}
+    samples = torch.stack([plane.samples for plane in planes])
+    return {name: estimate.mean(values, samples) for name, values in zip(_NAMES, found, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,9 +1,11 @@
 """A measured value with standard error, sample count and convergence flag, and how to compute one from samples.
 
-All helpers take one value per sample (1-D, any float dtype, any device), compute in float64, and treat samples as independent.
-Samples that are not finite, or fewer than two, give ``converged=False``; nothing is dropped silently and nothing raises.
+All helpers take one value per sample (1-D, any float dtype, any device) and compute in float64. Samples are independent; where
+``images`` (n, m) names the m images behind each, those without a common image are. Samples that are not finite, fewer than
+two, or all with images in common give ``converged=False``; nothing is dropped silently and nothing raises.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +21,8 @@ from study.schema import EstimateRecord
 class Estimate:
     """``value`` with its standard error over ``num_samples``; ``converged`` is False if it is not to be trusted.
 
-    ``samples`` (n,) float64 are the single values behind it, if any; they are not part of its record.
+    ``samples`` (n,) float64 are the single values behind it, ``resamplings`` (B,) its values on resampled images, if any; they
+    are not part of its record.
     """
 
     value: float
@@ -27,6 +30,7 @@ class Estimate:
     num_samples: int
     converged: bool
     samples: Tensor | None = field(default=None, compare=False, repr=False)
+    resamplings: Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_record(self) -> EstimateRecord:
         """The estimate as the ledger holds it."""
@@ -47,8 +51,11 @@ class IncompleteError(UserError):
         self.estimates = dict(estimates)
 
 
-def mean(values: Tensor) -> Estimate:
-    """Mean of ``values`` (n,), standard error sd / sqrt(n) with the n - 1 sample standard deviation."""
+def mean(values: Tensor, images: Tensor | None = None) -> Estimate:
+    """Mean of ``values`` (n,), standard error sd / sqrt(n) with the n - 1 sample standard deviation.
+
+    With ``images`` the standard error is that of images drawn independently, see ``_shared_error``.
+    """
     values = values.detach().double().flatten()
     n = values.numel()
     if n == 0 or not bool(torch.isfinite(values).all()):
@@ -56,7 +63,34 @@ def mean(values: Tensor) -> Estimate:
     centre = float(values.mean())
     if n == 1:
         return Estimate(centre, math.nan, n, False, values)
-    return Estimate(centre, float(values.std(correction=1)) / math.sqrt(n), n, True, values)
+    plain = float(values.std(correction=1)) / math.sqrt(n)
+    stderr = plain if images is None else _shared_error((values - centre).cpu(), images.cpu(), plain)
+    return Estimate(centre, stderr, n, math.isfinite(stderr), values)
+
+
+def _shared_error(deviations: Tensor, images: Tensor, plain: float) -> float:
+    """Standard error of a mean over n tuples of m different ``images`` (n, m), from their ``deviations`` (n,) from it.
+
+    The images are a sample, so tuples without a common image are independent and others are not. The variance is the sum of
+    e_d e_d' over ordered pairs of tuples with a common image (d with itself too), as by Aronow, Samii and Assenova
+    (https://doi.org/10.1093/pan/mpv018), over the number of pairs without one in place of n^2. As deviations sum to zero, that
+    is minus their mean product over the pairs without one: unbiased if each image is in equally many tuples, and ``plain``
+    squared if none is in two. It is never below that, since what tuples share of an image cannot make their mean more certain.
+    nan if all share images.
+    """
+    both = torch.stack([deviations, torch.ones_like(deviations)], 1)
+    shared = torch.zeros(2, dtype=torch.float64)
+    ordered = images.sort(1).values
+    for size in range(1, ordered.shape[1] + 1):  # inclusion and exclusion: two tuples may share several images
+        subsets = [ordered[:, list(columns)] for columns in itertools.combinations(range(ordered.shape[1]), size)]
+        _, place = torch.unique(torch.cat(subsets), dim=0, return_inverse=True)
+        sums = torch.zeros(int(place.max()) + 1, 2, dtype=torch.float64).index_add_(
+            0, place, both.repeat(len(subsets), 1)
+        )
+        shared -= (-1) ** size * (sums**2).sum(0)
+    products, number = shared.tolist()
+    apart = len(deviations) ** 2 - number
+    return max(plain, math.sqrt(max(0.0, products / apart))) if apart else math.nan
 
 
 def mean_log(values: Tensor) -> Estimate:
@@ -64,9 +98,9 @@ def mean_log(values: Tensor) -> Estimate:
     return mean(values.log())
 
 
-def log_of_mean(values: Tensor, resolution: float = 0.0) -> Estimate:
+def log_of_mean(values: Tensor, resolution: float = 0.0, images: Tensor | None = None) -> Estimate:
     """Natural log of the mean of ``values``, by the delta method; not converged if the mean is within ``resolution`` of 0."""
-    plain = mean(values)
+    plain = mean(values, images)
     if not plain.value > 0:  # nan too
         return replace(plain, value=math.nan, stderr=math.nan, converged=False)
     log = replace(plain, value=math.log(plain.value), stderr=plain.stderr / plain.value)
@@ -82,16 +116,18 @@ def root_mean_square(values: Tensor) -> Estimate:
     return replace(square, value=root, stderr=stderr, samples=values)
 
 
-def ratio_of_means(numerator: Tensor, denominator: Tensor, resolution: float = 0.0) -> Estimate:
+def ratio_of_means(
+    numerator: Tensor, denominator: Tensor, resolution: float = 0.0, images: Tensor | None = None
+) -> Estimate:
     """Mean of ``numerator`` over mean of ``denominator``, sample by sample paired; standard error by the delta method.
 
-    stderr = sd(numerator - ratio * denominator) / (sqrt(n) * mean denominator); nan where that mean is ``resolution`` or less.
+    stderr = that of mean (numerator - ratio * denominator) / mean denominator; nan where that mean is ``resolution`` or less.
     """
     top, bottom = mean(numerator), mean(denominator)
     if not (math.isfinite(top.value) and bottom.value > resolution):
         return Estimate(math.nan, math.nan, bottom.num_samples, False)
     ratio = top.value / bottom.value
-    residual = mean(numerator.detach().double() - ratio * denominator.detach().double())
+    residual = mean(numerator.detach().double() - ratio * denominator.detach().double(), images)
     return Estimate(ratio, residual.stderr / bottom.value, residual.num_samples, residual.converged)
 
 

@@ -92,7 +92,7 @@ def frequency(settings: FrequencySettings, context: MeasureContext) -> dict[str,
     Units: shares of power; frequencies in half waves a path, whatever its length; pairs are the same in all cells.
     Not converged if more than a tenth of the pairs is not eligible, or if every second point alone gives a value that differs
     by more than ``tolerance``: waves of k > n half waves are seen as slower ones (2 n - k), and half the steps show it first.
-    Standard errors over pairs as in ``path``. Cost per pair: ``num_steps`` + 1 forward passes, shared with ``path``
+    Standard errors are over images, as in ``path``. Cost per pair: ``num_steps`` + 1 forward passes, shared with ``path``
     and ``linear_regions`` if pairs and steps are the same. Raises ``IncompleteError`` with the rest if a kind has no pair,
     ``UserError`` if neither has or outputs are not finite.
     """
@@ -112,11 +112,11 @@ def _estimates(settings: FrequencySettings, context: MeasureContext, kind: str, 
     estimates = {}
     for scale, part in parts.items():
         power, coarse, eligible = (torch.cat(each).cpu() for each in zip(*part, strict=True))
-        counted = estimate.mean(eligible.double())
+        counted = estimate.mean(eligible.double(), pairs)
         trusted = counted.value >= 1 - _MOST_LEFT_OUT and (context.temperature_known or not _SCALES[scale])
         rough = _summaries(coarse, settings.above)
         for name, values in _summaries(power, settings.above).items():
-            value = replace(estimate.mean(values[eligible]), samples=values.where(eligible, math.nan))
+            value = replace(estimate.mean(values[eligible], pairs[eligible]), samples=values.where(eligible, math.nan))
             resolved = abs(value.value - float(rough[name][eligible].mean())) <= settings.tolerance
             estimates[f"frequency_{scale}_{kind}_{name}"] = value.provided(trusted and resolved)
         estimates[f"frequency_{scale}_{kind}_eligible"] = counted

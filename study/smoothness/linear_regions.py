@@ -72,9 +72,9 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
       within a step are not seen, so counts are lower bounds; below 1 - ``tolerance`` no estimate of the kind is converged.
 
     Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6 at
-    both ends, each call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors over paths (pairs
-    share images, see ``path``). Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs and steps are
-    the same; memory for all signs at three points. Raises ``UserError`` without ReLUs and for non-finite
+    both ends, each call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors are over images:
+    pairs that share one are not independent. Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs
+    and steps are the same; memory for all signs at three points. Raises ``UserError`` without ReLUs and for non-finite
     outputs, ``IncompleteError`` with the rest if a kind has no pair.
     """
     around: dict[str, Estimate] = {}
@@ -94,25 +94,28 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
             walk, logits = _walk(context, points)
             context.shared.put(key, (logits,))
             walks.append(walk)
-        return _estimates(settings, f"regions_{kind}", walks)
+        return _estimates(settings, f"regions_{kind}", walks, pairs)
 
     return over_kinds(context, settings.split, settings.num_pairs, between, around)
 
 
-def _estimates(settings: LinearRegionsSettings, prefix: str, walks: list[dict[str, Tensor]]) -> dict[str, Estimate]:
+def _estimates(
+    settings: LinearRegionsSettings, prefix: str, walks: list[dict[str, Tensor]], pairs: Tensor | None = None
+) -> dict[str, Estimate]:
+    """From walks along the lines between the images of ``pairs``, or around images."""
     values = {name: torch.cat([walk[name] for walk in walks]) for name in walks[0]}
     transitions = values["transitions"]
-    resolved = estimate.ratio_of_means(values["coarse"], transitions)
+    resolved = estimate.ratio_of_means(values["coarse"], transitions, images=pairs)
     # if nothing changes there is nothing to miss
     fine = not bool(transitions.any()) or resolved.value >= 1 - settings.tolerance
     found = {
-        "transitions": estimate.mean(transitions),
-        "transitions_log": estimate.log_of_mean(transitions),
-        "share": estimate.mean(transitions / values["units"]),
-        "per_length": estimate.ratio_of_means(transitions, values["length"]),
+        "transitions": estimate.mean(transitions, pairs),
+        "transitions_log": estimate.log_of_mean(transitions, images=pairs),
+        "share": estimate.mean(transitions / values["units"], pairs),
+        "per_length": estimate.ratio_of_means(transitions, values["length"], images=pairs),
     }
-    if not prefix.startswith("regions_noise"):
-        found["excess"] = estimate.mean(transitions - values["net"])
+    if pairs is not None:
+        found["excess"] = estimate.mean(transitions - values["net"], pairs)
     return {f"{prefix}_{name}": e.provided(fine) for name, e in found.items()} | {f"{prefix}_resolved": resolved}
 
 

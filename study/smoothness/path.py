@@ -76,10 +76,9 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
 
     Units: probability, of unit logits their length; second differences per squared path; losses in nats; flips are counted.
     Pairs are uniform over all pairs of the kind, without replacement, from the measuring seed alone: the same in all cells.
-    Standard errors over pairs as if independent; pairs share images, so they are somewhat too small: the replicate is the unit
-    of inference, not the pair. Cost per pair: ``num_steps + 1`` forward passes, less shared ones. Raises
-    ``IncompleteError`` with the other kind's estimates if one kind has no pair, ``UserError`` if neither has or outputs are
-    not finite.
+    Standard errors are over images: pairs that share one are not independent. Network and temperature are held. Cost per pair:
+    ``num_steps + 1`` forward passes, less shared ones. Raises ``IncompleteError`` with the other kind's
+    estimates if one kind has no pair, ``UserError`` if neither has or outputs are not finite.
     """
     return over_kinds(
         context, settings.split, settings.num_pairs, lambda kind, pairs: _estimates(settings, context, kind, pairs), {}
@@ -98,13 +97,14 @@ def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs
     known = context.temperature_known
     prefix = f"path_{kind}_"
     estimates = {
-        prefix + name: estimate.mean(values[name]).provided(known or not scaled) for name, scaled in _MEANS.items()
+        prefix + name: estimate.mean(values[name], pairs).provided(known or not scaled)
+        for name, scaled in _MEANS.items()
     }
     rounding = settings.num_steps * torch.finfo(torch.float32).eps
     excess = values["excess_variation"]
-    estimates[prefix + "excess_variation_log"] = estimate.log_of_mean(excess, rounding).provided(known)
+    estimates[prefix + "excess_variation_log"] = estimate.log_of_mean(excess, rounding, pairs).provided(known)
     if kind == "different":
-        ratio = estimate.ratio_of_means(values["variation"], values["end_distance"], rounding)
+        ratio = estimate.ratio_of_means(values["variation"], values["end_distance"], rounding, pairs)
         estimates[prefix + "length_ratio"] = ratio.provided(known)
     return estimates
 

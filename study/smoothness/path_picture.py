@@ -36,7 +36,7 @@ class PathPictureSettings:
     names=lambda settings: ["path_picture_third_class"],
 )
 def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict[str, Estimate]:
-    """Mean over pairs of the largest probability of any class but the two at the ends.
+    """Mean over pairs of the largest probability of any class but the two at the ends; standard error over their images.
 
     Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
     alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
@@ -67,4 +67,4 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
         "other": other.flatten().short(),
         "p_other": p_other.flatten(),
     })  # fmt: skip
-    return {"path_picture_third_class": estimate.mean(p_other.amax(1)).provided(context.temperature_known)}
+    return {"path_picture_third_class": estimate.mean(p_other.amax(1), pairs).provided(context.temperature_known)}

@@ -164,8 +164,8 @@ def test_an_audit_misses_a_table_that_is_gone(study, tmp_path):
 
 def test_a_changed_statistic_and_wanted_samples_are_measured_anew(study, monkeypatch):
     plan, contents, _ = study
-    assert statistic_key("t", "path", {}) == measure_key("t", "path", {})
-    assert statistic_key("t", "path", {}, samples=True) != statistic_key("t", "path", {})
+    assert statistic_key("t", "input_jacobian", {}) == measure_key("t", "input_jacobian", {})
+    assert statistic_key("t", "input_jacobian", {}, samples=True) != statistic_key("t", "input_jacobian", {})
     entry = STATISTICS["input_jacobian"]
     monkeypatch.setitem(
         STATISTICS._entries, "input_jacobian", dataclasses.replace(entry, traits={**entry.traits, "revision": 2})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from toys import Fn, gen, run
 from toys import fn_context as context
 
-from study.smoothness import IncompleteError
+from study.smoothness import IncompleteError, estimate
 from study.smoothness.pairs import draw_pairs
 
 
@@ -77,7 +77,9 @@ def test_log_excess_variation_is_the_log_of_the_mean_not_the_mean_of_logs() -> N
     value, log = estimates["path_different_excess_variation"], estimates["path_different_excess_variation_log"]
     assert value.value == pytest.approx(excess.mean(), rel=1e-9)
     assert log.value == pytest.approx(math.log(excess.mean()), rel=1e-9)
-    assert log.stderr == pytest.approx(excess.std(ddof=1) / math.sqrt(150) / excess.mean(), rel=1e-9)
+    shared = estimate.mean(torch.tensor(excess), pairs).stderr  # against a plain loop: test_smoothness_errors.py
+    assert log.stderr == pytest.approx(shared / excess.mean(), rel=1e-9)
+    assert shared > excess.std(ddof=1) / math.sqrt(150)
     assert log.converged
     assert estimates["path_different_length_ratio"].value == pytest.approx(variation.mean() / ends.mean(), rel=1e-9)
 

@@ -13,7 +13,7 @@ from toys import Fn, fn_context, gen, run
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
-from study.smoothness import parse_settings
+from study.smoothness import estimate, parse_settings
 from study.smoothness.pairs import draw_pairs
 
 K, PIXELS, UNITS = 3, 5, 40
@@ -42,9 +42,9 @@ def test_a_line_crosses_a_hyperplane_once_or_never(chunk):
     on = x.double().numpy() @ a.T + b > 0
     for kind in ("same", "different"):
         # the pairs are those of ``path``
-        pairs = draw_pairs(torch.arange(30) % K, 25, kind == "same", context.generator(f"path/{kind}/test")).numpy()
+        pairs = draw_pairs(torch.arange(30) % K, 25, kind == "same", context.generator(f"path/{kind}/test"))
         crossed = (on[pairs[:, 0]] != on[pairs[:, 1]]).sum(1)
-        lengths = np.linalg.norm(np.diff(x.double().numpy()[pairs], axis=1)[:, 0], axis=1)
+        lengths = np.linalg.norm(np.diff(x.double().numpy()[pairs.numpy()], axis=1)[:, 0], axis=1)
         expected = {
             "transitions": crossed,
             "share": crossed / UNITS,
@@ -53,11 +53,15 @@ def test_a_line_crosses_a_hyperplane_once_or_never(chunk):
         for name, values in expected.items():
             got = found[f"regions_{kind}_{name}"]
             assert got.value == pytest.approx(values.mean(), rel=1e-6) and got.converged and got.num_samples == 25
-            assert got.stderr == pytest.approx(values.std(ddof=1) / 5, rel=1e-5, abs=1e-12)
+            shared = estimate.mean(
+                torch.tensor(values), pairs
+            ).stderr  # against a plain loop: test_smoothness_errors.py
+            assert got.stderr == pytest.approx(shared, rel=1e-5, abs=1e-12)
         per_length = found[f"regions_{kind}_per_length"]
         assert per_length.value == pytest.approx(crossed.mean() / lengths.mean(), rel=1e-6)
         residual = crossed - per_length.value * lengths
-        assert per_length.stderr == pytest.approx(residual.std(ddof=1) / 5 / lengths.mean(), rel=1e-5)
+        shared = estimate.mean(torch.tensor(residual), pairs).stderr
+        assert per_length.stderr == pytest.approx(shared / lengths.mean(), rel=1e-5)
         assert found[f"regions_{kind}_transitions_log"].value == pytest.approx(math.log(crossed.mean()))
         assert found[f"regions_{kind}_resolved"].value == 1
 

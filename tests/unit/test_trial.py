@@ -10,12 +10,12 @@ import torch
 import study.measuring.replicate as measurement
 import study.worker.ahead as ahead
 import study.worker.group as module
-from study.config import Task, measure_key
+from study.config import Task
 from study.data import Splits, load_dataset, split
 from study.errors import UserError
 from study.models import build_network
 from study.schema import ReplicateRecord
-from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm
+from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
 from study.training import Progress, evaluate, load_checkpoint, save_checkpoint
 from study.worker.group import discard_outcome, run_group
 
@@ -90,7 +90,7 @@ def test_a_confirmed_replicate_is_tested_and_measured(tmp_path, task_of):
         assert all(
             e["num_samples"] >= 1 and (math.isfinite(e["value"]) or not e["converged"]) for e in m["estimates"].values()
         )
-    assert measured[0]["measure_key"] == measure_key(task.config.trial_key, "path", STATISTICS["path"])
+    assert measured[0]["measure_key"] == statistic_key(task.config.trial_key, "path", STATISTICS["path"])
     # the weights that are kept are those that were recorded
     kept = load_checkpoint(folder(tmp_path, task) / "final.pt")
     assert kept["config"] == task.config.as_dict()
