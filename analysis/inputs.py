@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from analysis.claims.amendments import Amendment, amendment_of
 from analysis.claims.findings import Finding, findings
-from analysis.claims.judgement import Judgement, amend, judge
-from analysis.claims.looks import Course, course_of
+from analysis.claims.judgement import Judgement, amend, judge, pooled_pairs
+from analysis.claims.looks import Course, assay_of, course_of
 from analysis.claims.pooled import pooled_judgements
-from analysis.effects.controls import AAResult, AssayResult, aa_results, assay_results
+from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.crossed import interaction_rows
 from analysis.effects.image_variance import correctness
 from analysis.effects.levels import level_readings
@@ -21,6 +21,7 @@ from analysis.effects.table import differences_table, effects_table
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import ConfirmGrid, confirm_grid
 from analysis.trials.records import current_records
+from analysis.trials.shortened import FULL, at_share
 from analysis.trials.table import curves_table, trials_table
 from search_spaces.spec import Spec
 from study.results.ledger import Contents
@@ -60,12 +61,16 @@ class Inputs:
     @cached_property
     def grid(self) -> ConfirmGrid:
         """The confirmed replicates, by cell and pair."""
-        return confirm_grid(self.spec, self.trials)
+        return confirm_grid(self.spec, self.trials, self.chance)
+
+    def trials_at(self, share: float) -> pa.Table:
+        """The table of trials with those trained for ``share`` of the epochs in place of the confirmed ones."""
+        return self.trials if share == FULL else trials_table(self.spec, at_share(self.spec, self.contents, share))
 
     @cached_property
     def effects(self) -> pa.Table:
         """One row per contrast, dataset, outcome and stratum."""
-        return effects_table(self.grid, self.chance, correctness(self.contents), self.amendment.words)
+        return effects_table(self.grid, correctness(self.contents), self.amendment.words)
 
     @cached_property
     def differences(self) -> pa.Table:
@@ -89,13 +94,13 @@ class Inputs:
 
     @cached_property
     def control(self) -> list[AAResult]:
-        """The A/A control on each dataset."""
-        return aa_results(self.spec, self.effects.to_pylist())
+        """The A/A control on each dataset and outcome."""
+        return aa_results(self.spec, self.effects.to_pylist(), pooled_pairs(self.differences))
 
     @cached_property
     def assay(self) -> list[AssayResult]:
         """Whether a known difference is seen, on each dataset."""
-        return assay_results(self.grid, self.chance)
+        return assay_of(self.spec, self.trials_at, self.chance)
 
     @cached_property
     def amendment(self) -> Amendment:
@@ -105,7 +110,7 @@ class Inputs:
     @cached_property
     def course(self) -> Course | None:
         """Of a sequential study: its claims look by look."""
-        return course_of(self.spec, self.trials, self.chance) if self.spec.sequential else None
+        return course_of(self.spec, self.trials_at, self.chance) if self.spec.sequential else None
 
     def planned_replicates(self, cell: str) -> int | None:
         """How many confirmed replicates of a cell the study plans by now; ``None`` where a joint search decides."""
@@ -125,4 +130,4 @@ class Inputs:
     @cached_property
     def findings(self) -> list[Finding]:
         """The judgements in words, in the order of the claims' names."""
-        return findings(self.spec, self.judgements)
+        return findings(self.spec, self.judgements, self.interactions)

@@ -5,7 +5,7 @@ Source: https://doi.org/10.1093/biomet/70.3.659
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,8 @@ from search_spaces.strict import Levels, Strict
 
 _LEAST_DOSES = 3
 _ARM = "Levels of the cells that are judged."
+SHORTENED = "shortened"
+_Named = Annotated[Levels, Field(min_length=1)]
 
 
 class Contrast(Strict):
@@ -41,38 +43,122 @@ class Outcome(Strict):
 
 
 class Claim(Strict):
-    """A claim holds when the arm beats every reference in every outcome (an intersection-union test)."""
+    """A claim holds when the arm beats every reference in every outcome (an intersection-union test).
+
+    Of a family of arms it holds when any one of them does so, and is refuted when every one is.
+    """
 
     text: str = Field(description="The claim in words.", examples=["FMMNet beats ResNet"])
-    arm: Levels = Field(min_length=1, description=_ARM, examples=[{"merge": "mul"}])
+    arm: Levels = Field(default={}, description=f"{_ARM} Either this or `arms`.", examples=[{"merge": "mul"}])
+    arms: list[_Named] = Field(
+        default=[],
+        description="A family: the claim holds if any of these arms does, and is refuted if none can.",
+        examples=[[{"merge": "mul"}, {"merge": "sig_bn"}]],
+    )
     references: list[Levels] = Field(min_length=1, description="What it must beat.", examples=[[{"merge": "add"}]])
     outcomes: list[Outcome] = Field(min_length=1, description="In what it must.")
+    presupposes: str = Field(
+        default="",
+        description="A claim without which this one has nothing to explain: the sentence says so if that one is refuted.",
+        examples=["C5"],
+    )
+
+    @model_validator(mode="after")
+    def _one_or_a_family(self) -> "Claim":
+        _check_arms(self.arm, self.arms, "arms")
+        return self
+
+    @property
+    def all_arms(self) -> list[Levels]:
+        """The arm, or those of the family."""
+        return self.arms or [self.arm]
 
     def contrasts(self) -> list[Contrast]:
-        """The arm against each reference."""
-        return [Contrast(arm=self.arm, reference=reference) for reference in self.references]
+        """Each arm against each reference."""
+        return [Contrast(arm=arm, reference=reference) for arm in self.all_arms for reference in self.references]
 
     @property
     def num_parts(self) -> int:
-        """How many comparisons the claim has: each reference in each outcome."""
+        """In how many comparisons an arm must hold: each reference in each outcome."""
         return len(self.references) * len(self.outcomes)
+
+
+class PositiveControl(Strict):
+    """An outcome that a sound measurement finds above another one in the same networks."""
+
+    higher: str = Field(
+        description="What must lie higher: the lower limit of its mean.",
+        examples=["attention_importance_spearman_zero_activation"],
+    )
+    lower: str = Field(
+        description="What it must lie above: the upper limit of its mean.",
+        examples=["attention_importance_spearman_zero"],
+    )
 
 
 class LevelClaim(Strict):
     """A claim on how high an outcome is in the arm's networks, without a reference."""
 
-    num_parts: ClassVar[int] = 1
     text: str = Field(description="The claim in words.", examples=["Gates hardly agree with importance"])
-    arm: Levels = Field(min_length=1, description=_ARM, examples=[{"attention_form": "mul"}])
+    arm: Levels = Field(default={}, description=f"{_ARM} Either this or `each`.", examples=[{"attention_form": "mul"}])
+    each: list[_Named] = Field(
+        default=[],
+        description="Several arms: the claim must hold of each of them.",
+        examples=[[{"attention_form": "native"}, {"attention_form": "mul"}]],
+    )
+    control: PositiveControl | None = Field(
+        default=None, description="What the measurement must find before the claim is believed."
+    )
     outcome: str = Field(description="A column of the table `trials`.", examples=["attention_importance_ratio_zero"])
     below: float = Field(description="Supported if the interval lies below this.", examples=[0.5])
     above: float = Field(description="Refuted if the interval lies above this.", examples=[0.7])
 
+    @property
+    def all_arms(self) -> list[Levels]:
+        """The arm, or those of which each must hold."""
+        return self.each or [self.arm]
+
+    @property
+    def num_parts(self) -> int:
+        """How many levels it is judged by: one per arm."""
+        return len(self.all_arms)
+
     @model_validator(mode="after")
     def _ordered(self) -> "LevelClaim":
+        _check_arms(self.arm, self.each, "each")
         if not self.below <= self.above:
             raise ValueError(f"needs below <= above, got below={self.below:g}, above={self.above:g}")
         return self
+
+
+def _check_arms(arm: Levels, several: Sequence[Levels], key: str) -> None:
+    """Raise ``ValueError`` unless there is one arm, or several different ones that name the same factors."""
+    if bool(arm) == bool(several):
+        raise ValueError(f"needs either arm or {key}, got {'both' if arm else 'neither'}")
+    if several and len(several) < 2:
+        raise ValueError(f"{key} has one arm: write arm: {dict(several[0])}")
+    for i, levels in enumerate(several):
+        if levels in several[:i]:
+            raise ValueError(f"{key} lists {dict(levels)} twice")
+        if set(levels) != set(several[0]):
+            raise ValueError(f"{key} must name the same factors in each arm, got {dict(several[0])} and {dict(levels)}")
+
+
+class Assay(Contrast):
+    """A difference known to exist at the study's scale, which the study must see before its claims are believed.
+
+    ``shortened`` may stand among the levels of both sides: a share of the epochs in ``budget.shortened``, 1 for all of them.
+    """
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of the epochs that arm and reference train for."""
+        arm, reference = (levels.get(SHORTENED, 1) for levels in (self.arm, self.reference))
+        return float(arm), float(reference)
+
+    def side(self, levels: Levels) -> Levels:
+        """Levels of one side without its share of the epochs."""
+        return {name: level for name, level in levels.items() if name != SHORTENED}
 
 
 class Step(Strict):

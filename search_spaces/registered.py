@@ -33,6 +33,8 @@ def registered(spec: Spec) -> dict[str, Any]:
         "alpha": spec.alpha,
         "looks": list(spec.sequential.looks) if spec.sequential else None,
         "control": spec.control.model_dump(mode="json") if spec.control else None,
+        # absent where there is none, so that what was registered before this key existed keeps its digest
+        **({"assay": spec.assay.model_dump(mode="json")} if spec.assay else {}),
         "claims": {name: _fixed(spec, claim) for name, claim in spec.all_claims.items()},
         "blocks": spec.blocks * spec.replicates,
         "statistics": spec.model_dump(mode="json")["measure"]["statistics"],
@@ -52,7 +54,7 @@ def changes(before: Registered, now: Registered) -> list[Change]:
     are reported because they were added with the first ones known. A new statistic is no change.
     """
     everyone = tuple(now["claims"])
-    found = [Change(text=_was(key, before, now), claims=everyone) for key in _SHARED if before[key] != now[key]]
+    found = [Change(text=_was(k, before, now), claims=everyone) for k in _SHARED if before.get(k) != now.get(k)]
     if before["blocks"] != now["blocks"] and before["looks"] == now["looks"]:
         found.append(Change(text=_was("blocks", before, now), claims=()))
     for name, claim in before["claims"].items():
@@ -69,13 +71,16 @@ def changes(before: Registered, now: Registered) -> list[Change]:
     return found
 
 
-_SHARED = ("alpha", "looks", "control")
+_SHARED = ("alpha", "looks", "control", "assay")
+# Wording, and keys that came later and are left out where they are not given: what was registered before keeps its digest.
+_WORDING, _LATER = {"text", "presupposes"}, ("arm", "arms", "each", "control")
 
 
 def _fixed(spec: Spec, claim: Claim | LevelClaim) -> dict[str, Any]:
     test, references = ("paired difference", claim.references) if isinstance(claim, Claim) else ("level", [])
-    fixed = claim.model_dump(mode="json", exclude={"text"})
-    return {"test": test, **fixed, "cells": _cells(spec, [claim.arm, *references])}
+    fixed = claim.model_dump(mode="json", exclude=_WORDING)
+    fixed = {key: value for key, value in fixed.items() if value or key not in _LATER}
+    return {"test": test, **fixed, "cells": _cells(spec, [*claim.all_arms, *references])}
 
 
 def _cells(spec: Spec, sides: list[Levels]) -> list[str]:
@@ -95,15 +100,15 @@ def _differs(before: Registered, now: Registered) -> Iterator[str]:
     if before["test"] != now["test"]:
         yield _was("test", before, now)
         return
-    for key in before:
+    for key in dict.fromkeys((*before, *now)):
         if key == "outcomes" and _outcomes(before) == _outcomes(now):
             for old, new in zip(before[key], now[key], strict=True):
                 yield from (f"{_was(name, old, new)} ({old['name']})" for name in old if old[name] != new[name])
         elif key == "cells" and before[key] != now[key]:
             yield f"read in {len(before[key])} cells, now in {len(now[key])}"
-        elif key != "cells" and before[key] != now[key]:
+        elif key != "cells" and before.get(key) != now.get(key):
             yield _was(key, before, now)
 
 
 def _was(key: str, before: Registered, now: Registered) -> str:
-    return f"{key} was {before[key]}, now {now[key]}"
+    return f"{key} was {before.get(key)}, now {now.get(key)}"

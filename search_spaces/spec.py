@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Published, Sequential
+from search_spaces.claims import SHORTENED, Assay, Claim, Contrast, Dose, LevelClaim, Published, Sequential
 from search_spaces.strict import Grid, Level, Levels, Strict
 from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Resources
 
@@ -95,6 +95,12 @@ class Spec(Strict):
         description="The A/A control: one thing under two names. Without it, or if it differs, every claim is undecided.",
         examples=[{"arm": {"merge": "add_alias"}, "reference": {"merge": "add"}}],
     )
+    assay: Assay | None = Field(
+        default=None,
+        description="A difference in test accuracy known to exist at the study's scale. If it is not seen, every claim is "
+        "undecided. `shortened` names a share of the epochs.",
+        examples=[{"arm": {"merge": "add"}, "reference": {"merge": "none"}}],
+    )
     claims: dict[str, Claim] = Field(
         default={}, description="Name -> a claim on differences, fixed before the first confirmed replicate."
     )
@@ -143,8 +149,9 @@ class Spec(Strict):
             self._check_looks(self.sequential.looks[-1])
         factors = self.factor_names()
         named: list[tuple[str, list[str]]] = [("published", list(known.levels)) for known in self.published]
-        named += [(f"level_claims.{name}", list(claim.arm)) for name, claim in self.level_claims.items()]
+        named += [(f"level_claims.{name}", list(claim.all_arms[0])) for name, claim in self.level_claims.items()]
         named += [("a contrast", list(contrast.arm)) for contrast in self.all_contrasts()]
+        named += [("assay", list(self.assay.side(self.assay.arm)))] if self.assay else []
         named += [(f"doses.{name}", dose.factors()) for name, dose in self.doses.items()]
         for where, names in named:
             for factor in names:
@@ -155,15 +162,28 @@ class Spec(Strict):
         for name in self.level_claims:
             if name in self.claims:
                 raise ValueError(f"{name!r} stands under both claims and level_claims")
+        for name, claim in self.claims.items():
+            if claim.presupposes and (claim.presupposes == name or claim.presupposes not in self.all_claims):
+                others = ", ".join(other for other in self.all_claims if other != name)
+                raise ValueError(f"claims.{name}.presupposes {claim.presupposes!r}, which is no other claim ({others})")
+        if self.assay:
+            self._check_assay(self.assay)
         for name, dose in self.doses.items():
             dose.check(name, list(self.cells()))
         return self
+
+    def _check_assay(self, assay: Assay) -> None:
+        """Raise ``ValueError`` naming what an assay cannot be read from."""
+        for share in assay.shares:
+            if share not in (1, *self.budget.shortened):
+                known = ", ".join(f"{share:g}" for share in (*self.budget.shortened, 1))
+                raise ValueError(f"assay: {SHORTENED} is {share:g}, and budget.shortened has {known}")
 
     def _refuse_effects(self) -> None:
         """Raise ``ValueError`` naming what a joint search has no place for."""
         if self.space:
             raise ValueError("space with joint: a joint search chooses from nuisance and factors; remove one")
-        for key in ("claims", "level_claims", "control", "contrasts", "doses"):
+        for key in ("claims", "level_claims", "control", "assay", "contrasts", "doses"):
             if getattr(self, key):
                 raise ValueError(
                     f"{key} with joint: a joint search looks for the best network, not for an effect; remove one"

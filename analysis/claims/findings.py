@@ -1,15 +1,20 @@
-"""Claims as people read them: the verdict, one sentence, the reason, and what would change it.
+"""Claims as people read them: the verdict, its answer in a sentence, the estimand, the reason, and what would change it.
 
 Effects stand in the claim's direction: where lower is better, the reference's minus the arm's, so that positive always
 speaks for the claim. A claim on a level shows the outcome itself, beside the two numbers that it is judged by.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from scipy import stats
+
+from analysis.claims.answers import answer_of
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
+from analysis.effects.compare import failure_counts
 from analysis.words.wording import (
     effect_text,
     interval_text,
@@ -26,28 +31,35 @@ from search_spaces import Claim, LevelClaim, Spec
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A claim on a dataset in words."""
+    """A claim on a dataset in words. ``why`` says what an undecided claim lacks."""
 
     name: str
     text: str
     dataset: str
     verdict: str
+    why: str
     label: str
     sentence: str
+    estimand: str
     reason: str
     change: str
 
 
-def findings(spec: Spec, judgements: Sequence[Judgement]) -> list[Finding]:
-    """Every claim in words, by name, then dataset in the order of the study."""
+def findings(
+    spec: Spec, judgements: Sequence[Judgement], interactions: Sequence[Mapping[str, Any]] = ()
+) -> list[Finding]:
+    """Every claim in words, by name, then dataset in the order of the study. ``interactions`` are rows of their table."""
+    verdicts = {(judgement.name, judgement.dataset): str(judgement.verdict) for judgement in judgements}
     found = [
         Finding(
             name=judgement.name,
             text=judgement.claim.text,
             dataset=judgement.dataset,
             verdict=judgement.verdict,
+            why=judgement.why,
             label=_qualifier(spec, judgement),
-            sentence=_finding(judgement, spec),
+            sentence=answer_of(judgement, verdicts, interactions),
+            estimand=_sentence(_estimand(judgement)),
             reason=_sentence(_reason(judgement)),
             change=_sentence(_change(judgement, spec)),
         )
@@ -67,21 +79,34 @@ def _qualifier(spec: Spec, judgement: Judgement) -> str:
     return "; ".join(labels)
 
 
-def _finding(judgement: Judgement, spec: Spec) -> str:
-    """What was found, how big, against which margin, and what could have been seen, in one sentence."""
-    label = f" ({labels})" if (labels := _qualifier(spec, judgement)) else ""
-    verdict = "has no verdict" if judgement.verdict == "no verdict" else f"is {judgement.verdict}"
-    where = f" on {judgement.dataset}" if judgement.dataset else ""
+def _estimand(judgement: Judgement) -> str:
+    """What was estimated, how big it is, against which margin, and what could have been seen."""
     claim, parts = judgement.claim, judgement.parts
     if isinstance(claim, LevelClaim):
-        texts = [_level_text(claim, judgement.deciding)]
-    else:
-        texts = list(dict.fromkeys(filter(None, map(_failures, parts))))
-        for outcome in claim.outcomes:
-            texts += _outcome_texts([part for part in parts if part.outcome == outcome.name])
-        if empty := _without_pairs(claim, parts):
-            texts.append(f"no pair is left to compare {empty}, smallest detectable effect unknown")
-    return f"{judgement.name} {verdict}{where}{label}: {'; '.join(texts)}."
+        return "; ".join(_level_text(claim, part) for part in parts)
+    texts = list(dict.fromkeys(filter(None, map(_failures, parts))))
+    for outcome in claim.outcomes:
+        texts += _outcome_texts([part for part in parts if part.outcome == outcome.name])
+    if empty := _without_pairs(claim, parts):
+        texts.append(f"no pair is left to compare {empty}, smallest detectable effect unknown")
+    texts += [_unseen(part) for part in {part.row["arm"]: part for part in _accuracies(judgement)}.values()]
+    return "; ".join(texts)
+
+
+def _accuracies(judgement: Judgement) -> list[ClaimPart]:
+    """Of a supported claim the comparisons in accuracy, of the arm that supports it."""
+    if judgement.verdict != "supported":
+        return []
+    arm = next(parts for parts in judgement.arms if judgement.deciding in parts)
+    return [part for part in arm if "/accuracy" in part.outcome]
+
+
+def _unseen(part: ClaimPart) -> str:
+    """The upper limit of the arm's failure rate (Clopper and Pearson 1934): what so few trainings cannot have seen."""
+    failed, trained = failure_counts(part.row, "arm")
+    limit = float(stats.beta.ppf(0.95, failed + 1, trained - failed)) if failed < trained else 1.0
+    seen = f"{failed} of {trained}" if failed else f"none of {trained}"
+    return f"{seen} trainings of {levels_text(part.row['arm'])} failed, so it fails in at most {limit:.0%} (95%)"
 
 
 def _reason(judgement: Judgement) -> str:
@@ -93,27 +118,31 @@ def _reason(judgement: Judgement) -> str:
     if judgement.verdict == "no verdict":
         return f"one search block: the {what} holds at the hyperparameters found, which may be the search's luck"
     if judgement.controls:
-        return "; ".join(judgement.controls + (part.obstacles if isinstance(claim, LevelClaim) else ()))
+        return "; ".join([*judgement.controls, *(_texts(part) if isinstance(claim, LevelClaim) else [])])
     if judgement.verdict == "supported":
         if isinstance(claim, LevelClaim):
-            return f"the interval lies below {claim.below:g}"
-        each = "in every comparison " if several else ""
+            return f"{'each' if several else 'the'} interval lies below {claim.below:g}"
+        of_family = len(judgement.arms) > 1
+        each = f"with {levels_text(part.row['arm'])} " if of_family else ""
+        each += "in every comparison " if several and (not of_family or claim.num_parts > 1) else ""
         nowhere = ", and on no dataset it lies below zero" if part.num_datasets else ""
         return f"{each}the interval lies above zero and reaches the margin{nowhere}"
     if judgement.verdict == "refuted":
         if isinstance(claim, LevelClaim):
             return f"the interval lies above {claim.above:g}"
-        limit = effect_text(part.outcome, part.row["scale"], part.high_of_k)
+        limit = effect_text(part.outcome, part.row["scale"], part.high_refute)
         which = f" ({_which(claim, part)})" if several else ""
+        every = "; so it does for each arm" if len(judgement.arms) > 1 else ""
         return (
-            f"at level {part.level_of_k:.2g} the upper limit, {limit}, lies below the margin of {_margin(part)}{which}"
+            f"at level {part.level_refute:.2g} the upper limit, {limit}, lies below the margin of {_margin(part)}{which}"
+            f"{every}"
         )
     if isinstance(claim, LevelClaim):
-        return "; ".join(part.obstacles) or _between_levels(part)
+        return "; ".join(_texts(part)) or _between_levels(part)
     by_reason: dict[str, list[str]] = {}
     for other in judgement.parts:
         if other.verdict == "undecided":
-            why = "; ".join(other.obstacles) or _between(other)
+            why = "; ".join(_texts(other)) or _between(other)
             by_reason.setdefault(why, []).append(_which(claim, other))
     reasons = [f"{' and '.join(which)}: {why}" if several else why for why, which in by_reason.items()]
     if judgement.num_missing:
@@ -137,11 +166,11 @@ def _change(judgement: Judgement, spec: Spec) -> str:
     if judgement.verdict == "supported":
         return f"a repetition whose upper limit lies below the margin of {_margin(part)}"
     if judgement.verdict == "refuted":
-        limit = effect_text(part.outcome, part.row["scale"], part.high_of_k)
+        limit = effect_text(part.outcome, part.row["scale"], part.high_refute)
         return f"an effect of at least the margin, {_margin(part)}; these data leave room for {limit} at most"
     if any(other.row["n_waiting"] for other in judgement.parts):
         return "the pairs still to run: the same command continues"
-    if part.failures and part.obstacles:
+    if part.failures and judgement.why == "not estimable":
         return "trainings that do not fail (other learning rates, warm-up, more epochs); more blocks alone do not"
     if part.obstacles:
         return (
@@ -197,18 +226,10 @@ def _failures(part: ClaimPart) -> str:
 
 def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
     """One outcome: each comparison's effect and interval, then margin, smallest detectable effect and pairs."""
-    if not parts:
-        return []
-    name, scale = outcome_text(parts[0].outcome), parts[0].row["scale"]
-    chance = [
-        f"{effect_text(part.outcome, scale, part.at_chance)} for {_comparison(part)}"
-        for part in parts
-        if part.failures and part.at_chance is not None
-    ]
-    texts = [f"with failures counted at chance, {name} differs by {' and by '.join(chance)}"] if chance else []
     shown = [part for part in parts if part.effect is not None]
     if not shown:
-        return texts
+        return []
+    name, scale = outcome_text(parts[0].outcome), parts[0].row["scale"]
     effects = " and by ".join(f"{_effect(part)} for {_comparison(part)}" for part in shown)
     sizes = [part.smallest_detectable for part in shown if part.smallest_detectable is not None]
     finite = sizes and not math.isinf(max(sizes))
@@ -217,12 +238,17 @@ def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
     details = (
         f"margin {_margin(parts[0])}, smallest detectable effect {detectable}, {num} pair{'s' if num != 1 else ''}"
     )
-    if any(part.counts_images for part in shown):
+    if any(part.images for part in shown):
         details += f", {shown[0].row['n_images']:,} test images counted"
     if parts[0].num_datasets:
         details += f" on {min(part.num_datasets or 0 for part in shown)} datasets, t over their means"
-    left = "where both networks survived, " if chance else ""
-    return [*texts, f"{left}{name} differs by {effects} ({details})"]
+    whose = " among networks that train" if "/" not in parts[0].outcome else ""
+    failing = [part for part in shown if part.failures and "/accuracy" in part.outcome]
+    texts = [f"{name}{', failures counted,' if failing else ''}{whose} differs by {effects} ({details})"]
+    for part in failing:
+        left = "none" if part.survivors is None else effect_text(part.outcome, scale, part.survivors)
+        texts.append(f"among pairs in which both train: {left} for {_comparison(part)}")
+    return texts
 
 
 def _without_pairs(claim: Claim, parts: Sequence[ClaimPart]) -> str:
@@ -247,7 +273,12 @@ def _effect(part: ClaimPart) -> str:
 def _which(claim: Claim, part: ClaimPart) -> str:
     """What tells a comparison from the claim's others; empty when it is the only one."""
     names = [outcome_text(part.outcome)] if len(claim.outcomes) > 1 else []
-    return ", ".join(names + ([_comparison(part)] if len(claim.references) > 1 else []))
+    return ", ".join(names + ([_comparison(part)] if len(claim.contrasts()) > 1 else []))
+
+
+def _texts(part: ClaimPart) -> list[str]:
+    """Its obstacles in words, those first that forbid any verdict."""
+    return [obstacle.text for obstacle in sorted(part.obstacles, key=lambda obstacle: obstacle.bars_support)]
 
 
 def _comparison(part: ClaimPart) -> str:
@@ -263,16 +294,22 @@ def _between(part: ClaimPart) -> str:
     if part.low is None or part.high is None or math.isinf(part.high):
         return f"{part.row['n_pairs']} pairs cannot reach level {part.level:.2g}"
     if part.low > 0 or part.high < part.margin:
-        return f"the upper limit is below the margin of {_margin(part)}, though not at level {part.level_of_k:.2g}"
+        return f"the upper limit is below the margin of {_margin(part)}, though not at level {part.level_refute:.2g}"
     return f"the interval holds both zero and the margin of {_margin(part)}"
+
+
+def _nearest(judgement: Judgement) -> Sequence[ClaimPart]:
+    """The comparisons of the arm that is nearest to holding."""
+    return next(parts for parts in judgement.arms if judgement.deciding in parts)
 
 
 def _more_blocks(judgement: Judgement) -> str:
     """About how many blocks would decide, if effects and spreads stay as seen."""
     parts = judgement.parts
-    refute = [n for part in parts if (n := part.pairs_to("refuted")) is not None]
-    support = [part.pairs_to("supported") for part in parts]
-    ways = [(min(refute), "refute")] if refute else []
+    each = [[n for part in arm if (n := part.pairs_to("refuted")) is not None] for arm in judgement.arms]
+    support = [part.pairs_to("supported") for part in _nearest(judgement)]
+    # every arm must fall, each by the comparison in which it falls first
+    ways = [(max(map(min, each)), "refute")] if all(each) else []
     if all(n is not None for n in support):
         ways.append((max(n for n in support if n is not None), "support"))
     if not ways and any(part.counts_images for part in parts):

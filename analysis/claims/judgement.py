@@ -1,6 +1,6 @@
-"""From a study's effects to one judgement per claim and dataset: Holm's level, the parts, the controls, the verdict."""
+"""From a study's effects to one judgement per claim and dataset: its parts and controls, the verdict, why there is none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,19 +12,25 @@ from analysis.claims.rule import Rule, rule_of
 from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.levels import LevelReading
 from analysis.effects.readings import POOLED
-from analysis.effects.table import families
-from analysis.stats.verdicts import Verdict, claim_verdict
+from analysis.effects.table import claim_ps
+from analysis.stats.verdicts import Limits, Verdict, claim_verdict
+from analysis.trials.grid import label
+from analysis.words.wording import levels_text
 from search_spaces import Claim, LevelClaim, Spec
+
+# What an undecided claim lacks, in the order in which it is told.
+_WHY = ("control", "refused", "waiting", "not estimable", "contradiction")
+TOO_FEW = "too few pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A claim on a dataset: its parts (a level claim has one), the level of their intervals, and what holds a verdict back.
+    """A claim on a dataset: its parts, the level of their intervals, and what holds a verdict back.
 
-    ``controls`` are the reasons for which no claim of this study is believed (A/A control, assay sensitivity), in words.
-    ``waiting`` says that pairs or controls planned here are still to run. ``look`` counts the looks of a sequential study
-    from 1 (0: it has none). ``amended`` says in words how the claims were changed after results were there; ``post_hoc``
-    that this one was.
+    ``control`` is the A/A control, outcome by outcome, ``assay`` the check of assay sensitivity; ``controls`` are the reasons
+    for which no claim of this study is believed, in words. ``waiting`` says that pairs or controls planned here are still to
+    run. ``look`` counts the looks of a sequential study from 1 (0: it has none). ``amended`` says in words how the claims were
+    changed after results were there; ``post_hoc`` that this one was.
     """
 
     name: str
@@ -32,7 +38,7 @@ class Judgement:
     dataset: str
     num_blocks: int
     parts: tuple[ClaimPart, ...]
-    control: AAResult | None
+    control: tuple[AAResult, ...]
     assay: AssayResult | None
     controls: tuple[str, ...]
     waiting: bool
@@ -41,17 +47,47 @@ class Judgement:
     post_hoc: bool = False
 
     @property
+    def arms(self) -> list[list[ClaimPart]]:
+        """The parts arm by arm; those of a level claim all together, since it must hold of each arm."""
+        if isinstance(self.claim, LevelClaim):
+            return [list(self.parts)]
+        return [[part for part in self.parts if part.row["arm"] == label(arm)] for arm in self.claim.all_arms]
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict rule applied to the parts; a claim made knowing results has none."""
         if self.post_hoc:
             return "no verdict"
-        limits = [part.limits for part in self.parts] + [None] * self.num_missing
-        return claim_verdict(limits, num_blocks=self.num_blocks, held_back=bool(self.controls))
+        arms: list[list[Limits | None]] = [
+            [*(part.limits for part in parts), *[None] * (self.claim.num_parts - len(parts))] for parts in self.arms
+        ]
+        return claim_verdict(arms, num_blocks=self.num_blocks, held_back=bool(self.controls))
+
+    @property
+    def why(self) -> str:
+        """What an undecided claim lacks: one of ``_WHY``, else too few pairs. Empty for any other verdict."""
+        if self.verdict != "undecided":
+            return ""
+        if self.controls:
+            return "waiting" if self.waiting and not self.failed_controls else "control"
+        kinds = {obstacle.kind for part in self.parts for obstacle in part.forbidden}
+        if self.num_missing:
+            kinds.add("not estimable")
+        # a contradiction matters where the claim would hold without it
+        if any(part.limits and part.limits.barred and part.limits.holds for part in self.parts):
+            kinds.add("contradiction")
+        return next((kind for kind in _WHY if kind in kinds), TOO_FEW)
+
+    @property
+    def failed_controls(self) -> bool:
+        """Whether a control has run and not passed, or is missing: waiting does not mend it."""
+        differs = any(result.state == "differs" for result in self.control)
+        return not self.control or differs or bool(self.assay and self.assay.seen is False)
 
     @property
     def num_missing(self) -> int:
         """How many of the claim's comparisons are not in the study on this dataset."""
-        return self.claim.num_parts - len(self.parts)
+        return sum(self.claim.num_parts - len(parts) for parts in self.arms)
 
     @property
     def lost(self) -> bool:
@@ -60,8 +96,8 @@ class Judgement:
 
     @property
     def deciding(self) -> ClaimPart:
-        """The part that holds the claim back most: the one its verdict hangs on."""
-        return min(self.parts, key=ClaimPart.support) if len(self.parts) > 1 else self.parts[0]
+        """The part that its verdict hangs on: of the arm that is nearest to holding the one that holds it back most."""
+        return max((min(parts, key=ClaimPart.support) for parts in self.arms if parts), key=ClaimPart.support)
 
 
 def judge(
@@ -78,38 +114,23 @@ def judge(
     (default: at once, Holm's levels).
     """
     rule = rule or rule_of(spec)
-    rows, pairs = effects.to_pylist(), _pairs(differences)
-    scales: dict[tuple[str, ...], dict[str, float | None]] = {}
-    for row in rows:
-        scales.setdefault(_where(row), {})[row["outcome"]] = row["mean_difference"]
-    control = aa_results(spec, rows)
-    failed = [result.dataset for result in control if result.inside is False]
+    rows, pairs = effects.to_pylist(), pooled_pairs(differences)
+    control = aa_results(spec, rows, pairs)
+    failed = list(dict.fromkeys(result.dataset for result in control if result.state == "differs"))
     judgements = []
-    for dataset, family in families(spec, rows, levels).items():
-        level = rule.levels(family)
+    for dataset, ps in claim_ps(spec, rows, levels).items():
+        level = rule.levels(ps)
         parts: dict[str, list[ClaimPart]] = {}
-        for row in rows:
-            if row["role"] == "primary" and row["dataset"] == dataset:
-                claim = spec.claims[row["claim"]]
-                part = claim_part(
-                    row,
-                    next(outcome for outcome in claim.outcomes if outcome.name == row["outcome"]),
-                    pairs.get((*_where(row), row["outcome"]), {}),
-                    scales[_where(row)],
-                    level[row["claim"]],
-                    claim.num_parts,
-                    spec.blocks * spec.replicates,
-                    rule,
-                )
-                parts.setdefault(row["claim"], []).append(part)
+        for name, part in _parts(spec, [row for row in rows if row["dataset"] == dataset], pairs, level, rule):
+            parts.setdefault(name, []).append(part)
         for reading in levels:
             if reading.dataset == dataset:
-                parts[reading.name] = [level_part(reading, level[reading.name], rule)]
-        own = next((result for result in control if result.dataset == dataset), None)
+                refute = rule.level_refute / reading.claim.num_parts
+                parts.setdefault(reading.name, []).append(level_part(reading, level[reading.name], refute, rule))
+        own = tuple(result for result in control if result.dataset == dataset)
         known = next((result for result in assay if result.dataset == dataset), None)
-        controls_wait = bool(own and own.n_waiting) or bool(known and known.seen is None)
+        controls_wait = any(result.state == "not run" for result in own) or bool(known and known.seen is None)
         for name, found in parts.items():
-            pairs_wait = any(part.row["n_waiting"] for part in found)
             judgements.append(
                 Judgement(
                     name=name,
@@ -119,42 +140,67 @@ def judge(
                     parts=tuple(found),
                     control=own,
                     assay=known,
-                    controls=tuple(_controls(own, failed, known, bool(rule.looks) and not pairs_wait)),
-                    waiting=controls_wait or pairs_wait,
+                    controls=tuple(_controls(own, failed, known)),
+                    waiting=controls_wait or any(part.row["n_waiting"] for part in found),
                 )
             )
     order = list(spec.all_claims)
     return sorted(judgements, key=lambda judgement: order.index(judgement.name))
 
 
-def _controls(control: AAResult | None, failed: Sequence[str], assay: AssayResult | None, is_look: bool) -> list[str]:
-    """What holds every verdict back on a dataset, in words: a control outside its margin on any dataset (``failed``), one
-    not there or not run, a known difference not seen.
+def _parts(
+    spec: Spec,
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Mapping[tuple[str, ...], Mapping[int, float]],
+    level: Mapping[str, float],
+    rule: Rule,
+) -> Iterator[tuple[str, ClaimPart]]:
+    """The comparisons of all claims on differences on one dataset, from its rows of the effects table."""
+    beside: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        beside.setdefault((row["arm"], row["reference"]), []).append(row)
+    for row in rows:
+        if row["role"] != "primary":
+            continue
+        name, claim = row["claim"], spec.claims[row["claim"]]
+        yield (
+            name,
+            claim_part(
+                row,
+                next(outcome for outcome in claim.outcomes if outcome.name == row["outcome"]),
+                pairs.get(_where(row), {}),
+                beside[row["arm"], row["reference"]],
+                level[name] / len(claim.all_arms),
+                rule.level_refute / claim.num_parts,
+                spec.blocks * spec.replicates,
+                rule,
+            ),
+        )
 
-    ``is_look``: a verdict would end the claim's blocks, so that the control that it rests on must be as far.
+
+def _controls(control: Sequence[AAResult], failed: Sequence[str], assay: AssayResult | None) -> Iterator[str]:
+    """What holds every verdict back on a dataset, in words: a control that differs on any dataset (``failed``), one that is
+    not there or not run, a known difference that is not seen.
     """
-    reasons = []
+    waiting = max((result.n_waiting for result in control if result.state == "not run"), default=None)
     if failed:
-        reasons.append(f"the A/A control differs by more than its margin on {', '.join(failed)}")
-    elif control is None:
-        reasons.append("this study has no A/A control, which every verdict needs")
-    elif control.inside is None:
-        reasons.append(f"the A/A control has {'not run yet' if control.n_waiting else 'no pair that ran to its end'}")
+        yield f"the A/A control differs by its margin or more on {', '.join(failed)}"
+    elif not control:
+        yield "this study has no A/A control, which every verdict needs"
+    elif waiting is not None:
+        yield f"{waiting} pairs of the A/A control have not run yet" if waiting else "the A/A control has not run yet"
     if assay and assay.seen is None:
-        reasons.append("the check of assay sensitivity has not run yet")
+        yield "the check of assay sensitivity has not run yet"
     elif assay and not assay.seen:
-        reasons.append("a known difference (merge add minus none at depth) is not seen")
-    if is_look and control and control.n_waiting and not reasons:
-        reasons.append(f"the A/A control waits for {control.n_waiting} of its pairs")
-    return reasons
+        yield f"a known difference ({levels_text(assay.arm)} minus {levels_text(assay.reference)}) is not seen"
 
 
-def _pairs(differences: pa.Table) -> dict[tuple[str, ...], dict[int, float]]:
-    """The pooled differences of each contrast, dataset and outcome, by replicate in ascending order."""
+def pooled_pairs(differences: pa.Table) -> dict[tuple[str, ...], dict[int, float]]:
+    """(arm, reference, dataset, stratum, outcome) -> the differences pooled over strata, by replicate in ascending order."""
     found: dict[tuple[str, ...], dict[int, float]] = {}
     for row in differences.to_pylist():
         if row["stratum"] == POOLED:
-            found.setdefault((*_where(row), row["outcome"]), {})[row["replicate"]] = row["difference"]
+            found.setdefault(_where(row), {})[row["replicate"]] = row["difference"]
     return found
 
 
@@ -164,5 +210,5 @@ def amend(judgements: Sequence[Judgement], amendment: Amendment) -> list[Judgeme
 
 
 def _where(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The pooled reading a row belongs to; rows of a stratum have one of their own."""
-    return row["arm"], row["reference"], row["dataset"], row["stratum"]
+    """What names a reading in the effects and differences tables."""
+    return row["arm"], row["reference"], row["dataset"], row["stratum"], row["outcome"]

@@ -4,18 +4,19 @@ A look after n blocks is the analysis of the study's first n blocks, as if there
 of the other looks (``analysis.claims.rule``). So the look that a study has come to follows from its ledger alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from analysis.claims.judgement import Judgement, judge
 from analysis.claims.rule import rule_of
-from analysis.effects.controls import assay_results, deepest_strata
+from analysis.effects.controls import AssayResult, assay_results
 from analysis.effects.levels import level_readings
 from analysis.effects.table import differences_table, effects_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid, strata_of
 from analysis.trials.records import agrees
+from analysis.trials.shortened import FULL
 from search_spaces import Claim, Spec
 
 
@@ -27,20 +28,22 @@ class Course:
     further: dict[str, int]
 
 
-def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> Course:
+def course_of(spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mapping[str, float] | None = None) -> Course:
     """Take the looks of a sequential study in turn, for as long as a look is complete and leaves a claim undecided.
 
     An undecided claim on a dataset needs the cells of its comparisons there, of the A/A control and of assay sensitivity. One
-    that no further block can decide (a failure stays in its mean) asks for none.
+    that no further block can decide (an unequal budget stays in it) asks for none. ``trials_at`` gives the table of trials at
+    a share of the epochs, 1 being the confirmed ones.
     """
     held: dict[tuple[str, str], Judgement] = {}
     further: dict[str, int] = {}
     for number, num_blocks in enumerate(spec.looks, start=1):
         # blocks past the look are none of the study's here, and are left out of its grid
-        grid = confirm_grid(spec.at_look(num_blocks), trials)
-        tables = effects_table(grid, chance), differences_table(grid)
+        at_look = spec.at_look(num_blocks)
+        grid = confirm_grid(at_look, trials_at(FULL), chance)
+        tables = effects_table(grid), differences_table(grid)
         levels, rule = list(level_readings(grid)), rule_of(spec, number)
-        judged = judge(grid.spec, *tables, assay_results(grid, chance), levels, rule)
+        judged = judge(at_look, *tables, assay_of(at_look, trials_at, chance), levels, rule)
         found = [replace(judgement, look=number) for judgement in judged]
         # a claim that was decided before stays as it was then
         active = [j for j in found if _open(held.get((j.name, j.dataset)))]
@@ -52,6 +55,16 @@ def course_of(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None =
     return Course(judgements=[held[j.name, j.dataset] for j in found], further=further)
 
 
+def assay_of(
+    spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mapping[str, float] | None = None
+) -> list[AssayResult]:
+    """The check of assay sensitivity on each dataset; empty where the study declares none."""
+    if spec.assay is None:
+        return []
+    arm, reference = (confirm_grid(spec, trials_at(share), chance) for share in spec.assay.shares)
+    return assay_results(spec.assay, arm, reference)
+
+
 def _open(judgement: Judgement | None) -> bool:
     """Whether more blocks could decide it."""
     return judgement is None or (judgement.verdict == "undecided" and not judgement.lost)
@@ -59,16 +72,17 @@ def _open(judgement: Judgement | None) -> bool:
 
 def _needed(grid: ConfirmGrid, undecided: Sequence[Judgement]) -> Iterator[str]:
     """Names of the cells that these claims rest on, each where it is undecided."""
-    known = deepest_strata(grid)
+    assay = grid.spec.assay
     for judgement in undecided:
         dataset, claim = judgement.dataset, judgement.claim
         contrasts = [grid.spec.control] if grid.spec.control else []
+        sides = [assay.side(levels) for levels in (assay.arm, assay.reference)] if assay else []
         if isinstance(claim, Claim):
             contrasts += claim.contrasts()
         else:
-            cells = [cell for cell in grid.cells if cell.dataset == dataset]
-            yield from (cell.name for cell in cells if agrees(cell.levels, claim.arm))
-        strata = [stratum for contrast in contrasts for stratum in strata_of(grid, contrast).get(dataset, [])]
-        for stratum in strata + ([known[dataset]] if dataset in known else []):
+            sides += claim.all_arms
+        cells = [cell for cell in grid.cells if cell.dataset == dataset]
+        yield from (cell.name for cell in cells if any(agrees(cell.levels, side) for side in sides))
+        for stratum in [stratum for contrast in contrasts for stratum in strata_of(grid, contrast).get(dataset, [])]:
             yield grid.cells[stratum.arm].name
             yield grid.cells[stratum.reference].name

@@ -11,10 +11,12 @@ from dataclasses import replace
 
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart, failures_text
-from analysis.stats.holm import directed_p, holm_levels
+from analysis.effects.obstacles import Obstacle
+from analysis.stats.holm import claim_p, directed_p, holm_levels
 from analysis.stats.pooling import ALL_DATASETS, MIN_DATASETS, Pooled, pool
 from analysis.stats.verdicts import oriented
-from search_spaces import Spec
+from analysis.trials.grid import label
+from search_spaces import Claim, LevelClaim, Levels, Spec
 
 _SUMMED = ("n_pairs", "n_excluded", "n_waiting", "n_unequal", "n_arm_", "n_reference_")
 # Dataset -> the part there, of one comparison.
@@ -31,20 +33,29 @@ def pooled_judgements(spec: Spec, judgements: Sequence[Judgement]) -> list[Judge
     claims = spec.all_claims
     own = {name: [j for j in judgements if j.name == name] for name in claims}
     parts = {name: _located(found) for name, found in own.items()}
-    family: dict[str, list[float | None]] = {
-        name: [_directed(located) for located in parts[name]] + [None] * (claim.num_parts - len(parts[name]))
-        for name, claim in claims.items()
-    }
-    level = holm_levels(family, spec.alpha)
-    return [_judgement(own[name], located, level[name]) for name, located in parts.items() if located]
+    level = holm_levels({name: _claim_p(claim, parts[name]) for name, claim in claims.items()}, spec.alpha)
+    refute = spec.alpha / len(claims)
+    return [_judgement(own[name], located, level[name], refute) for name, located in parts.items() if located]
+
+
+def _claim_p(claim: Claim | LevelClaim, parts: Sequence[Located]) -> float | None:
+    """The p of a claim over datasets, from its comparisons, arm by arm."""
+    arms = [parts] if isinstance(claim, LevelClaim) else [_of_arm(parts, arm) for arm in claim.all_arms]
+    tested = [[_directed(located) for located in found] for found in arms]
+    return claim_p([[*ps, *[None] * (claim.num_parts - len(ps))] for ps in tested])
+
+
+def _of_arm(parts: Sequence[Located], arm: Levels) -> list[Located]:
+    return [located for located in parts if next(iter(located.values())).row["arm"] == label(arm)]
 
 
 def _located(judgements: Sequence[Judgement]) -> list[Located]:
     """The part on each dataset, for the comparisons that are on enough of them."""
-    found: dict[tuple[str, str], dict[str, ClaimPart]] = {}
+    found: dict[tuple[str, str, str], dict[str, ClaimPart]] = {}
     for judgement in judgements:
         for part in judgement.parts:
-            found.setdefault((part.row["reference"], part.outcome), {})[judgement.dataset] = part
+            key = (part.row["arm"], part.row["reference"], part.outcome)
+            found.setdefault(key, {})[judgement.dataset] = part
     return [located for located in found.values() if len(located) >= MIN_DATASETS]
 
 
@@ -61,21 +72,24 @@ def _directed(located: Located) -> float | None:
     return directed_p(pooled.p, pooled.mean, "higher")
 
 
-def _judgement(judgements: Sequence[Judgement], parts: Sequence[Located], level: float) -> Judgement:
-    control = [judgement.control for judgement in judgements if judgement.control]
+def _judgement(
+    judgements: Sequence[Judgement], parts: Sequence[Located], level: float, level_refute: float
+) -> Judgement:
     assay = [judgement.assay for judgement in judgements if judgement.assay]
+    claim = judgements[0].claim
+    num_arms = 1 if isinstance(claim, LevelClaim) else len(claim.all_arms)
     return replace(
         judgements[0],
         dataset=ALL_DATASETS,
-        parts=tuple(_part(located, level, judgements[0].claim.num_parts) for located in parts),
-        control=next((result for result in control if not result.inside), control[0] if control else None),
+        parts=tuple(_part(located, level / num_arms, level_refute / claim.num_parts) for located in parts),
+        control=tuple(result for judgement in judgements for result in judgement.control),
         assay=next((result for result in assay if not result.seen), assay[0] if assay else None),
         controls=tuple(dict.fromkeys(reason for judgement in judgements for reason in judgement.controls)),
         waiting=any(judgement.waiting for judgement in judgements),
     )
 
 
-def _part(located: Located, level: float, num_parts: int) -> ClaimPart:
+def _part(located: Located, level: float, level_refute: float) -> ClaimPart:
     parts, pooled = list(located.values()), _pooled(located)
     first = parts[0]
     low, high = pooled.interval(level) if pooled else (None, None)
@@ -87,7 +101,7 @@ def _part(located: Located, level: float, num_parts: int) -> ClaimPart:
     if pooled and low is not None and high is not None:
         mean, _ = oriented(pooled.mean, pooled.mean, first.better, first.zero)
         row |= dict(zip(names, (mean, pooled.sd, *oriented(low, high, first.better, first.zero)), strict=True))
-    chance = [part.at_chance for part in parts if part.at_chance is not None]
+    survivors = [part.survivors for part in parts if part.survivors is not None]
     # the spread between datasets is all that counts here: no interval by sign flips, none over test images
     part = ClaimPart(
         row=row,
@@ -95,28 +109,29 @@ def _part(located: Located, level: float, num_parts: int) -> ClaimPart:
         margin=first.margin,
         zero=first.zero,
         level=level,
-        level_of_k=level / num_parts,
+        level_refute=level_refute,
         effect=pooled.mean if pooled else None,
         low=low,
         high=high,
-        high_of_k=pooled.interval(level / num_parts)[1] if pooled else None,
-        at_chance=math.fsum(chance) / len(chance) if len(chance) == len(parts) else None,
+        high_refute=pooled.interval(level_refute)[1] if pooled else None,
+        survivors=math.fsum(survivors) / len(survivors) if len(survivors) == len(parts) else None,
         smallest_detectable=pooled.smallest_detectable(level) if pooled else None,
         obstacles=_gathered({dataset: part.obstacles for dataset, part in located.items()}),
         failures=failures_text(row) if any(part.failures for part in parts) else "",
         num_datasets=len(parts),
     )
     against = [dataset for dataset, p in located.items() if p.high is not None and p.high < min(0.0, p.margin)]
-    if part.verdict == "supported" and against:
+    if against:
         beyond = "below zero" if first.margin > 0 else f"above {first.zero - first.margin:g}"
-        return replace(part, obstacles=(f"on {', '.join(against)} the whole interval lies {beyond}",))
+        text = f"on {', '.join(against)} the whole interval lies {beyond}"
+        return replace(part, obstacles=(*part.obstacles, Obstacle("contradiction", text, bars_support=True)))
     return part
 
 
-def _gathered(obstacles: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _gathered(obstacles: Mapping[str, tuple[Obstacle, ...]]) -> tuple[Obstacle, ...]:
     """Each obstacle once, with the datasets it stands on."""
-    where: dict[str, list[str]] = {}
-    for dataset, texts in obstacles.items():
-        for text in texts:
-            where.setdefault(text, []).append(dataset)
-    return tuple(f"on {', '.join(datasets)}: {text}" for text, datasets in where.items())
+    where: dict[Obstacle, list[str]] = {}
+    for dataset, found in obstacles.items():
+        for obstacle in found:
+            where.setdefault(obstacle, []).append(dataset)
+    return tuple(each._replace(text=f"on {', '.join(datasets)}: {each.text}") for each, datasets in where.items())

@@ -1,5 +1,7 @@
 """How claims are tested: once, at Holm's levels; or interim look by interim look, at Bonferroni's, with repeated intervals.
 
+These are the levels of support. Refutation is tested at alpha over the number of claims in either case.
+
 Holm's procedure needs the p-values of all claims at one time. Claims that are decided at different looks have
 none, so each then keeps alpha over the number of claims throughout.
 """
@@ -22,11 +24,14 @@ class Rule:
     looks: tuple[int, ...]
     last: int
 
-    def levels(self, parts: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
-        """Claim -> the level of its intervals, from the directed p-values of each claim's parts."""
-        if self.looks:
-            return dict.fromkeys(parts, self.alpha / self.num_claims)
-        return holm_levels(parts, self.alpha)
+    def levels(self, claims: Mapping[str, float | None]) -> dict[str, float]:
+        """Claim -> the level at which it is supported, from the p-value of each claim."""
+        return dict.fromkeys(claims, self.level_refute) if self.looks else holm_levels(claims, self.alpha)
+
+    @property
+    def level_refute(self) -> float:
+        """The level at which a claim is refuted, to be shared by its comparisons."""
+        return self.alpha / self.num_claims
 
     def interval(self, values: Sequence[float], blocks: Sequence[int], level: float) -> tuple[float, float]:
         """The interval of the centre of ``values``, one per block of ``blocks`` (ascending)."""

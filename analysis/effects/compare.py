@@ -24,15 +24,11 @@ MAX_INELIGIBLE = 0.1
 _ROUNDING = 1e-12
 
 
-def compare(reading: Reading, alpha: float, chance: float | None) -> dict[str, Any]:
-    """All numbers of one row of the effects table, and a note on what was left out.
-
-    Intervals hold at 1 - ``alpha``; ``chance`` is the accuracy a failed network is counted at.
-    """
+def compare(reading: Reading, alpha: float) -> dict[str, Any]:
+    """All numbers of one row of the effects table, and a note on what was left out. Intervals hold at 1 - ``alpha``."""
     arm, reference, outcome = reading.arm, reading.reference, reading.outcome
     both = arm.present & reference.present
-    usable = np.isfinite(outcome.scaled(arm.values)) & np.isfinite(outcome.scaled(reference.values))
-    unusable = arm.completed & reference.completed & arm.converged & reference.converged & ~usable
+    unusable = arm.counted & reference.counted & ~(np.isfinite(arm.values) & np.isfinite(reference.values))
     a, b = pair_up(reading)
     used = np.isfinite(a)
     a, b = a[used], b[used]
@@ -41,7 +37,7 @@ def compare(reading: Reading, alpha: float, chance: float | None) -> dict[str, A
     row: dict[str, Any] = {"n_pairs": len(a), "n_excluded": num_started - len(a)}
     row |= _moments(a, b, outcome, alpha)
     row["mcnemar_p"] = _mcnemar(arm, reference)
-    row["mean_difference_failures_at_chance"] = _at_chance(reading, chance)
+    row["mean_difference_survivors"] = _survivors(reading) if outcome.is_composite else None
     row |= {f"n_arm_{state}": arm.count(state) for state in COUNTED_STATES}
     row |= {f"n_reference_{state}": reference.count(state) for state in COUNTED_STATES}
 
@@ -50,7 +46,7 @@ def compare(reading: Reading, alpha: float, chance: float | None) -> dict[str, A
     if outcome.is_estimate and row["n_excluded"] > MAX_INELIGIBLE * num_started:
         share = f"{row['n_excluded']} of {num_started} pairs ineligible, more than {MAX_INELIGIBLE:.0%}"
         against.append(f"no mean-difference verdict: {share}")
-    if failures and not outcome.is_estimate:
+    if failures and not (outcome.is_estimate or outcome.is_composite):
         against.append(f"no mean-difference verdict: {failures}")
     row["n_unequal"] = unequal = int(np.count_nonzero(both & ~reading.equal))
     if unequal:
@@ -60,12 +56,14 @@ def compare(reading: Reading, alpha: float, chance: float | None) -> dict[str, A
     row["n_waiting"] = waiting = max(reading.planned - int(np.count_nonzero(_in_all(both))), 0)
     remarks = {
         "estimates not converged, left out": sum(int((s.completed & ~s.converged).sum()) for s in (arm, reference)),
-        f"completed pairs with a value {missing}, left out": np.count_nonzero(unusable),
+        f"{'pairs' if outcome.is_composite else 'completed pairs'} with a value {missing}, left out": np.count_nonzero(
+            unusable
+        ),
         "failed runs": arm.count("failed") + reference.count("failed"),
         f"pairs not run of {reading.planned} planned": waiting,
     }
     notes = against + [f"{what}: {count}" for what, count in remarks.items() if count]
-    if failures and outcome.is_estimate:
+    if failures and (outcome.is_estimate or outcome.is_composite):
         notes.append(failures)
     if len(a) and smallest_p(len(a)) > alpha:
         notes.append(f"{len(a)} pairs cannot reach alpha {alpha:g}")
@@ -82,12 +80,10 @@ def failure_counts(row: Mapping[str, Any], side: str) -> tuple[int, int]:
 def pair_up(reading: Reading) -> tuple[Floats, Floats]:
     """Each replicate's value on both sides, on the outcome's scale, averaged over strata; NaN where it is not eligible.
 
-    A replicate is eligible if in every stratum both networks completed within equal budgets and both values exist and
-    converged.
+    A replicate is eligible if in every stratum both networks count, within equal budgets, and both values exist.
     """
-    arm, reference = reading.arm, reading.reference
-    a, b = reading.outcome.scaled(arm.values), reading.outcome.scaled(reference.values)
-    ok = reading.completed & arm.converged & reference.converged & np.isfinite(a) & np.isfinite(b)
+    a, b = reading.arm.values, reading.reference.values
+    ok = reading.arm.counted & reading.reference.counted & reading.equal & np.isfinite(a) & np.isfinite(b)
     return _per_replicate(a, ok), _per_replicate(b, ok)
 
 
@@ -144,16 +140,10 @@ def _even_odds(count: int, of: int) -> float:
     return float(stats.binomtest(count, of, 0.5).pvalue)
 
 
-def _at_chance(reading: Reading, chance: float | None) -> float | None:
-    """Mean difference in accuracy with every collapsed or diverged network counted at chance."""
-    arm, reference = reading.arm, reading.reference
-    failures = arm.failure.any() or reference.failure.any()
-    if "/accuracy" not in reading.outcome.name or (failures and chance is None):
-        return None
-    level = np.nan if chance is None else chance
-    a = np.where(arm.failure, level, arm.values)
-    b = np.where(reference.failure, level, reference.values)
-    d = _per_replicate(a - b, arm.judged & reference.judged & reading.equal & np.isfinite(a - b))
+def _survivors(reading: Reading) -> float | None:
+    """Mean difference among replicates whose networks all completed: how far apart those are that train."""
+    a, b = reading.arm.values, reading.reference.values
+    d = _per_replicate(a - b, reading.completed & np.isfinite(a - b))
     d = d[np.isfinite(d)]
     return float(d.mean()) if len(d) else None
 

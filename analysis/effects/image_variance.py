@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.effects.compare import pair_up
-from analysis.effects.readings import Reading
-from analysis.trials.grid import ConfirmGrid, Integers
+from analysis.effects.readings import Reading, Side
+from analysis.trials.grid import DIVERGED, ConfirmGrid
 from study.results.ledger import Contents
 
 OUTCOME = "test/accuracy"
@@ -117,15 +117,21 @@ class ImageVariance:
         held = [correct.get(key, nothing) for key in grid.confirm["trial_key"].to_pylist()] + [nothing]
         self._num = np.array([num for num, _ in held], dtype=np.int64)
         self._bits = [bits for _, bits in held]
+        self._chance = grid.chance
 
     def numbers(self, reading: Reading, alpha: float) -> dict[str, Any]:
         """The columns ``COLUMNS`` of a reading of test accuracy; null unless every eligible pair has its correctness."""
         used = np.isfinite(pair_up(reading)[0])
-        arm, reference = reading.arm.rows[:, used], reading.reference.rows[:, used]
-        sizes = np.unique(self._num[np.stack([arm, reference])]).tolist()
+        arm, reference = (side.only(slice(None), used) for side in (reading.arm, reading.reference))
+        trained = [self._num[side.rows[side.states != DIVERGED]] for side in (arm, reference)]
+        sizes = np.unique(np.concatenate(trained)).tolist()
         layout = None
         if len(sizes) == 1 and sizes[0]:
-            layout = two_way(self._sum(arm, sizes[0]) - self._sum(reference, sizes[0]), scale=len(arm))
+            # a diverged network names each image rightly with the probability of guessing: in whole numbers, once in `classes`
+            diverged = any((side.states == DIVERGED).any() for side in (arm, reference))
+            classes = round(1 / self._chance[reading.dataset]) if diverged else 1
+            ours, theirs = (self._sum(side, sizes[0], classes) for side in (arm, reference))
+            layout = two_way(ours - theirs, scale=len(arm.rows) * classes)
         if layout is None:
             return dict.fromkeys(COLUMNS)
         error, degrees = layout.standard_error, layout.degrees
@@ -133,12 +139,16 @@ class ImageVariance:
         limits = t_interval(layout.mean, error, degrees, alpha)
         return dict(zip(COLUMNS, (*limits, error, degrees, p, layout.num_images), strict=True))
 
-    def _sum(self, rows: Integers, num: int) -> NDArray[np.int16]:
-        """In how many strata each replicate names each image rightly: (num_replicates, num)."""
-        found = np.zeros((rows.shape[1], num), dtype=np.int16)
-        for stratum in rows:
-            packed = np.frombuffer(b"".join(self._bits[i] for i in stratum), np.uint8).reshape(len(stratum), -1)
-            found += np.unpackbits(packed, axis=1, count=num)
+    def _sum(self, side: Side, num: int, classes: int) -> NDArray[np.int32]:
+        """``classes`` times in how many strata each replicate names each image rightly: (num_replicates, num)."""
+        found = np.zeros((side.rows.shape[1], num), dtype=np.int32)
+        for rows, states in zip(side.rows, side.states, strict=True):
+            trained = states != DIVERGED
+            found[~trained] += 1
+            packed = np.frombuffer(b"".join(self._bits[i] for i in rows[trained]), np.uint8)
+            if packed.size:
+                bits = np.unpackbits(packed.reshape(np.count_nonzero(trained), -1), axis=1, count=num)
+                found[trained] += classes * bits.astype(np.int32)
         return found
 
 
@@ -155,7 +165,20 @@ def images_interval(row: Mapping[str, Any], level: float) -> tuple[float, float]
     return t_interval(row["mean_difference"], row["images_se"], row["images_df"], level)
 
 
+def hull(flips: tuple[float, float], images: tuple[float, float] | None) -> tuple[float, float]:
+    """The interval that holds both: of the two methods neither alone may decide."""
+    return flips if images is None else (min(flips[0], images[0]), max(flips[1], images[1]))
+
+
+def row_hull(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The hull at the study's alpha, from a row of the effects table; ``None`` without pairs."""
+    if row["ci_low"] is None:
+        return None
+    images = None if row["images_low"] is None else (row["images_low"], row["images_high"])
+    return hull((row["ci_low"], row["ci_high"]), images)
+
+
 def deciding_p(row: Mapping[str, Any]) -> float | None:
-    """The p that Holm's procedure takes: the larger one, as the wider interval decides; ``None`` without pairs."""
+    """The p that Holm's procedure takes: the larger one, as the hull decides; ``None`` without pairs."""
     found = [row[name] for name in ("p_sign_flip", "p_images") if row[name] is not None]
     return max(found, default=None)

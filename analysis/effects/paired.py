@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.stats.spread import p_value, spread
-from analysis.trials.grid import COLLAPSED, COMPLETED, DIVERGED, NO_RECORD, ConfirmGrid, Floats
+from analysis.trials.grid import COLLAPSED, DIVERGED, NO_RECORD, ConfirmGrid, Floats
 from analysis.trials.outcomes import ReadOutcome
 from search_spaces.spec import Spec
 
@@ -21,14 +21,12 @@ _ROUNDING = 1e-12
 
 
 def cell_values(grid: ConfirmGrid, outcome: ReadOutcome, cells: Sequence[int]) -> Floats:
-    """One row per cell, one column per pair: the value on the outcome's scale of a completed network; NaN for any other.
+    """One row per cell, one column per pair: the value on the outcome's scale of a network that counts; NaN for any other.
 
     Estimates that did not converge, and values without a logarithm where one is compared, are NaN too.
     """
-    cells = list(cells)
-    values = outcome.scaled(grid.floats(outcome.name, cells))
-    good = (grid.states(cells) == COMPLETED) & grid.converged(outcome.name, cells)
-    return np.where(good & np.isfinite(values), values, np.nan)
+    values = grid.values(outcome, list(cells))
+    return np.where(grid.counted(outcome, list(cells)) & np.isfinite(values), values, np.nan)
 
 
 def weighted_sum(values: Floats, weights: Floats) -> Floats:

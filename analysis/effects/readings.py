@@ -1,7 +1,7 @@
 """Every way a study reads a contrast: on a dataset, on an outcome, pooled over strata and in each of them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,17 @@ POOLED = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a comparison, one row per stratum and one column per pair: values (NaN: none), states, and whether each
-    value's estimator converged. ``rows`` are rows of the grid's confirmed replicates, or ``NO_RECORD``.
+    """One side of a comparison, one row per stratum and one column per pair.
+
+    ``values`` are on the scale of the outcome's differences (NaN: none), ``converged`` says whether their estimator converged,
+    ``counted`` whether the network counts at all. ``rows`` are rows of the grid's confirmed replicates, or ``NO_RECORD``.
     """
 
     rows: Integers
     values: Floats
     states: Integers
     converged: Flags
+    counted: Flags
 
     @property
     def present(self) -> Flags:
@@ -57,10 +60,10 @@ class Side:
         """Where the training came to an end that counts: completed, collapsed or diverged."""
         return self.completed | self.failure
 
-    def only(self, strata: slice, pairs: slice) -> "Side":
+    def only(self, strata: slice, pairs: slice | Flags) -> "Side":
         """The same side in some of its strata and pairs."""
         at = strata, pairs
-        return Side(rows=self.rows[at], values=self.values[at], states=self.states[at], converged=self.converged[at])
+        return Side(**{field.name: getattr(self, field.name)[at] for field in fields(self)})
 
     def count(self, state: str) -> int:
         """How many networks ended in ``state``."""
@@ -138,9 +141,10 @@ def _planned(grid: ConfirmGrid, strata: list[Stratum]) -> int:
 def _side(grid: ConfirmGrid, outcome: ReadOutcome, cells: list[int]) -> Side:
     return Side(
         rows=grid.rows[cells],
-        values=grid.floats(outcome.name, cells),
+        values=grid.values(outcome, cells),
         states=grid.states(cells),
         converged=grid.converged(outcome.name, cells),
+        counted=grid.counted(outcome, cells),
     )
 
 

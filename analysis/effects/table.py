@@ -7,13 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.effects.compare import COUNTED_STATES, compare, pair_up, subtract
-from analysis.effects.controls import aa_results
 from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
 from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
-from analysis.stats.holm import directed_p, holm
-from analysis.trials.grid import ConfirmGrid
+from analysis.stats.holm import claim_p, directed_p, holm
+from analysis.trials.grid import ConfirmGrid, label
 from analysis.trials.outcomes import main_outcomes, outcomes_of
 from analysis.words.columns import FRACTION, OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
 from search_spaces.spec import Spec
@@ -36,7 +35,7 @@ COLUMNS = (
     *(count(f"n_arm_{state}", f"Arm {state}") for state in COUNTED_STATES),
     *(count(f"n_reference_{state}", f"Reference {state}") for state in COUNTED_STATES),
     *shared("mcnemar_p"),
-    number("mean_difference_failures_at_chance", FRACTION),
+    number("mean_difference_survivors", FRACTION),
     flag("mean_verdict"),
     *shared("label note"),
 )
@@ -49,32 +48,29 @@ _PAIR = schema_of(DIFFERENCES, "one eligible pair of replicates in one contrast,
 MAX_STRATA = 4
 
 
-def effects_table(
-    grid: ConfirmGrid, chance: Mapping[str, float] | None = None, correct: Correct | None = None, amended: str = ""
-) -> pa.Table:
+def effects_table(grid: ConfirmGrid, correct: Correct | None = None, amended: str = "") -> pa.Table:
     """One row per contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
 
     Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
-    ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. ``chance`` maps a
-    dataset to the accuracy of guessing (1 / classes), at which failed networks are counted; ``correct`` says which test images
-    each network names rightly, for the interval of test accuracy that counts them (``images_low`` to ``n_images``);
-    ``amended`` says in words how claims were changed after results were there, and joins every label.
-    ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and everything that
-    was left out.
+    ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. Accuracies are
+    composite (``analysis.trials.grid``); ``mean_difference_survivors`` is among pairs in which both networks completed.
+    ``correct`` says which test images each network names rightly, for the interval of test accuracy that counts them
+    (``images_low`` to ``n_images``); ``amended`` says in words how claims were changed after results were there, and joins
+    every label. ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and
+    everything that was left out.
     """
     spec, images = grid.spec, ImageVariance(grid, correct or {})
     rows: list[dict[str, Any]] = []
     for reading in readings(grid, spec.all_contrasts(), outcomes_of(spec, grid.confirm)):
-        numbers = compare(reading, spec.alpha, (chance or {}).get(reading.dataset))
+        numbers = compare(reading, spec.alpha)
         numbers["mean_verdict"] &= spec.blocks > 1
         numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
         rows += [reading.head | asked | numbers for asked in _askers(spec, reading, amended)]
     if not spec.sequential:  # Holm's procedure needs all claims at one time
-        adjusted = {dataset: holm(ps) for dataset, ps in families(spec, rows, list(level_readings(grid))).items()}
+        adjusted = {dataset: holm(ps) for dataset, ps in claim_ps(spec, rows, list(level_readings(grid))).items()}
         for row in rows:
             if row["role"] == "primary":
                 row["p_holm"] = adjusted[row["dataset"]][row["claim"]]
-    _add_control(spec, rows)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -96,39 +92,35 @@ def _askers(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
     return [told | {"claim": "", "role": "control" if reading.contrast == spec.control else "exploratory"}]
 
 
-def families(
+def claim_ps(
     spec: Spec, rows: Sequence[Mapping[str, Any]], levels: Sequence[LevelReading]
-) -> dict[str, dict[str, list[float | None]]]:
-    """Dataset -> its family of claims: claim -> the directed p of each of its parts, from rows of the effects table.
+) -> dict[str, dict[str, float | None]]:
+    """Dataset -> claim -> its p (``analysis.stats.holm.claim_p``), from rows of the effects table and readings of levels.
 
-    ``None`` stands for a part that cannot be tested; a reference that the dataset lacks is one. A level claim has one part.
+    A comparison that the dataset lacks cannot be tested. Where a dataset has readings of a level claim, it has the claim.
     """
-    found: dict[str, dict[str, list[float | None]]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     primary = [row for row in rows if row["role"] == "primary"]
     for dataset in dict.fromkeys([*(row["dataset"] for row in primary), *(reading.dataset for reading in levels)]):
-        family = found[dataset] = {name: [] for name in spec.claims}
-        for row in primary:
-            if row["dataset"] == dataset:
-                better = next(o.better for o in spec.claims[row["claim"]].outcomes if o.name == row["outcome"])
-                p = deciding_p(row) if row["mean_verdict"] else None
-                family[row["claim"]].append(None if p is None else directed_p(p, row["mean_difference"], better))
+        family = found[dataset] = {}
         for name, claim in spec.claims.items():
-            family[name] += [None] * (claim.num_parts - len(family[name]))
-        family |= {reading.name: [reading.p] for reading in levels if reading.dataset == dataset}
+            held = [row for row in primary if (row["dataset"], row["claim"]) == (dataset, name)]
+            better = {outcome.name: outcome.better for outcome in claim.outcomes}
+            arms = []
+            for arm in claim.all_arms:
+                ps = [_directed(row, better[row["outcome"]]) for row in held if row["arm"] == label(arm)]
+                arms.append([*ps, *[None] * (claim.num_parts - len(ps))])
+            family[name] = claim_p(arms)
+        for name, level in spec.level_claims.items():
+            own = [reading.p for reading in levels if (reading.dataset, reading.name) == (dataset, name)]
+            if own:
+                family[name] = claim_p([[*own, *[None] * (level.num_parts - len(own))]])
     return found
 
 
-def _add_control(spec: Spec, rows: list[dict[str, Any]]) -> None:
-    """Say on every primary row when the A/A control failed or is missing; a failed one leaves no verdict."""
-    results = aa_results(spec, rows)
-    failed = [result.dataset for result in results if result.inside is False]
-    note = f"A/A control outside the margin on {', '.join(failed)}" if failed else ""
-    if not any(result.inside is not None for result in results):
-        note = "A/A control not run" if spec.control else "no A/A control"
-    for row in rows:
-        if row["role"] == "primary" and note:
-            row["note"] = "; ".join(filter(None, [row["note"], note]))
-            row["mean_verdict"] &= not failed
+def _directed(row: Mapping[str, Any], better: str) -> float | None:
+    p = deciding_p(row) if row["mean_verdict"] else None
+    return None if p is None else directed_p(p, row["mean_difference"], better)
 
 
 def differences_table(grid: ConfirmGrid) -> pa.Table:

@@ -66,13 +66,9 @@ def answer(claims: Sequence[Finding]) -> str:
 
 
 def control_word(inputs: Inputs) -> str:
-    """How the A/A control ended, in two words."""
-    inside = [result.inside for result in inputs.control]
-    if not inside:
-        return "not planned"
-    if False in inside:
-        return "outside its margin"
-    return "not run" if None in inside else "inside its margin"
+    """How the A/A control ended, in a word or two: the worst of its outcomes."""
+    states = [result.state for result in inputs.control]
+    return next((state for state in ("differs", "not run", "inconclusive", "inside") if state in states), "not planned")
 
 
 def total_spent(inputs: Inputs) -> str:
@@ -116,14 +112,16 @@ def _claims(inputs: Inputs) -> Iterable[Fact]:
 
 def _control(inputs: Inputs) -> Iterable[Fact]:
     for result in inputs.control:
-        yield Fact(name="A/A control", text=result.sentence().removeprefix("A/A control "), warns=not result.inside)
+        yield Fact(
+            name="A/A control", text=result.sentence().removeprefix("A/A control "), warns=result.state != "inside"
+        )
     if not inputs.control:
         yield Fact(name="A/A control", text="None in this study: no verdict can rest on it.", warns=True)
 
 
 def _assay(inputs: Inputs) -> Fact:
     if not inputs.assay:
-        return Fact(name="Assay sensitivity", text="Not in this study: no cells without skips (merge none) beside add.")
+        return Fact(name="Assay sensitivity", text="This study declares no difference that it must see.")
     text = " ".join(result.sentence() for result in inputs.assay)
     return Fact(name="Assay sensitivity", text=text, warns=not all(result.seen for result in inputs.assay))
 

@@ -78,7 +78,7 @@ def _packaged(name: str) -> str:
 
 def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[_Shown]:
     """Chapters that have something in them: the effects as ``run`` prints them, titled tables, ``pictures``."""
-    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
+    found = summary(inputs)
     items = [_effects(found), *_tables(inputs), *(_picture(name, svg) for name, svg in pictures.items())]
     chapters = []
     for number, title in _CHAPTERS.items():

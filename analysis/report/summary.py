@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import pyarrow as pa
-
-from analysis.claims.findings import Finding
 from analysis.claims.part import failures_text
-from analysis.effects.controls import AssayResult, aa_results
 from analysis.effects.readings import POOLED
 from analysis.effects.table import contrast_key, shown_strata
 from analysis.words.rows import Rows, distinct, grouped, where
 from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text, p_text
-from search_spaces.spec import Spec
 
 DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
 _ACCURACY = "test/accuracy"
@@ -49,15 +44,12 @@ class Summary:
         return lines
 
 
-def summary(
-    spec: Spec, effects: pa.Table, claims: Sequence[Finding] = (), assay: Sequence[AssayResult] = (), amended: str = ""
-) -> Summary:
+def summary(inputs: Inputs) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
-    Strata are shown where a contrast has two to four of them; the effects table has all. ``amended`` says how the claims were
-    changed after results were there.
+    Strata are shown where a contrast has two to four of them; the effects table has all.
     """
-    rows = effects.to_pylist()
+    spec, rows = inputs.spec, inputs.effects.to_pylist()
     strata = shown_strata(rows)
     main = [
         row
@@ -65,14 +57,16 @@ def summary(
         if (row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in spec.claimed_outcomes))
         and row["stratum"] in strata[contrast_key(row)]
     ]
-    several = len({row["dataset"] for row in rows}) > 1
+    several, amended = len({row["dataset"] for row in rows}) > 1, inputs.amendment.words
     return Summary(
         claims=[
-            f"{finding.sentence} To change it: {finding.change[:1].lower()}{finding.change[1:]}" for finding in claims
+            f"{finding.name} on {finding.dataset}, {finding.verdict}{f' ({finding.label})' if finding.label else ''}. "
+            f"{finding.sentence} To change it: {finding.change[:1].lower()}{finding.change[1:]}"
+            for finding in inputs.findings
         ],
         headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
         contrasts=_contrasts(main, strata, several),
-        notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(spec, rows, main, assay),
+        notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(inputs, main),
     )
 
 
@@ -100,10 +94,11 @@ def _contrasts(
     return contrasts
 
 
-def _notes(spec: Spec, effects: Rows, rows: Rows, assay: Sequence[AssayResult]) -> list[str]:
+def _notes(inputs: Inputs, rows: Rows) -> list[str]:
     """What to know before believing the numbers, each once."""
-    notes = [result.sentence() for result in aa_results(spec, effects)] or ["This study has no A/A control."]
-    notes += [result.sentence() for result in assay]
+    spec = inputs.spec
+    notes = [result.sentence() for result in inputs.control] or ["This study has no A/A control."]
+    notes += [result.sentence() for result in inputs.assay]
     if spec.blocks == 1:
         notes.append("One search block: effects hold at these hyperparameters and carry no verdict.")
     if spec.demonstration:

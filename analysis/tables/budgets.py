@@ -6,20 +6,15 @@ budget.
 Source: https://arxiv.org/abs/1909.03004
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
+from analysis.trials.shortened import FULL, at_share
 from analysis.words.columns import count, flag, floats, number, shared, text
 from analysis.words.rows import Rows, grouped
-from study.config import TrialConfig
 from study.registry import TABLES
-from study.results.ledger import Contents
-from study.schema import ReplicateRecord
 
-FULL = 1.0
 _EFFECT = "of the outcome, positive in the claim's direction"
 
 
@@ -55,43 +50,11 @@ def budget_rows(inputs: Inputs) -> Rows:
     verdicts = {(row["claim"], row["dataset"]): row["verdict"] for row in full}
     rows = []
     for share in [*shares, FULL]:
-        for row in full if share == FULL else build_table(at_share(inputs, share), "claims").to_pylist():
+        for row in full if share == FULL else build_table(_at(inputs, share), "claims").to_pylist():
             known = verdicts.get((row["claim"], row["dataset"]), "")
             rows.append({**row, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
     return [row for same in grouped(rows, "claim", "dataset").values() for row in same]
 
 
-def at_share(inputs: Inputs, share: float) -> Inputs:
-    """The study as if its confirm phase had been the trainings shortened to ``share``; searches are the same."""
-    shares, full = short_shares(inputs), _full_epochs(inputs)
-    replicates: dict[str, ReplicateRecord] = {}
-    for key, record in inputs.contents.replicates.items():
-        if record["phase"] == "search":
-            replicates[key] = record
-        elif shares.get(key) == share:
-            # where epochs are a factor, the cell is named by those of the full training
-            config = {**record["config"], "epochs": full(record)}
-            replicates[key] = cast(ReplicateRecord, {**record, "phase": "confirm", "config": config})
-    return replace(inputs, contents=Contents(replicates=replicates, measures=inputs.contents.measures))
-
-
-def short_shares(inputs: Inputs) -> dict[str, float]:
-    """Trial key of each shortened training -> its share of the epochs, one of those that the study asks for."""
-    full = _full_epochs(inputs)
-    found = {}
-    for key, record in inputs.contents.replicates.items():
-        if record["phase"] != "short":
-            continue
-        for share in inputs.spec.budget.shortened:
-            # as the plan rounds
-            if max(1, round(share * full(record))) == record["config"]["epochs"]:
-                found[key] = share
-    return found
-
-
-def _full_epochs(inputs: Inputs) -> Callable[[ReplicateRecord], int]:
-    """Epochs of a full training in a record's cell."""
-    confirmed = [record for record in inputs.contents.replicates.values() if record["phase"] == "confirm"]
-    known = {record["cell"]: int(record["config"]["epochs"]) for record in confirmed}
-    fixed = int(inputs.spec.fixed.get("epochs", TrialConfig.epochs))
-    return lambda record: known.get(record["cell"], fixed)
+def _at(inputs: Inputs, share: float) -> Inputs:
+    return replace(inputs, contents=at_share(inputs.spec, inputs.contents, share))

@@ -2,8 +2,9 @@
 
 The best arm stands in bold where it is surely the best. Per dataset and depth, the arm with the highest mean is tested against
 every other arm by sign flips, paired by replicate, and p is adjusted over the other arms by Holm's procedure. It is the best
-only if it beats each of them at the study's alpha. An arm that cannot be compared (no results, more than a tenth of the pairs
-ineligible) leaves the question open. The arm of the A/A control is its reference under another name, so it is no rival.
+only if it beats each of them at the study's alpha, and if no more of its networks failed than of the control's reference. An
+arm that cannot be compared (no results, more than a tenth of the pairs ineligible) leaves the question open. The arm of the
+A/A control is its reference under another name, so it is no rival.
 Source: https://arxiv.org/abs/1811.12808
 """
 
@@ -11,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 
-from analysis.effects.compare import COUNTED_STATES, MAX_INELIGIBLE
+from analysis.effects.compare import COUNTED_STATES, FAILURES, MAX_INELIGIBLE
 from analysis.inputs import Inputs
 from analysis.stats.holm import directed_p, holm
 from analysis.stats.signflip import sign_flip_p
@@ -128,6 +129,12 @@ def accuracy_rows(inputs: Inputs) -> Rows:
         values = [_values(confirmed.get(head["cell"], [])) for head in heads]
         rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
         first, p_others = _against_the_others(values, rivals)
+        failed = [_num_failed(confirmed.get(head["cell"], [])) for head in heads]
+        allowed = [
+            num
+            for head, num in zip(heads, failed, strict=True)
+            if spec.control and agrees(head["levels"], spec.control.reference)
+        ]
         for i, (head, reached) in enumerate(zip(heads, values, strict=True)):
             states = Counter(row["state"] for row in confirmed.get(head["cell"], []))
             completed = _completed(reached)
@@ -138,10 +145,17 @@ def accuracy_rows(inputs: Inputs) -> Rows:
                     **{"n": len(completed), "mean": mean(completed), "sd": sd(completed)},
                     **{f"n_{state}": states[state] for state in COUNTED_STATES},
                     "p_others": p_others if i == first else None,
-                    "best": i == first and p_others is not None and p_others <= spec.alpha,
+                    "best": i == first
+                    and p_others is not None
+                    and p_others <= spec.alpha
+                    and (not allowed or failed[i] <= max(allowed)),
                 }
             )
     return rows
+
+
+def _num_failed(rows: Rows) -> int:
+    return sum(row["state"] in FAILURES for row in rows)
 
 
 _Values = dict[tuple[int, int], float | None]
@@ -164,7 +178,7 @@ def _against_the_others(arms: list[_Values], rivals: list[int]) -> tuple[int | N
     if len(reached) < 2:
         return None, None
     first = max(reached, key=lambda i: reached[i])
-    adjusted = list(holm({str(i): [_p(arms[first], arms[i])] for i in rivals if i != first}).values())
+    adjusted = list(holm({str(i): _p(arms[first], arms[i]) for i in rivals if i != first}).values())
     return first, None if None in adjusted else max(p for p in adjusted if p is not None)
 
 

@@ -6,12 +6,12 @@ from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
 from analysis.effects.compare import failure_counts
 from analysis.inputs import Inputs
-from analysis.words.columns import count, flag, floats, integer, number, shared, text
+from analysis.words.columns import count, floats, integer, number, p_value, shared, text
 from analysis.words.rows import Rows
 from search_spaces import LevelClaim
 from study.registry import TABLES
 
-_WORDS = ("text", "dataset", "verdict", "reason", "sentence", "change")
+_WORDS = ("text", "dataset", "verdict", "why", "sentence", "estimand", "reason", "change")
 _EFFECT = "of the outcome (fraction of images, natural logarithm), positive in the claim's direction"
 _PART = (
     *shared("arm reference outcome scale"),
@@ -21,12 +21,14 @@ _PART = (
     text("interval", "Interval"),
     *floats("sign_flip_low sign_flip_high images_low images_high", _EFFECT),
     number("level", "probability", "Level"),
-    number("level_of_k", "probability"),
-    number("ci_high_of_k", _EFFECT),
+    number("level_refute", "probability"),
+    number("ci_high_refute", _EFFECT),
     number("margin", _EFFECT, "Margin", "size"),
     number("sd_difference", _EFFECT, "Spread", "effect"),
     number("smallest_detectable", _EFFECT, "Smallest detectable", "size"),
-    number("effect_failures_at_chance", _EFFECT, "Failures at chance", "effect"),
+    number("effect_survivors", _EFFECT, "Both trained", "effect"),
+    number("skewness", "of the differences", "Skewness"),
+    p_value("p_symmetry", "p (symmetry)"),
     *shared("n_pairs n_excluded n_waiting"),
     count("n_datasets"),
     count("arm_failures", "Arm failures"),
@@ -45,17 +47,19 @@ _PART = (
         *shared("study claim"),
         text("text", "Text"),
         *shared("dataset verdict"),
+        text("why", "Undecided for"),
         text("qualifier", "Label"),
+        text("sentence", "Answer"),
+        text("estimand"),
         text("reason", "Reason"),
-        text("sentence"),
         text("change", "What would change it"),
         integer("look", "identifier"),
         count("n_parts"),
         *_PART,
-        flag("aa_inside"),
+        text("aa"),
         text("assay"),
     ),
-    main="claim text dataset verdict qualifier outcome effect level margin smallest_detectable n_pairs mcnemar_p reason "
+    main="claim text dataset verdict why qualifier outcome effect level margin smallest_detectable n_pairs mcnemar_p reason "
     "change",
     row="one claim and dataset; numbers are those of the comparison its verdict hangs on",
 )
@@ -63,14 +67,15 @@ def claims_rows(inputs: Inputs) -> Rows:
     """One row per claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.
 
     A claim on a level has scale ``level``: ``effect`` is the mean over ``n_pairs`` networks of the outcome itself, and
-    ``reference`` names the limits it is judged by. ``assay`` is "seen", "not seen", "not run" or "not in this study";
-    ``aa_inside`` is null without a finished control.
+    ``reference`` names the limits it is judged by. ``why`` says what an undecided claim lacks. ``assay`` is "seen", "not
+    seen", "not run" or "not in this study"; ``aa`` says how the A/A control ended, the worst of its outcomes first.
     """
     numbers = {
         (judgement.name, judgement.dataset): {
             "look": judgement.look or None,
             "n_parts": len(judgement.parts),
-            **(_level_numbers(judgement.deciding) if isinstance(judgement.claim, LevelClaim) else _controls(judgement)),
+            **(_level_numbers if isinstance(judgement.claim, LevelClaim) else _numbers)(judgement.deciding),
+            **_controls(judgement),
         }
         for judgement in inputs.judgements
     }
@@ -94,20 +99,26 @@ def claims_rows(inputs: Inputs) -> Rows:
     always=True,
     columns=(*shared("study claim dataset"), text("verdict", "Alone"), text("obstacles", "In the way"), *_PART),
     main="claim verdict arm reference outcome effect interval level margin smallest_detectable n_pairs pairing_gain "
-    "n_excluded sd_difference arm_failures reference_failures effect_failures_at_chance mcnemar_p better dataset obstacles",
+    "n_excluded sd_difference skewness p_symmetry arm_failures reference_failures effect_survivors mcnemar_p better dataset "
+    "obstacles",
     row="one comparison (reference and outcome) of a claim on a dataset",
 )
 def claim_parts_rows(inputs: Inputs) -> Rows:
-    """One row per comparison of a claim, with the verdict it would have alone (at level / k where that refutes).
+    """One row per comparison of a claim, with the verdict it would have alone.
 
-    ``interval`` says which of the two decides, the wider one: ``sign-flip``, or ``test images``, which counts both
-    replicates and test images as drawn at random.
+    Limits are of the hull of two intervals; ``interval`` says which is the wider: ``sign-flip``, or ``test images``, which
+    counts both replicates and test images as drawn at random. ``skewness`` and ``p_symmetry`` (D'Agostino) check what sign
+    flips assume: of lognormal differences intervals at 95% hold the mean in 85% of studies.
     """
     return [
         {"claim": judgement.name, "dataset": judgement.dataset}
         | _numbers(part)
         | {"verdict": "no verdict" if judgement.post_hoc else part.verdict}
-        | {"obstacles": "; ".join(filter(None, (*judgement.controls, *part.obstacles, judgement.amended)))}
+        | {
+            "obstacles": "; ".join(
+                filter(None, (*judgement.controls, *(o.text for o in part.obstacles), judgement.amended))
+            )
+        }
         for judgement in inputs.judgements
         if not isinstance(judgement.claim, LevelClaim)
         for part in judgement.parts
@@ -129,12 +140,14 @@ def _numbers(part: ClaimPart) -> dict[str, Any]:
         "ci_low": part.low,
         "ci_high": part.high,
         "interval": "" if part.low is None else "test images" if part.counts_images else "sign-flip",
-        "ci_high_of_k": part.high_of_k,
+        "ci_high_refute": part.high_refute,
         "level": part.level,
-        "level_of_k": part.level_of_k,
+        "level_refute": part.level_refute,
         "margin": part.margin,
         "smallest_detectable": part.smallest_detectable,
-        "effect_failures_at_chance": part.at_chance,
+        "effect_survivors": part.survivors,
+        "skewness": part.skewness,
+        "p_symmetry": part.p_symmetry,
     }
 
 
@@ -144,14 +157,15 @@ def _level_numbers(part: ClaimPart) -> dict[str, Any]:
         "better": part.better,
         "effect": part.row["mean_difference"],
         "level": part.level,
-        "level_of_k": part.level_of_k,
+        "level_refute": part.level_refute,
         "n_datasets": part.num_datasets,
     }
 
 
 def _controls(judgement: Judgement) -> dict[str, Any]:
-    inside = judgement.control.inside if judgement.control else None
+    states = [result.state for result in judgement.control]
     assay = "not in this study"
     if judgement.assay:
         assay = {True: "seen", False: "not seen", None: "not run"}[judgement.assay.seen]
-    return {"aa_inside": inside, "assay": assay, **_numbers(judgement.deciding)}
+    worst = next((state for state in ("differs", "not run", "inconclusive", "inside") if state in states), "")
+    return {"aa": worst or "not in this study", "assay": assay}

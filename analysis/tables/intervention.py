@@ -95,7 +95,7 @@ def _rows(inputs: Inputs, contrast: Contrast, outcomes: list[ReadOutcome]) -> It
     for reading in readings(inputs.grid, [contrast], outcomes):
         if reading.stratum != POOLED:
             continue
-        numbers = compare(reading, inputs.spec.alpha, inputs.chance.get(reading.dataset))
+        numbers = compare(reading, inputs.spec.alpha)
         failures = sum(failure_counts(numbers, side)[0] for side in ("arm", "reference"))
         yield reading.head | {name: numbers[name] for name in (*_NUMBERS, *_COUNTS, "note")} | {"n_failures": failures}
 

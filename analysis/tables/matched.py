@@ -25,9 +25,9 @@ from analysis.effects.table import contrast_key, shown_strata
 from analysis.inputs import Inputs
 from analysis.stats.crossing import value_at
 from analysis.stats.spread import mean, p_value, spread
-from analysis.tables.budgets import FULL, short_shares
 from analysis.trials.grid import ConfirmGrid, Flags, Floats, label
 from analysis.trials.outcomes import ReadOutcome, other_scales, outcomes_of
+from analysis.trials.shortened import FULL, short_shares
 from analysis.words.columns import OF_SCALE, count, floats, number, shared, spread_columns, text
 from analysis.words.rows import Row, Rows
 from study.registry import TABLES
@@ -194,7 +194,7 @@ def budget_paths(inputs: Inputs, outcomes: Sequence[ReadOutcome]) -> Paths | Non
         return None
     grid = inputs.grid
     paths = _empty(BUDGETS, shares, grid, outcomes)
-    of_key = short_shares(inputs)
+    of_key = short_shares(inputs.spec, inputs.contents)
     rows = {_who(row): i for i, row in enumerate(grid.confirm.select(_IDENTITY).to_pylist())}
     trials = inputs.trials
     measured = [o for o in outcomes if o.name in trials.column_names]

@@ -41,21 +41,28 @@ def registered_rows(inputs: Inputs) -> Rows:
     fixed = registered(spec)["claims"]
     for name, claim in spec.claims.items():
         averaged = f"mean over replicates of arm minus reference, in {len(fixed[name]['cells'])} cells"
-        test, num = "paired sign-flip test, inverted", claim.num_parts
+        test, num, num_arms = "paired sign-flip test, inverted", claim.num_parts, len(claim.all_arms)
         if num > 1:
             test += f"; all {num} comparisons must hold, one at level / {num} refutes"
-        for reference in claim.references:
+        if num_arms > 1:
+            test += f"; any of {num_arms} arms supports at level / {num_arms}, all must fall to refute"
+        for contrast in claim.contrasts():
             for outcome in claim.outcomes:
-                row = _row(inputs, name, claim.text, averaged, test)
-                row |= {"arm": label(claim.arm), "reference": label(reference)}
+                row = _row(inputs, name, claim.text, _estimand(averaged, outcome.name), test)
+                row |= {"arm": label(contrast.arm), "reference": label(contrast.reference)}
                 rows.append(row | {"outcome": outcome.name, "better": outcome.better, "margin": outcome.margin})
     for name, level in spec.level_claims.items():
         averaged = f"mean over networks, in {len(fixed[name]['cells'])} cells"
         test = "sign-flip interval of the mean below margin, or above the other limit"
         row = _row(inputs, name, level.text, averaged, test)
-        row |= {"arm": label(level.arm), "reference": "", "outcome": level.outcome, "better": "lower"}
-        rows.append(row | {"margin": level.below, "above": level.above})
+        row |= {"reference": "", "outcome": level.outcome, "better": "lower"}
+        rows += [row | {"arm": label(arm), "margin": level.below, "above": level.above} for arm in level.all_arms]
     return rows
+
+
+def _estimand(averaged: str, outcome: str) -> str:
+    """Of accuracy failures are part of it; a loss and smoothness are of networks that train."""
+    return f"{averaged}, {'failures counted' if '/accuracy' in outcome else 'among networks that train'}"
 
 
 def _row(inputs: Inputs, name: str, text: str, estimand: str, test: str) -> dict[str, Any]:
@@ -72,6 +79,6 @@ def _family(spec: Spec) -> str:
     num = len(spec.all_claims)
     claims = f"{num} claim{'s' if num != 1 else ''} at {spec.alpha:g}"
     if spec.sequential is None:
-        return f"Holm over {claims}"
+        return f"Holm over {claims}; refuted at {spec.alpha / num:.3g}"
     looks = ", ".join(map(str, spec.looks))
     return f"Bonferroni over {claims}, spent over looks at {looks} blocks"

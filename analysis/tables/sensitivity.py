@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.effects.controls import accuracy_margin
+from analysis.effects.controls import DEFAULT_MARGIN
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
 from analysis.tables.best_of_n import Searched, by_cell, search_counts
@@ -55,7 +55,8 @@ def sensitivity_rows(inputs: Inputs) -> Rows:
     spec = inputs.spec
     searched = _searched_range(spec)
     names = (_RATE,) if searched is not None else ()
-    within = accuracy_margin(spec)
+    margins = [o.margin for claim in spec.claims.values() for o in claim.outcomes if "/accuracy" in o.name]
+    within = max(margins, default=DEFAULT_MARGIN)
     rows = []
     for cell, blocks in by_cell(inputs, names).items():
         good = [near_best(block, within) for block in blocks]

@@ -1,5 +1,11 @@
-"""The confirm phase as a grid of cells by replicates, and the pairs of cells in it that a contrast compares."""
+"""The confirm phase as a grid of cells by replicates, and the pairs of cells in it that a contrast compares.
 
+The outcome of a recipe (tune in a block, then train once) is the network that it yields, whatever became of it. So accuracy is
+composite: a collapsed network counts with the accuracy it has, a diverged one with that of guessing. A fault of a machine
+(``failed``) is no outcome. Losses and smoothness have no such value, and are read among networks that train.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analysis.trials.arms import cell_heads
+from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
 from search_spaces import Contrast, Level, Levels, Spec
 from study.schema import STATES
@@ -45,7 +52,7 @@ class ConfirmGrid:
     """Confirmed replicates of ``spec`` by cell and pair: ``rows[cell, pair]`` is a row of ``confirm``, or ``NO_RECORD``.
 
     ``pairs`` holds one (block, replicate) per row, shared by all cells; ``budgets`` counts the search trials behind each
-    entry.
+    entry; ``chance`` maps a dataset to the accuracy of guessing, 1 / classes.
     """
 
     spec: Spec
@@ -54,6 +61,20 @@ class ConfirmGrid:
     rows: Integers
     confirm: pa.Table
     budgets: Integers
+    chance: Mapping[str, float]
+
+    def values(self, outcome: ReadOutcome, cells: list[int]) -> Floats:
+        """``outcome`` of ``cells`` on the scale of its differences; NaN where there is none."""
+        values = outcome.scaled(self.floats(outcome.name, cells))
+        if not outcome.is_composite:
+            return values
+        guessing = np.array([self.chance.get(self.cells[cell].dataset, np.nan) for cell in cells])
+        return np.where(self.states(cells) == DIVERGED, guessing[:, None], values)
+
+    def counted(self, outcome: ReadOutcome, cells: list[int]) -> Flags:
+        """Where the training of ``cells`` ended in a way that has ``outcome``, and its estimator converged."""
+        ended = (COMPLETED, COLLAPSED, DIVERGED) if outcome.is_composite else (COMPLETED,)
+        return np.isin(self.states(cells), ended) & self.converged(outcome.name, cells)
 
     def floats(self, column: str, cells: list[int]) -> Floats:
         """Values of a numeric column for ``cells``; NaN where there is none."""
@@ -86,7 +107,7 @@ class ConfirmGrid:
         return self._columns[name]
 
 
-def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
+def confirm_grid(spec: Spec, trials: pa.Table, chance: Mapping[str, float] | None = None) -> ConfirmGrid:
     """Arrange a table of trials. Cells of the spec without any record stand in it too; cells, blocks, replicates and
     search trials that the spec does not ask for (left by a larger one) do not.
 
@@ -122,6 +143,7 @@ def confirm_grid(spec: Spec, trials: pa.Table) -> ConfirmGrid:
         rows=rows,
         confirm=trials.filter(pa.array(kept)),
         budgets=num_searched[:, pairs[:, 0]],
+        chance=chance or {},
     )
 
 

@@ -43,6 +43,11 @@ class ReadOutcome:
         """Whether this is a smoothness statistic, no metric of a split."""
         return "/" not in self.name
 
+    @property
+    def is_composite(self) -> bool:
+        """Whether a failed network has this outcome too: the accuracy that it ends with."""
+        return "/accuracy" in self.name
+
     def scaled(self, values: Floats) -> Floats:
         """``values`` on the scale on which they are subtracted; NaN where a logarithm does not exist."""
         return np.log(np.where(values > 0, values, np.nan)) if self.scale == "log ratio" else values

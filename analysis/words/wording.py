@@ -12,10 +12,18 @@ from dataclasses import dataclass
 _MOST_DECIMALS = 6
 # An interval narrower than this share of its value is rounding error around a constant.
 _EXACT = 1e-9
+# Beyond it, a rise on a log scale is said as a factor.
+_DOUBLED = math.log(2)
 _NAMES = {
     "jacobian_unit_logits_mean_log": "near (log Jacobian)",
     "path_different_excess_variation_log": "between (log variation)",
     "attention_importance_ratio_zero": "correlation of gate and importance over its noise ceiling",
+}
+# The same for a sentence that speaks of the quantity itself, not of its logarithm.
+_PLAIN = {
+    "jacobian_unit_logits_mean_log": "the sensitivity near samples (input Jacobian)",
+    "path_different_excess_variation_log": "the variation between samples",
+    "attention_importance_ratio_zero": "the agreement of gate and importance, as a share of what noise allows,",
 }
 
 
@@ -40,6 +48,31 @@ def unit_of(outcome: str, scale: str = "difference") -> Unit:
 def outcome_text(outcome: str) -> str:
     """``test accuracy``, ``near (log Jacobian)``; other names with spaces."""
     return _NAMES.get(outcome, outcome.replace("_", " ").replace("/", " "))
+
+
+def plain_outcome(outcome: str) -> str:
+    """The quantity that an outcome measures, as one speaks of it."""
+    return _PLAIN.get(outcome, outcome_text(outcome.removesuffix("_log")))
+
+
+def difference_words(outcome: str, scale: str, value: float) -> str:
+    """A difference as one speaks of it: ``1.2 points higher``, ``33% lower``, ``0.014 lower``, ``no different``."""
+    if not value:
+        return "no different"
+    if unit_of(outcome, scale).difference == "log" and value > _DOUBLED:
+        return f"{number_text(math.exp(value), 2)} times higher"
+    return f"{size_words(outcome, scale, abs(value), falling=value < 0)} {'higher' if value > 0 else 'lower'}"
+
+
+def size_words(outcome: str, scale: str, size: float, *, falling: bool = True) -> str:
+    """The size of a difference: ``1.2 points``; of a logarithm the change in percent, ``falling`` or rising."""
+    unit = unit_of(outcome, scale)
+    if unit.difference == "pp":
+        points = f"{100 * size:.2g}" if size < 0.1 else f"{100 * size:.1f}"
+        return f"{points} point{'' if points == '1' else 's'}"
+    if unit.difference == "log":
+        return f"{100 * abs(math.expm1(-size if falling else size)):.2g}%"
+    return f"{number_text(size, 2)} {unit.difference}".rstrip()
 
 
 def effect_text(

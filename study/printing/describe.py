@@ -241,7 +241,7 @@ def print_results(inputs: Inputs, console: Console) -> None:
             tested = row["state"] or "not confirmed yet" if reached is None else f"test accuracy {100 * reached:.1f}%"
             say(console, f"block {row['block']}: {row['cell']} ({row['settings']}): {row['objectives']}; {tested}")
         return
-    found = summary(inputs.spec, inputs.effects, inputs.findings, inputs.assay, inputs.amendment.words)
+    found = summary(inputs)
     for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
         if lines:
             say_heading(console, f"{inputs.spec.name}: {heading}")

@@ -1,0 +1,135 @@
+"""A claim's answer in one sentence, as one would say it to a colleague: yes, no, or undecided and for what reason."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.claims.judgement import Judgement
+from analysis.claims.part import ClaimPart
+from analysis.effects.readings import POOLED
+from analysis.words.wording import (
+    difference_words,
+    effect_text,
+    levels_text,
+    number_text,
+    outcome_text,
+    plain_outcome,
+    size_words,
+)
+from search_spaces import LevelClaim
+
+Row = Mapping[str, Any]
+
+
+def answer_of(judgement: Judgement, verdicts: Mapping[tuple[str, str], str], interactions: Sequence[Row]) -> str:
+    """One sentence. ``verdicts`` maps claim and dataset to the verdict; ``interactions`` are rows of their table."""
+    claim, several = judgement.claim, isinstance(judgement.claim, LevelClaim)
+    body = _level(judgement, claim) if isinstance(claim, LevelClaim) else _comparison(judgement)
+    opening = {
+        "supported": "Yes",
+        "refuted": "No",
+        "undecided": f"Undecided ({judgement.why})",
+        "no verdict": "No verdict",
+    }[judgement.verdict]
+    text = f"{opening}: {body}"
+    if not several:
+        text += _depends(judgement, interactions)
+        presupposed = getattr(claim, "presupposes", "")
+        if presupposed and verdicts.get((presupposed, judgement.dataset)) == "refuted":
+            text += f"; {presupposed} is refuted, so there is no such effect to explain"
+    loose = [outcome_text(result.outcome) for result in judgement.control if result.state == "inconclusive"]
+    if loose:
+        text += f"; the A/A control is inconclusive in {', '.join(dict.fromkeys(loose))}"
+    return f"{text}."
+
+
+def _comparison(judgement: Judgement) -> str:
+    """What was found, then what it means for the verdict."""
+    part, family = judgement.deciding, len(judgement.arms) > 1
+    if judgement.why == "control" or (judgement.why == "waiting" and judgement.controls):
+        return "; ".join(judgement.controls)
+    if judgement.verdict == "supported":
+        arm = next(parts for parts in judgement.arms if part in parts)
+        found = " and ".join(_found(each, first=each is arm[0]) for each in arm)
+        family_text = f", the best of {len(judgement.arms)} operators" if family else ""
+        return f"{found}{family_text}{_trainings(part)}"
+    if judgement.verdict == "refuted":
+        margin = size_words(part.outcome, part.row["scale"], part.margin)
+        told = "" if not family else f"even for the best of {len(judgement.arms)}, "
+        each = " for every one" if family else ""
+        return f"{told}{_found(part)}{_trainings(part)}; an advantage of {margin} is ruled out{each}"
+    found = _found(part) if part.effect is not None else ""
+    why = _obstacle(judgement)
+    return "; ".join(filter(None, (f"{found}{_trainings(part)}" if found else "", why)))
+
+
+def _found(part: ClaimPart, first: bool = True) -> str:
+    """``test accuracy is 1.2 points higher with merge mul than with add``; the arm is named once."""
+    row = part.row
+    what = plain_outcome(part.outcome)
+    arm, reference = levels_text(row["arm"]), _reference(row)
+    who = f" with {arm}" if first else ""
+    return (
+        f"{what} is {difference_words(part.outcome, row['scale'], row['mean_difference'])}{who} than with {reference}"
+    )
+
+
+def _reference(row: Row) -> str:
+    """The reference's levels, without those that name a factor which the arm has just named."""
+    named = [item.partition("=")[2] for item in row["reference"].split(" ")]
+    return " ".join(named) if all(named) else levels_text(row["reference"])
+
+
+def _trainings(part: ClaimPart) -> str:
+    """Whose networks failed; of smoothness, whose networks it speaks of."""
+    if "/" in part.outcome:
+        return f" ({part.failures})" if part.failures else ""
+    return " (among networks that train)"
+
+
+def _obstacle(judgement: Judgement) -> str:
+    """In a few words why there is no verdict."""
+    texts = [o.text for part in judgement.parts for o in part.obstacles if o.kind == judgement.why]
+    if texts:
+        return texts[0].removeprefix("not estimable: ").removeprefix("refused: ")
+    part = judgement.deciding
+    if part.low is None or math.isinf(part.low):
+        return f"{part.row['n_pairs']} pairs cannot tell" if part.row["n_pairs"] else "there are no pairs"
+    margin = size_words(part.outcome, part.row["scale"], part.margin)
+    if part.low <= 0 and (part.high or 0.0) >= part.margin:
+        return f"neither none nor an advantage of {margin} can be ruled out"
+    return f"an advantage of {margin} can be neither shown nor ruled out"
+
+
+def _depends(judgement: Judgement, interactions: Sequence[Row]) -> str:
+    """Factors on which the deciding comparison's effect surely depends, each with its largest difference."""
+    part, largest = judgement.deciding, dict[str, Row]()
+    for row in interactions:
+        same = all(row[name] == part.row[name] for name in ("arm", "reference", "outcome", "dataset"))
+        if not same or row["stratum"] != POOLED or row["kind"] != "difference" or row["ci_low"] is None:
+            continue
+        if not row["ci_low"] <= 0 <= row["ci_high"]:
+            held = largest.setdefault(row["factor"], row)
+            if abs(row["estimate"]) > abs(held["estimate"]):
+                largest[row["factor"]] = row
+    texts = [
+        f"{name} ({row['level']} minus {row['base']}: {effect_text(part.outcome, part.row['scale'], row['estimate'])})"
+        for name, row in largest.items()
+    ]
+    return f"; the effect depends on {' and '.join(texts)}" if texts else ""
+
+
+def _level(judgement: Judgement, claim: LevelClaim) -> str:
+    if judgement.why == "control" and judgement.controls:
+        return "; ".join(judgement.controls)
+    if judgement.verdict == "undecided" and judgement.why != "too few pairs":
+        return _obstacle(judgement)
+    shown = []
+    for part in judgement.parts:
+        mean = part.row["mean_difference"]
+        shown.append(f"{number_text(mean, 2)} with {levels_text(part.row['arm'])}" if mean is not None else "unknown")
+    limit = {
+        "supported": f"below {claim.below:g}",
+        "refuted": f"above {claim.above:g}",
+    }.get(judgement.verdict, f"neither surely below {claim.below:g} nor surely above {claim.above:g}")
+    return f"{plain_outcome(claim.outcome)} is {' and '.join(shown)}, {limit}"
