@@ -8,8 +8,8 @@ from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
 from analysis.effects.readings import POOLED
 from analysis.words.wording import (
+    change_words,
     difference_words,
-    effect_text,
     levels_text,
     number_text,
     outcome_text,
@@ -46,7 +46,7 @@ def answer_of(judgement: Judgement, verdicts: Mapping[tuple[str, str], str], int
 def _comparison(judgement: Judgement) -> str:
     """What was found, then what it means for the verdict."""
     part, family = judgement.deciding, len(judgement.arms) > 1
-    if judgement.why == "control" or (judgement.why == "waiting" and judgement.controls):
+    if judgement.held_by_controls:
         return "; ".join(judgement.controls)
     if judgement.verdict == "supported":
         arm = next(parts for parts in judgement.arms if part in parts)
@@ -97,7 +97,7 @@ def _obstacle(judgement: Judgement) -> str:
         return f"{part.row['n_pairs']} pairs cannot tell" if part.row["n_pairs"] else "there are no pairs"
     margin = size_words(part.outcome, part.row["scale"], part.margin)
     if part.low <= 0 and (part.high or 0.0) >= part.margin:
-        return f"neither none nor an advantage of {margin} can be ruled out"
+        return f"neither no effect nor an advantage of {margin} can be ruled out"
     return f"an advantage of {margin} can be neither shown nor ruled out"
 
 
@@ -113,14 +113,14 @@ def _depends(judgement: Judgement, interactions: Sequence[Row]) -> str:
             if abs(row["estimate"]) > abs(held["estimate"]):
                 largest[row["factor"]] = row
     texts = [
-        f"{name} ({row['level']} minus {row['base']}: {effect_text(part.outcome, part.row['scale'], row['estimate'])})"
+        f"{name} ({row['level']} against {row['base']}: {change_words(part.outcome, part.row['scale'], row['estimate'])})"
         for name, row in largest.items()
     ]
     return f"; the effect depends on {' and '.join(texts)}" if texts else ""
 
 
 def _level(judgement: Judgement, claim: LevelClaim) -> str:
-    if judgement.why == "control" and judgement.controls:
+    if judgement.held_by_controls:
         return "; ".join(judgement.controls)
     if judgement.verdict == "undecided" and judgement.why != "too few pairs":
         return _obstacle(judgement)

@@ -117,7 +117,7 @@ def _reason(judgement: Judgement) -> str:
         return "it was made, or made anew, after results were known: it is exploratory"
     if judgement.verdict == "no verdict":
         return f"one search block: the {what} holds at the hyperparameters found, which may be the search's luck"
-    if judgement.controls:
+    if judgement.held_by_controls:
         return "; ".join([*judgement.controls, *(_texts(part) if isinstance(claim, LevelClaim) else [])])
     if judgement.verdict == "supported":
         if isinstance(claim, LevelClaim):
@@ -159,8 +159,10 @@ def _change(judgement: Judgement, spec: Spec) -> str:
         return "a new study with these claims, under another name and seed"
     if judgement.verdict == "no verdict":
         return "independent search blocks (blocks: 10 or more)"
-    if judgement.controls:
+    if judgement.why == "control" and judgement.controls:
         return "a control that runs and passes; without it no number of blocks does"
+    if judgement.why == "waiting":
+        return "the pairs still to run: the same command continues"
     if isinstance(claim, LevelClaim):
         return _level_change(judgement.verdict, claim, part)
     if judgement.verdict == "supported":
@@ -168,8 +170,6 @@ def _change(judgement: Judgement, spec: Spec) -> str:
     if judgement.verdict == "refuted":
         limit = effect_text(part.outcome, part.row["scale"], part.high_refute)
         return f"an effect of at least the margin, {_margin(part)}; these data leave room for {limit} at most"
-    if any(other.row["n_waiting"] for other in judgement.parts):
-        return "the pairs still to run: the same command continues"
     if part.failures and judgement.why == "not estimable":
         return "trainings that do not fail (other learning rates, warm-up, more epochs); more blocks alone do not"
     if part.obstacles:

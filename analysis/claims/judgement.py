@@ -79,6 +79,12 @@ class Judgement:
         return next((kind for kind in _WHY if kind in kinds), TOO_FEW)
 
     @property
+    def held_by_controls(self) -> bool:
+        """Whether it is undecided for its controls, and for nothing of its own that is still to run."""
+        pairs_wait = self.why == "waiting" and any(part.row["n_waiting"] for part in self.parts)
+        return self.verdict == "undecided" and bool(self.controls) and not pairs_wait
+
+    @property
     def failed_controls(self) -> bool:
         """Whether a control has run and not passed, or is missing: waiting does not mend it."""
         differs = any(result.state == "differs" for result in self.control)
@@ -188,7 +194,8 @@ def _controls(control: Sequence[AAResult], failed: Sequence[str], assay: AssayRe
     elif not control:
         yield "this study has no A/A control, which every verdict needs"
     elif waiting is not None:
-        yield f"{waiting} pairs of the A/A control have not run yet" if waiting else "the A/A control has not run yet"
+        whole = not waiting or not any(result.n_pairs for result in control)
+        yield f"the A/A control {'has not run yet' if whole else f'waits for {waiting} of its pairs'}"
     if assay and assay.seen is None:
         yield "the check of assay sensitivity has not run yet"
     elif assay and not assay.seen:

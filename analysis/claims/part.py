@@ -225,10 +225,10 @@ def _obstacles(row: Mapping[str, Any], planned: int) -> Iterator[Obstacle]:
     started = row["n_pairs"] + row["n_excluded"]
     if failures and _needs_survivors(row["outcome"]):
         yield Obstacle("not estimable", f"not estimable: {failures}, and a mean over survivors decides nothing")
-    elif not row["n_waiting"] and row["n_excluded"] > MAX_INELIGIBLE * started:
+    elif not (row["n_waiting"] or row["n_unequal"]) and row["n_excluded"] > MAX_INELIGIBLE * started:
         ineligible = f"{row['n_excluded']} of {started} pairs are ineligible, more than {MAX_INELIGIBLE:.0%}"
         yield Obstacle("not estimable", f"not estimable: {ineligible}")
-    elif not row["n_waiting"] and not row["n_pairs"]:
+    elif not (row["n_waiting"] or row["n_unequal"] or row["n_pairs"]):
         yield Obstacle("not estimable", "not estimable: there are no pairs")
 
 
@@ -251,7 +251,9 @@ def _contradictions(
             bars_support=True,
         )
     strata = [other for other in beside if other["stratum"] != pooled and other["outcome"] == row["outcome"]]
-    if names := list(dict.fromkeys(levels_text(o["stratum"]) for o in strata if against(o, outcome.better))):
+    names = list(dict.fromkeys(levels_text(o["stratum"]) for o in strata if against(o, outcome.better)))
+    # of one stratum the pooled reading itself is the interval
+    if names and len(strata) > 1:
         yield Obstacle("contradiction", f"the whole interval lies below zero at {', '.join(names)}", bars_support=True)
 
 

@@ -28,9 +28,9 @@ def pooled_judgements(spec: Spec, judgements: Sequence[Judgement]) -> list[Judge
 
     None for a sequential study too: its datasets stop at looks of their own, which a t interval over them knows nothing of.
     """
-    if spec.sequential:
-        return []
     claims = spec.all_claims
+    if spec.sequential or not claims:
+        return []
     own = {name: [j for j in judgements if j.name == name] for name in claims}
     parts = {name: _located(found) for name, found in own.items()}
     level = holm_levels({name: _claim_p(claim, parts[name]) for name, claim in claims.items()}, spec.alpha)

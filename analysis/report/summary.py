@@ -10,6 +10,7 @@ from statistics import median
 from analysis.claims.part import failures_text
 from analysis.effects.readings import POOLED
 from analysis.effects.table import contrast_key, shown_strata
+from analysis.inputs import Inputs
 from analysis.words.rows import Rows, distinct, grouped, where
 from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text, p_text
 

@@ -64,6 +64,14 @@ def difference_words(outcome: str, scale: str, value: float) -> str:
     return f"{size_words(outcome, scale, abs(value), falling=value < 0)} {'higher' if value > 0 else 'lower'}"
 
 
+def change_words(outcome: str, scale: str, value: float) -> str:
+    """By how much a difference differs: ``-75.8 points``; of a logarithm a factor."""
+    unit = unit_of(outcome, scale)
+    if unit.difference == "pp":
+        return f"{100 * value:+.1f} points"
+    return f"a factor of {math.exp(value):.2f}" if unit.difference == "log" else f"{value:+.2g}"
+
+
 def size_words(outcome: str, scale: str, size: float, *, falling: bool = True) -> str:
     """The size of a difference: ``1.2 points``; of a logarithm the change in percent, ``falling`` or rising."""
     unit = unit_of(outcome, scale)

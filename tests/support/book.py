@@ -127,7 +127,7 @@ def inputs_of(book, **changes):
 
 def effects_of(book, spec=None, chance=None):
     spec = spec or synthetic_spec()
-    return effects_table(confirm_grid(spec, trials_table(spec, book.contents)), chance)
+    return effects_table(confirm_grid(spec, trials_table(spec, book.contents), chance))
 
 
 def find(effects, **wanted):

@@ -5,8 +5,8 @@ from book import EXCESS, JACOBIAN, Book
 from one_depth import SPREAD, claims_of, study
 from shares import BUDGET, inputs_of, table, train
 
-from analysis.tables.budgets import at_share, short_shares
 from analysis.tables.build import table_columns
+from analysis.trials.shortened import short_shares
 from analysis.words.export import render
 
 
@@ -28,7 +28,7 @@ HALF = BUDGET | {"shortened": [0.5]}
 GOLDEN = """\
 | C3 | digits | 50.0% | supported | supported | near (log Jacobian) | 0.400 log [0.377, 0.423] | 0.1 log | 10 | The interval lies above zero and reaches the margin. |
 | C3 | digits | 100.0% | supported | supported | near (log Jacobian) | 0.400 log [0.377, 0.423] | 0.1 log | 10 | The interval lies above zero and reaches the margin. |
-| C4 | digits | 50.0% | refuted | supported | test accuracy | 0.00 pp [-0.20, 0.20] | 2 pp | 10 | At level 0.05 the upper limit, 0.20 pp, lies below the margin of 2 pp. |
+| C4 | digits | 50.0% | refuted | supported | test accuracy | 0.00 pp [-0.20, 0.20] | 2 pp | 10 | At level 0.025 the upper limit, 0.23 pp, lies below the margin of 2 pp. |
 | C4 | digits | 100.0% | supported | supported | test accuracy | 3.00 pp [2.80, 3.20] | 2 pp | 10 | The interval lies above zero and reaches the margin. |
 """  # noqa: E501
 
@@ -69,7 +69,7 @@ def test_a_share_not_run_waits_and_a_study_without_shares_has_no_table():
     rows = table(book, "budget_verdicts").to_pylist()
     quarter = [row for row in rows if row["share"] == 0.25]
     assert {row["verdict"] for row in quarter} == {"undecided"} and {row["n_pairs"] for row in quarter} == {0}
-    assert {row["reason"] for row in quarter} == {"The A/A control has not run yet."}
+    assert {(row["reason"]) for row in quarter} == {"10 of 10 pairs have not run yet."}
     assert table(book, "budget_verdicts", budget={**BUDGET, "shortened": []}).num_rows == 0
     assert table(Book(), "budget_verdicts").num_rows == 6  # two claims, three shares
 
@@ -84,9 +84,9 @@ def test_shares_are_those_of_the_cell_where_epochs_are_a_factor():
     factors = [{"merge": ["add"], "epochs": [10, 20]}]
     inputs = inputs_of(book, factors=factors, fixed={"dataset": "digits", "depth": 8}, claims={}, control=None)
     # 10 of 20 is a half, though 10 is also the whole of the other cell
-    assert short_shares(inputs) == {"10/0.5": 0.5, "20/0.5": 0.5}
-    trials = at_share(inputs, 0.5).trials.to_pylist()
+    assert short_shares(inputs.spec, inputs.contents) == {"10/0.5": 0.5, "20/0.5": 0.5}
+    trials = inputs.trials_at(0.5).to_pylist()
     assert [(r["trial_key"], r["phase"], r["epochs_setting"]) for r in trials] == [
         ("10/0.5", "confirm", 10), ("20/0.5", "confirm", 20),
     ]  # fmt: skip
-    assert at_share(inputs, 0.25).trials.num_rows == 0
+    assert inputs.trials_at(0.25).num_rows == 0

@@ -14,9 +14,10 @@ from analysis.words.export import render
 def test_supported():
     row = claims_of(study(accuracy=0.03, jacobian=-0.4))["C4"]
     assert row["verdict"] == "supported"
-    assert row["sentence"] == (
-        "C4 is supported on digits: test accuracy differs by 3.00 pp [2.80, 3.20] for merge mul minus add (margin 2 pp, "
-        "smallest detectable effect 0.26 pp, 10 pairs)."
+    assert row["sentence"] == "Yes: test accuracy is 3 points higher with merge mul than with add."
+    assert row["estimand"] == (
+        "Test accuracy differs by 3.00 pp [2.80, 3.20] for merge mul minus add (margin 2 pp, smallest detectable effect "
+        "0.26 pp, 10 pairs); none of 10 trainings of merge mul failed, so it fails in at most 26% (95%)."
     )
     assert row["reason"] == "The interval lies above zero and reaches the margin."
     assert row["change"] == "A repetition whose upper limit lies below the margin of 2 pp."
@@ -28,7 +29,11 @@ def test_lower_is_better_is_turned_round():
     assert (row["verdict"], row["better"], row["effect"]) == ("supported", "lower", pytest.approx(0.4))
     assert row["ci_low"] > 0
     assert row["sentence"] == (
-        "C3 is supported on digits: near (log Jacobian) differs by 0.400 log [0.377, 0.423], a factor of 1.49, for merge add "
+        "Yes: the sensitivity near samples (input Jacobian) is 33% lower with merge mul than with add (among networks that "
+        "train)."
+    )
+    assert row["estimand"] == (
+        "Near (log Jacobian) among networks that train differs by 0.400 log [0.377, 0.423], a factor of 1.49, for merge add "
         "minus mul (margin 0.1 log, smallest detectable effect 0.03 log, 10 pairs)."
     )
 
@@ -51,36 +56,43 @@ def test_undecided_says_how_many_blocks():
 def test_too_few_pairs_cannot_decide():
     row = claims_of(study(accuracy=0.03, blocks=5), blocks=5)["C4"]
     assert (row["verdict"], row["reason"]) == ("undecided", "5 pairs cannot reach level 0.025.")
-    assert "smallest detectable effect none" in row["sentence"]
+    assert "smallest detectable effect none" in row["estimand"]
+    assert (row["why"], row["sentence"].split(": ")[0]) == ("too few pairs", "Undecided (too few pairs)")
     assert row["ci_low"] == -math.inf
 
 
-def test_collapse_counts_failures_instead():
+def test_failures_count_in_accuracy_and_leave_no_smoothness():
     rows = claims_of(study(accuracy=0.03, jacobian=-2.0, fail=[("mul", block) for block in range(9)]))
-    assert {row["verdict"] for row in rows.values()} == {"undecided"}
     row = rows["C4"]
+    assert (row["verdict"], row["n_pairs"]) == ("refuted", 10)
     assert row["sentence"] == (
-        "C4 is undecided on digits: merge mul fails in 9 of 10 trainings, merge add in 0 of 10 (exact McNemar p = 0.004); "
-        "with failures counted at chance, test accuracy differs by -76.20 pp for merge mul minus add; where both networks "
-        "survived, test accuracy differs by 3.00 pp (no interval) for merge mul minus add (margin 2 pp, smallest detectable "
-        "effect none, 1 pair)."
+        "No: test accuracy is 67.2 points lower with merge mul than with add (merge mul fails in 9 of 10 trainings, merge add "
+        "in 0 of 10); an advantage of 2 points is ruled out."
     )
-    assert row["reason"].startswith("Merge mul fails in 9 of 10 trainings, merge add in 0 of 10, and a mean over surv")
-    assert row["change"].startswith("Trainings that do not fail")
+    assert row["effect"] == pytest.approx((9 * (0.2 - 0.95) + 0.03) / 10)
+    assert row["estimand"].startswith(
+        "Merge mul fails in 9 of 10 trainings, merge add in 0 of 10 (exact McNemar p = 0.004); test accuracy, failures "
+        "counted, differs by -67.20 pp ["
+    )
+    assert row["estimand"].endswith("; among pairs in which both train: 3.00 pp for merge mul minus add.")
+    assert row["effect_survivors"] == pytest.approx(0.03)
     assert (row["arm_failures"], row["arm_trainings"], row["mcnemar_p"]) == (9, 10, 2 / 2**9)
-    assert rows["C3"]["reason"] == "9 of 10 pairs are ineligible, more than 10%."
+    smooth = rows["C3"]
+    assert (smooth["verdict"], smooth["why"]) == ("undecided", "not estimable")
+    assert smooth["reason"] == "Not estimable: 9 of 10 pairs are ineligible, more than 10%."
+    assert smooth["change"].startswith("Trainings that do not fail")
 
 
-def test_one_collapse_of_ten_keeps_the_smoothness_verdict_and_ends_the_other():
+def test_one_collapse_of_ten_keeps_the_smoothness_verdict():
     rows = claims_of(study(accuracy=0.03, jacobian=-0.4, fail=[("mul", 3)]))
     assert (rows["C3"]["verdict"], rows["C4"]["verdict"]) == ("supported", "undecided")
-    assert rows["C3"]["n_pairs"] == 9
+    assert (rows["C3"]["n_pairs"], rows["C4"]["n_pairs"], rows["C4"]["why"]) == (9, 10, "too few pairs")
 
 
 @pytest.mark.parametrize(
     ("changes", "made", "reason"),
     [
-        ({}, {"alias": 0.03}, "The A/A control differs by more than its margin on digits."),
+        ({}, {"alias": 0.03}, "The A/A control differs by its margin or more on digits."),
         ({"control": None}, {}, "This study has no A/A control, which every verdict needs."),
     ],
 )
@@ -99,9 +111,7 @@ def test_one_block_and_a_demonstration_are_said():
     rows = claims_of(book, blocks=1, replicates=6, demonstration=True)
     row = rows["C4"]
     assert (row["verdict"], row["qualifier"]) == ("no verdict", "at these hyperparameters; demonstration")
-    assert row["sentence"].startswith(
-        "C4 has no verdict on digits (at these hyperparameters; demonstration): test accuracy"
-    )
+    assert row["sentence"].startswith("No verdict: test accuracy is 3 points higher with merge mul than with add")
 
 
 def test_an_unfinished_study_waits():
@@ -110,8 +120,8 @@ def test_an_unfinished_study_waits():
     assert (row["verdict"], row["reason"]) == ("undecided", "2 of 10 pairs have not run yet.")
     assert row["change"] == "The pairs still to run: the same command continues."
     empty = claims_of(Book())["C4"]
-    assert (empty["verdict"], empty["reason"]) == ("undecided", "The A/A control has not run yet.")
-    assert "no pair is left to compare test accuracy (margin 2 pp)" in empty["sentence"]
+    assert (empty["verdict"], empty["reason"]) == ("undecided", "10 of 10 pairs have not run yet.")
+    assert "no pair is left to compare test accuracy (margin 2 pp)" in empty["estimand"].lower()
 
 
 @pytest.mark.parametrize(("probabilities", "verdict"), [(-0.2, "supported"), (0.2, "undecided"), (0.0, "supported")])
@@ -119,7 +129,10 @@ def test_opposite_signs_between_scales_decide_nothing(probabilities, verdict):
     row = claims_of(study(jacobian=-0.4, probabilities=probabilities))["C3"]
     assert row["verdict"] == verdict
     if verdict == "undecided":
-        assert row["reason"] == ("The effect has the opposite sign on another scale (jacobian probabilities mean log).")
+        assert row["why"] == "contradiction"
+        assert row["reason"] == (
+            "On another scale the interval lies on the other side (jacobian probabilities mean log)."
+        )
 
 
 def test_comparators_and_co_primaries():
@@ -134,7 +147,7 @@ def test_comparators_and_co_primaries():
     assert held["C3"]["reason"] == "In every comparison the interval lies above zero and reaches the margin."
     rough = claims_of(study(accuracy=0.03, jacobian=0.4), claims=claims)["C3"]
     assert (rough["verdict"], rough["outcome"]) == ("refuted", JACOBIAN)
-    assert rough["level_of_k"] == pytest.approx(rough["level"] / 2)
+    assert (rough["level"], rough["level_refute"]) == pytest.approx((0.05, 0.05 / 2 / 2))
     parts = build_table(inputs_of(study(accuracy=0.03, jacobian=0.4), claims=claims), "claim_parts").to_pylist()
     alone = [(part["claim"], part["reference"], part["outcome"], part["verdict"]) for part in parts]
     assert sorted(alone) == [
@@ -152,35 +165,39 @@ def test_assay_sensitivity(loss, seen):
     for block in range(10):
         if loss is not None:
             book.confirm("none", 8, block, 0.95 - loss - SPREAD[block])
-    row = claims_of(book, factors=factors)["C4"]
+    assay = {"arm": {"merge": "add"}, "reference": {"merge": "none"}}
+    row = claims_of(book, factors=factors, assay=assay)["C4"]
     assert (row["assay"], row["verdict"]) == (seen, "supported" if seen == "seen" else "undecided")
-    inputs = inputs_of(book, factors=factors)
+    inputs = inputs_of(book, factors=factors, assay=assay)
     (result,) = inputs.assay
     assert result.seen is {"seen": True, "not seen": False, "not run": None}[seen]
-    said = {"not seen": "a known difference (merge add minus none at depth) is not seen"}
+    said = {"not seen": "a known difference (merge add minus merge none) is not seen"}
     said["not run"] = "the check of assay sensitivity has not run yet"
     for judged in judge(inputs.spec, inputs.effects, inputs.differences, inputs.assay):
         assert judged.controls == ((said[seen],) if seen in said else ()) and judged.amended == ""
 
 
-def test_failures_without_skips_are_a_difference_seen_at_the_greatest_depth():
+def test_an_assay_is_read_where_it_is_declared_and_counts_failures():
     factors = [{"merge": ["add", "add_alias", "mul", "none"], "depth": [8, 14]}]
     book = study(accuracy=0.03)
     for block in range(10):
         book.confirm("none", 8, block, 0.95)
         book.confirm("add", 14, block, 0.95)
-        book.confirm("none", 14, block, 0.1, state="collapsed")
-    inputs = inputs_of(book, factors=factors)
-    (result,) = inputs.assay
-    assert (result.seen, result.where) == (True, "depth 14")
-    assert result.found == "without skips 10 of 10 trainings fail, with them 0"
+        book.confirm("none", 14, block, 0.15, state="collapsed")
+    deep = {"arm": {"merge": "add", "depth": 14}, "reference": {"merge": "none", "depth": 14}}
+    (result,) = inputs_of(book, factors=factors, assay=deep).assay
+    assert (result.seen, result.n_pairs, result.mean_difference) == (True, 10, pytest.approx(0.8))
+    assert "merge add depth 14 minus merge none depth 14: 80.00 pp" in result.sentence()
+    (shallow,) = inputs_of(book, factors=factors, assay={side: deep[side] | {"depth": 8} for side in deep}).assay
+    assert shallow.seen is False
+    assert inputs_of(book, factors=factors).assay == []
 
 
 GOLDEN = """\
-| Claim   | Text     | Dataset   | Verdict   | Label         | Outcome             |                   Effect |   Level |   Margin |   Smallest detectable |   Pairs |   McNemar p | Reason                                                                 | What would change it                                                               |
-|:--------|:---------|:----------|:----------|:--------------|:--------------------|-------------------------:|--------:|---------:|----------------------:|--------:|------------:|:-----------------------------------------------------------------------|:-----------------------------------------------------------------------------------|
-| C3      | smoother | digits    | supported | demonstration | near (log Jacobian) | 0.400 log [0.377, 0.423] |   0.025 |  0.1 log |              0.03 log |      10 |             | The interval lies above zero and reaches the margin.                   | A repetition whose upper limit lies below the margin of 0.1 log.                   |
-| C4      | better   | digits    | refuted   | demonstration | test accuracy       |     1.00 pp [0.80, 1.20] |    0.05 |     2 pp |               0.26 pp |      10 |             | At level 0.05 the upper limit, 1.20 pp, lies below the margin of 2 pp. | An effect of at least the margin, 2 pp; these data leave room for 1.20 pp at most. |
+| Claim   | Text     | Dataset   | Verdict   | Undecided for   | Label         | Outcome             |                   Effect |   Level |   Margin |   Smallest detectable |   Pairs |   McNemar p | Reason                                                                  | What would change it                                                               |
+|:--------|:---------|:----------|:----------|:----------------|:--------------|:--------------------|-------------------------:|--------:|---------:|----------------------:|--------:|------------:|:------------------------------------------------------------------------|:-----------------------------------------------------------------------------------|
+| C3      | smoother | digits    | supported |                 | demonstration | near (log Jacobian) | 0.400 log [0.377, 0.423] |   0.025 |  0.1 log |              0.03 log |      10 |             | The interval lies above zero and reaches the margin.                    | A repetition whose upper limit lies below the margin of 0.1 log.                   |
+| C4      | better   | digits    | refuted   |                 | demonstration | test accuracy       |     1.00 pp [0.80, 1.20] |    0.05 |     2 pp |               0.26 pp |      10 |             | At level 0.025 the upper limit, 1.23 pp, lies below the margin of 2 pp. | An effect of at least the margin, 2 pp; these data leave room for 1.23 pp at most. |
 """  # noqa: E501
 
 

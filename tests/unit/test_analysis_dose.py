@@ -63,17 +63,17 @@ def test_the_sign_of_a_slope_turns_with_the_effect_and_a_null_stays_quiet():
     assert page_p(np.zeros((1, 4))) is None and page_p(np.zeros((8, 2))) is None
 
 
-def test_means_by_dose_are_of_the_replicates_eligible_at_all_of_them():
+def test_means_by_dose_count_failures():
     inputs = study(slope=0.05, depths=(8, 14), fail=[("mix_100", 14, 0), ("mix_100", 14, 1)])
     rows = [r for r in build_table(inputs, "dose_response").to_pylist() if r["outcome"] == "test/accuracy"]
     assert [r["stratum"] for r in rows] == ["all"] * 4 + ["depth=8"] * 4 + ["depth=14"] * 4
     assert [r["dose"] for r in rows[:4]] == list(DOSES.values())
-    assert [(r["n_pairs"], r["n_trained"], r["n_failures"]) for r in rows[:4]] == [(6, 16, 0)] * 3 + [(6, 16, 2)]
+    assert [(r["n_pairs"], r["n_trained"], r["n_failures"]) for r in rows[:4]] == [(8, 16, 0)] * 3 + [(8, 16, 2)]
     assert [(r["n_pairs"], r["n_failures"]) for r in rows[4:8]] == [(8, 0)] * 4
     assert [r["mean"] for r in rows[4:8]] == pytest.approx(accuracies(inputs).mean(axis=0), abs=1e-12)
     assert rows[7]["sd"] == pytest.approx(accuracies(inputs)[:, 3].std(ddof=1), abs=1e-12)
     trend = find(build_table(inputs, "dose_trends"), outcome="test/accuracy", stratum="all")
-    assert (trend["n_pairs"], trend["n_excluded"], trend["n_failures"]) == (6, 2, 2)
+    assert (trend["n_pairs"], trend["n_excluded"], trend["n_failures"]) == (8, 0, 2)
 
 
 def test_a_dose_may_be_spread_over_two_factors_with_equal_doses_averaged():

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from book import effects_of, planted, synthetic_spec
+from book import inputs_of, planted, synthetic_spec
 
 from analysis.inputs import Inputs
 from analysis.report.summary import summary
@@ -175,18 +175,19 @@ merge: mul - add
 
 
 def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
-    spec = synthetic_spec(demonstration=True)
-    result = summary(spec, effects_of(planted(), spec))
+    result = summary(inputs_of(planted(), demonstration=True))
     squeezed = [" ".join(line.split()) for line in result.lines()]
     assert squeezed == [" ".join(line.split()) for line in SUMMARY.splitlines()]
     assert len({len(line) for line in result.lines()[2:5]}) == 1
     assert max(map(len, result.lines())) <= 100
     assert sum(len(rows) for _, rows in result.contrasts) == 9
     assert result.notes[:2] == [
-        "A/A control merge add_alias minus merge add on digits: test accuracy differs by 0.00 pp [-0.10, 0.10] over 8 pairs, "
-        "inside the margin of 2 pp.",
-        "A demonstration: it shows the method at work and decides nothing.",
+        "A/A control merge add_alias minus merge add on digits: inside: test accuracy differs by 0.00 pp [-0.10, 0.10] over 8 "
+        "pairs (margin 2 pp).",
+        "A/A control merge add_alias minus merge add on digits: inside: near (log Jacobian) differs by 0.000 log [0.000, "
+        "0.000] over 8 pairs (margin 0.1 log).",
     ]
+    assert "A demonstration: it shows the method at work and decides nothing." in result.notes
     # of add_alias .92, of mul (.006 and .001 by block, the difference .005) 1 - 25 / 37
     gain = "Pairing gain in test accuracy, 1 - Var(difference) / (Var arm + Var reference): median 62%."
     assert gain in result.notes
@@ -195,11 +196,11 @@ def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
 def test_summary_counts_failures_in_the_heading_and_says_each_note_once():
     book = planted(skip=[("mul", 14, 0)])
     book.confirm("mul", 14, 0, 0.3, state="collapsed")
-    result = summary(synthetic_spec(), effects_of(book))
+    result = summary(inputs_of(book))
     assert "merge: mul - add (merge mul fails in 1 of 16 trainings, merge add in 0 of 16)" in result.lines()
     notes = [note for note in result.notes if "collapsed" in note]
     assert notes == [
-        "merge: mul - add (test accuracy): no mean-difference verdict: 1 of 16 arm runs collapsed.",
+        "merge: mul - add (test accuracy): 1 of 16 arm runs collapsed.",
         "merge: mul - add (near (log Jacobian)): no mean-difference verdict: 1 of 8 pairs ineligible, more than 10%; 1 of 16 "
         "arm runs collapsed.",
     ]

@@ -150,7 +150,7 @@ def test_arms_keep_their_names_and_styles():
     assert len(set(COLOURS)) == len(COLOURS) and set(FORMATS) == {"svg", "png"}
 
 
-def test_lines_over_another_factor_are_means_of_completed_networks():
+def test_lines_over_another_factor_count_failures_in_accuracy():
     inputs = inputs_of(full())
     data = figure_data(inputs, "interactions").to_pylist()
     assert {row["factor"] for row in data} == {"depth"} and {row["line"] for row in data} == {"add", "add_alias", "mul"}
@@ -161,8 +161,10 @@ def test_lines_over_another_factor_are_means_of_completed_networks():
     row = mine["mul", "8"]
     assert row["mean"] == pytest.approx(effects["depth=8"]["mean_arm"]) and row["n"] == 8
     assert row["low"] < row["mean"] < row["high"]
-    # one collapsed and one diverged network are no part of a mean
-    assert mine["mul", "14"]["n"] == 6 and mine["mul", "14"]["place"] == 1
+    # one collapsed and one diverged network are part of a mean of accuracy, and of none of smoothness
+    assert mine["mul", "14"]["n"] == 8 and mine["mul", "14"]["place"] == 1
+    smooth = {(row["line"], row["level"]): row["n"] for row in data if row["outcome"] == JACOBIAN}
+    assert smooth["mul", "14"] == 6
     few = figure_data(inputs_of(planted(blocks=5)), "interactions").to_pylist()
     assert {row["low"] for row in few} == {None}
     assert figure_data(inputs_of(single()), "interactions").num_rows == 0

@@ -139,7 +139,7 @@ def shifted(shift, num_images, generator, image_effect):
         yield reference, arm
 
 
-def test_the_wider_interval_decides_the_verdict():
+def test_the_hull_of_both_intervals_decides_the_verdict():
     """Ten replicates agree on +4 points, but on 300 images of which 30% are named rightly by one arm alone."""
     books = {"with": Book(), "without": Book()}
     for name, book in books.items():
@@ -163,7 +163,7 @@ def test_the_wider_interval_decides_the_verdict():
     assert counted["images_high"] == counted["ci_high"] > without["ci_high"]
     assert counted["smallest_detectable"] > without["smallest_detectable"]
     row = find(build_table(inputs_of(books["with"], claims=claims), "claims"), claim="C4")
-    assert row["sentence"].endswith(", 10 pairs, 300 test images counted).")
+    assert row["estimand"].endswith(", 10 pairs, 300 test images counted).")
     assert row["change"] == "More test images as well as more blocks: the interval counts both."
     effects = build_table(inputs_of(books["with"], claims=claims), "effects")
     effect = find(effects, arm="merge=mul", stratum="all", outcome="test/accuracy")
@@ -191,20 +191,28 @@ def test_pooling_averages_correctness_over_strata_within_a_replicate():
 
 def test_correctness_of_every_eligible_pair_or_none():
     generator = np.random.default_rng(5)
-    book = Book()
+    book, correct = Book(), {}
     for block in range(10):
         for merge in ("add", "add_alias", "mul"):
+            if (merge, block) == ("mul", 1):
+                book.replicate("mul", 8, 1, state="diverged")
+                continue
             state = "collapsed" if (merge, block) == ("mul", 0) else "completed"
-            keep(book, book.confirm(merge, 8, block, 0.0, state=state), generator.random(41) < 0.8)
+            correct[merge, block] = right = generator.random(41) < 0.8
+            keep(book, book.confirm(merge, 8, block, float(right.mean()), state=state), right)
     found = build_table(inputs_of(book), "effects")
-    # a collapsed replicate is left out of both intervals
     row = find(found, arm="merge=mul", stratum="all", outcome="test/accuracy")
-    assert (row["n_pairs"], row["n_images"]) == (9, 41)
+    assert (row["n_pairs"], row["n_images"]) == (10, 41)
+    # a diverged network names every image rightly with the probability of guessing
+    d = np.array([correct.get(("mul", b), np.full(41, 0.1)) - correct["add", b].astype(float) for b in range(10)])
+    layout = two_way(np.round(10 * d).astype(int), scale=10)
+    assert row["mean_difference"] == pytest.approx(d.mean())
+    assert (row["images_se"], row["images_df"]) == pytest.approx((layout.standard_error, layout.degrees))
     assert find(found, arm="merge=mul", stratum="all", outcome="test/loss")["images_se"] is None
     del book.contents.replicates["merge=mul,depth=8/confirm/5/1"]["num_test"]  # written before correctness was kept
     row = find(build_table(inputs_of(book), "effects"), arm="merge=mul", stratum="all", outcome="test/accuracy")
-    assert (row["n_pairs"], row["images_se"], row["n_images"], row["p_images"]) == (9, None, None, None)
-    assert len(correctness(book.contents)) == 29
+    assert (row["n_pairs"], row["images_se"], row["n_images"], row["p_images"]) == (10, None, None, None)
+    assert len(correctness(book.contents)) == 28
     book.contents.replicates["merge=mul,depth=8/confirm/6/1"]["num_test"] = 49
     with pytest.raises(ValueError, match="6 bytes of correctness for 49 test images"):
         correctness(book.contents)

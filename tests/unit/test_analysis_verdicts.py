@@ -15,7 +15,7 @@ JACOBIAN = "jacobian_unit_logits_mean_log"
 
 
 def limits(low, high, of_k=None):
-    return Limits(low=low, high=high, high_of_k=high if of_k is None else of_k, margin=1.0)
+    return Limits(low=low, high=high, high_refute=high if of_k is None else of_k, margin=1.0)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ HOLDS, FALLS, OPEN = limits(0.1, 2.0), limits(-1.0, 0.5), limits(-1.0, 2.0)
     ],
 )
 def test_claims_of_several_comparisons(parts, verdict):
-    assert claim_verdict(parts, num_blocks=10) == verdict
-    assert claim_verdict(parts, num_blocks=1) == "no verdict"
-    assert claim_verdict(parts, num_blocks=10, held_back=True) == "undecided"
+    assert claim_verdict([parts], num_blocks=10) == verdict
+    assert claim_verdict([parts], num_blocks=1) == "no verdict"
+    assert claim_verdict([parts], num_blocks=10, held_back=True) == "undecided"
 
 
 def test_limits_turn_with_the_direction():
@@ -72,10 +72,10 @@ def test_limits_turn_with_the_direction():
 
 
 def test_levels_by_hand():
-    parts = {"a": [0.01], "b": [0.001, 0.04], "c": [0.03], "d": [None]}
+    parts = {"a": 0.01, "b": 0.04, "c": 0.03, "d": None}
     # a: .01 <= .05 / 4; c: .03 > .05 / 3, where it stays for the rest
     assert holm_levels(parts, 0.05) == pytest.approx({"a": 0.0125, "c": 0.05 / 3, "b": 0.05 / 3, "d": 0.05 / 3})
-    assert holm_levels({"a": [0.001], "b": [0.02]}, 0.05) == pytest.approx({"a": 0.025, "b": 0.05})
+    assert holm_levels({"a": 0.001, "b": 0.02}, 0.05) == pytest.approx({"a": 0.025, "b": 0.05})
     assert holm_levels({}, 0.05) == {}
 
 
@@ -83,7 +83,7 @@ def test_the_lower_limit_at_the_level_agrees_with_holm():
     generator = np.random.default_rng(5)
     for _ in range(20):
         data = {name: generator.normal(shift, 1, 9) for name, shift in (("a", 0.4), ("b", 0.9), ("c", 1.4))}
-        parts = {name: [sign_flip_p(d) if d.mean() > 0 else 1.0] for name, d in data.items()}
+        parts = {name: sign_flip_p(d) if d.mean() > 0 else 1.0 for name, d in data.items()}
         levels, adjusted = holm_levels(parts, 0.05), holm(parts)
         for name, d in data.items():
             assert (sign_flip_interval(d, levels[name])[0] > 0) == (adjusted[name] <= 0.05)
@@ -120,8 +120,8 @@ def test_a_level_is_judged_as_a_comparison():
         wanted = "supported" if high < below else "refuted" if low > above else "undecided"
         turned = oriented(low, high, "lower", below)
         assert oriented(*turned, "lower", below) == pytest.approx((low, high))
-        limits = Limits(low=turned[0], high=turned[1], high_of_k=turned[1], margin=below - above)
-        assert claim_verdict([limits], num_blocks=8) == wanted
+        limits = Limits(low=turned[0], high=turned[1], high_refute=turned[1], margin=below - above)
+        assert claim_verdict([[limits]], num_blocks=8) == wanted
         seen.add(wanted)
     assert len(seen) == 3
 
@@ -129,9 +129,9 @@ def test_a_level_is_judged_as_a_comparison():
 @pytest.mark.parametrize("ends", [(math.nan, 1.0), (0.0, math.nan), (2.0, 1.0)])
 def test_limits_that_are_no_interval_are_refused(ends):
     with pytest.raises(ValueError, match="no interval"):
-        comparison_verdict(Limits(low=ends[0], high=ends[1], high_of_k=1.0, margin=0.5))
+        comparison_verdict(Limits(low=ends[0], high=ends[1], high_refute=1.0, margin=0.5))
 
 
 def test_a_limit_at_a_margin_of_zero_is_not_below_it():
-    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_of_k=0.0, margin=0.0)) == "undecided"
-    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_of_k=-1e-300, margin=0.0)) == "refuted"
+    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_refute=0.0, margin=0.0)) == "undecided"
+    assert comparison_verdict(Limits(low=-1.0, high=0.0, high_refute=-1e-300, margin=0.0)) == "refuted"

@@ -87,8 +87,8 @@ def test_one_holm_family_with_the_claims_on_differences():
 def test_the_report_and_the_sentence_say_it():
     found = inputs(study(0.2))
     (finding,) = found.findings
-    assert "C1 is supported on digits" in finding.sentence and "supported below 0.5" in finding.sentence
-    assert "8 networks" in finding.sentence
+    assert finding.verdict == "supported" and "supported below 0.5" in finding.estimand
+    assert "8 networks" in finding.estimand and finding.sentence.endswith("is 0.2 with merge mul, below 0.5.")
     assert finding.sentence in render_report(found, {}, {}).replace("&#39;", "'")
 
 

@@ -33,7 +33,9 @@ def test_an_interaction_is_seen_by_depth_and_hidden_in_the_pool():
     by = {stratum: mul(inputs.effects, stratum) for stratum in ("depth=8", "depth=14", "all")}
     assert by["depth=8"]["ci_low"] > 0.02 and by["depth=14"]["ci_high"] < -0.02
     assert by["all"]["ci_low"] < 0 < by["all"]["ci_high"]
-    assert inputs.judgements[0].verdict == "refuted"
+    (judgement,) = inputs.judgements
+    assert judgement.verdict == "refuted"
+    assert "the effect depends on depth (14 against 8: -6" in inputs.findings[0].sentence
 
 
 @pytest.mark.parametrize("noisy", ["add", "mul"])
@@ -52,12 +54,16 @@ def test_missing_cells_wait_and_decide_nothing():
     assert gone["verdict"] == "undecided" and gone["effect"] is None
 
 
-def test_diverged_arms_count_as_failures_and_refuse_the_mean():
+def test_diverged_arms_count_as_failures_and_refute_the_claim():
     book = planted_study({("mul", 8): 0.03}, diverged=[("mul", 8, block) for block in range(7)], smooth={"mul": -0.5})
     rows = claims_of(book, claims={"C3": smoothness_claim(), "C4": accuracy_claim()})
-    assert {row["verdict"] for row in rows.values()} == {"undecided"}
+    assert (rows["C4"]["verdict"], rows["C3"]["verdict"], rows["C3"]["why"]) == (
+        "refuted",
+        "undecided",
+        "not estimable",
+    )
     assert (rows["C4"]["arm_failures"], rows["C4"]["mcnemar_p"]) == (7, 2 / 2**7)
-    assert rows["C4"]["effect_failures_at_chance"] < -0.4  # the sign, failures counted
+    assert rows["C4"]["effect"] < -0.4 and rows["C4"]["effect_survivors"] > 0.02
     assert "7 of 10 pairs are ineligible" in rows["C3"]["reason"]
 
 
@@ -66,8 +72,11 @@ def test_unequal_budgets_refuse_the_comparison():
     for block in range(10):
         book.replicate("mul", 8, block, phase="search", metrics={})
     row = claims_of(book)["C4"]
-    assert row["verdict"] == "undecided"
-    assert "Budgets are unequal in 10 pairs" in row["reason"]
+    assert (row["verdict"], row["why"], row["reason"]) == (
+        "undecided",
+        "refused",
+        "Refused: budgets are unequal in 10 pairs.",
+    )
 
 
 @pytest.mark.parametrize("name", ["claims", "effects"])
