@@ -4,6 +4,7 @@ from analysis.stats.power import expected_blocks, pairs_for_verdict, pairs_neede
 from analysis.stats.sequential import spent
 from analysis.stats.signflip import smallest_p
 from analysis.words.wording import outcome_text, size_text
+from search_spaces.claims import Claim, LevelClaim
 from search_spaces.spec import Spec
 
 # A spread of paired accuracy differences to show power at before anything has run: 1 point.
@@ -29,7 +30,7 @@ def power_lines(spec: Spec) -> list[str]:
     for name, claim in spec.claims.items():
         for outcome in claim.outcomes:
             # detectable effects are proportional to the spread, so one of spread 1 says all
-            unit = smallest_detectable(pairs, spec.alpha / num_claims, 1.0)
+            unit = smallest_detectable(pairs, spec.alpha / num_claims / len(claim.all_arms), 1.0)
             margin = size_text(outcome.name, "difference", outcome.margin)
             if unit == float("inf"):
                 seen = "cannot be seen with so few pairs"
@@ -46,6 +47,36 @@ def power_lines(spec: Spec) -> list[str]:
     return lines + _looks(spec, num_claims)
 
 
+def undecidable(spec: Spec) -> str:
+    """Which claims so few pairs cannot support, or cannot refute, whatever the data; why, and how many would do.
+
+    Support needs a p of alpha / (m A) for m claims and A arms of a family, refutation one of alpha / (m k) for k comparisons.
+    Empty where there are enough, and for one block, which gives no verdict in any case.
+    """
+    num_claims, least = len(spec.all_claims), smallest_p(spec.blocks)
+    demands = {name: _demand(claim) for name, claim in spec.all_claims.items()}
+    lost = [name for name, (_, num, _) in demands.items() if least > spec.alpha / num_claims / num]
+    if spec.blocks == 1 or not lost:
+        return ""
+    worst = max(lost, key=lambda name: demands[name][1])
+    verb, num, what = demands[worst]
+    shared = f" over {num} {what}" if num > 1 else ""
+    level, enough = spec.alpha / num_claims / num, pairs_for_verdict(spec.alpha, num_claims * num, num_against=0)
+    return (
+        f"{spec.blocks} blocks cannot decide {', '.join(lost)}: {spec.blocks} pairs give no p below {least:.2g}, and to "
+        f"{verb} {worst} takes {level:.2g} ({spec.alpha:g} over {num_claims} claims{shared}); blocks: {enough} would do, and "
+        "blocks: 1 runs without verdicts"
+    )
+
+
+def _demand(claim: Claim | LevelClaim) -> tuple[str, int, str]:
+    """What takes the smallest p of a claim, over how many its level is shared, and what they are."""
+    num_arms = len(claim.all_arms) if isinstance(claim, Claim) else 1
+    if num_arms > claim.num_parts:
+        return "support", num_arms, "arms"
+    return "refute", claim.num_parts, "comparisons"
+
+
 def verdict_warning(spec: Spec) -> str:
     """Why so few blocks give no sure verdict, and how many would; empty where there are enough, or nothing to decide.
 
@@ -55,18 +86,21 @@ def verdict_warning(spec: Spec) -> str:
     if not num_claims or spec.blocks == 1:
         return ""
     pairs = spec.looks[0]
-    level = spent(pairs / spec.blocks, spec.alpha) / num_claims
+    # the strictest level in use: a family shares its claim's among its arms, refutation among its comparisons
+    shares = max(_demand(claim)[1] for claim in spec.all_claims.values())
+    level = spent(pairs / spec.blocks, spec.alpha) / num_claims / shares
     possible = smallest_p(pairs) <= level
     if spec.sequential:
         early = f"the first look decides nothing: {pairs} pairs cannot reach the level spent by then, {level:.2g}"
         return "" if possible else early
-    sure = pairs_for_verdict(spec.alpha, num_claims)
+    sure = pairs_for_verdict(spec.alpha, num_claims * shares)
     if pairs >= sure:
         return ""
     gives = "give one only when almost every pair agrees" if possible else "cannot give one at all"
-    if possible and pairs < pairs_for_verdict(spec.alpha, num_claims, num_against=1):
+    if possible and pairs < pairs_for_verdict(spec.alpha, num_claims * shares, num_against=1):
         gives = "give one only when every pair agrees, the most extreme pattern"
-    return f"too few blocks for a sure verdict: with {num_claims} claims (Holm) {pairs} pairs {gives}; blocks: {sure} would do"
+    most = f" of up to {shares} arms or comparisons" if shares > 1 else ""
+    return f"too few blocks for a sure verdict: with {num_claims} claims{most} {pairs} pairs {gives}; blocks: {sure} would do"
 
 
 def _looks(spec: Spec, num_claims: int) -> list[str]:

@@ -49,10 +49,13 @@ RESULTS = Path("results")
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
+    from study.commands.start import refuse_undecidable
     from study.planning.plan import make_plan
     from study.printing.describe import print_plan
 
-    print_plan(make_plan(load_spec(spec, override), needs_data=False), open_console(), price)
+    checked = load_spec(spec, override)
+    refuse_undecidable(checked)
+    print_plan(make_plan(checked, needs_data=False), open_console(), price)
 
 
 @app.command()

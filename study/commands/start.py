@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.claims.power_words import undecidable
 from analysis.words.spending import device_hours, trial_seconds, unit
 from search_spaces import Resources, Spec
 from study.errors import UserError
@@ -64,6 +65,12 @@ class Purse:
         return f"{spent:,.3g} of {self._max_hours or 0.0:,.3g} {unit(self._resources)} hours are spent"
 
 
+def refuse_undecidable(spec: Spec) -> None:
+    """Raise ``UserError`` if the study has a claim that no data could decide. One that has begun is judged as it is."""
+    if found := undecidable(spec):
+        raise UserError(found)
+
+
 def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
     """``study.commands.run.run``, ended by SIGTERM as by Ctrl-C. Raises what that raises, and ``KeyboardInterrupt``."""
     # a spot notice, a batch system's time limit
@@ -73,6 +80,7 @@ def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
         # a study that has begun may be done, or refused: then it needs no Ray
         begun = workspace.ledger.exists()
         if not begun:
+            refuse_undecidable(spec)
             from study.cluster.connection import connected
 
             # in this thread: Ray's processes end with the thread that has started them

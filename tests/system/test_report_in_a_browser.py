@@ -156,7 +156,7 @@ def test_the_first_screen_says_how_the_claims_ended(seen, name):
     assert look["wide"] <= look["room"] == width  # tables and figures scroll in their own boxes
     assert look["small"] == 0
     answer, bottom = look["answer"]
-    assert "2 claims" in answer and "A/A control inside its margin" in answer and bottom < height
+    assert "2 claims" in answer and "A/A control inside" in answer and bottom < height
     assert len(look["verdicts"]) == 2
     assert all(bottom < height for _, bottom in (look["verdicts"] if name == "desk" else look["verdicts"][:1]))
 

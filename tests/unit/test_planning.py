@@ -1,35 +1,84 @@
 """What ``plan`` says before a run: pairs needed, the floor of the sign-flip test, looks, and expected numbers of blocks."""
 
+import json
+
 import numpy as np
 import pytest
+from command_line import fmm_study
 
-from analysis.claims.power_words import power_lines, verdict_warning
+from analysis.claims.power_words import power_lines, undecidable, verdict_warning
 from analysis.claims.rule import rule_of
 from analysis.stats.power import expected_blocks, pairs_needed, smallest_detectable
 from analysis.stats.sequential import repeated_interval
 from analysis.stats.signflip import sign_flip_interval
 from search_spaces import SpecError, load_spec
 from search_spaces.load import parse_spec
+from study.commands.start import refuse_undecidable
+from study.errors import UserError
 
 LOOKS = [10, 16, 24]
 SEQUENTIAL = ["blocks=24", "sequential={looks: [10, 16, 24]}"]
 
 
+NONE = "level_claims={}"
+CLAIM = {
+    "text": "t",
+    "arm": {"merge": "mul"},
+    "references": [{"merge": "add"}],
+    "outcomes": [{"name": "test/accuracy", "margin": 0.01}],
+}
+TWO_PARTS = CLAIM | {"references": [{"merge": "add"}, {"merge": "sig_bn"}]}
+FAMILY = {key: value for key, value in CLAIM.items() if key != "arm"} | {
+    "arms": [{"merge": "mul"}, {"merge": "sig_bn"}]
+}
+
+
+def of_claims(blocks, *claims):
+    named = {f"C{i}": claim for i, claim in enumerate(claims)}
+    return load_spec("digits", [NONE, f"claims={json.dumps(named)}", f"blocks={blocks}"])
+
+
 def test_eight_pairs_pass_at_a_quarter_of_alpha_only_with_the_most_extreme_pattern():
-    assert verdict_warning(load_spec("digits", ["blocks=8"])) == (
-        "too few blocks for a sure verdict: with 4 claims (Holm) 8 pairs give one only when every pair agrees, the most "
-        "extreme pattern; blocks: 10 would do"
+    four = [CLAIM] * 4
+    assert verdict_warning(of_claims(8, *four)) == (
+        "too few blocks for a sure verdict: with 4 claims 8 pairs give one only when every pair agrees, the most extreme "
+        "pattern; blocks: 10 would do"
     )
-    assert "9 pairs give one only when almost every pair agrees" in verdict_warning(load_spec("digits", ["blocks=9"]))
-    assert "7 pairs cannot give one at all" in verdict_warning(load_spec("digits", ["blocks=7"]))
-    assert verdict_warning(load_spec("digits", ["blocks=10"])) == ""
+    assert "9 pairs give one only when almost every pair agrees" in verdict_warning(of_claims(9, *four))
+    assert verdict_warning(of_claims(10, *four)) == ""
+
+
+def test_a_claim_that_no_data_could_decide_is_refused():
+    assert undecidable(of_claims(8, *[CLAIM] * 4)) == ""
+    assert undecidable(of_claims(7, *[CLAIM] * 4)).startswith("7 blocks cannot decide C0, C1, C2, C3: ")
+    # two comparisons at eight pairs: refutation takes alpha / 8
+    assert undecidable(of_claims(8, CLAIM, CLAIM, CLAIM, TWO_PARTS)) == (
+        "8 blocks cannot decide C3: 8 pairs give no p below 0.0078, and to refute C3 takes 0.0063 (0.05 over 4 claims over 2 "
+        "comparisons); blocks: 9 would do, and blocks: 1 runs without verdicts"
+    )
+    assert undecidable(of_claims(9, CLAIM, CLAIM, CLAIM, TWO_PARTS)) == ""
+    # a family of two arms: support does
+    assert "to support C3 takes 0.0063 (0.05 over 4 claims over 2 arms)" in undecidable(
+        of_claims(8, *[CLAIM] * 3, FAMILY)
+    )
+    assert undecidable(of_claims(1, *[CLAIM] * 4)) == "" and undecidable(of_claims(2)) == ""
+    with pytest.raises(UserError, match="8 blocks cannot decide C3"):
+        refuse_undecidable(of_claims(8, CLAIM, CLAIM, CLAIM, TWO_PARTS))
+
+
+def test_plan_and_a_first_run_refuse_it(tmp_path):
+    for command in ("plan", "run"):
+        given = [command, "digits", "--set", "blocks=4", *(["--storage", str(tmp_path)] if command == "run" else [])]
+        done = fmm_study(*given)
+        assert done.returncode == 2 and done.stderr.startswith("fmm-study: 4 blocks cannot decide C"), command
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_first_look_that_can_decide_nothing_is_told():
     assert verdict_warning(load_spec("digits", SEQUENTIAL)) == ""
     early = load_spec("digits", ["blocks=24", "sequential={looks: [8, 16, 24]}"])
     assert verdict_warning(early) == (
-        "the first look decides nothing: 8 pairs cannot reach the level spent by then, 0.0057"
+        "the first look decides nothing: 8 pairs cannot reach the level spent by then, 0.0028"
     )
 
 
@@ -118,7 +167,7 @@ joint: {objectives: [{name: val/loss, direction: minimize}, {name: flops, direct
 
 def test_the_rule_of_a_study_is_holms_at_once_or_bonferronis_by_looks():
     once, looks = load_spec("digits"), load_spec("digits", SEQUENTIAL)
-    parts = {"a": [0.001], "b": [0.02], "c": [None], "d": [0.5]}
+    parts = {"a": 0.001, "b": 0.02, "c": None, "d": 0.5}
     assert rule_of(once).levels(parts)["b"] == pytest.approx(0.05 / 3)
     assert set(rule_of(looks, 2).levels(parts).values()) == {0.05 / 4}
     assert rule_of(looks, 2).looks == (10, 16) and rule_of(looks, 2).last == 24
