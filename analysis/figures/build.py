@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib as mpl
 import pyarrow as pa
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -43,7 +43,8 @@ def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[st
 
 def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> dict[str, bytes]:
     files = {}
-    with mpl.rc_context(RC):
+    # from matplotlib's own defaults: a user's matplotlibrc changes no figure
+    with style.context(RC, after_reset=True):
         entry = FIGURES[name]
         empty = not data.num_rows and "empty" in entry.traits
         figure = message(entry.traits["empty"]) if empty else entry.build(data, inputs.spec)

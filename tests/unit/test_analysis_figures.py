@@ -3,6 +3,7 @@
 import io
 import xml.etree.ElementTree as ET
 
+import matplotlib as mpl
 import matplotlib.image
 import pyarrow.csv
 import pytest
@@ -207,3 +208,30 @@ def test_doses_and_good_regions_are_the_tables():
     shown = {r["kind"]: (r["share"], r["low"], r["high"]) for r in figure_data(inputs, "sensitivity").to_pylist()}
     assert shown["all trials"] == (row["share"], row["share_low"], row["share_high"]) and 0.5 < row["share"] < 1
     assert draw(inputs, "sensitivity", ["svg"])["svg"]
+
+
+HOSTILE = """
+text.usetex: True
+font.family: no such font
+figure.dpi: 7
+savefig.dpi: 7
+savefig.bbox: tight
+savefig.transparent: True
+axes.prop_cycle: cycler(color=['white'])
+axes.grid: True
+lines.linewidth: 40
+axes.formatter.limits: 0, 0
+svg.fonttype: none
+path.sketch: 1, 100, 2
+image.cmap: gray
+"""
+
+
+@pytest.mark.parametrize("name", ["effects", "curves", "slice_squares"])
+def test_no_users_matplotlibrc_reaches_a_figure(name, tmp_path):
+    plain = draw(inputs_of(full()), name)
+    (tmp_path / "matplotlibrc").write_text(HOSTILE)
+    with mpl.rc_context():
+        mpl.rcParams.update(mpl.rc_params_from_file(tmp_path / "matplotlibrc"))
+        assert draw(inputs_of(full()), name) == plain
+        assert mpl.rcParams["text.usetex"], "what the user has set stays set"
