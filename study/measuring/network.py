@@ -95,10 +95,13 @@ def measure_checkpoint(
     where, kept = as_device(device), _read_weights(path)
     if not {"model", "config"} <= set(kept):
         raise UserError(f"{path} is no replicate's checkpoint (final.pt, best.pt); give --model for a state dict")
-    config = TrialConfig.from_mapping(kept["config"])
+    try:
+        config = TrialConfig.from_mapping(kept["config"])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} holds a configuration that is none: {_one_line(error)}") from None
     known = load_dataset(config.dataset)
     model = build_network(config, num_classes=known.num_classes, mean=known.mean, deviation=known.deviation)
-    model.load_state_dict(kept["model"])
+    _fill(model, kept["model"], path, "the configuration that it holds")
     seeds = {"seed": config.seed, "split_seed": config.split_seed}
     return measure_network(model.to(where), known, statistics, **seeds, batch_size=config.batch_size, say=say)
 
@@ -151,11 +154,16 @@ def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
     held = _read_weights(weights)
     kept = next((held[key] for key in _WRAPPED if isinstance(held.get(key), dict)), held)
     consume_prefix_in_state_dict_if_present(kept, "module.")
-    try:
-        made.load_state_dict(kept)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{weights} does not fit --model {function}: {_one_line(error)}") from None
+    _fill(made, kept, weights, f"--model {function}")
     return made.to(where).eval()
+
+
+def _fill(model: nn.Module, weights: Any, path: Path, what: str) -> None:
+    """Give ``model`` the state dict ``weights`` that was read at ``path``. Raises ``UserError``: it does not fit ``what``."""
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} does not fit {what}: {_one_line(error)}") from None
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

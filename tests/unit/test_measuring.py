@@ -148,3 +148,30 @@ def test_the_dataset_must_be_there(tmp_path: Path) -> None:
     load_dataset("fake")
     with pytest.raises(UserError, match="unknown dataset 'fakee'"):
         measure_network(own(), "fakee", {})
+
+
+ODD = {
+    "of another depth": (lambda kept: kept["config"].update(depth=14), "does not fit the configuration that it holds"),
+    "of another width": (lambda kept: kept["config"].update(width=8), "does not fit the configuration that it holds"),
+    "no weights": (lambda kept: kept.update(model=None), "does not fit the configuration that it holds"),
+    "a list of weights": (lambda kept: kept.update(model=[1]), "does not fit the configuration that it holds"),
+    "weights of other types": (
+        lambda kept: kept["model"].update({"stem.0.weight": 3}),
+        "does not fit the configuration",
+    ),
+    "numbers for names": (lambda kept: kept["model"].update({7: torch.ones(2)}), "does not fit the configuration"),
+    "no configuration": (lambda kept: kept.update(config=None), "holds a configuration that is none"),
+    "an unknown setting": (lambda kept: kept["config"].update(widht=8), "did you mean 'width'"),
+    "an unknown dataset": (lambda kept: kept["config"].update(dataset="digit"), "did you mean 'digits'"),
+    "an unknown operator": (lambda kept: kept["config"].update(merge="ad"), "did you mean 'add'"),
+    "a depth that is none": (lambda kept: kept["config"].update(depth=9), "depth"),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), ODD.values(), ids=ODD)
+def test_weights_that_do_not_fit_their_configuration_are_one_line(kept, change, told, tmp_path: Path) -> None:
+    held = torch.load(kept[0], weights_only=True)
+    change(held)
+    torch.save(held, tmp_path / "odd.pt")
+    done = fmm_study("measure", str(tmp_path / "odd.pt"), "--statistic", "input_jacobian")
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
