@@ -3,7 +3,8 @@
 A plug-in is a module whose import registers parts. An installed distribution declares it in the entry-point group
 ``fmm_study.plugins``, or a specification names it (``plugins: [module]``). Importing a module runs its code, and a
 specification may come from someone else: a module that is named but not installed as a plug-in runs only where
-``FMM_STUDY_PLUGINS`` names it too. The list enters no trial key; the names of levels do.
+``FMM_STUDY_PLUGINS`` names it too. What calls itself a distribution in some other folder of the search path, such as the one
+a command is run in, is not installed. The list enters no trial key; the names of levels do.
 """
 
 import functools
@@ -12,7 +13,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import site
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -42,10 +45,38 @@ def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
     """
     if folder and folder not in sys.path:
         sys.path.append(folder)
-    for point in importlib.metadata.entry_points(group=GROUP):
-        import_plugin(point.module)
-    for name in modules:
+    for name in [*installed(), *modules]:
         import_plugin(name)
+
+
+def installed() -> dict[str, importlib.metadata.Distribution]:
+    """Modules that installed distributions declare as plug-ins, and which distribution does."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions(path=site_folders()):
+        # of two releases the first is the one that is imported
+        if distribution.name not in seen:
+            seen.add(distribution.name)
+            for point in distribution.entry_points.select(group=GROUP):
+                found.setdefault(point.module, distribution)
+    return found
+
+
+def site_folders() -> list[str]:
+    """Where distributions are installed: this interpreter's site folders, what ``.pth`` files there name, and our own's."""
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    own = Path(__file__).parents[1]
+    # ``pip install --target``; a checkout has none
+    folders += [str(own)] if any(own.glob("fmm_study-*.dist-info")) else []
+    for folder in [Path(folder) for folder in folders]:
+        for named in sorted(folder.glob("*.pth")):
+            lines = [line.strip() for line in named.read_text(errors="replace").splitlines()]
+            folders += [
+                str(folder / line) for line in lines if line and not line.startswith(("#", "import ", "import\t"))
+            ]
+    return list(dict.fromkeys(folders))
 
 
 def refuse_foreign(modules: Iterable[str]) -> None:
@@ -53,9 +84,8 @@ def refuse_foreign(modules: Iterable[str]) -> None:
 
     For the driver: what it lets through, workers import.
     """
-    allowed = {point.module for point in importlib.metadata.entry_points(group=GROUP)}
-    allowed |= {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
-    if foreign := sorted(set(modules) - allowed):
+    agreed = {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
+    if foreign := sorted(set(modules) - agreed - set(installed())):
         raise UserError(
             f"plugins, space: the specification would run the code of {', '.join(foreign)}; if you have read it or it is "
             f"yours: export {ALLOWED}={','.join(foreign)}"
@@ -80,10 +110,10 @@ def import_plugin(name: str) -> ModuleType:
 
 def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
     """Module -> distribution and version, if one declares it, and a digest (16 hex digits) of its file."""
-    points = {point.module: point for point in importlib.metadata.entry_points(group=GROUP)}
+    declared = installed()
     found: dict[str, dict[str, str]] = {}
-    for name in dict.fromkeys([*points, *modules]):
-        distribution = points[name].dist if name in points else None
+    for name in dict.fromkeys([*declared, *modules]):
+        distribution = declared.get(name)
         source = {"distribution": distribution.name, "version": distribution.version} if distribution else {}
         known = importlib.util.find_spec(name)
         if known is not None and known.origin and Path(known.origin).is_file():

@@ -5,7 +5,6 @@ it needs the same code and versions, the same storage, GPUs that torch sees, and
 """
 
 import functools
-import hashlib
 import importlib
 import os
 import platform
@@ -187,7 +186,7 @@ def _dataset(name: str) -> str:
 class Host(TypedDict):
     """What a host says of itself.
 
-    ``versions`` of Python and packages, and a digest of this package's source. ``gpus`` that torch sees. ``storage``: empty
+    ``versions`` of Python and packages, and a digest of our packages' source. ``gpus`` that torch sees. ``storage``: empty
     if the driver's mark is seen there and another can be left, else what is wrong. ``missing`` datasets, with what to do.
     ``clock`` in seconds since 1970.
     """
@@ -222,6 +221,7 @@ def describe(storage: str, mark: str, datasets: Sequence[str]) -> Host:
     """The host that this runs on. ``mark`` is the name of a file that the driver has made in ``storage``."""
     import torch
 
+    from study.cluster.code import source_digest
     from study.data import load_dataset, offline
 
     missing = {}
@@ -239,15 +239,6 @@ def describe(storage: str, mark: str, datasets: Sequence[str]) -> Host:
         missing=missing,
         clock=time.time(),
     )
-
-
-def source_digest() -> str:
-    """16 hex digits of this package's source, by which hosts with other code are found."""
-    digest = hashlib.blake2b(digest_size=8)
-    root = Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _seen(storage: Path, mark: str) -> str:

@@ -3,19 +3,33 @@
 A command is a function under ``@app.command()`` in ``study/cli/commands.py``.
 """
 
+import contextlib
 import errno
+import os
 import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
-from study.cli.commands import app
-
-__all__ = ["app", "main"]
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point: a fault that the user can mend is one line on stderr and exit status 2."""
+    """Entry point: a fault that the user can mend is one line on stderr and exit status 2; Ctrl-C is one and 130."""
     try:
-        app()
+        with _working_folder_off_the_path():
+            # here, because it takes a moment, in which Ctrl-C may come
+            from study.cli.commands import app
+
+            app()
+    except KeyboardInterrupt:
+        _give_up("interrupted", INTERRUPTED)
+    except SystemExit as ended:
+        # typer ends without a word
+        if ended.code == INTERRUPTED and _came_from_the_keyboard(ended):
+            _give_up("interrupted", INTERRUPTED)
+        raise
     except OSError as error:
         # wherever it came up: in tables, figures, the report, a library's own files
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -32,6 +46,43 @@ def main() -> None:
         _give_up(error)
 
 
-def _give_up(error: ValueError) -> NoReturn:
+@contextlib.contextmanager
+def _working_folder_off_the_path() -> Iterator[None]:
+    """Import nothing from the folder the command is run in, here and in every process that is started meanwhile.
+
+    It may hold anything: another checkout, a results folder, a ``yaml.py``. Python itself looks there for ``python -c`` and
+    ``-m`` (unless ``PYTHONSAFEPATH`` is set), and where ``PYTHONPATH`` has an empty or relative part. Plug-ins that the user
+    has agreed to are sought there by ``study.plugins`` alone.
+    """
+    here = os.getcwd()  # noqa: PTH109  Path.cwd() is the same
+    held = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH")}
+    named = [part for part in (held["PYTHONPATH"] or "").split(os.pathsep) if Path(part).is_absolute()]
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if held["PYTHONPATH"] is not None:
+        os.environ["PYTHONPATH"] = os.pathsep.join(named)
+    before = sys.path[:]
+    # the folder of the command itself holds programs, not modules; Ray would hand it on to workers
+    left_out = {here, sysconfig.get_path("scripts")} - set(named)
+    sys.path[:] = [part for part in sys.path if part and part not in left_out]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        for name, value in held.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _came_from_the_keyboard(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
+def _give_up(error: ValueError | str, status: int = 2) -> NoReturn:
     sys.stderr.write(f"fmm-study: {error}\n")
-    sys.exit(2)
+    sys.exit(status)

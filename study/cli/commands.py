@@ -1,12 +1,13 @@
 """The commands: first those on a study (plan, run, check, show), then those that need none, in the order of ``--help``."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.printing.console import open_console
+from study.printing.console import lasting_output, open_console
 
 if TYPE_CHECKING:
     from search_spaces import Spec
@@ -227,7 +228,7 @@ def measure(
     from study.plugins import load_plugins
     from study.printing.measured import print_measured
 
-    load_plugins(plugin, folder=str(Path.cwd()))
+    load_plugins(plugin, str(Path.cwd()) if plugin else "")
     chosen = parse_statistics(statistic, setting)
     found = measure_file(
         checkpoint, chosen, model=model, dataset=dataset, device=device, say=lambda line: typer.echo(line, err=True)
@@ -302,10 +303,12 @@ def opened(name_or_path: str, override: list[str], storage: Path) -> "tuple[Spec
 def _drive(spec: "Spec", workspace: "Workspace", options: "RunOptions") -> None:
     from study.commands.start import start
 
-    try:
-        done = start(spec, workspace, options)
-    except KeyboardInterrupt:
-        done = False
-    if not done:
-        typer.echo("Stopped. The same command continues; nothing is lost.", err=True)
-        raise typer.Exit(130)
+    with lasting_output():
+        try:
+            done = start(spec, workspace, options)
+        except KeyboardInterrupt:
+            done = False
+        if not done:
+            # not by typer, which looks behind the stream for its descriptor
+            sys.stderr.write("Stopped. The same command continues; nothing is lost.\n")
+            raise typer.Exit(130)

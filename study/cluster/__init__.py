@@ -8,6 +8,9 @@ _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     # a driver whose Ray is gone ends after this long (60 s by default); the same command then continues
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    # and on a busy machine Ray's start may take longer than usual (60 s and 5 s by default)
+    "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "120",
+    "RAY_gcs_rpc_server_connect_timeout_s": "30",
     # Tune's workers have variables of their own, so none that waits is ever taken
     "RAY_prestart_worker_first_driver": "0",
     # Tune: no loggers of its own, no change of directory, no log of every failed trial, no snapshots, no handler of Ctrl-C

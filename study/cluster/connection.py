@@ -3,14 +3,26 @@
 import contextlib
 import logging
 import os
+import re
+import resource
+import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.cluster.code import Surroundings, away, surroundings, take_up
 from study.errors import UserError
 
+# Ray on one machine with a few workers has some hundred files and sockets open.
+LEAST_FILES = 256
+_LONGEST = 300
+_KNOCK_SECONDS = 10.0
+# Ray's control store speaks gRPC, and so HTTP/2: both sides begin with a frame of settings (RFC 9113, 3.4).
+_SETTINGS = b"\x04"
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" * 5
 # Seconds that a host may take to answer: its first task starts a process that imports torch.
 ANSWER_SECONDS = 120.0
 
@@ -19,19 +31,81 @@ ANSWER_SECONDS = 120.0
 def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     """A connection to Ray for the block; one that there is already is used and left open.
 
-    ``address``: a running cluster; ``None`` for this machine with ``num_cpus`` cores, or what ``RAY_ADDRESS`` says.
+    ``address``: a running cluster; ``None`` for this machine with ``num_cpus`` cores, or what ``RAY_ADDRESS`` says. Raises
+    ``UserError`` in one line, whatever Ray fails of.
     """
     if ray.is_initialized():
         yield
         return
+    if address == "":
+        raise UserError("--address is empty: leave it out to run on this machine")
     # without "local" Ray would take a cluster that somebody has started on this machine
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
+        if address == "local":
+            _start(num_cpus)
+        else:
+            _knock(address)
+            _connect(address)
         yield
     finally:
         ray.shutdown()
+
+
+def _start(num_cpus: int | None) -> None:
+    """Ray on this machine; on a busy one a second time. Raises ``UserError``."""
+    if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) < LEAST_FILES:
+        raise UserError(
+            f"Ray needs {LEAST_FILES} open files at least, and this process may have {most}: ulimit -n {LEAST_FILES}, or more"
+        )
+    # Ray's processes get no hangup: when the terminal is closed, the driver lets them finish
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        try:
+            _connect("local", num_cpus=num_cpus, include_dashboard=False)
+        except UserError as error:
+            # "timed out", "timeout": the second time, what takes long (reading from a cold disk) is done
+            if not {"timed", "timeout"} & set(re.findall(r"\w+", str(error).lower())):
+                raise
+            ray.shutdown()
+            _connect("local", num_cpus=num_cpus, include_dashboard=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def _connect(address: str, **local: Any) -> None:
+    try:
+        with away():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    # also what the process of a worker ends with
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        if local:
+            raise UserError(
+                f"Ray does not start on this machine: {told} (RAY_TMPDIR names another folder for its files, of a short path)"
+            ) from error
+        raise UserError(f"--address {address}: no connection to Ray: {told}; see `ray status` on the head") from error
+
+
+def _knock(address: str) -> None:
+    """Raise ``UserError`` unless what listens at ``address`` may be Ray, which would wait a minute and end the process."""
+    where = address.partition("://")[2] or address
+    host, colon, port = where.rpartition(":")
+    if not colon:
+        # "auto" and folders of sessions are Ray's to find
+        return
+    wanted = f"--address {address}: expected HOST:PORT of a cluster's head, as `ray start` prints it"
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(wanted)
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS) as there:
+            there.sendall(_HELLO)
+            # the kind of an HTTP/2 frame is its fourth byte
+            answer = there.recv(9)
+    except OSError as error:
+        raise UserError(f"{wanted}; nothing answers there: {error.strerror or error}") from None
+    if answer[3:4] != _SETTINGS:
+        raise UserError(f"{wanted}; what listens there is no Ray")
 
 
 def cluster_resources(address: str | None) -> dict[str, float]:
@@ -60,17 +134,14 @@ def ask_hosts(address: str | None, question: Callable[..., Any], *given: Any) ->
 class _Host:
     """Runs functions in a process of its own."""
 
-    def run(self, plugins: Sequence[str], folder: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        # here, because it imports torch, which other users of this module do not need
-        from study.plugins import load_plugins
-
-        load_plugins(plugins, folder)
+    def run(self, given: Surroundings, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        take_up(given)
         return function(*arguments)
 
 
 @contextlib.contextmanager
 def asking_a_gpu(
-    address: str | None, plugins: Sequence[str], folder: str, tell: Callable[[str], None]
+    address: str | None, plugins: Sequence[str], tell: Callable[[str], None]
 ) -> Iterator[Callable[..., Any]]:
     """A caller that runs functions in a process which holds a whole GPU of the cluster, from the first call on.
 
@@ -88,7 +159,7 @@ def asking_a_gpu(
                 held.append(ray.remote(num_gpus=1, num_cpus=0)(_Host).remote())
                 stack.callback(ray.kill, held[0])
             try:
-                return ray.get(held[0].run.remote(plugins, folder, function, arguments))
+                return ray.get(held[0].run.remote(surroundings(plugins), function, arguments))
             except ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", error)
                 if isinstance(cause, UserError):

@@ -8,9 +8,9 @@ from typing import Any
 
 from ray import tune
 
+from study.cluster.code import take_up
 from study.config import Task
-from study.errors import StorageError
-from study.plugins import load_plugins
+from study.errors import StorageError, UserError
 from study.schema import Record
 from study.training import Progress
 from study.worker.group import run_group
@@ -21,11 +21,16 @@ class Group(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start on a group."""
-        load_plugins(config["plugins"], config["folder"])
+        self._fault = ""
+        try:
+            take_up(config["surroundings"])
+        except UserError as error:
+            self._fault = f"workers are lost before they begin: {error}"
+            return
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
         # the variable is for logical GPUs, by which placement is tried on a machine that has none
         device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
-        given = {name: config[name] for name in ("threads", "plugins", "driver")}
+        given = {name: config[name] for name in ("threads", "driver")} | {"plugins": config["surroundings"]["plugins"]}
         self._report_seconds = config["report_seconds"]
         self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
 
@@ -36,6 +41,8 @@ class Group(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run on for a moment; report the records finished in it."""
+        if self._fault:
+            return {"fault": self._fault, "done": True}
         records: list[Record] = []
         progress: list[int | float] = []
         until = time.monotonic() + self._report_seconds

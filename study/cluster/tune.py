@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,12 +23,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers.trial_scheduler import FIFOScheduler
 from ray.tune.search import Searcher
 
+from study.cluster.code import surroundings
 from study.cluster.connection import slots
 from study.cluster.group import Group
 from study.config import Task
 from study.errors import UserError
 from study.planning.agenda import Agenda
-from study.results.files import checkpoint_folder
+from study.results.files import SCRATCH, checkpoint_folder
 from study.results.ledger import Ledger
 from study.schema import Record
 from study.training import Progress
@@ -59,7 +60,7 @@ class RayLost(UserError):
     """Ray itself has died, not a group of replicates."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: the same command continues; nothing is lost")
+        super().__init__(f"{what} the same command continues; nothing is lost")
 
 
 class _Stateless:
@@ -73,19 +74,32 @@ class AgendaSearcher(_Stateless, Searcher):
     """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
 
     def __init__(
-        self, agenda: Agenda, common: dict[str, Any], writer: "LedgerWriter", enough: Callable[[], bool]
+        self,
+        agenda: Agenda,
+        common: dict[str, Any],
+        writer: "LedgerWriter",
+        enough: Callable[[], bool],
+        tell: Callable[[str], None],
     ) -> None:
         super().__init__(metric="done", mode="max")
         self._agenda = agenda
         self._common = common
         self._writer = writer
         self._enough = enough
+        self._tell = tell
         self._groups: dict[str, list[Task]] = {}
+        self._began = time.monotonic()
         self.draining = False
 
     def drain(self) -> None:
-        """Start no more groups."""
+        """Start no more groups; the ones that were started are finished, which is told at once."""
         self.draining = True
+        num, left = len(self._groups), sum(map(self._writer.num_left, self._groups.values()))
+        finished = self._writer.num_finished
+        about = f" (about {(time.monotonic() - self._began) / finished * left:.0f} s)" if finished else ""
+        line = f"finishing {num} group{'s'[: num != 1]}{about}; Ctrl-C again stops now"
+        # by a thread: this is called in the midst of whatever was being printed
+        threading.Thread(target=self._tell, args=(line,), daemon=True).start()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next group, as a Tune configuration."""
@@ -158,6 +172,8 @@ class LedgerWriter(_Stateless, tune.Callback):
         # what was raised, which Tune wraps in an error of its own
         self.fault: UserError | None = None
         self._num_unbegun = 0
+        # members that have ended in this run
+        self.num_finished = 0
         self._taken: set[str] = set()
 
     def _fail(self, fault: UserError) -> NoReturn:
@@ -169,7 +185,7 @@ class LedgerWriter(_Stateless, tune.Callback):
         if time.monotonic() - self._asked > HOSTS_SECONDS:
             self._asked = time.monotonic()
             if not any(node["Alive"] for node in ray.nodes()):
-                self._fail(RayLost("Ray has lost its last host"))
+                self._fail(RayLost("Ray has lost its last host:"))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Take in the records of one report. Raises ``UserError`` if the worker cannot write to the storage."""
@@ -190,14 +206,16 @@ class LedgerWriter(_Stateless, tune.Callback):
             return
         self._num_unbegun += 1
         if self._num_unbegun > MAX_UNBEGUN:
-            self._fail(RayLost(f"workers are lost before they begin ({_cause(Path(trial.error_file))})"))
+            self._fail(
+                RayLost(f"workers are lost before they begin ({_cause(Path(trial.error_file))}); when that is mended")
+            )
 
     def lost(self) -> None:
         """Tune has given a group up. Raises ``RayLost`` when no other worker can be had: then Ray has failed."""
         try:
             ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=PROBE_SECONDS)
         except Exception as error:
-            self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__})")
+            self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__}):")
             raise self.fault from error
 
     def append(self, records: Sequence[Record]) -> bool:
@@ -209,7 +227,12 @@ class LedgerWriter(_Stateless, tune.Callback):
         for record in new:
             self._listen(record)
         self._taken |= {record["trial_key"] for record in records}
+        self.num_finished += len({record["trial_key"] for record in new})
         return bool(new)
+
+    def num_left(self, tasks: Sequence[Task]) -> int:
+        """How many members of a group have not ended."""
+        return len({task.config.trial_key for task in tasks} - self._taken)
 
     def ended(self, tasks: Sequence[Task]) -> None:
         """Remove hand-over files of a group that has ended: a worker that goes on with a lost one's group needs them."""
@@ -220,31 +243,38 @@ class LedgerWriter(_Stateless, tune.Callback):
 
 @contextlib.contextmanager
 def draining(drain: Callable[[], None]) -> Iterator[None]:
-    """Call ``drain`` at the first SIGINT or SIGTERM: running groups finish and no more are started.
+    """Call ``drain`` at the first SIGINT, SIGTERM or SIGHUP: running groups finish and no more are started.
 
-    The second signal meets the handlers that were there before: it stops at once, and nothing is lost. Outside the main
-    thread this does nothing.
+    The second SIGINT or SIGTERM meets the handlers that were there before: it stops at once, and nothing is lost. A terminal
+    that is closed sends several SIGHUP, which all ask for the same; one that is ignored (``nohup``) stays so. Outside the
+    main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     # enter with Ray started: this replaces Ray's own handler of SIGTERM, which aborts
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    asked = False
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def restore(numbers: Iterable[signal.Signals]) -> None:
+        for number in numbers:
+            signal.signal(number, before[number])
 
-    def stop(*_: object) -> None:
-        drain()
-        restore()
+    def stop(number: int, _: object) -> None:
+        nonlocal asked
+        if not asked:
+            drain()
+        asked = True
+        if number != signal.SIGHUP:
+            restore(before.keys() - {signal.SIGHUP})
 
     for number in before:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        restore()
+        restore(before)
 
 
 def run_agenda(
@@ -255,23 +285,24 @@ def run_agenda(
     *,
     connection: contextlib.AbstractContextManager[Any],
     enough: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> bool:
     """Run groups until the agenda is done; ``False`` when Ctrl-C or ``enough`` ended it early, running groups finished.
 
-    ``connection``: to Ray, for the time of the run (``study.cluster.connection.connected``). Raises ``UserError`` if the
-    cluster cannot hold one group, ``RayLost`` if Ray dies.
+    ``connection``: to Ray, for the time of the run (``study.cluster.connection.connected``). ``tell`` prints a line. Raises
+    ``UserError`` if the cluster cannot hold one group or runs other code, ``RayLost`` if Ray dies.
     """
     resources = agenda.plan.spec.resources
-    plugins, driver = agenda.plan.spec.plugins, uuid.uuid4().hex
-    common = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
-    common |= {"plugins": plugins, "folder": str(Path.cwd()) if plugins else "", "driver": driver}
+    driver = uuid.uuid4().hex
+    common: dict[str, Any] = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
+    common |= {"surroundings": surroundings(agenda.plan.spec.plugins), "driver": driver}
     writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
-    searcher = AgendaSearcher(agenda, common, writer, enough)
+    searcher = AgendaSearcher(agenda, common, writer, enough, tell)
     storage.mkdir(parents=True, exist_ok=True)
     with (
         connection,
         # Tune's own files, on the study's storage so that all hosts see them
-        tempfile.TemporaryDirectory(prefix=".tune-", dir=storage.resolve(), ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=storage.resolve(), ignore_cleanup_errors=True) as scratch,
         draining(searcher.drain),
     ):
         # as many groups wait as can run, so that an actor that falls free has the next one at once

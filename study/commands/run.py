@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from study.printing.live import LiveView
 from study.resources.execution import frozen_execution
 from study.resources.sharing import sharing_gpus
 from study.resources.timing import asking
-from study.results.files import CHECKPOINTS, STATE
+from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
 from study.results.provenance import note_session
 from study.results.workspace import Workspace, note_confirm, register
@@ -51,6 +52,9 @@ def run(
         with Ledger(workspace.ledger, guard) as ledger:
             contents = ledger.contents
             _collect(ledger, root, tell)
+            for left in root.glob(f"{SCRATCH}*"):
+                # its driver is dead: this one holds the study's lock
+                shutil.rmtree(left, ignore_errors=True)
             register(root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
             with asking(spec, options.address, tell) as ask:
@@ -88,7 +92,9 @@ def run(
                                 note_confirm(root)
 
                         connection = connection or connected(options.address, options.num_cpus)
-                        run_agenda(agenda, ledger, root, listen, connection=connection, enough=purse.is_empty)
+                        run_agenda(
+                            agenda, ledger, root, listen, connection=connection, enough=purse.is_empty, tell=tell
+                        )
                 for record in _collect(ledger, root, tell):
                     view.tell(record)
                 guard()

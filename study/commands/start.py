@@ -72,9 +72,11 @@ def refuse_undecidable(spec: Spec) -> None:
 
 
 def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
-    """``study.commands.run.run``, ended by SIGTERM as by Ctrl-C. Raises what that raises, and ``KeyboardInterrupt``."""
-    # a spot notice, a batch system's time limit
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """``study.commands.run.run``, ended as by Ctrl-C by SIGTERM and, but for ``nohup``, by a terminal that is closed.
+
+    Raises what that raises, and ``KeyboardInterrupt``.
+    """
+    _end_as_by_ctrl_c()
     with ThreadPoolExecutor(1) as other, contextlib.ExitStack() as connection:
         driver = other.submit(importlib.import_module, "study.commands.run")
         # a study that has begun may be done, or refused: then it needs no Ray
@@ -86,6 +88,13 @@ def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
             # in this thread: Ray's processes end with the thread that has started them
             connection.enter_context(connected(options.address, options.num_cpus))
         # once more, because Ray sets a handler of its own
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _end_as_by_ctrl_c()
         done: bool = driver.result().run(spec, workspace, options, None if begun else connection)
         return done
+
+
+def _end_as_by_ctrl_c() -> None:
+    # a spot notice, a batch system's time limit
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)

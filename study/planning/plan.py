@@ -135,8 +135,9 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
 
     With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts.
     """
-    refuse_foreign([*spec.plugins, *filter(None, [spec.space.partition(":")[0]])])
-    load_plugins(spec.plugins, str(Path.cwd()) if spec.plugins else "")
+    foreign = [*spec.plugins, *filter(None, [spec.space.partition(":")[0]])]
+    refuse_foreign(foreign)
+    load_plugins(spec.plugins, str(Path.cwd()) if foreign else "")
     for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
         for name in names:
             if name not in SETTINGS:

@@ -1,7 +1,12 @@
 """Where commands print, and how a line or a table is printed."""
 
+import contextlib
+import errno
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +16,47 @@ from rich.table import Table
 def open_console() -> Console:
     """The console to print on; without a terminal it is wide enough that tables are not cut."""
     return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """For the block, what is printed after the terminal, or the program at the pipe's other end, is gone is lost silently."""
+    with (
+        contextlib.redirect_stdout(cast(TextIO, _Lasting(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, _Lasting(sys.stderr))),
+    ):
+        yield
+
+
+class _Lasting:
+    """A text stream that goes nowhere once it cannot be written; so from the start where there is none."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = Path(os.devnull).open("w") if stream is None else stream  # noqa: SIM115  for the process's life
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._as_long_as_it_lasts():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._as_long_as_it_lasts():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _as_long_as_it_lasts(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # the descriptor itself, because Python writes what it holds back at its end
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 def say(console: Console, line: str) -> None:

@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -57,7 +56,7 @@ def asking(spec: Spec, address: str | None, tell: Callable[[str], None]) -> Iter
     else:
         from study.cluster.connection import asking_a_gpu
 
-        with asking_a_gpu(address, spec.plugins, str(Path.cwd()) if spec.plugins else "", tell) as ask:
+        with asking_a_gpu(address, spec.plugins, tell) as ask:
             yield ask
 
 

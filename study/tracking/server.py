@@ -33,7 +33,7 @@ def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port:
         return
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--workers", "1", "--app-name", APP]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--workers", "1", "--app-name", APP]
     # store and token by variables: all users of a machine can see arguments, with whatever password the address holds;
     # a process group of its own: uvicorn's workers outlive a server that is merely killed
     process = subprocess.Popen(

@@ -48,7 +48,8 @@ def train_in_ranks(
             f"resources.data_parallel = {task.ranks}: a GPU each is needed, but {torch.cuda.device_count()} are visible"
         )
     given = {"task": task.to_plain(), "folder": str(folder), "device": device, "threads": threads}
-    given |= {"size": task.ranks, "plugins": list(plugins)}
+    # the same module search path, with plug-ins' folders; not by PYTHONPATH: Python would look there for ``sitecustomize``
+    given |= {"size": task.ranks, "plugins": list(plugins), "path": [path or str(Path.cwd()) for path in sys.path]}
     lost = 0
     while True:
         try:
@@ -77,8 +78,6 @@ def _attempt(given: dict[str, Any]) -> Iterator[Progress]:
 
 
 def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:
-    # the same module search path, with plug-ins' folders
-    paths = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     alone = {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     if LOADERS_VARIABLE not in os.environ:
@@ -89,7 +88,7 @@ def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
-        env={**alone, **os.environ, **paths},
+        env={**alone, **os.environ},
         start_new_session=True,
     )
     assert process.stdin

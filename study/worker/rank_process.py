@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def _reports(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _train(given: dict[str, Any]) -> Iterator[Progress]:
     set_backend(given["threads"])
+    sys.path[:] = given["path"]
     load_plugins(given["plugins"])
     ranks, device = Ranks(given["rank"], given["size"]), torch.device(given["device"])
     if device.type == "cuda":

@@ -12,7 +12,15 @@ from torch import nn
 
 from study.config import TrialConfig
 from study.errors import UserError
-from study.plugins import check_attention, check_merge, load_plugins, plugin_sources
+from study.plugins import (
+    check_attention,
+    check_merge,
+    installed,
+    load_plugins,
+    plugin_sources,
+    refuse_foreign,
+    site_folders,
+)
 from study.registry import ATTENTIONS, MERGES
 
 PAGE = Path(__file__).parents[2] / "docs/plugins.md"
@@ -133,12 +141,49 @@ def test_an_installed_distribution_is_found_by_its_entry_point(module, tmp_path,
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entered\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text("[fmm_study.plugins]\nmine = entered_one\n")
+    monkeypatch.setattr("study.plugins.site_folders", lambda: [str(tmp_path)])
     load_plugins()
     assert sys.modules["entered_one"].loaded
     source = plugin_sources([])["entered_one"]
     assert (source["distribution"], source["version"]) == ("entered", "1.2") and len(source["digest"]) == 16
     (tmp_path / "entered_one.py").write_text("loaded = False\n")
     assert plugin_sources([])["entered_one"]["digest"] != source["digest"]
+
+
+def test_what_calls_itself_a_distribution_in_another_folder_is_not_installed(module, tmp_path, monkeypatch):
+    """In the folder that a command is run in, or that PYTHONPATH names: it is on the search path, and was never agreed to."""
+    name = module("uninvited_one", "1 / 0\n")
+    info = tmp_path / "uninvited-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: uninvited\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[fmm_study.plugins]\nmine = {name}\n")
+    assert str(tmp_path) in sys.path
+    monkeypatch.chdir(tmp_path)
+    load_plugins()
+    assert name not in installed() and name not in plugin_sources([]) and name not in sys.modules
+    with pytest.raises(UserError, match="would run the code of uninvited_one"):
+        refuse_foreign([name])
+
+
+def test_an_editable_installation_is_installed(tmp_path, monkeypatch):
+    """By a line of a ``.pth`` file in a site folder, absolute or relative; lines that run code are not paths."""
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
+    (tmp_path / "a.pth").write_text("# a comment\nimport nothing_at_all\n/somewhere/else\nbeside\n")
+    assert {str(tmp_path), "/somewhere/else", str(tmp_path / "beside")} < set(site_folders())
+    assert not [folder for folder in site_folders() if "nothing" in folder or "comment" in folder]
+
+
+def test_a_space_alone_is_found_in_the_folder_of_the_command(tmp_path, monkeypatch, spec_of):
+    from study.planning.plan import make_plan
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spaced_one.py").write_text("def narrow(trial, cell):\n    return {}\n")
+    with pytest.raises(UserError, match="would run the code of spaced_one"):
+        make_plan(spec_of(space="spaced_one:narrow"))
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "spaced_one")
+    make_plan(spec_of(space="spaced_one:narrow"))
+    del sys.modules["spaced_one"]
 
 
 def test_plugins_rename_no_trial(spec_of, monkeypatch):

@@ -46,7 +46,7 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
                 frozen_execution(plan, tmp_path, ask, started=False)
             assert not (tmp_path / EXECUTION).exists()
         with (
-            asking_a_gpu("auto", ["no_such_plugin"], "", print) as ask,
+            asking_a_gpu("auto", ["no_such_plugin"], print) as ask,
             pytest.raises(UserError, match="no_such_plugin"),
         ):
             ask(gpu_held)
@@ -56,7 +56,7 @@ def test_a_cluster_without_one_is_refused(spec_of, monkeypatch):
     monkeypatch.delenv("FMM_STUDY_SLOTS", raising=False)
     with (
         ray.init(**GPUS),
-        asking_a_gpu("auto", [], "", print) as ask,
+        asking_a_gpu("auto", [], print) as ask,
         pytest.raises(UserError, match="the cluster has no GPU"),
     ):
         ask(gpu_held)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.checks.doctor import Host, _host, _number, describe, examine_hosts, source_digest
+from study.checks.doctor import Host, _host, _number, describe, examine_hosts
+from study.cluster.code import source_digest
 
 
 @pytest.fixture
