@@ -1,7 +1,8 @@
 """What may vary: the specification of a study and the presets. Imports nothing of ours and no torch."""
 
 from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Outcome, Published
-from search_spaces.load import SpecError, check_spec, load_spec, parse_spec, presets
+from search_spaces.document import write_yaml
+from search_spaces.load import SpecError, check_spec, load_spec, parse_spec, presets, spec_from
 from search_spaces.spec import Spec
 from search_spaces.strict import Level, Levels
 from search_spaces.trials import Budget, Choice, FloatRange, Nuisance, Resources
@@ -26,4 +27,6 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "presets",
+    "spec_from",
+    "write_yaml",
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.strict import Levels, Strict
+from search_spaces.strict import Levels, Number, Strict
 
 _LEAST_DOSES = 3
 _ARM = "Levels of the cells that are judged."
@@ -38,7 +38,7 @@ class Outcome(Strict):
     """A primary outcome of a claim."""
 
     name: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
-    margin: float = Field(gt=0, description="Least difference that matters, in the outcome's unit.", examples=[0.005])
+    margin: Number = Field(gt=0, description="Least difference that matters, in the outcome's unit.", examples=[0.005])
     better: Literal["higher", "lower"] = Field(default="higher", description="The direction that the claim asserts.")
 
 
@@ -52,11 +52,14 @@ class Claim(Strict):
     arm: Levels = Field(default={}, description=f"{_ARM} Either this or `arms`.", examples=[{"merge": "mul"}])
     arms: list[_Named] = Field(
         default=[],
+        max_length=100,
         description="A family: the claim holds if any of these arms does, and is refuted if none can.",
         examples=[[{"merge": "mul"}, {"merge": "sig_bn"}]],
     )
-    references: list[Levels] = Field(min_length=1, description="What it must beat.", examples=[[{"merge": "add"}]])
-    outcomes: list[Outcome] = Field(min_length=1, description="In what it must.")
+    references: list[Levels] = Field(
+        min_length=1, max_length=100, description="What it must beat.", examples=[[{"merge": "add"}]]
+    )
+    outcomes: list[Outcome] = Field(min_length=1, max_length=100, description="In what it must.")
     presupposes: str = Field(
         default="",
         description="A claim without which this one has nothing to explain: the sentence says so if that one is refuted.",
@@ -103,6 +106,7 @@ class LevelClaim(Strict):
     arm: Levels = Field(default={}, description=f"{_ARM} Either this or `each`.", examples=[{"attention_form": "mul"}])
     each: list[_Named] = Field(
         default=[],
+        max_length=100,
         description="Several arms: the claim must hold of each of them.",
         examples=[[{"attention_form": "native"}, {"attention_form": "mul"}]],
     )
@@ -110,8 +114,8 @@ class LevelClaim(Strict):
         default=None, description="What the measurement must find before the claim is believed."
     )
     outcome: str = Field(description="A column of the table `trials`.", examples=["attention_importance_ratio_zero"])
-    below: float = Field(description="Supported if the interval lies below this.", examples=[0.5])
-    above: float = Field(description="Refuted if the interval lies above this.", examples=[0.7])
+    below: Number = Field(description="Supported if the interval lies below this.", examples=[0.5])
+    above: Number = Field(description="Refuted if the interval lies above this.", examples=[0.7])
 
     @property
     def all_arms(self) -> list[Levels]:
@@ -164,7 +168,7 @@ class Assay(Contrast):
 class Step(Strict):
     """The cells of one dose."""
 
-    dose: float = Field(allow_inf_nan=False, description="How much of it they hold.", examples=[0.25])
+    dose: Number = Field(description="How much of it they hold.", examples=[0.25])
     levels: Levels = Field(min_length=1, description="Levels of these cells.", examples=[{"merge": "mix_25"}])
 
 
@@ -176,6 +180,7 @@ class Dose(Strict):
 
     steps: list[Step] = Field(
         min_length=_LEAST_DOSES,
+        max_length=1_000,
         description="At least three different doses, in any order: two are a contrast.",
         examples=[[{"dose": dose, "levels": {"merge": f"mix_{dose}"}} for dose in (25, 50, 100)]],
     )
@@ -213,6 +218,7 @@ class Sequential(Strict):
 
     looks: list[int] = Field(
         min_length=2,
+        max_length=20,
         description="Rising numbers of blocks after which the claims are judged; the last is `blocks`.",
         examples=[[10, 16, 24]],
     )
@@ -230,6 +236,6 @@ class Published(Strict):
 
     levels: Levels = Field(min_length=1, description="Levels of its cells.", examples=[{"merge": "add_bn_f"}])
     outcome: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
-    value: float = Field(description="What they report, in the outcome's unit.", examples=[0.8543])
+    value: Number = Field(description="What they report, in the outcome's unit.", examples=[0.8543])
     source: str = Field(description="Where.", examples=["https://arxiv.org/abs/2106.15067"])
     note: str = Field(default="", description="What to know of it.", examples=["one run"])

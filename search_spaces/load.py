@@ -6,14 +6,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from search_spaces.document import DocumentError, read_text, read_yaml
 from search_spaces.spec import Spec
+from search_spaces.strict import canonical, quoted
 
 
 class SpecError(ValueError):
-    """A specification that cannot be used; the message is one line naming the key, the value and what was expected."""
+    """A specification that cannot be used; the message is one line naming the key, the value and what was expected.
+
+    ``key``: the first part of the key, where one is at fault.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def presets() -> list[str]:
@@ -31,68 +39,90 @@ def _read(name_or_path: str) -> str:
     if name_or_path in presets():
         return (resources.files("search_spaces") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+    if path.suffix not in (".yaml", ".yml") and not _is_file(path):
         raise SpecError(
-            f"unknown preset {name_or_path!r}{_nearest(name_or_path, presets())}; or give a path to a .yaml file"
+            f"unknown preset {quoted(name_or_path)}{_nearest(name_or_path, presets())}; or give a path to a .yaml file"
         )
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read {name_or_path}: {getattr(error, 'strerror', None) or error}") from None
+        return read_text(path)
+    except DocumentError as error:
+        raise SpecError(str(error)) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a null
+        return False
 
 
 def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
     """Parse YAML text (safe loader: a tag that would run code is refused). ``origin`` names it in errors."""
-    values = _yaml(text, origin)
-    if values is None:
-        raise SpecError(f"{origin}: the file is empty; a specification is a YAML mapping")
-    if not isinstance(values, dict):
-        raise SpecError(f"{origin}: a specification is a YAML mapping, this is a {type(values).__name__}")
-    for override in overrides:
-        _override(values, override)
+    try:
+        values = read_yaml(text, origin)
+    except DocumentError as error:
+        raise SpecError(str(error)) from None
+    if isinstance(values, dict) and isinstance(tuned := values.get("nuisance"), dict):
+        # the order decides which coordinate of a Sobol set is whose
+        values["nuisance"] = dict(sorted(tuned.items(), key=lambda item: str(item[0])))
+    return spec_from(values, origin, overrides)
+
+
+def spec_from(values: Any, origin: str, overrides: Sequence[str] = ()) -> Spec:
+    """The specification of plain ``values``, with overrides. Raises ``SpecError``."""
+    try:
+        if values is None:
+            raise SpecError(f"{origin}: the file is empty; a specification is a YAML mapping")
+        if not isinstance(values, dict):
+            raise SpecError(f"{origin}: a specification is a YAML mapping, this is a {type(values).__name__}")
+        # a copy, in which no two keys share a mapping that an override would change under both
+        values = _canonical(values, origin)
+        for override in overrides:
+            _override(values, override)
+    except DocumentError as error:
+        raise SpecError(str(error)) from None
     return check_spec(values, origin)
 
 
-def check_spec(values: dict[str, Any], origin: str) -> Spec:
-    """The specification of plain ``values``. Raises ``SpecError``, which names ``origin``."""
+def check_spec(values: Any, origin: str) -> Spec:
+    """The specification of plain ``values``. Raises ``SpecError`` with the first fault."""
     try:
         return Spec.model_validate(values)
     except ValidationError as error:
-        raise SpecError(f"{origin}: {_first_fault(error)}") from None
+        place = error.errors(include_url=False)[0]["loc"]
+        key = str(place[0]) if place else _uncanonical(values)
+        raise SpecError(f"{origin}: {_first_fault(error)}", key) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice (YAML would let the last one win in silence)."""
+def _uncanonical(values: Any) -> str:
+    """The first key whose value has no canonical form."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        try:
+            canonical({key: value})
+        except ValueError:
+            return str(key)
+    return ""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if keys.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep=deep)
 
-
-def _yaml(text: str, origin: str) -> Any:
+def _canonical(values: Any, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2021-13-45
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or f"not valid YAML ({' '.join(str(error).split())})"
-        raise SpecError(f"{origin}{where}: {problem}") from None
+        return canonical(values)
+    except ValueError as error:
+        raise SpecError(f"{origin}: {error}") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:
     """Put ``dotted.key=value`` (the value as YAML) into ``values``."""
     key, equals, text = override.partition("=")
+    where = f"--set {quoted(override)}"
     if not equals or not key:
-        raise SpecError(f"--set {override!r}: expected KEY=VALUE, as in --set budget.search_trials=2")
+        raise SpecError(f"{where}: expected KEY=VALUE, as in --set budget.search_trials=2")
     *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise SpecError(f"--set {override!r}: {part!r} is no mapping")
-    values[last] = _yaml(text, f"--set {override!r}")
+            raise SpecError(f"{where}: {part!r} is no mapping")
+    values[last] = read_yaml(text, where)
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -109,11 +139,12 @@ def _first_fault(error: ValidationError) -> str:
     models = ("function-after[_ordered(), FloatRange]", "FloatRange", "Choice")
     key = ".".join(str(part) for part in fault["loc"] if part not in models)
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r} = {fault['input']!r}{_nearest(str(fault['loc'][-1]), _known_keys(fault['loc']))}"
+        known = _known_keys(fault["loc"])
+        return f"unknown key {key!r} = {quoted(fault['input'])}{_nearest(str(fault['loc'][-1]), known)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("missing", "value_error"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {fault['input']!r}"
+    return f"{key}: {message}, got {quoted(fault['input'])}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -133,5 +164,5 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(known)})" if known else ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from search_spaces.claims import Claim, LevelClaim
 from search_spaces.spec import Spec
-from search_spaces.strict import Levels
+from search_spaces.strict import Level, Levels
 
 Registered = Mapping[str, Any]
 
@@ -104,10 +104,23 @@ def _differs(before: Registered, now: Registered) -> Iterator[str]:
         if key == "outcomes" and _outcomes(before) == _outcomes(now):
             for old, new in zip(before[key], now[key], strict=True):
                 yield from (f"{_was(name, old, new)} ({old['name']})" for name in old if old[name] != new[name])
-        elif key == "cells" and before[key] != now[key]:
+        elif key == "cells" and set(map(_cell, before[key])) != set(map(_cell, now[key])):
             yield f"read in {len(before[key])} cells, now in {len(now[key])}"
         elif key != "cells" and before.get(key) != now.get(key):
             yield _was(key, before, now)
+
+
+def _cell(text: str) -> frozenset[tuple[str, Level]]:
+    """A cell as ``_cells`` writes it; equal for levels that are equal in another spelling, such as 0.0 and 0."""
+    parts = (part.partition("=") for part in text.split(" "))
+    return frozenset((name, _value(level)) for name, _, level in parts)
+
+
+def _value(level: str) -> Level:
+    try:
+        return float(level)
+    except ValueError:
+        return level
 
 
 def _was(key: str, before: Registered, now: Registered) -> str:

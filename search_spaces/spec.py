@@ -6,17 +6,20 @@ levels and settings are checked where they are registered.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.claims import SHORTENED, Assay, Claim, Contrast, Dose, LevelClaim, Published, Sequential
-from search_spaces.strict import Grid, Level, Levels, Strict
+from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, once
 from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Resources
 
 _Grid = Annotated[Grid, Field(min_length=1)]
 _Grids = Annotated[list[_Grid], Field(min_length=1)]
+# What one study can hold: each cell is a network that a plan builds and times, each training a line of the ledger.
+MOST_CELLS, MOST_TRAININGS = 1_000, 1_000_000
 
 
 class Spec(Strict):
@@ -32,7 +35,9 @@ class Spec(Strict):
     demonstration: bool = Field(
         default=False, description="Say beside every verdict that the study is too small to decide."
     )
-    seed: int = Field(default=0, ge=0, description="The seed that all others derive from.", examples=[20210615])
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="The seed that all others derive from.", examples=[20210615]
+    )
     factors: _Grids = Field(
         description="Settings whose levels are crossed into cells. Of several grids, each is crossed by itself.",
         examples=[{"merge": ["add", "mul"], "depth": [8, 14]}],
@@ -47,12 +52,14 @@ class Spec(Strict):
     )
     blocks: int = Field(
         ge=1,
+        le=1_000,
         description="Independent repetitions: each has its own split, searches and confirmed replicate of every cell.",
         examples=[10],
     )
     replicates: int = Field(
         default=1,
         ge=1,
+        le=1_000,
         description="Confirmed replicates of each winner. More than one needs `blocks: 1`, and gives no verdict.",
         examples=[1],
     )
@@ -73,22 +80,26 @@ class Spec(Strict):
     )
     space: str = Field(
         default="",
+        max_length=MOST_NAME,
         pattern=r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="`module:function`, a conditional search space of one's own (`docs/plugins.md`).",
         examples=["my_space:warmed"],
     )
     joint: Joint | None = Field(default=None, description="Search for the best network instead of effects.")
     sequential: Sequential | None = Field(default=None, description="More blocks only where a claim is undecided.")
-    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = Field(
-        default=[], description="Modules with levels of one's own (`docs/plugins.md`).", examples=[["my_levels"]]
+    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=MOST_NAME)]] = Field(
+        default=[],
+        max_length=100,
+        description="Modules with levels of one's own (`docs/plugins.md`).",
+        examples=[["my_levels"]],
     )
     checkpoints: Literal["final", "best", "none"] = Field(
         default="final",
         description="Weights kept of confirmed replicates; `best` keeps those of the best epoch beside the final ones.",
     )
-    contrasts: list[Contrast] = Field(default=[], description="Exploratory comparisons.")
+    contrasts: list[Contrast] = Field(default=[], max_length=1_000, description="Exploratory comparisons.")
     doses: dict[str, Dose] = Field(
-        default={}, description="Name -> cells in the order of how much of one thing they hold."
+        default={}, max_length=100, description="Name -> cells in the order of how much of one thing they hold."
     )
     control: Contrast | None = Field(
         default=None,
@@ -102,13 +113,22 @@ class Spec(Strict):
         examples=[{"arm": {"merge": "add"}, "reference": {"merge": "none"}}],
     )
     claims: dict[str, Claim] = Field(
-        default={}, description="Name -> a claim on differences, fixed before the first confirmed replicate."
+        default={},
+        max_length=100,
+        description="Name -> a claim on differences, fixed before the first confirmed replicate.",
     )
-    level_claims: dict[str, LevelClaim] = Field(default={}, description="Name -> a claim on how high an outcome is.")
-    published: list[Published] = Field(default=[], description="Results that others have reported.")
+    level_claims: dict[str, LevelClaim] = Field(
+        default={}, max_length=100, description="Name -> a claim on how high an outcome is."
+    )
+    published: list[Published] = Field(default=[], max_length=1_000, description="Results that others have reported.")
     alpha: float = Field(
-        default=0.05, gt=0, lt=0.5, description="Family-wise error rate over all claims.", examples=[0.05]
+        default=0.05, ge=1e-6, lt=0.5, description="Family-wise error rate over all claims.", examples=[0.05]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical(cls, values: Any) -> Any:
+        return canonical(values) if isinstance(values, dict) else values
 
     @field_validator("factors", mode="before", json_schema_input_type=_Grid | _Grids)
     @classmethod
@@ -122,8 +142,13 @@ class Spec(Strict):
             for factor, levels in grid.items():
                 if not levels:
                     raise ValueError(f"factor {factor!r} has no levels")
-                if len(set(map(repr, levels))) != len(levels):
-                    raise ValueError(f"factor {factor!r} lists a level twice: {levels}")
+                try:
+                    once(levels)
+                except ValueError as error:
+                    raise ValueError(f"factor {factor!r} {error}") from None
+        num = sum(math.prod(map(len, grid.values())) for grid in grids)
+        if num > MOST_CELLS:
+            raise ValueError(f"{num:,} cells, at most {MOST_CELLS:,} make a study")
         return grids
 
     @model_validator(mode="after")
@@ -134,6 +159,7 @@ class Spec(Strict):
                 if name in roles:
                     raise ValueError(f"{name!r} stands under both {roles[name]} and {role}")
                 roles[name] = role
+        self._check_size()
         if self.replicates > 1 and self.blocks > 1:
             raise ValueError(
                 f"replicates={self.replicates} with blocks={self.blocks}: replicate r is block r, so several replicates "
@@ -178,6 +204,16 @@ class Spec(Strict):
             if share not in (1, *self.budget.shortened):
                 known = ", ".join(f"{share:g}" for share in (*self.budget.shortened, 1))
                 raise ValueError(f"assay: {SHORTENED} is {share:g}, and budget.shortened has {known}")
+
+    def _check_size(self) -> None:
+        """Raise ``ValueError`` where the study has more trainings than it can hold."""
+        cells, budget = sum(1 for _ in self.cells()), self.budget
+        each = budget.search_trials + self.replicates * (1 + len(budget.shortened))
+        if cells * self.blocks * each > MOST_TRAININGS:
+            raise ValueError(
+                f"{cells:,} cells x {self.blocks:,} blocks x {each:,} trainings are {cells * self.blocks * each:,}, at most "
+                f"{MOST_TRAININGS:,} make a study"
+            )
 
     def _refuse_effects(self) -> None:
         """Raise ``ValueError`` naming what a joint search has no place for."""

@@ -3,30 +3,30 @@
 Source: https://doi.org/10.1007/978-3-540-88908-3_14
 """
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.strict import Level, Strict
+from search_spaces.strict import Level, Number, Strict, once
 
 _Option = Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]
 Statistics = dict[str, dict[str, Any]]
+MOST_EPOCHS = 100_000
 
 
 class FloatRange(Strict):
     """A real nuisance hyperparameter between two bounds."""
 
-    low: float = Field(description="Lower bound.", examples=[0.01])
-    high: float = Field(description="Upper bound.", examples=[1.0])
-    default: float = Field(description="Value where nothing is tuned, or no search trial survived.", examples=[0.1])
+    low: Number = Field(description="Lower bound.", examples=[0.01])
+    high: Number = Field(description="Upper bound.", examples=[1.0])
+    default: Number = Field(description="Value where nothing is tuned, or no search trial survived.", examples=[0.1])
     log: bool = Field(default=False, description="Search on a log scale; needs `low` above 0.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "FloatRange":
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"needs finite low < high, got low={self.low:g}, high={self.high:g}")
+        if not self.low < self.high:
+            raise ValueError(f"needs low < high, got low={self.low:g}, high={self.high:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"a log range needs low > 0, got low={self.low:g}")
         if not self.low <= self.default <= self.high:
@@ -37,7 +37,14 @@ class FloatRange(Strict):
 class Choice(Strict):
     """A categorical nuisance hyperparameter."""
 
-    choices: list[Level] = Field(min_length=1, description="Values; the first is the default.", examples=[[0.9, 0.0]])
+    choices: list[Level] = Field(
+        min_length=1, max_length=1_000, description="Values; the first is the default.", examples=[[0.9, 0.0]]
+    )
+
+    @field_validator("choices")
+    @classmethod
+    def _once(cls, choices: list[Level]) -> list[Level]:
+        return once(choices)
 
     @property
     def default(self) -> Level:
@@ -51,16 +58,20 @@ Nuisance = FloatRange | Choice
 class Budget(Strict):
     """What a search may spend, equal for every cell and block."""
 
-    search_trials: int = Field(ge=0, description="Search trials per cell and block.", examples=[6])
-    startup_trials: int = Field(ge=0, description="How many of them are points of a Sobol set.", examples=[3])
+    search_trials: int = Field(ge=0, le=10_000, description="Search trials per cell and block.", examples=[6])
+    startup_trials: int = Field(
+        ge=0, le=10_000, description="How many of them are points of a Sobol set.", examples=[3]
+    )
     search_epochs: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_EPOCHS,
         description="Epochs of a search trial; as many as a replicate's if not given.",
         examples=[15],
     )
     shortened: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default=[],
+        max_length=20,
         description="Shares of the epochs at which each winner is trained too, on the same seed, its schedule shortened.",
         examples=[[0.25, 0.5]],
     )
@@ -104,7 +115,11 @@ class Joint(Strict):
         examples=[[{"name": "val/accuracy", "direction": "maximize"}, {"name": "flops", "direction": "minimize"}]],
     )
     confirm: int = Field(
-        default=4, ge=1, description="Pareto-optimal trials of a block that are confirmed, at most.", examples=[4]
+        default=4,
+        ge=1,
+        le=1_000,
+        description="Pareto-optimal trials of a block that are confirmed, at most.",
+        examples=[4],
     )
 
     @field_validator("objectives")
@@ -120,10 +135,10 @@ class Joint(Strict):
 class Resources(Strict):
     """What one group of replicates occupies, and how it trains. A group is run by one actor of Ray's."""
 
-    cpus: float = Field(default=1, gt=0, description="Cores.", examples=[2])
-    gpus: float = Field(default=0, ge=0, description="A fraction of a GPU, or whole ones.", examples=[0.25])
-    group: int = Field(default=1, ge=1, description="Replicates of a cell in a group.", examples=[8])
-    threads: int = Field(default=1, ge=1, description="Threads of each process that trains.", examples=[2])
+    cpus: float = Field(default=1, gt=0, le=1_024, description="Cores.", examples=[2])
+    gpus: float = Field(default=0, ge=0, le=64, description="A fraction of a GPU, or whole ones.", examples=[0.25])
+    group: int = Field(default=1, ge=1, le=1_024, description="Replicates of a cell in a group.", examples=[8])
+    threads: int = Field(default=1, ge=1, le=256, description="Threads of each process that trains.", examples=[2])
     fuse: Literal["auto", "never", "always"] = Field(
         default="never",
         description="Train a group as one network: `auto` where that is measured to be faster before the first result. "
@@ -132,6 +147,7 @@ class Resources(Strict):
     data_parallel: int = Field(
         default=1,
         ge=1,
+        le=64,
         description="Processes of one host that train a replicate, each on a GPU of its own and on a share of every batch.",
         examples=[4],
     )
@@ -178,7 +194,9 @@ class Resources(Strict):
 class During(Strict):
     """Measurements on validation images in the middle of confirmed trainings."""
 
-    every: int = Field(ge=1, description="After every so many epochs, and after the last.", examples=[10])
+    every: int = Field(
+        ge=1, le=MOST_EPOCHS, description="After every so many epochs, and after the last.", examples=[10]
+    )
     statistics: Statistics = Field(
         min_length=1, description="Statistic -> its settings.", examples=[{"input_jacobian": {"num_samples": 256}}]
     )
@@ -196,10 +214,11 @@ class Measure(Strict):
         examples=[{"loss_slices": {}}],
     )
     landscape_replicates: int = Field(
-        default=1, ge=1, description="How many replicates of each cell have pictures.", examples=[2]
+        default=1, ge=1, le=1_000, description="How many replicates of each cell have pictures.", examples=[2]
     )
     keep_samples: list[str] = Field(
         default=[],
+        max_length=100,
         description="Statistics whose single values (per image or pair of images) are kept beside the estimates.",
         examples=[["path"]],
     )

@@ -18,6 +18,17 @@ from study.errors import UserError, nearest
 from study.schema import Phase
 
 _REQUIRED = dataclasses.MISSING
+# The largest values of settings that a network or its training can be asked for.
+MOST = {
+    "depth": 2_000,
+    "width": 4_096,
+    "epochs": 100_000,
+    "batch_size": 65_536,
+    "lr": 1e6,
+    "weight_decay": 1e6,
+    "warmup_epochs": 1e5,
+    "jacobian_penalty": 1e6,
+}
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
 
@@ -63,6 +74,8 @@ class TrialConfig:
         self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
         for name in ("momentum", "dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
+        for name, most in MOST.items():
+            self._require(name, getattr(self, name) <= most, f"at most {most:,g}")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

@@ -106,7 +106,8 @@ def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOp
     from study.results.ledger import read_ledger
 
     checked, workspace = opened(spec, override, storage)
-    print_status(make_plan(checked), read_ledger(workspace.ledger), workspace, open_console())
+    contents = read_ledger(workspace.ledger)
+    print_status(make_plan(checked).continuing(contents), contents, workspace, open_console())
 
 
 @app.command()
@@ -297,7 +298,8 @@ def opened(name_or_path: str, override: list[str], storage: Path) -> "tuple[Spec
     from study.results.workspace import Workspace
 
     spec = load_spec(name_or_path, override)
-    return spec, Workspace(storage / spec.name)
+    workspace = Workspace(storage / spec.name)
+    return workspace.as_begun(spec), workspace
 
 
 def _drive(spec: "Spec", workspace: "Workspace", options: "RunOptions") -> None:

@@ -12,6 +12,7 @@ from search_spaces import Spec
 from study.commands.show import agenda_of, held_by, report
 from study.commands.start import Purse, RunOptions
 from study.planning.plan import make_plan
+from study.planning.trying import check_sampler
 from study.plugins import plugin_sources
 from study.printing import describe
 from study.printing.console import open_console, say
@@ -48,13 +49,14 @@ def run(
     plan, root = make_plan(spec), workspace.root
     uri = tracking_uri(options.tracking, root.parent)
     with workspace.locked(tell) as guard:
-        before = workspace.freeze(spec)
+        before = workspace.freeze(spec, functools.partial(check_sampler, searches=plan.searches))
         with Ledger(workspace.ledger, guard) as ledger:
             contents = ledger.contents
             _collect(ledger, root, tell)
             for left in root.glob(f"{SCRATCH}*"):
                 # its driver is dead: this one holds the study's lock
                 shutil.rmtree(left, ignore_errors=True)
+            plan = plan.continuing(contents)
             register(root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
             with asking(spec, options.address, tell) as ask:

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
-from search_spaces import Spec, load_spec
+from search_spaces import Spec, load_spec, write_yaml
 from study.checks.audit import audit, audit_view
 from study.config import Execution
 from study.data import dataset_facts
@@ -158,7 +156,7 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
         spec = load_spec(name, override)
         make_plan(spec, needs_data=False)
         workspace = Workspace(storage / spec.name)
-        return in_folder(workspace, spec), workspace
+        return in_folder(workspace, workspace.as_begun(spec)), workspace
     if name.endswith((".yaml", ".yml")):
         spec = load_spec(name, override)
         held = in_store(from_mlflow, spec.name, storage / spec.name)
@@ -171,13 +169,14 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
 def report(held: Recorded, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` into the study's folder; the page's path. Raises ``UserError``."""
     build_tables(held.inputs, workspace.tables)
-    text = yaml.safe_dump(held.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = write_yaml(held.spec.model_dump(mode="json"))
     return page.build_report(held.inputs, workspace.root, {**session_tags(held.session), page.SPECIFICATION: text})
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
     """Faults that an audit finds, one line each, and a line that says what was checked. Raises ``UserError`` before a run."""
-    plan, contents = make_plan(spec), in_folder(workspace, spec).contents
+    contents = in_folder(workspace, spec).contents
+    plan = make_plan(spec).continuing(contents)
     uri = tracking_uri(tracking, workspace.root.parent)
     faults = list(audit(plan, contents, workspace))
     if workspace.holder() is None:
@@ -212,7 +211,8 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
 
 
 def _up_to_date(held: Recorded, workspace: Workspace, uri: str) -> Shown:
-    plan, contents = make_plan(held.spec), held.contents
+    contents = held.contents
+    plan = make_plan(held.spec).continuing(contents)
     if workspace.holder():
         # the driver at work keeps the view itself
         return find_view(held.spec, workspace.root, contents, uri)

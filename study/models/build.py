@@ -21,9 +21,9 @@ from study.seeding import derive_seed
 
 
 def build_network(
-    config: TrialConfig, *, num_classes: int, mean: Sequence[float], deviation: Sequence[float]
+    config: TrialConfig, *, num_classes: int, mean: Sequence[float], deviation: Sequence[float], weights: bool = True
 ) -> nn.Module:
-    """Return the network of ``config``, its weights drawn from ``config.seed``.
+    """Return the network of ``config``, its weights drawn from ``config.seed`` (unless ``weights`` are not wanted).
 
     Raises ``UserError`` for bad levels, and for dropout in a network that has no place for it.
     """
@@ -45,7 +45,8 @@ def build_network(
     network: nn.Module = entry.build(
         depth=config.depth, width=config.width, num_classes=num_classes, mean=mean, deviation=deviation, parts=parts
     )
-    initialise(network, config.seed)
+    if weights:
+        initialise(network, config.seed)
     return network
 
 

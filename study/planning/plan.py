@@ -5,11 +5,14 @@ What can be refused is refused here, before anything starts: unknown settings, l
 
 import dataclasses
 import functools
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from search_spaces import Choice, Levels, Spec
@@ -17,10 +20,11 @@ from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset
 from study.data.dataset import Facts
 from study.errors import UserError, nearest
-from study.models import build_network
-from study.planning.search import check_parts, check_space
+from study.models import build_network, num_flops, num_params
+from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
 from study.registry import ATTENTION_FORMS, ATTENTIONS, AUGMENTATIONS, DATASETS, MERGES, NETWORKS, Registry
+from study.results.ledger import Contents
 from study.schema import Phase
 from study.seeding import derive_seed
 from study.smoothness import on_validation, parse_settings, statistic_key
@@ -40,6 +44,8 @@ SETTINGS = {
     for field in dataclasses.fields(TrialConfig)
     if field.name not in ("seed", "split_seed", "stop_curve")
 }
+# The largest network of a study: that of ResNet-50 on ImageNet has 26 million parameters and takes 8 billion FLOPs.
+_MOST = {"parameters": 500_000_000, "FLOPs an image": 100_000_000_000}
 # The name of a joint search; names of cells have a slash.
 _JOINT = "joint"
 
@@ -129,6 +135,24 @@ class Plan:
         split_seed = derive_seed(self.spec.seed, "split", block)
         return TrialConfig.from_mapping({**cell.settings, **values, "seed": seed, "split_seed": split_seed})
 
+    def continuing(self, contents: Contents) -> "Plan":
+        """The plan with its cells under the names that ``contents`` hold them by: an older spelling, or order of factors.
+
+        Raises ``UserError`` where results are there and none of them is a planned cell's.
+        """
+        held = dict.fromkeys(record["cell"] for record in contents.replicates.values())
+        known: dict[Any, str] = {}
+        for name in held:
+            known.setdefault(_identity(name), name)
+        cells = [dataclasses.replace(c, name=known.get(_identity(c.name), c.name)) for c in self.cells]
+        if held and not any(cell.name in held for cell in cells):
+            name = cells[0].name
+            raise UserError(
+                f"{self.spec.name}: every cell would be new: {name!r} has no results yet{nearest(name, held)}; put the "
+                "specification back, or use another name or --storage"
+            )
+        return dataclasses.replace(self, cells=tuple(cells))
+
 
 def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name.
@@ -148,6 +172,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     for where, statistic, settings in spec.measure.all():
         parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
     plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
+    check_search(plan.spec, plan.searches)
     known: dict[str, str] = {}
     for cell in plan.cells:
         same_blocks = " (merge_where picks the same blocks at this depth); leave one out"
@@ -157,7 +182,6 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
                     f"factors: two cells are one and the same network: {known[identity]!r} and {cell.name!r}{why}"
                 )
             known[identity] = cell.name
-        check_space(spec, cell.settings)
         _check_shares(spec, cell)
     if needs_data:
         for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
@@ -174,7 +198,7 @@ def _cell(spec: Spec, levels: Levels) -> Cell:
     check_schedule(config.schedule)
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
-    untrained(config, dataset_facts(config.dataset))
+    _check_network(config, dataset_facts(config.dataset))
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
 
 
@@ -191,10 +215,47 @@ def _check_shares(spec: Spec, cell: Cell) -> None:
             )
 
 
-def untrained(config: TrialConfig, known: Facts) -> nn.Module:
-    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25."""
+def _check_network(config: TrialConfig, known: Facts) -> None:
+    """Build the network. Raises ``UserError`` for one that no machine is to hold, found before it takes memory."""
+    size = {"parameters": num_params(shapes(config, known))}
+    # a weight serves once at each place of the image at most
+    if 2 * size["parameters"] * math.prod(known.image_shape[1:]) > _MOST["FLOPs an image"]:
+        size["FLOPs an image"] = counted_flops(config, known)
+    for what, num in size.items():
+        if num > _MOST[what]:
+            raise UserError(
+                f"setting 'width' = {config.width} with depth = {config.depth}: a network of {num:,} {what}, at most "
+                f"{_MOST[what]:,}"
+            )
+
+
+def shapes(config: TrialConfig, known: Facts) -> nn.Module:
+    """The network without numbers, which takes no memory; one that needs real numbers to be built, with them."""
+    try:
+        with torch.device("meta"):
+            return untrained(config, known, weights=False)
+    except UserError:
+        raise
+    except Exception:  # noqa: BLE001  whatever a plug-in's module raises that looks at its numbers
+        return untrained(config, known)
+
+
+def counted_flops(config: TrialConfig, known: Facts) -> int:
+    """FLOPs of a forward pass of one image, counted without doing the arithmetic where the network allows it."""
+    try:
+        return num_flops(shapes(config, known), known.image_shape)
+    except Exception:  # noqa: BLE001  a gate that draws or looks at its input
+        return num_flops(untrained(config, known), known.image_shape)
+
+
+def untrained(config: TrialConfig, known: Facts, *, weights: bool = True) -> nn.Module:
+    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25.
+
+    Without ``weights`` they are not drawn.
+    """
     channels = known.image_shape[0]
-    return build_network(config, num_classes=known.num_classes, mean=(0.5,) * channels, deviation=(0.25,) * channels)
+    pixels = {"mean": (0.5,) * channels, "deviation": (0.25,) * channels}
+    return build_network(config, num_classes=known.num_classes, **pixels, weights=weights)
 
 
 def _placed(plan: Plan, cell: Cell) -> str:
@@ -225,4 +286,23 @@ def _name(config: TrialConfig, levels: Levels) -> str:
     if config.attention != "none":
         parts.append(f"{config.attention}.{config.attention_form}")
     named = ("dataset", "depth", "merge", "merge_site", "attention", "attention_form")
-    return "/".join(parts + [f"{name}={level}" for name, level in levels.items() if name not in named])
+    # as the setting holds it, in the order of the settings: 0.0 where a specification says 0
+    further = [name for name in SETTINGS if name in levels and name not in named]
+    return "/".join(parts + [f"{name}={getattr(config, name)}" for name in further])
+
+
+def _identity(name: str) -> tuple[tuple[str, Any], ...]:
+    """What a cell's name says, however its levels are spelled and in whatever order they follow."""
+    said: list[tuple[str, Any]] = []
+    for part in name.split("/"):
+        setting, sign, level = part.partition("=")
+        known = sign and setting in SETTINGS
+        said.append((setting, _typed(setting, level)) if known else ("", part))
+    return tuple(sorted(said, key=repr))
+
+
+def _typed(setting: str, level: str) -> Any:
+    try:
+        return typing.get_args(SETTINGS[setting].type)[0](level)
+    except ValueError:
+        return level

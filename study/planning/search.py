@@ -23,7 +23,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy.stats import qmc
 
 from search_spaces import Choice, FloatRange, Levels, Nuisance, Spec
-from study.errors import UserError
 from study.planning import space
 from study.planning.pareto import objectives
 from study.registry import SAMPLERS, SCHEDULERS
@@ -40,8 +39,6 @@ BOUNDARY = 0.1
 # The parameter by which a joint search chooses the cell; no setting has this name.
 _CELL = "cell"
 _REDRAWS = 16
-# How often a plan asks a space of one's own, so that its branches are seen.
-_SPACE_CHECKS = 16
 
 # Settings of cells by name.
 Cells = Mapping[str, Mapping[str, Any]]
@@ -89,15 +86,6 @@ def median_stop(curves: Sequence[Sequence[float]], min_trials: int = 4, grace_ep
     worst = [[value if math.isfinite(value) else math.inf for value in curve] for curve in curves]
     medians = [min(statistics.median(values), NEVER) for values in zip(*worst, strict=True)]
     return tuple(NEVER if epoch < grace_epochs else median for epoch, median in enumerate(medians))
-
-
-def check_parts(spec: Spec) -> None:
-    """Build the sampler and the scheduler of ``spec`` once. Raises ``UserError`` for an unknown name or setting."""
-    for named, registry, first in ((spec.sampler, SAMPLERS, 0), (spec.scheduler, SCHEDULERS, [])):
-        try:
-            registry[named.name].build(first, **named.settings)
-        except TypeError as error:
-            raise UserError(f"{registry.kind}.settings of {named.name!r}: {error}") from None
 
 
 def suggest(spec: Spec, cells: Cells, block: int, history: Sequence[ReplicateRecord]) -> tuple[str, Levels] | None:
@@ -172,7 +160,7 @@ def _draw(
         # rounded up to the power of two that keeps a Sobol set balanced
         count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
         units = _sobol(len(domain), derive_seed(spec.seed, *shared), count)[number]
-        return {name: _from_unit(domain[name], float(unit)) for name, unit in zip(domain, units, strict=True)}
+        return {name: from_unit(domain[name], float(unit)) for name, unit in zip(domain, units, strict=True)}
     directions = [objective.direction for objective in spec.joint.objectives] if spec.joint else ["minimize"]
     study = optuna.create_study(directions=directions, sampler=_sampler(spec, cells, block, number, redraw))
     distributions = {name: _distribution(values) for name, values in domain.items()}
@@ -208,13 +196,6 @@ def _sobol(dimensions: int, seed: int, count: int) -> NDArray[np.float64]:
     return np.asarray(qmc.Sobol(dimensions, rng=seed).random_base2(count))
 
 
-def check_space(spec: Spec, settings: Mapping[str, Any]) -> None:
-    """Ask a space of one's own a few random times for a cell's ``settings``. Raises ``UserError`` as ``space.ask`` does."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(_SPACE_CHECKS if spec.space else 0):
-        space.ask(spec, study.ask(), settings)
-
-
 def _outcomes(spec: Spec, history: Sequence[ReplicateRecord]) -> list[dict[str, Any]]:
     """What Optuna is told of each trial: a pruned one as PRUNED with its curve, a lost one at a finite worst value.
 
@@ -243,7 +224,8 @@ def _distribution(nuisance: Nuisance) -> BaseDistribution:
     return FloatDistribution(nuisance.low, nuisance.high, log=nuisance.log)
 
 
-def _from_unit(nuisance: Nuisance, unit: float) -> Any:
+def from_unit(nuisance: Nuisance, unit: float) -> Any:
+    """The value at a share ``unit`` (0 to 1) of a (log) range, or of a list of choices."""
     if isinstance(nuisance, Choice):
         return nuisance.choices[min(int(unit * len(nuisance.choices)), len(nuisance.choices) - 1)]
     if nuisance.log:

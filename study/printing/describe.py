@@ -67,6 +67,7 @@ def _plan_lines(plan: Plan, cells: list[CellForecast], device: str) -> list[str]
         f"networks of {min(params):,} to {max(params):,} parameters and {min(flops) / 1e6:,.4g} to "
         f"{max(flops) / 1e6:,.4g} MFLOPs an image; {sum(cell.training_flops for cell in cells):.2g} FLOPs of training in all",
         _expected(plan, cells, device),
+        *_untimed(cells),
         *_measuring(plan, cells),
         *power_lines(spec),
         *_warnings(plan),
@@ -105,6 +106,11 @@ def _measuring(plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
             f"{plan.spec.measure.during.every} could be larger, or the number of samples smaller"
         )
     return lines
+
+
+def _untimed(cells: Sequence[CellForecast]) -> list[str]:
+    num = sum(not cell.timed for cell in cells)
+    return [f"{num} of {len(cells)} cells were not timed: their times follow from their FLOPs"] if num else []
 
 
 def _shortened(plan: Plan) -> str:

@@ -14,6 +14,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
 from search_spaces import Spec
+from study.config import MOST
 from study.planning.plan import SETTINGS
 from study.printing.console import markdown_table
 
@@ -76,7 +77,10 @@ def page() -> str:
     for setting in SETTINGS.values():
         kind, meaning = typing.get_args(setting.type)
         required = setting.default is dataclasses.MISSING
-        rows.append((f"`{setting.name}`", _KINDS[kind], "required" if required else _code(setting.default), meaning))
+        most = f" ≤ {MOST[setting.name]:g}" if setting.name in MOST else ""
+        rows.append(
+            (f"`{setting.name}`", _KINDS[kind] + most, "required" if required else _code(setting.default), meaning)
+        )
     return "\n".join([*lines, *markdown_table(("key", "type", "default", "meaning"), rows)]) + "\n"
 
 

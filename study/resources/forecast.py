@@ -16,8 +16,8 @@ import torch
 from study.config import TrialConfig
 from study.data.dataset import Facts, dataset_facts
 from study.errors import UserError
-from study.models import num_flops, num_params
-from study.planning.plan import Cell, Plan, untrained
+from study.models import num_params
+from study.planning.plan import Cell, Plan, counted_flops, shapes, untrained
 from study.resources.timing import FEW_IMAGES, few_images, medians, random_split, timer, torch_threads
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
@@ -32,7 +32,16 @@ _SMALL_SIDE = 16
 # No statistic needs more images than this of a split, however large it is.
 _MOST_IMAGES = 2048
 
+# A plan times for so many seconds, cells and then statistics: what is left follows from the FLOPs, or is told as too long.
+_MOST_SECONDS = 60.0
+# Bytes that a batch may take on a CPU, at four numbers kept for each activation of every pixel and layer.
+_MOST_BYTES = 4e9
+
 Passes = dict[str, float]
+
+
+class _TimeIsUpError(Exception):
+    """A statistic takes too long to be timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +49,8 @@ class CellForecast:
     """Cost of one cell: trained parameters, FLOPs per image, seconds per replicate by phase, FLOPs of all its training.
 
     ``short_seconds``: all shortened trainings of a replicate, each measured. ``landscape_seconds``: of a replicate that has
-    them. ``during_seconds``: what is measured in the middle of one training.
+    them. ``during_seconds``: what is measured in the middle of one training. ``timed``: False where the time follows from the
+    FLOPs of the cells that were timed.
     """
 
     cell: str
@@ -53,6 +63,7 @@ class CellForecast:
     landscape_seconds: float
     during_seconds: float
     training_flops: float
+    timed: bool = True
 
 
 def forecast_device(plan: Plan) -> str:
@@ -63,13 +74,18 @@ def forecast_device(plan: Plan) -> str:
 def forecast(plan: Plan, device: str = "cpu") -> list[CellForecast]:
     """Time every cell's network on this machine, with as many threads as a trial has. Trains nothing."""
     passes: dict[str, Passes] = {}
+    rates: dict[str, float] = {}
     cells = []
+    started = time.monotonic()
     with torch_threads(plan.spec.resources.threads):
         for cell in plan.cells:
             dataset = cell.settings["dataset"]
             if dataset not in passes:
                 passes[dataset] = _measuring_passes(plan, dataset_facts(dataset), device)
-            cells.append(_cell(plan, cell, device, passes[dataset]))
+                started = time.monotonic()
+            if time.monotonic() - started < _MOST_SECONDS:
+                rates.pop(dataset, None)
+            cells.append(_cell(plan, cell, device, passes[dataset], rates))
     return cells
 
 
@@ -92,15 +108,17 @@ def total_seconds(plan: Plan, cells: list[CellForecast]) -> float:
     return blocks * sum(each) + pictured * sum(cell.landscape_seconds for cell in cells)
 
 
-def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
+def _cell(plan: Plan, cell: Cell, device: str, passes: Passes, rates: dict[str, float]) -> CellForecast:
+    """``rates``: dataset -> seconds of a training step per image and FLOP, where that is known; else it is timed and noted."""
     spec = plan.spec
     config = plan.default_config(cell)
     known = dataset_facts(config.dataset)
-    model = untrained(config, known).to(device)
-    flops = num_flops(model, known.image_shape)
+    params, flops = num_params(shapes(config, known)), counted_flops(config, known)
     ranks = spec.resources.data_parallel
     share = dataclasses.replace(config, batch_size=max(1, config.batch_size // ranks))
-    image_seconds = _image_seconds(share, known, device)
+    timed = config.dataset not in rates
+    image_seconds = _image_seconds(share, known, device) if timed else flops * rates[config.dataset]
+    rates[config.dataset] = image_seconds / max(flops, 1)
     # the epoch's evaluation is a forward pass of every validation image, by one process
     epoch = image_seconds * (known.num_train / ranks + known.num_val / _PASSES_A_STEP)
     search_epochs = spec.budget.search_epochs or config.epochs
@@ -111,7 +129,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
     num_during = math.ceil(config.epochs / spec.measure.during.every) if spec.measure.during else 0
     return CellForecast(
         cell=cell.name,
-        params=num_params(model),
+        params=params,
         flops=flops,
         search_seconds=search_epochs * epoch,
         confirm_seconds=config.epochs * epoch,
@@ -120,12 +138,16 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes) -> CellForecast:
         landscape_seconds=passes["landscapes"] * forward,
         during_seconds=num_during * passes["during.statistics"] * forward,
         training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
+        timed=timed,
     )
 
 
 def _image_seconds(config: TrialConfig, known: Facts, device: str) -> float:
     """Seconds of a training step per image of its batch."""
-    if (seconds := timer(few_images(config), known, 1, device, steps=1)()) > _SLOW_STEP:
+    seconds = timer(few_images(config), known, 1, device, steps=1)()
+    pixels = min(config.batch_size, known.num_train) * math.prod(known.image_shape[1:])
+    large = device == "cpu" and 16.0 * pixels * config.depth * config.width > _MOST_BYTES
+    if seconds > _SLOW_STEP or large:
         return seconds / min(FEW_IMAGES, known.num_train)
     return medians({"step": timer(config, known, 1, device, steps=1)})["step"] / min(config.batch_size, known.num_train)
 
@@ -153,9 +175,22 @@ def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
     started = time.perf_counter()
     context.logits(pixels)
     forward = (time.perf_counter() - started) / len(pixels)
+    begun = time.monotonic()
+
+    def watch(*_: object) -> None:
+        if time.monotonic() - begun > _MOST_SECONDS:
+            raise _TimeIsUpError
+
+    model.register_forward_pre_hook(watch)
     for where, name, settings in chosen:
         started = time.perf_counter()
-        with contextlib.suppress(UserError):  # one that this small network has no place for, such as a gate's
+        # a UserError: one that this small network has no place for, such as a gate's
+        with contextlib.suppress(UserError, _TimeIsUpError):
             measure(name, parse_settings(name, settings), context)
+        if time.monotonic() - begun > _MOST_SECONDS:
+            raise UserError(
+                f"measure.{where}.{name}: the statistics take more than {_MOST_SECONDS:g} s on the smallest network; fewer "
+                f"samples, pairs or points than {dict(settings)} would do"
+            )
         passes[where] += (time.perf_counter() - started) / forward
     return passes

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search_spaces import Spec, check_spec
+from search_spaces import Spec, SpecError, check_spec
 from search_spaces.registered import changes, digest, registered
 from study.atomic import read_json, write_json
 from study.errors import UserError
@@ -36,6 +36,8 @@ _FREE = {
     # whether cells have gone is checked by itself
     "factors",
 }  # fmt: skip
+# No result rests on a value of these that cannot be used.
+_MENDABLE = ("sampler", "scheduler", "resources")
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 
@@ -90,22 +92,61 @@ class Workspace:
             stack.callback(_remove_own, holder)
             yield guard
 
-    def freeze(self, spec: Spec) -> Spec | None:
-        """Record ``spec``; what was recorded before. Raises ``UserError`` where ``spec`` does more than extend that."""
+    def as_begun(self, spec: Spec) -> Spec:
+        """``spec`` in the order in which it was recorded, where order decides what is suggested: hyperparameters, cells."""
+        held = read_json(self.root / SPECIFICATION)
+        if not isinstance(held, dict):
+            return spec
+        changes: dict[str, Any] = {}
+        tuned, factors = held.get("nuisance"), held.get("factors")
+        if isinstance(tuned, dict) and set(tuned) == set(spec.nuisance):
+            changes["nuisance"] = {name: spec.nuisance[name] for name in tuned}
+        if spec.joint and isinstance(factors, list):
+            with contextlib.suppress(ValueError):
+                now = json.loads(spec.model_dump_json())
+                begun = now | {"factors": factors}
+                if sorted(map(json.dumps, _cells(begun))) == sorted(map(json.dumps, _cells(now))):
+                    changes["factors"] = Spec.model_validate(begun).factors
+        return spec.model_copy(update=changes)
+
+    def freeze(self, spec: Spec, usable: Callable[[Spec], None] = lambda _: None) -> Spec | None:
+        """Record ``spec``; what was recorded before. Raises ``UserError`` where ``spec`` does more than extend that.
+
+        What was recorded and cannot be used gives way to what ``spec`` has there: a value that may change and is not valid,
+        and a sampler or scheduler for which ``usable`` raises ``UserError``.
+        """
         path = self.root / SPECIFICATION
         now = json.loads(spec.model_dump_json())
-        held = self.specification()
-        if held is not None:
-            # through the model: a key that is new since then has its default
-            refuse_change(json.loads(held.model_dump_json()), now, where=str(self.root))
+        held = read_json(path, dict[str, Any])
+        before = _mended(held, now, path) if held is not None else None
+        if before:
+            try:
+                if (before.sampler, before.scheduler) != (spec.sampler, spec.scheduler):
+                    usable(before)
+            except UserError:
+                before = before.model_copy(update={"sampler": spec.sampler, "scheduler": spec.scheduler})
+            refuse_change(json.loads(before.model_dump_json()), now, where=str(self.root))
         write_json(path, now)
-        return held
+        return before
 
     def specification(self) -> Spec | None:
         """What the study was run with; ``None`` where nothing was. Raises ``UserError`` or ``SpecError``, naming the file."""
         path = self.root / SPECIFICATION
         held = read_json(path, dict[str, Any])
         return None if held is None else check_spec(held, str(path))
+
+
+def _mended(held: dict[str, Any], now: dict[str, Any], path: Path) -> Spec:
+    """The recorded specification; what may change and is not valid there is as in ``now``. Raises ``UserError``."""
+    while True:
+        try:
+            # through the model: a key that is new since then has its default
+            return check_spec(held, f"{path} holds what cannot be used")
+        except SpecError as error:
+            key = error.key
+            if key not in {*_FREE, *_MENDABLE} or held[key] == now[key]:
+                raise UserError(str(error)) from None
+            held = held | {key: now[key]}
 
 
 def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
@@ -129,7 +170,19 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
         raise UserError(f"{where} holds results of a joint search over other cells; use another name or --storage")
     gone = [cell for cell in _cells(before) if cell not in _cells(now)]
     if gone:
-        raise UserError(f"{where} holds results of cell {gone[0]!r}, which the specification no longer has")
+        added = [cell for cell in _cells(now) if cell not in _cells(before)]
+        raise UserError(
+            f"{where} holds results of cell {gone[0]!r}, which the specification no longer has{_nearest(gone[0], added)}"
+        )
+
+
+def _nearest(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
+    """What tells ``cell`` from the one of ``cells`` that has most of its levels."""
+    if not cells:
+        return ""
+    near = min(cells, key=lambda other: sum(other.get(name) != level for name, level in cell.items()))
+    names = [name for name in {**cell, **near} if cell.get(name) != near.get(name)]
+    return "; nearest to it: " + ", ".join(f"{name} was {cell.get(name)!r}, now {near.get(name)!r}" for name in names)
 
 
 def _comparable(spec: dict[str, Any]) -> dict[str, Any]:

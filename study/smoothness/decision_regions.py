@@ -5,7 +5,7 @@ The first axis of a plane runs from x_0 to x_1, the second, orthogonal to it, to
 Source: https://arxiv.org/abs/2203.08124
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ _FLAT = 1e-4
 class DecisionRegionsSettings:
     """``num_planes`` planes by ``draw``; ``num_points`` per side of a grid, ``margin`` of the samples' extent beyond them."""
 
-    num_planes: int = 20
-    num_points: int = 40
+    num_planes: int = field(default=20, metadata={"most": 1000})
+    num_points: int = field(default=40, metadata={"most": 200})
     margin: float = 0.1
     draw: int = 1
     split: str = "test"

@@ -8,7 +8,7 @@ Source: https://arxiv.org/abs/1712.09913
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ class LossSlicesSettings:
     num_samples: int = 256
     split: str = "train"
     num_directions: int = 5
-    num_points: int = 21
-    num_square: int = 15
+    num_points: int = field(default=21, metadata={"most": 200})
+    num_square: int = field(default=15, metadata={"most": 200})
     radius: float = 1.0
 
     def __post_init__(self) -> None:

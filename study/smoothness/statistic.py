@@ -1,7 +1,6 @@
 """A statistic by name: its settings from plain values, its key, and its estimates on a network."""
 
 import dataclasses
-import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +16,9 @@ from study.smoothness.estimate import Estimate
 from study.smoothness.memory import halving
 
 _CHECKED_IMAGES = 8
+# The largest count that a setting may be, unless its field's metadata say ``most``; real numbers, items of a list.
+MOST_COUNT = 100_000
+_MOST_REAL, _MOST_ITEMS = 1e6, 100
 _SAME = 1e-4  # relative difference of outputs that rounding explains
 
 
@@ -28,11 +30,12 @@ def parse_settings(name: str, mapping: Mapping[str, Any]) -> Any:
     """
     kind = STATISTICS[name].traits["settings"]
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    most = {field.name: field.metadata.get("most", MOST_COUNT) for field in dataclasses.fields(kind)}
     values = {}
     for key, value in mapping.items():
         if key not in fields:
             raise UserError(f"statistic {name!r}: unknown setting {key!r}{nearest(key, fields)}")
-        values[key] = _parsed(f"statistic {name!r}: setting {key!r}", key, fields[key], value)
+        values[key] = _parsed(f"statistic {name!r}: setting {key!r}", key, fields[key], value, most[key])
     settings = kind(**values)
     names = estimate_names(name, settings)
     if len(set(names)) < len(names):  # two estimates of one name: a list holds numbers that are written alike
@@ -130,19 +133,25 @@ def _refuse_batch_dependence(context: MeasureContext) -> None:
     context.shared.put("batch_independent", ())
 
 
-def _parsed(where: str, key: str, kind: Any, value: Any) -> Any:
+def _parsed(where: str, key: str, kind: Any, value: Any, most: int) -> Any:
     if kind is int:
         if type(value) is not int or value < 1:
             raise UserError(f"{where} must be a positive whole number, not {value!r}")
+        if value > most:
+            raise UserError(f"{where} must be at most {most:,}, not {value:,}")
         return value
     if kind is float:
-        if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
+        if type(value) not in (int, float) or not value > 0:
             raise UserError(f"{where} must be a positive number, not {value!r}")
+        if value > _MOST_REAL:
+            raise UserError(f"{where} must be at most {_MOST_REAL:g}, not {value!r}")
         return float(value)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not value:
             raise UserError(f"{where} must be a list of one value or more, not {value!r}")
-        return tuple(_parsed(where, key, typing.get_args(kind)[0], item) for item in value)
+        if len(value) > _MOST_ITEMS:
+            raise UserError(f"{where} must be a list of at most {_MOST_ITEMS} values, not {len(value):,}")
+        return tuple(_parsed(where, key, typing.get_args(kind)[0], item, most) for item in value)
     if not isinstance(value, str):
         raise UserError(f"{where} must be a name, not {value!r}")
     if key == "split" and value not in SPLITS:

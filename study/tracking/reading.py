@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from search_spaces import Spec, parse_spec
+from search_spaces import Spec, spec_from
 from study.errors import UserError, nearest
 from study.results.files import MEASUREMENTS, kept_path
 from study.results.ledger import Contents, decode
@@ -79,7 +77,7 @@ def with_changes(spec: Spec, overrides: list[str], origin: str) -> Spec:
 
 
 def _spec(values: dict[str, Any], origin: str, overrides: list[str] | None = None) -> Spec:
-    return parse_spec(yaml.safe_dump(values, sort_keys=False), origin, overrides or [])
+    return spec_from(values, origin, overrides or [])
 
 
 def _order(run: HeldRun) -> tuple[bool, int, int, str]:

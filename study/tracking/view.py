@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import yaml
-
-from search_spaces import Spec
+from search_spaces import Spec, write_yaml
 from study.errors import UserError
 from study.results.files import FIGURES_FOLDER, MEASUREMENTS, PROVENANCE, REPORT, TABLES_FOLDER
 from study.results.ledger import Contents
@@ -195,7 +193,7 @@ class _Replay:
         """Write what is lacking, then the files, the headlines and last the parent run's status."""
         store, self._store = self.write(status if self._store is None else "RUNNING", stop), None
         if not stop.is_set():
-            spec = yaml.safe_dump(self._spec.model_dump(mode="json"), sort_keys=False)
+            spec = write_yaml(self._spec.model_dump(mode="json"), allow_unicode=False)
             files = [self._root / name for name in (PROVENANCE, TABLES_FOLDER, FIGURES_FOLDER, REPORT, MEASUREMENTS)]
             store.write_files({"spec.yaml": spec}, files)
             self._write_study(store, headlines, status)

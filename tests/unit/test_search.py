@@ -11,7 +11,9 @@ import pytest
 
 from study.errors import UserError
 from study.planning import search
-from study.planning.search import NEVER, WORST_LOSS, at_boundary, check_parts, stop_curve, winner
+from study.planning.plan import make_plan
+from study.planning.search import NEVER, WORST_LOSS, at_boundary, stop_curve, winner
+from study.planning.trying import check_parts
 
 DISCRETE = {"lr": {"choices": [0.1, 0.2, 0.4]}, "momentum": {"choices": [0.0, 0.9]}}
 
@@ -327,3 +329,49 @@ def test_a_joint_search_tells_a_lost_trial_at_the_worst_value_reached(spec_of, t
     ]
     values = [outcome["values"] for outcome in search._outcomes(spec, [*reached, *lost])]
     assert [list(value) for value in values] == [[0.5, 30], [2.0, 90], [2.0, 30]]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "told"),
+    [
+        ({"name": "tpe", "settings": {"gamma": 5}}, "sampler.settings.gamma = 5 of 'tpe': TypeError"),
+        ({"name": "tpe", "settings": {"weights": "x"}}, "sampler.settings.weights = 'x' of 'tpe': TypeError"),
+        ({"name": "tpe", "settings": {"n_ei_candidates": 0}}, "sampler.settings.n_ei_candidates = 0 of 'tpe'"),
+        ({"name": "tpe", "settings": {"n_ei_candidates": 2.5}}, "n_ei_candidates = 2.5 of 'tpe': expected int"),
+        ({"name": "tpe", "settings": {"n_startup_trials": "10"}}, "n_startup_trials = '10' of 'tpe': expected int"),
+        ({"name": "tpe", "settings": {"n_startup_trials": 30, "gamma": "x"}}, "sampler.settings.gamma = 'x' of 'tpe'"),
+        (
+            {"name": "tpe", "settings": {"multivariate": "no"}},
+            "sampler.settings.multivariate = 'no' of 'tpe': expected bool",
+        ),
+        ({"name": "tpe", "settings": {"seed": 3}}, "sampler.settings.seed = 3 of 'tpe': TypeError"),
+        ({"name": "tpe", "settings": {"n_candidates": 3}}, "sampler.settings.n_candidates = 3 of 'tpe': TypeError"),
+        ({"name": "random", "settings": {"x": None}}, "sampler.settings.x = None"),
+    ],
+    ids=str,
+)
+def test_a_sampler_is_asked_once_at_plan(spec_of, sampler, told):
+    """Optuna looks at most settings after the start-up trials only, and at the type of some never."""
+    with pytest.raises(UserError) as caught:
+        make_plan(spec_of(sampler=sampler))
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"min_trials": "many"}, "scheduler.settings.min_trials = 'many' of 'median': expected int"),
+        ({"grace_epochs": 1.5}, "scheduler.settings.grace_epochs = 1.5 of 'median': expected int"),
+        ({"min_trials": 10**9}, "scheduler.settings.min_trials = 1000000000 of 'median': expected at most 10,000"),
+        ({"patience": 3}, "scheduler.settings.patience = 3 of 'median': TypeError"),
+    ],
+    ids=str,
+)
+def test_so_is_a_scheduler(spec_of, settings, told):
+    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+        make_plan(spec_of(scheduler={"name": "median", "settings": settings}))
+
+
+def test_good_settings_pass_and_change_no_suggestion(spec_of):
+    good = {"n_ei_candidates": 48, "n_startup_trials": 5, "multivariate": False, "prior_weight": 1}
+    assert make_plan(spec_of(sampler={"name": "tpe", "settings": good})).spec.sampler.settings == good

@@ -11,8 +11,9 @@ from search_spaces import SpecError
 from search_spaces.load import parse_spec
 from study.errors import UserError
 from study.planning.plan import make_plan
-from study.planning.search import check_space, suggest
+from study.planning.search import suggest
 from study.planning.space import ask, load_space
+from study.planning.trying import check_space
 
 TEXT = """
 name: spaced

@@ -160,3 +160,75 @@ def test_a_change_is_refused_wherever_the_specifications_come_from(spec_of):
     before, now = (json.loads(spec_of(seed=seed).model_dump_json()) for seed in (1, 2))
     with pytest.raises(UserError, match=r"^somewhere holds results of another specification: seed was 1, now 2"):
         refuse_change(before, now, where="somewhere")
+
+
+def test_a_recorded_value_that_cannot_be_used_is_mended_where_no_result_rests_on_it(tmp_path, spec_of):
+    """A margin without end was let through once; JSON has it as null."""
+    path = tmp_path / "study.json"
+    claim = {
+        "text": "t",
+        "arm": {"merge": "mul"},
+        "references": [{"merge": "add"}],
+        "outcomes": [{"name": "x", "margin": 1}],
+    }
+    now = spec_of(claims={"C": claim})
+    held = frozen(tmp_path, now)
+    for key, changes in {
+        "claims": {"claims": {"C": claim | {"outcomes": [{"name": "x", "margin": None, "better": "higher"}]}}},
+        "alpha": {"alpha": 1e-300},
+        "title": {"title": "x" * 5_000},
+        "resources": {"resources": held["resources"] | {"threads": 1_000_000}},
+        "sampler": {"sampler": {"name": "tpe", "settings": {"n_ei_candidates": 10**30}}},
+    }.items():
+        path.write_text(json.dumps(held | changes))
+        assert Workspace(tmp_path).freeze(now) == now, key
+        assert read_json(path) == held
+    path.write_text(json.dumps(held | {"blocks": 10**9}))
+    with pytest.raises(UserError, match=r"study.json holds what cannot be used: blocks: Input should be less"):
+        Workspace(tmp_path).freeze(now)
+
+
+def test_a_sampler_that_never_worked_gives_way_and_one_that_works_does_not(tmp_path, spec_of):
+    bad, good = (spec_of(sampler={"name": "tpe", "settings": {"gamma": value}}) for value in ("often", None))
+
+    def usable(spec):
+        if spec == bad:
+            raise UserError("no")
+
+    frozen(tmp_path, bad)
+    before = Workspace(tmp_path).freeze(good, usable)
+    assert before == good and read_json(tmp_path / "study.json") == json.loads(good.model_dump_json())
+    with pytest.raises(UserError, match=r"sampler.settings was \{'gamma': None\}"):
+        Workspace(tmp_path).freeze(spec_of(), usable)
+
+
+def test_the_order_in_which_a_study_began_stays(tmp_path, spec_of):
+    begun = spec_of(nuisance={"weight_decay": DECAY, "lr": LR})
+    frozen(tmp_path, begun)
+    now = Workspace(tmp_path).as_begun(spec_of())
+    assert now == spec_of() and list(now.nuisance) == ["weight_decay", "lr"] != list(spec_of().nuisance)
+    assert Workspace(tmp_path / "none").as_begun(now) is now
+    more = spec_of(nuisance={"lr": LR, "weight_decay": DECAY, "momentum": {"choices": [0.9]}})
+    assert Workspace(tmp_path).as_begun(more) == more  # refused later
+
+
+def test_the_order_of_cells_in_a_joint_search_stays(tmp_path, spec_of):
+    goals = [{"name": "val/loss", "direction": "minimize"}, {"name": "flops", "direction": "minimize"}]
+    one, other = (
+        spec_of(joint={"objectives": goals}, factors=factors)
+        for factors in (
+            {"merge": MERGES, "augment": ["none", "pad_crop"]},
+            {"augment": ["pad_crop", "none"], "merge": MERGES},
+        )
+    )
+    frozen(tmp_path, one)
+    assert list(other.cells()) != list(one.cells()) == list(Workspace(tmp_path).as_begun(other).cells())
+
+
+def test_the_nearest_cell_says_what_was_changed(tmp_path, spec_of):
+    factors = {"merge": MERGES, "weight_decay": [0.0, 0.001]}
+    lr = {"lr": LR}
+    frozen(tmp_path, spec_of(factors=factors, nuisance=lr))
+    assert frozen(tmp_path, spec_of(factors=factors | {"weight_decay": [0, 1e-3]}, nuisance=lr))
+    with pytest.raises(UserError, match=r"nearest to it: weight_decay was 0.001, now 0.002"):
+        frozen(tmp_path, spec_of(factors=factors | {"weight_decay": [0, 0.002]}, nuisance=lr))
