@@ -40,7 +40,7 @@ def groups_of(spec_name: str, overrides: list[str], root: Path) -> list[list[Tas
         groups.append(group)
         for task in group:
             agenda.contents.add(held.replicates[task.config.trial_key])
-            keys = agenda.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
+            keys = agenda.plan.measure_keys(task.config, task.replicate, task.phase)
             for key in keys.values():
                 agenda.contents.add(held.measures[key])
         agenda.group_ended(group)

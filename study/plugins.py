@@ -7,6 +7,7 @@ specification may come from someone else: a module that is named but not install
 a command is run in, is not installed. The list enters no trial key; the names of levels do.
 """
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -31,6 +32,8 @@ from study.errors import UserError
 from study.models.attention import build_attention
 from study.models.build import initialise
 from study.registry import ATTENTION_FORMS, MERGES
+from study.smoothness.batchnorm import not_reestimated
+from study.smoothness.untouched import untouched, with_weights
 
 GROUP = "fmm_study.plugins"
 ALLOWED = "FMM_STUDY_PLUGINS"
@@ -126,7 +129,9 @@ def check_merge(name: str) -> None:
     """Hold merge operator ``name`` to what ours keep; for tests of plug-ins. Raises ``UserError`` with what is wrong.
 
     Its output has the shape of its inputs; it and its gradients are finite; it draws nothing at random in ``forward``;
-    equal seeds give equal weights; its weights survive a state dict; it has as many parameters as it declares.
+    equal seeds give equal weights; its weights survive a state dict; it has as many parameters as it declares. Weights put in
+    the place of its own take effect wherever it uses them, and leave it as it was. Statistics that training takes of its
+    images can be re-estimated (``study.smoothness.batchnorm.RunningStatistics``).
     """
     entry = MERGES[name]
     build = functools.partial(entry.build, _CHANNELS)
@@ -175,7 +180,41 @@ def _check(where: str, build: Callable[[], nn.Module], call: Callable[[Any, Tens
         wanted = [images, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
         for gradient in torch.autograd.grad(out.square().sum(), wanted, allow_unused=True):
             require(gradient is None or bool(gradient.isfinite().all()), f"has a gradient that is not finite in {mode}")
+    with torch.no_grad():
+        _check_measured(_Called(module, call), images.detach(), require)
     for value in twin.state_dict().values():
         value.copy_(value + 1)
     twin.load_state_dict(module.state_dict())
     require(torch.equal(call(module, images), call(twin, images)), "gives another result from its own state dict")
+
+
+class _Called(nn.Module):
+    """``module``, as ``call`` calls it, as a network of images alone."""
+
+    def __init__(self, module: nn.Module, call: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.call(self.module, images)
+
+
+def _check_measured(network: _Called, images: Tensor, require: Callable[[bool, str], None]) -> None:
+    """What measuring a network with this module rests on."""
+    left = [name.removeprefix("module.") for name in not_reestimated(network, images, -images)]
+    require(
+        not left,
+        f"training sets {', '.join(map(repr, left[:3]))} by its images and re-estimation cannot: the module that holds it "
+        "needs reset_running_stats() and momentum, as nn.BatchNorm2d has them, and to update it in its own training mode",
+    )
+    network.eval()
+    weights = {name: 1.01 * value + 0.01 for name, value in network.named_parameters()}
+    changed = copy.deepcopy(network)
+    for name, parameter in changed.named_parameters():
+        parameter.copy_(weights[name])
+    with untouched(network):
+        moved = with_weights(network, weights, images)
+    require(
+        torch.allclose(moved, changed(images), rtol=1e-4, atol=1e-5),
+        "does not follow weights that are put in the place of its own: a tensor of them is kept outside its parameters",
+    )

@@ -81,5 +81,17 @@ SAMPLERS: Registry[Callable[..., Any]] = Registry("sampler")
 SCHEDULERS: Registry[Callable[..., Any]] = Registry("scheduler")
 # what a specification may name
 NAMED = (MERGES, ATTENTIONS, ATTENTION_FORMS, NETWORKS, DATASETS, AUGMENTATIONS, STATISTICS, SAMPLERS, SCHEDULERS)
+# settings that name a part of a network
+PARTS = {"network": NETWORKS, "merge": MERGES, "attention": ATTENTIONS, "attention_form": ATTENTION_FORMS}
 TABLES: Registry[Callable[..., Any]] = Registry("table")
 FIGURES: Registry[Callable[..., Any]] = Registry("figure")
+
+
+def revised_parts(config: Mapping[str, Any]) -> dict[str, int]:
+    """Setting -> revision of the parts of a network with these settings whose trait ``revision`` is above 1.
+
+    A part gets a higher revision when trained weights stay valid and what is measured on them changes.
+    """
+    named = {setting: config[setting] for setting, registry in PARTS.items() if config.get(setting) in registry}
+    revisions = {setting: PARTS[setting][name].traits.get("revision", 1) for setting, name in named.items()}
+    return {setting: revision for setting, revision in revisions.items() if revision > 1}

@@ -59,7 +59,8 @@ class ReplicateRecord(TypedDict):
     ``_bn_reestimated`` after batch-norm re-estimation; ``curves`` a list per metric, a value per epoch. ``resumed_from`` is
     the epoch from whose checkpoint a training went on (0: none), ``host`` the machine that ended it; neither changes a
     result. ``trajectory``: measurements in mid-training. ``test_correct``: whether the final network classifies each of the
-    ``num_test`` test images correctly, in the split's order, as packed bits (``numpy.packbits``) in base64.
+    ``num_test`` test images correctly, in the split's order, as packed bits (``numpy.packbits``) in base64. ``revisions``: of
+    the network's parts, by setting, those above 1; metrics after re-estimation and the trajectory rest on them.
     """
 
     kind: Literal["replicate"]
@@ -85,12 +86,13 @@ class ReplicateRecord(TypedDict):
     trajectory: NotRequired[list[TrajectoryPoint]]
     test_correct: NotRequired[str]
     num_test: NotRequired[int]
+    revisions: NotRequired[dict[str, int]]
 
 
 class MeasureRecord(TypedDict):
     """One statistic on one replicate's weights; ``error`` says why there are no estimates. ``kept`` names its tables.
 
-    ``kept_checksums``: CRC-32 of each table's file, as 8 hex digits.
+    ``kept_checksums``: CRC-32 of each table's file, as 8 hex digits. ``revisions`` as in ``ReplicateRecord``.
     """
 
     kind: Literal["measure"]
@@ -102,6 +104,7 @@ class MeasureRecord(TypedDict):
     error: str
     kept: NotRequired[list[str]]
     kept_checksums: NotRequired[dict[str, str]]
+    revisions: NotRequired[dict[str, int]]
 
 
 Record = ReplicateRecord | MeasureRecord

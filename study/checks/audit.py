@@ -164,7 +164,8 @@ def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
     for record in current_records(plan.spec, contents):
         if record["state"] not in TRAINED:
             continue
-        for name, key in plan.measure_keys(record["trial_key"], record["replicate"], record["phase"]).items():
+        config = TrialConfig.from_mapping(record["config"])
+        for name, key in plan.measure_keys(config, record["replicate"], record["phase"]).items():
             if key not in contents.measures:
                 yield f"measures: {_where(record)} lacks {name}"
 

@@ -30,6 +30,7 @@ from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions, session_tags
+from study.results.revisions import up_to_date
 from study.results.workspace import Workspace, read_registration
 from study.tracking.pages import addresses
 from study.tracking.reading import ReadStudy, read_study, with_changes
@@ -63,7 +64,7 @@ class Recorded(ReadStudy):
         }
         return Inputs(
             spec=self.spec,
-            contents=self.contents,
+            contents=up_to_date(self.contents),
             chance={name: 1 / num for name, num in classes.items()},
             folder=self.folder,
             importance_of=importances,

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from study.atomic import check_archive
 from study.config import TrialConfig
 from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
 from study.measuring.replicate import estimates_of, measure_context
+from study.measuring.state_dict import few, fit_state_dict
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
 from study.smoothness import Estimate, in_turn, parse_settings
@@ -33,8 +33,6 @@ from study.smoothness.context import exact_evaluation
 
 Chosen = Mapping[str, Mapping[str, Any]]
 Say = Callable[[str], None]
-# keys under which training scripts wrap a state dict
-_WRAPPED = ("state_dict", "model_state_dict", "model")
 _LONGEST = 200
 
 
@@ -118,7 +116,7 @@ def measure_file(path: Path, statistics: Chosen, *, model: str, dataset: str, de
     if not dataset:
         raise UserError(f"--model needs --dataset, what the network is measured on: {', '.join(DATASETS.names())}")
     known = load_dataset(dataset)
-    return measure_network(load_own(model, path, device=device), known, statistics, say=say)
+    return measure_network(load_own(model, path, device=device, say=say), known, statistics, say=say)
 
 
 def as_device(name: str) -> torch.device:
@@ -135,12 +133,12 @@ def as_device(name: str) -> torch.device:
     return device
 
 
-def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
+def load_own(function: str, weights: Path, *, device: str = "cpu", say: Say = lambda line: None) -> nn.Module:
     """The network that ``module:function`` makes, with the state dict at ``weights``, in evaluation mode.
 
-    The module search path includes the current folder. The state dict may be wrapped as {"state_dict": ...}, {"model": ...}
-    or {"model_state_dict": ...}; its names may begin with ``module.`` (``DataParallel``). Importing the module runs its code.
-    Raises ``UserError`` if the function, the weights or the device do not fit.
+    The module search path includes the current folder. The state dict may be wrapped and its names may have prefixes, as
+    ``fit_state_dict`` says; ``say`` is told what else the file held. Importing the module runs its code. Raises ``UserError``
+    if the function, the weights or the device do not fit.
     """
     where, module_and_name = as_device(device), function.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -151,19 +149,21 @@ def load_own(function: str, weights: Path, *, device: str = "cpu") -> nn.Module:
         raise UserError(f"--model {function!r}: expected module:function that gives a network ({error})") from None
     if not isinstance(made, nn.Module):
         raise UserError(f"--model {function!r} gives a {type(made).__name__}, not a torch.nn.Module")
-    held = _read_weights(weights)
-    kept = next((held[key] for key in _WRAPPED if isinstance(held.get(key), dict)), held)
-    consume_prefix_in_state_dict_if_present(kept, "module.")
-    _fill(made, kept, weights, f"--model {function}")
+    others = _fill(made, _read_weights(weights), weights, f"--model {function}")
+    if others:
+        say(f"left out of {weights}, as no part of the network: {few(others)}")
     return made.to(where).eval()
 
 
-def _fill(model: nn.Module, weights: Any, path: Path, what: str) -> None:
-    """Give ``model`` the state dict ``weights`` that was read at ``path``. Raises ``UserError``: it does not fit ``what``."""
+def _fill(model: nn.Module, held: Any, path: Path, what: str) -> list[str]:
+    """``fit_state_dict`` with ``held``, which was read at ``path``. Raises ``UserError``: it does not fit ``what``."""
+    where = f"{path} does not fit {what}"
     try:
-        model.load_state_dict(weights)
+        return fit_state_dict(model, held, where)
+    except UserError:
+        raise
     except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} does not fit {what}: {_one_line(error)}") from None
+        raise UserError(f"{where}: {_one_line(error)}") from None
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from study.config import Task
 from study.data import Splits
 from study.data.parts import Pixels, Split
 from study.errors import StorageError, UserError
+from study.registry import revised_parts
 from study.results.files import kept_path
 from study.results.kept_tables import SAMPLES, write_kept
 from study.schema import EstimateRecord, MeasureRecord
@@ -134,17 +135,21 @@ def unmeasured_records(task: Task, error: str) -> list[MeasureRecord]:
 
 
 def _empty_record(task: Task, name: str, error: str) -> MeasureRecord:
-    trial_key = task.config.trial_key
-    return {
+    trial_key, parts = task.config.trial_key, revised_parts(vars(task.config))
+    sampled = name in task.keep_samples
+    record: MeasureRecord = {
         "kind": "measure",
         "trial_key": trial_key,
-        "measure_key": statistic_key(trial_key, name, task.statistics[name], samples=name in task.keep_samples),
+        "measure_key": statistic_key(trial_key, name, task.statistics[name], samples=sampled, parts=parts),
         "statistic": name,
         "estimates": {},
         "measure_seconds": 0.0,
         "error": error,
         "kept": [],
     }
+    if parts:
+        record["revisions"] = parts
+    return record
 
 
 def _samples(estimates: Mapping[str, Estimate]) -> pa.Table:

@@ -93,7 +93,7 @@ class Agenda:
             thread = (self.plan.search_of(task.cell), task.block)
             self._in_flight.discard(thread)
             self._tasks.pop(thread, None)
-            keys = self.plan.measure_keys(task.config.trial_key, task.replicate, task.phase)
+            keys = self.plan.measure_keys(task.config, task.replicate, task.phase)
             self._to_retry -= {task.config.trial_key, *keys.values()}
             record = self.contents.replicates.get(task.config.trial_key)
             if task.phase == "search" and record is not None:
@@ -189,7 +189,7 @@ class Agenda:
         """``task`` with the statistics still to be measured; ``None`` where nothing is missing or to be repeated."""
         key = task.config.trial_key
         held, record = self.contents.measures, self.contents.replicates.get(key)
-        keys = self.plan.measure_keys(key, task.replicate, task.phase)
+        keys = self.plan.measure_keys(task.config, task.replicate, task.phase)
         missing = {n: task.statistics[n] for n, name in keys.items() if name not in held or name in self._to_retry}
         unmeasured = missing and record is not None and record["state"] in TRAINED
         wanted = record is None or key in self._to_retry or unmeasured

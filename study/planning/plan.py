@@ -23,21 +23,14 @@ from study.errors import UserError, nearest
 from study.models import build_network, num_flops, num_params
 from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
-from study.registry import ATTENTION_FORMS, ATTENTIONS, AUGMENTATIONS, DATASETS, MERGES, NETWORKS, Registry
+from study.registry import AUGMENTATIONS, DATASETS, PARTS, Registry, revised_parts
 from study.results.ledger import Contents
 from study.schema import Phase
 from study.seeding import derive_seed
 from study.smoothness import on_validation, parse_settings, statistic_key
 from study.training import check_schedule
 
-_REGISTRIES: dict[str, Registry[Any]] = {
-    "dataset": DATASETS,
-    "augment": AUGMENTATIONS,
-    "network": NETWORKS,
-    "merge": MERGES,
-    "attention": ATTENTIONS,
-    "attention_form": ATTENTION_FORMS,
-}
+_REGISTRIES: dict[str, Registry[Any]] = {"dataset": DATASETS, "augment": AUGMENTATIONS, **PARTS}
 # What a specification may name under factors, fixed and nuisance: the plan sets the others.
 SETTINGS = {
     field.name: field
@@ -102,11 +95,13 @@ class Plan:
         """Indices of the replicates that train the winner of ``block``: its own number, or all where it is the only block."""
         return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
 
-    def measure_keys(self, trial_key: str, replicate: int, phase: Phase) -> dict[str, str]:
-        """Statistic -> the key of what a study wants measured on a replicate."""
+    def measure_keys(self, config: TrialConfig, replicate: int, phase: Phase) -> dict[str, str]:
+        """Statistic -> the key of what a study wants measured on a replicate with this ``config``."""
         wanted, sampled = self.spec.measure.of(replicate, phase), self.spec.measure.keep_samples
+        trial_key, parts = config.trial_key, revised_parts(vars(config))
         return {
-            name: statistic_key(trial_key, name, settings, samples=name in sampled) for name, settings in wanted.items()
+            name: statistic_key(trial_key, name, settings, samples=name in sampled, parts=parts)
+            for name, settings in wanted.items()
         }
 
     @property

@@ -21,11 +21,13 @@ from study.printing.console import print_table, say, say_heading
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.results.files import FIGURES_FOLDER, REPORT
 from study.results.ledger import Contents
+from study.results.revisions import num_outdated
 from study.results.workspace import Workspace
 from study.schema import STATES
 
 # A warning is printed where measuring in mid-training takes a larger share of training.
 MOST_DURING = 0.1
+_OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
 _NUMBERS = ("parameters", "FLOPs", "activations")
 
 
@@ -206,6 +208,8 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
         say(console, f"warning: {contents.num_damaged} damaged ledger lines were left out; what they held is run again")
     if contents.replicates:
         say(console, f"continuing: {len(contents.replicates)} replicates are in the ledger")
+    if outdated := num_outdated(contents):
+        say(console, f"{outdated} of them {_OUTDATED}")
 
 
 def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
@@ -237,6 +241,8 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
         say(console, f"to run them again: fmm-study retry {spec.name} --failed")
     if contents.num_damaged:
         say(console, f"{contents.num_damaged} damaged ledger lines were left out")
+    if outdated := num_outdated(contents):
+        say(console, f"{outdated} replicates {_OUTDATED}")
 
 
 def print_results(inputs: Inputs, console: Console) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional
 
 from study.errors import UserError, nearest
@@ -21,7 +20,8 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.scales import unit_logits
+from study.smoothness.scales import classes_for_scale, unit_logits
+from study.smoothness.untouched import with_weights
 
 NORMS = ("linf", "l2")
 SCALES = ("", "_unit_logits")
@@ -63,12 +63,14 @@ def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
     source="https://arxiv.org/abs/2302.07011",
     settings=AdaptiveSharpnessSettings,
     names=_names,
+    fewest_classes=classes_for_scale,
 )
 def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Rise of the mean cross-entropy in nats, as ``sharpness_{norm}_{rho}_max`` (worst case) and ``sharpness_{rho}_mean``.
 
     With ``_unit_logits`` the loss is that of logits scaled to standard deviation 1 within an image, sqrt(K) z~, as in the
-    paper: it does not change when logits are multiplied. Batch norm's statistics are fixed.
+    paper: it does not change when logits are multiplied. Of two classes it changes at a flip alone, and is never converged.
+    Batch norm's statistics are fixed.
 
     The worst case is found by projected gradient ascent in d / w from 0; its best point is a lower bound of the maximum. Steps
     along the gradient's sign (linf) or direction (l2) begin at 2 rho; after one that does not raise the loss, ascent continues
@@ -127,7 +129,7 @@ class _MovedLoss:
             moved = {
                 name: w * (1 + move.view_as(w)) for (name, w), move in zip(self._weights.items(), moves, strict=True)
             }
-            z = self._context.checked(functional_call(self._context.model, moved, (x,))).double()
+            z = self._context.checked(with_weights(self._context.model, moved, x)).double()
             if self._unit:
                 z = math.sqrt(z.shape[1]) * unit_logits(z)
             yield functional.cross_entropy(z, y, reduction="none")

@@ -58,13 +58,15 @@ def gated_modules(model: nn.Module, gates: Sequence[str] = GATES) -> dict[str, t
     (``layer1.0.se.scale_activation``); a gate weighs the input of the module that holds it. Raises ``UserError`` for a name,
     other than the default, that no module has.
     """
-    modules = dict(model.named_modules())
-    found, matched = {}, set(GATES)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found, matched, seen = {}, set(GATES), set()
     for name, module in modules.items():
         holder, _, attribute = name.rpartition(".")
         if name and (named := {name, attribute}.intersection(gates)):
-            found[holder] = (modules[holder], module)
             matched |= named
+            if (pair := (modules[holder], module)) not in seen:  # a layer of several names is one
+                seen.add(pair)
+                found[holder] = pair
     for name in gates:
         if name not in matched:
             raise UserError(f"gates: the network has no module {name!r}{nearest(name, modules)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from study.errors import UserError, nearest
 from study.seeding import derive_seed
@@ -20,22 +21,37 @@ from study.smoothness.scales import fit_temperature
 
 
 @contextmanager
-def exact_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without TF32; both restored on leaving. With its ten bits second differences would be noise."""
+def exact_float32() -> Iterator[None]:
+    """Convolutions and products on a GPU in float32 proper, without TF32, whose ten bits would make differences noise.
+
+    Restored on leaving. Only torch's newer switches are read or set: reading an older one raises where these are set.
+    """
     cudnn: Any = torch.backends.cudnn  # a property module that type checkers do not see through
-    switches = (cudnn.conv, torch.backends.cuda.matmul)
+    switches = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
     before = [switch.fp32_precision for switch in switches]
-    modes = {module: module.training for module in model.modules()}
     try:
         for switch in switches:
             switch.fp32_precision = "ieee"
-        model.eval()
         yield
     finally:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
-        for module, mode in modes.items():
-            module.training = mode
+
+
+@contextmanager
+def exact_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in ``exact_float32``, scaled-dot-product attention by plain products; all restored on leaving.
+
+    The fused kernels of attention can be differentiated once only.
+    """
+    modes = {module: module.training for module in model.modules()}
+    with exact_float32(), sdpa_kernel(SDPBackend.MATH):
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

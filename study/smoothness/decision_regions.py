@@ -45,6 +45,7 @@ class DecisionRegionsSettings:
     source="https://arxiv.org/abs/2203.08124",
     settings=DecisionRegionsSettings,
     names=lambda settings: list(_NAMES),
+    fewest_classes=lambda name: 3,
 )
 def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean over planes of the number of connected regions of one predicted label; standard errors over their images.

@@ -10,6 +10,7 @@ from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, frobenius, jacobian_norms
+from study.smoothness.scales import classes_for_scale
 
 _MOMENTS = {"mean": estimate.mean, "mean_log": estimate.mean_log, "rms": estimate.root_mean_square}
 
@@ -32,13 +33,15 @@ def _names(settings: InputJacobianSettings) -> list[str]:
     source="https://arxiv.org/abs/1802.08760",
     settings=InputJacobianSettings,
     names=_names,
+    fewest_classes=classes_for_scale,
 )
 def input_jacobian(settings: InputJacobianSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean, mean log and root mean square over samples of the input Jacobian's Frobenius norm, on three scales.
 
-    Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples (independent images). A sample with a
-    Jacobian of exactly zero leaves ``mean_log`` nan, not converged. Cost per sample: 1 forward and K backward passes, shared
-    by the scales and with ``local_lipschitz``. Raises ``UserError`` for non-finite outputs.
+    Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples (independent images). A Jacobian of zero
+    leaves ``mean_log`` nan, not converged; it counts as zero where unit logits move by rounding alone. Of two classes nothing
+    on the scale of unit logits is converged: they have two values only. Cost per sample: 1 forward and K backward passes,
+    shared by the scales and with ``local_lipschitz``. Raises ``UserError`` for non-finite outputs.
     """
     found = jacobian_norms(context, settings.split, settings.num_samples, frobenius)
     return {f"jacobian_{scale}_{name}": of(found[scale]) for scale in SCALES for name, of in _MOMENTS.items()}

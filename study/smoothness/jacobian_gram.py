@@ -30,6 +30,8 @@ _MOST_ON_CPU = 2**28
 _GRAPH = 4
 # Pixels whose products are summed at once, in float64.
 _PIXELS = 4096
+# Of unit logits, what is left of the centred logits' Jacobian below this share is float32's rounding, and no movement.
+_ROUNDING = 16 * torch.finfo(torch.float32).eps
 
 
 def jacobian_norms(
@@ -37,7 +39,7 @@ def jacobian_norms(
 ) -> dict[str, Tensor]:
     """``norm`` (``frobenius`` or ``spectral``) of each scale's Jacobian at the first ``num`` near images of ``split``, (N,).
 
-    Float64 on the CPU; not finite for unit logits where all logits are equal. Products are shared by the statistics of a
+    Float64 on the CPU; for unit logits not finite where all logits are equal, and 0 where they move by rounding alone. Products are shared by the statistics of a
     suite: blocks of images begin and end at the same places for any ``num``, so the last one may hold more than is asked for.
     Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4 graphs and Jacobians. Raises ``UserError`` for
     non-finite outputs.
@@ -51,7 +53,9 @@ def jacobian_norms(
     for start in range(0, num, size):
         index = order[start : start + size].to(x.device)
         z, gram = context.shared.once(("gram", split, start, size), functools.partial(_products, context, x, index))
-        found.append({scale: norm(_moved(scale, z, gram)) for scale in SCALES})
+        moved = {scale: norm(_moved(scale, z, gram)) for scale in SCALES}
+        still = moved["unit_logits"] <= _rounding(z, gram)
+        found.append(moved | {"unit_logits": moved["unit_logits"].masked_fill(still, 0.0)})
     return {scale: torch.cat([each[scale] for each in found])[:num] for scale in SCALES}
 
 
@@ -128,6 +132,14 @@ def _moved(scale: str, z: Tensor, gram: Tensor) -> Tensor:
         return differentials(z)[scale](w.masked_fill(is_top, 0.0))  # its own difference is zero
 
     return apply(apply(gram).mT)
+
+
+def _rounding(z: Tensor, gram: Tensor) -> Tensor:
+    """Length (N,) below which the Jacobian of unit logits is rounding: a share of the centred logits' Jacobian over r."""
+    relative = gram.masked_fill(_is_top(z)[..., None] | _is_top(z)[:, None], 0.0)
+    square = relative.diagonal(dim1=1, dim2=2).sum(1) - relative.sum((1, 2)) / z.shape[1]
+    length: Tensor = square.clamp_min(0).sqrt() / (z - z.mean(-1, keepdim=True)).norm(dim=-1)
+    return _ROUNDING * length
 
 
 def _is_top(z: Tensor) -> Tensor:

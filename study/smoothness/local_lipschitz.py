@@ -18,6 +18,7 @@ from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, spectral
+from study.smoothness.scales import classes_for_scale
 
 _MOMENTS: dict[str, Callable[[Tensor], Estimate]] = {
     "mean": estimate.mean,
@@ -46,13 +47,14 @@ class LocalLipschitzSettings:
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
     names=lambda settings: [f"lipschitz_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS],
+    fewest_classes=classes_for_scale,
     revision=2,
 )
 def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean, mean log and 95th percentile over samples of the input Jacobian's spectral norm, on three scales.
 
     Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples; a norm of zero leaves ``mean_log`` nan,
-    not converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
+    not converged; unit logits of two classes are never converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
     With more classes each iterate is a lower bound, not converged if a sample's norm still moved by more than ``tolerance``
     at the last iteration; start vectors depend on the measuring seed alone. Cost per sample: 1 forward and K backward passes,
     shared with ``input_jacobian``, or 2 backward passes per scale and iteration. Raises ``UserError`` for non-finite outputs.

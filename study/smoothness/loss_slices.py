@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional
 
 from study.errors import UserError
@@ -20,6 +19,7 @@ from study.registry import STATISTICS
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
+from study.smoothness.untouched import with_weights
 
 _NAMES = ("loss_slices_rise", "loss_slices_rise_log", "loss_slices_curvature")
 
@@ -122,7 +122,7 @@ def _along(context: MeasureContext, x: Tensor, y: Tensor, directions: list[dict[
         }
         loss, right = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
         for images, labels in parts:
-            logits = functional_call(context.model, moved, (images,)).double()
+            logits = with_weights(context.model, moved, images).double()
             finite = torch.isfinite(logits).all(1)  # other images have an infinite loss and count as wrong
             right += ((logits.argmax(1) == labels) & finite).sum()
             each = functional.cross_entropy(logits, labels, reduction="none")

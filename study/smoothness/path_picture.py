@@ -34,11 +34,12 @@ class PathPictureSettings:
     source="https://arxiv.org/abs/1710.09412",
     settings=PathPictureSettings,
     names=lambda settings: ["path_picture_third_class"],
+    fewest_classes=lambda name: 3,
 )
 def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean over pairs of the largest probability of any class but the two at the ends; standard error over their images.
 
-    Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
+    Of two classes it is not converged. Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
     alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
     pair, t, label_start and label_end (true labels), p_start, p_end (their probabilities) and p_other (that of the likeliest
     other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,

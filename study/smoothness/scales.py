@@ -27,8 +27,16 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
     return (logits.double() / temperature).softmax(-1)
 
 
+def classes_for_scale(estimate: str) -> int:
+    """How many classes an estimate needs by its scale: three on unit logits, which two classes leave only two values."""
+    return 3 if "unit_logits" in estimate else 2
+
+
 def unit_logits(logits: Tensor) -> Tensor:
-    """Centred logits of unit length, (z - mean z) / norm(z - mean z); zero if all logits are equal."""
+    """Centred logits of unit length, (z - mean z) / norm(z - mean z); zero if all logits are equal.
+
+    Of two classes they are (1, -1) / sqrt 2 or its negative.
+    """
     z = logits.double()
     z = z - z.mean(-1, keepdim=True)
     norm = z.norm(dim=-1, keepdim=True)

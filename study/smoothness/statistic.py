@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from study.schema import SPLITS
 from study.smoothness.context import MeasureContext, exact_evaluation
 from study.smoothness.estimate import Estimate
 from study.smoothness.memory import halving
+from study.smoothness.untouched import untouched
 
 _CHECKED_IMAGES = 8
 # The largest count that a setting may be, unless its field's metadata say ``most``; real numbers, items of a list.
@@ -59,15 +61,24 @@ def settings_in_key(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def statistic_key(trial_key: str, name: str, mapping: Mapping[str, Any], *, samples: bool = False) -> str:
+def statistic_key(
+    trial_key: str,
+    name: str,
+    mapping: Mapping[str, Any],
+    *,
+    samples: bool = False,
+    parts: Mapping[str, int] = MappingProxyType({}),
+) -> str:
     """The ``measure_key`` of statistic ``name`` at these settings, in its ``revision`` (a registry trait, 1 by default).
 
     A statistic whose definition changes gets a higher revision and is measured anew on kept weights; so is one whose single
-    values (``samples``) are to be kept from now on. Raises as ``parse_settings``.
+    values (``samples``) are to be kept from now on, and all statistics of networks with ``parts`` of a higher revision
+    (``revised_parts``). Raises as ``parse_settings``.
     """
     settings, revision = settings_in_key(name, mapping), STATISTICS[name].traits.get("revision", 1)
     # no setting has such names
     settings |= {"@revision": revision} if revision != 1 else {}
+    settings |= {f"@revision of {part}": number for part, number in parts.items()}
     return measure_key(trial_key, name, settings | ({"@samples": True} if samples else {}))
 
 
@@ -89,11 +100,21 @@ def estimate_names(name: str, settings: Any) -> list[str]:
     return list(STATISTICS[name].traits["names"](settings))
 
 
+def fewest_classes(name: str, estimate: str) -> int:
+    """How many classes a network needs for ``estimate`` of statistic ``name`` to say anything (a registry trait; 2).
+
+    With fewer it is not converged. Centred logits of two classes and unit length are one vector or its negative, so nothing
+    on their scale moves but at a change of the predicted class.
+    """
+    given = STATISTICS[name].traits.get("fewest_classes")
+    return int(given(estimate)) if given else 2
+
+
 def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Estimate]:
     """Estimates of statistic ``name`` by name, in the order of ``estimate_names``; ``settings`` as ``parse_settings`` gives.
 
-    Meanwhile the model is in evaluation mode. Its parameters, gradients, buffers and modes and the global random state are
-    left as found. When memory is out, the statistic starts again with half the chunk, down to single images. Raises
+    Meanwhile the model is in evaluation mode. Its parameters, gradients, buffers and modes are left as found, whatever the
+    statistic does (``untouched``), and so is the global random state. When memory is out, the statistic starts again with half the chunk, down to single images. Raises
     ``UserError`` for outputs that are not finite, fewer than two classes, a network whose output for an image depends on the
     rest of its batch, and single images that do not fit into memory; ``IncompleteError`` with ``estimates`` if a part fails.
     """
@@ -111,9 +132,10 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
             context.shared.clear()  # memory is out
         _refuse_batch_dependence(part)
         found: dict[str, Estimate] = entry.build(settings, part)
-        return {key: found[key] for key in estimate_names(name, settings) if key in found} | found
+        ordered = {key: found[key] for key in estimate_names(name, settings) if key in found} | found
+        return {key: each.provided(context.num_classes >= fewest_classes(name, key)) for key, each in ordered.items()}
 
-    with exact_evaluation(context.model):
+    with untouched(context.model), exact_evaluation(context.model):
         return halving(context.chunk, attempt, f"statistic {name!r}")
 
 

@@ -27,6 +27,7 @@ from study.data.parts import Pixels
 from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
 from study.models import num_flops, num_params
+from study.registry import revised_parts
 from study.results.files import BEST, CHECKPOINTS, FINAL, OUTCOME, STATE, checkpoint_folder
 from study.results.ledger import record_fault
 from study.schema import TRAINED, Record, ReplicateRecord, State
@@ -224,6 +225,8 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
         "defaulted": task.defaulted,
         **{**empty, **values},  # type: ignore[typeddict-item]
     }
+    if parts := revised_parts(vars(task.config)):
+        record["revisions"] = parts
     return record
 
 

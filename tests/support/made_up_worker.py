@@ -3,6 +3,7 @@
 import random
 
 from study.config import Task
+from study.registry import revised_parts
 from study.smoothness import statistic_key
 
 
@@ -39,7 +40,8 @@ class Worker:
             )
         )  # fmt: skip
         for name, settings in task.statistics.items():
-            key = statistic_key(config.trial_key, name, settings, samples=name in task.keep_samples)
+            sampled, parts = name in task.keep_samples, revised_parts(vars(config))
+            key = statistic_key(config.trial_key, name, settings, samples=sampled, parts=parts)
             self.hand_over(self.measured_of(config.trial_key, key, statistic=name))
 
 

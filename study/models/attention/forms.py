@@ -79,13 +79,18 @@ class MultiplyForm(Form):
 
 
 @ATTENTION_FORMS.register(
-    "add", formula="x + sd_c * u, sd_c the detached running deviation of x", source=FMMNET, extra_params="the gate's"
+    "add",
+    formula="x + sd_c * u, sd_c the detached running deviation of x",
+    source=FMMNET,
+    extra_params="the gate's",
+    revision=2,
 )
 class AddForm(Form):
     """x + sd_c * u: the additive twin of ``mul``, moving the branch by like amounts.
 
-    sd_c is the running standard deviation of x in channel c. It is tracked by a batch norm without parameters, so that
-    batch-norm re-estimation covers it; its normalised output is not used.
+    sd_c is the running standard deviation of x in channel c. It is tracked by a batch norm without parameters, which is asked
+    whenever that norm itself is in training mode, so that re-estimation covers it; its normalised output is not used.
+    Revision 2: in the first one re-estimation left sd_c at 1.
     """
 
     def __init__(self, gate: Gate, channels: int) -> None:
@@ -94,7 +99,7 @@ class AddForm(Form):
 
     def change(self, parts: Parts) -> Tensor:
         """Return sd_c * u."""
-        if self.training:
+        if self.statistics.training:
             self.statistics(parts.moved.detach())
         variance = self.statistics.running_var
         if variance is None:
