@@ -137,7 +137,7 @@ def unmeasured_records(task: Task, error: str) -> list[MeasureRecord]:
 def _empty_record(task: Task, name: str, error: str) -> MeasureRecord:
     trial_key, parts = task.config.trial_key, revised_parts(vars(task.config))
     sampled = name in task.keep_samples
-    record: MeasureRecord = {
+    return {
         "kind": "measure",
         "trial_key": trial_key,
         "measure_key": statistic_key(trial_key, name, task.statistics[name], samples=sampled, parts=parts),
@@ -146,10 +146,8 @@ def _empty_record(task: Task, name: str, error: str) -> MeasureRecord:
         "measure_seconds": 0.0,
         "error": error,
         "kept": [],
+        "revisions": parts,
     }
-    if parts:
-        record["revisions"] = parts
-    return record
 
 
 def _samples(estimates: Mapping[str, Estimate]) -> pa.Table:

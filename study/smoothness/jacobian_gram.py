@@ -39,10 +39,10 @@ def jacobian_norms(
 ) -> dict[str, Tensor]:
     """``norm`` (``frobenius`` or ``spectral``) of each scale's Jacobian at the first ``num`` near images of ``split``, (N,).
 
-    Float64 on the CPU; for unit logits not finite where all logits are equal, and 0 where they move by rounding alone. Products are shared by the statistics of a
-    suite: blocks of images begin and end at the same places for any ``num``, so the last one may hold more than is asked for.
-    Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4 graphs and Jacobians. Raises ``UserError`` for
-    non-finite outputs.
+    Float64 on the CPU; for unit logits not finite where all logits are equal, and 0 where they move by rounding alone.
+    Products are shared by the statistics of a suite: blocks of images begin and end at the same places for any ``num``, so
+    the last one may hold more than is asked for. Cost per image: 1 forward and K backward passes. Memory: ``chunk`` / 4
+    graphs and Jacobians. Raises ``UserError`` for non-finite outputs.
     """
     order = context.near_order(split)
     x, _ = context.indexed(split)

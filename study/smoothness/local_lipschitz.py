@@ -54,10 +54,11 @@ def local_lipschitz(settings: LocalLipschitzSettings, context: MeasureContext) -
     """Mean, mean log and 95th percentile over samples of the input Jacobian's spectral norm, on three scales.
 
     Units: output per unit of pixel intensity in [0, 1]. Standard errors over samples; a norm of zero leaves ``mean_log`` nan,
-    not converged; unit logits of two classes are never converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the images are the first of ``input_jacobian``'s.
-    With more classes each iterate is a lower bound, not converged if a sample's norm still moved by more than ``tolerance``
-    at the last iteration; start vectors depend on the measuring seed alone. Cost per sample: 1 forward and K backward passes,
-    shared with ``input_jacobian``, or 2 backward passes per scale and iteration. Raises ``UserError`` for non-finite outputs.
+    not converged; unit logits of two classes are never converged. Up to ``MOST_CLASSES`` classes the norms are exact, and the
+    images are the first of ``input_jacobian``'s. With more classes each iterate is a lower bound, not converged if a sample's
+    norm still moved by more than ``tolerance`` at the last iteration; start vectors depend on the measuring seed alone. Cost
+    per sample: 1 forward and K backward passes, shared with ``input_jacobian``, or 2 backward passes per scale and iteration.
+    Raises ``UserError`` for non-finite outputs.
     """
     if context.num_classes <= MOST_CLASSES:
         exact = jacobian_norms(context, settings.split, settings.num_samples, spectral)

@@ -58,8 +58,8 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
     - ``curvature``: (L(w + h d) - 2 L(w) + L(w - h d)) / h^2 with the lines' step h, in nats per squared relative length.
 
     Means and standard errors over directions; a loss that is not finite is kept as such, and its estimates are not converged.
-    A direction depends on the measuring seed and a parameter's name and shape alone: networks that share these have the same
-    one, up to the filters' norms. Batch norm's statistics are those of the trained weights, which are never written to.
+    A direction depends on the measuring seed and a parameter's first name and shape alone: networks that share these have the
+    same one, up to the filters' norms. Batch norm's statistics are those of the trained weights, which are never written to.
 
     Keeps table ``line`` (direction, alpha, loss, accuracy) and ``square`` (alpha, beta, loss, accuracy), distances in units of
     the filters' norms. Cost: (num_directions * num_points + num_square^2) * num_samples forward passes. Raises ``UserError``

@@ -114,9 +114,10 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
     """Estimates of statistic ``name`` by name, in the order of ``estimate_names``; ``settings`` as ``parse_settings`` gives.
 
     Meanwhile the model is in evaluation mode. Its parameters, gradients, buffers and modes are left as found, whatever the
-    statistic does (``untouched``), and so is the global random state. When memory is out, the statistic starts again with half the chunk, down to single images. Raises
-    ``UserError`` for outputs that are not finite, fewer than two classes, a network whose output for an image depends on the
-    rest of its batch, and single images that do not fit into memory; ``IncompleteError`` with ``estimates`` if a part fails.
+    statistic does (``untouched``), and so is the global random state. When memory is out, the statistic starts again with
+    half the chunk, down to single images. Raises ``UserError`` for outputs that are not finite, fewer than two classes, a
+    network whose output for an image depends on the rest of its batch, and single images that do not fit into memory;
+    ``IncompleteError`` with ``estimates`` if a part fails.
     """
     entry = STATISTICS[name]
     if not isinstance(settings, entry.traits["settings"]):

@@ -223,10 +223,9 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
         "reason": reason,
         "boundary": list(task.boundary),
         "defaulted": task.defaulted,
+        "revisions": revised_parts(vars(task.config)),
         **{**empty, **values},  # type: ignore[typeddict-item]
     }
-    if parts := revised_parts(vars(task.config)):
-        record["revisions"] = parts
     return record
 
 

@@ -1,4 +1,4 @@
-"""Running statistics, re-estimated on the images of training, are those that training came to: every level, and plug-ins' own."""
+"""Re-estimated on the images of training, statistics are those that training came to: all levels, and plug-ins' own."""
 
 import copy
 

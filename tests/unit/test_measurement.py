@@ -20,10 +20,12 @@ from study.errors import UserError
 from study.models import build_network
 from study.planning.agenda import Agenda
 from study.planning.plan import make_plan
-from study.registry import STATISTICS
+from study.registry import MERGES, STATISTICS, revised_parts
 from study.results.files import kept_path
 from study.results.ledger import Contents
+from study.results.revisions import num_outdated, up_to_date
 from study.results.workspace import Workspace
+from study.schema import TRAINED
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
 from study.training import Progress, load_checkpoint
 from study.worker.group import discard_outcome, run_group
@@ -176,6 +178,31 @@ def test_a_changed_statistic_and_wanted_samples_are_measured_anew(study, monkeyp
         tasks += group
     assert {name for task in tasks for name in task.statistics} == {"input_jacobian"}
     assert all(task.config.trial_key in contents.replicates for task in tasks)  # nothing is trained again
+
+
+def test_a_part_of_a_higher_revision_is_measured_anew_and_what_cannot_be_is_shown_nowhere(study, monkeypatch):
+    """As of the additive form's first revision: ``mul`` stands for it here, ``add`` for a part that is as it was."""
+    plan, contents, _ = study
+    assert statistic_key("t", "path", {}, parts={"attention_form": 2}) != statistic_key("t", "path", {})
+    assert revised_parts({"merge": "add", "attention": "se", "attention_form": "add"}) == {"attention_form": 2}
+    before = dict(Inputs(spec=plan.spec, contents=up_to_date(contents)).trials.to_pydict())
+    entry = MERGES["mul"]
+    monkeypatch.setitem(MERGES._entries, "mul", dataclasses.replace(entry, traits={**entry.traits, "revision": 2}))
+    tasks, agenda = [], Agenda(plan, contents)
+    while (group := agenda.next_group()) is not None:
+        tasks += group
+    revised = [r for r in contents.replicates.values() if r["config"]["merge"] == "mul"]
+    measured = [r["trial_key"] for r in revised if r["phase"] != "search" and r["state"] in TRAINED]
+    assert tasks and {task.config.trial_key for task in tasks} <= set(measured)  # shortened ones follow
+    after = dict(Inputs(spec=plan.spec, contents=up_to_date(contents)).trials.to_pydict())
+    assert num_outdated(contents) == len(measured)
+    for row, merge in enumerate(before["merge"]):
+        for column, values in before.items():
+            outdated = merge == "mul" and ("_bn_reestimated" in column or f"{column}_converged" in before)
+            assert (
+                outdated or column.endswith(("_stderr", "_converged", "seconds")) or after[column][row] == values[row]
+            )
+            assert not outdated or after[column][row] is None, column
 
 
 def test_columns_that_are_no_table_are_refused():

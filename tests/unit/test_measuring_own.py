@@ -27,6 +27,7 @@ from study.measuring.network import (
     measure_network,
     parse_statistics,
 )
+from study.measuring.state_dict import fit_state_dict
 from study.printing.measured import print_measured
 from study.smoothness import Estimate
 
@@ -103,14 +104,57 @@ def test_a_device_that_is_not_there_is_named(name: str, message: str, tmp_path: 
         measure_checkpoint(tmp_path / "none.pt", JACOBIAN, device=name)
 
 
-@pytest.mark.parametrize("key", ["", "state_dict", "model", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", ["", "state_dict", "model", "model_state_dict", "net", "my_own_key"])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.", "_orig_mod.", "module._orig_mod.", "net.", "model.module."]
+)
 def test_a_state_dict_may_be_wrapped(key: str, prefix: str, tmp_path: Path) -> None:
     weights = linear().state_dict()
     kept = {f"{prefix}{name}": value for name, value in weights.items()}
     torch.save({key: kept, "epoch": 3} if key else kept, tmp_path / "own.pt")
     model = load_own(f"{__name__}:linear", tmp_path / "own.pt")
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_other_parts_of_a_file_are_told_and_parts_may_be_compiled(tmp_path: Path) -> None:
+    """As Lightning writes it: weights of the network, of a loss, and of an optimiser."""
+    net = nn.Sequential(linear(), nn.BatchNorm1d(4))
+    kept = {f"model.{name.replace('0.1.', '0._orig_mod.1.')}": value for name, value in net.state_dict().items()}
+    held = {"state_dict": kept | {"loss.weight": torch.ones(3)}, "optimizer": {"state": {0: {"v": torch.ones(2)}}}}
+    own = nn.Sequential(linear(), nn.BatchNorm1d(4))
+    assert fit_state_dict(own, {**held, "epoch": torch.tensor(3), "version": "2.5"}, "w.pt") == ["loss.weight"]
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in own.state_dict().items())
+    torch.save({"state_dict": {**{f"m.{k}": v for k, v in linear().state_dict().items()}, "loss.w": torch.ones(1)}},
+               tmp_path / "own.pt")  # fmt: skip
+    told: list[str] = []
+    load_own(f"{__name__}:linear", tmp_path / "own.pt", say=told.append)
+    assert told == [f"left out of {tmp_path / 'own.pt'}, as no part of the network: 'loss.w'"]
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({}, "no state dict in it; its keys: "),
+        ({"epoch": 3}, "no state dict in it; its keys: 'epoch'"),
+        ({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, "several could be: 'a', 'b'"),
+        ({"1.weight": torch.ones(4, 64)}, "missing '1.bias'"),
+        ({"model.1.weight": torch.ones(4, 64)}, "missing '1.bias'"),
+        ({"1.weight": torch.ones(4, 64), "1.bias": torch.ones(4), "2.bias": torch.ones(1)}, "unexpected '2.bias'"),
+        ({"1.weight": torch.ones(4, 64), "1.bais": torch.ones(4)}, r"did you mean '1.bais'"),
+        ({"1.weight": torch.ones(3, 64), "1.bias": torch.ones(4)}, r"of another shape 1.weight \(3, 64\) for \(4, 64\)"),
+        ({f"{i}.x": torch.ones(1) for i in range(9)}, "unexpected '0.x', '1.x', '2.x' and 6 more"),
+        (
+            {f"{p}.{k}": v for p in ("student", "teacher") for k, v in nn.Sequential(
+                nn.Flatten(), nn.Linear(64, 4)).state_dict().items()},
+            "the weights of several networks fit, under 'student.', 'teacher.'",
+        ),
+    ],
+    ids=["empty", "no tensor", "two", "missing", "missing under a prefix", "unexpected", "mistyped", "shape", "many", "both"],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(held: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        fit_state_dict(linear(), held, "own.pt does not fit")
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
 
 
 def test_a_pickled_network_is_refused_with_what_to_save(tmp_path: Path) -> None:
