@@ -130,7 +130,7 @@ def main() -> None:
     given = parser.parse_args()
     device, gpu = given.device, given.device == "cuda"
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
     print(f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; {machine_load()}")
     cases = [case for case in CASES if given.only in case.name]
     timers: dict[tuple[Case, tuple[str, ...], int], Timer] = {}

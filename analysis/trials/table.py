@@ -21,8 +21,8 @@ METRIC_COLUMNS = tuple(
 _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
 _UNITS = {
     **dict.fromkeys(("replicate", "number", "seed", "search_block"), "identifier"),
-    **{"depth": "layers", "width": "channels", "epochs": "epochs", "params": "parameters"},
-    **{"flops": "multiply-adds an image", "train_seconds": "s", "measure_seconds": "s"},
+    **{"depth": "layers", "width": "channels", "epochs": "epochs", "params": "trained parameters"},
+    **{"flops": "FLOPs an image", "train_seconds": "s", "measure_seconds": "s"},
 }
 _METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
 _LABEL = pa.dictionary(pa.int32(), pa.string())

@@ -63,8 +63,7 @@ def run(
                 execution = frozen_execution(plan, root, ask, started=bool(contents.replicates))
                 agenda = agenda_of(plan, contents, workspace, retry_failed=options.retry_failed, execution=execution)
                 if not agenda.done:
-                    together = {name: chosen.together for name, chosen in execution.items()}
-                    agenda.plan, shared = sharing_gpus(plan, root, together, ask)
+                    agenda.plan, shared = sharing_gpus(plan, root, execution, ask)
                     if shared:
                         tell(shared)
             if not agenda.done:

@@ -1,7 +1,7 @@
 """What a network costs: parameters, FLOPs and activations, in total and layer by layer.
 
-torch's counter finds the FLOPs of convolutions, linear layers and matrix products; a multiply-add counts as two. All else
-counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums and products of merges and gates.
+torch's counter finds the FLOPs of convolutions, linear layers and matrix products; a multiply-add counts as two FLOPs. All
+else counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums and products of merges and gates.
 """
 
 from collections import Counter
@@ -22,8 +22,8 @@ class LayerCost:
     """One row: a module's ``name`` in the network ('' is the network itself) and its class (``kind``).
 
     ``shape``: its output for one image, without the batch axis, at its last call; empty where it was not called or gives no
-    tensor. ``params``: its own trained numbers, without those of modules inside it. ``flops`` and ``activations`` (elements
-    of the output): of one image, summed over its calls, without modules inside it.
+    tensor. ``params``: its own trained numbers, without frozen ones and those of modules inside it. ``flops`` and
+    ``activations`` (elements of the output): of one image, summed over its calls, without modules inside it.
     """
 
     name: str
@@ -35,8 +35,8 @@ class LayerCost:
 
 
 def num_params(model: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Number of trained parameters: those that ask for a gradient, each once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def num_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -135,4 +135,4 @@ class _Recorder:
 
 
 def _own(module: nn.Module) -> list[nn.Parameter]:
-    return list(module.parameters(recurse=False))
+    return [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]

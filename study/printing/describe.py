@@ -28,7 +28,7 @@ from study.schema import STATES
 # A warning is printed where measuring in mid-training takes a larger share of training.
 MOST_DURING = 0.1
 _OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
-_NUMBERS = ("parameters", "FLOPs", "activations")
+_NUMBERS = ("trained parameters", "FLOPs", "activations")
 
 
 def print_plan(plan: Plan, console: Console, price: float | None = None) -> None:
@@ -38,7 +38,7 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
     """
     spec, device = plan.spec, forecast_device(plan)
     cells = forecast(plan, device)
-    headings = ("cell", "parameters", "MFLOPs", "s a search trial", "s a confirm", "s measuring")
+    headings = ("cell", "trained parameters", "MFLOPs", "s a search trial", "s a confirm", "s measuring")
     rows = []
     for cell in cells:
         seconds = (cell.search_seconds, cell.confirm_seconds, cell.measure_seconds)

@@ -9,7 +9,7 @@ keeps what was found on a device, so that it is measured once. None of this chan
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from search_spaces import Choice
 from study.atomic import read_json, write_json
-from study.config import TrialConfig
+from study.config import Execution, TrialConfig
 from study.data import load_dataset
 from study.data.dataset import dataset_facts
 from study.data.parts import Split
@@ -28,6 +28,7 @@ from study.planning.plan import Cell, Plan, untrained
 from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.schema import DeviceMemory
+from study.smoothness.context import exact_float32
 from study.training import evaluate
 from study.training.loop import EVALUATION_BATCH
 
@@ -39,10 +40,10 @@ CONTEXT = 600 * 2**20
 _UNITS = 10_000
 
 
-def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask | None) -> tuple[Plan, str]:
+def sharing_gpus(plan: Plan, folder: Path, execution: Mapping[str, Execution], ask: Ask | None) -> tuple[Plan, str]:
     """``plan``, with a larger ``resources.gpus`` where groups would not fit on a GPU side by side, and a line that says so.
 
-    ``together``: how many replicates train as one, by cell. The line is empty where there is nothing to say. ``ask``
+    ``execution``: how replicates train, by cell. The line is empty where there is nothing to say. ``ask``
     (``study.resources.timing``) runs functions where there is a GPU; where it is ``None`` the share is as asked. Takes some
     seconds per cell, and once as long as measuring one replicate per network. Raises ``UserError`` where not even one
     group fits.
@@ -54,7 +55,7 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
     if ask is None:
         return plan, f"no GPU here to measure memory on: groups share one as resources.gpus = {asked:g} says"
     device, total = ask(metered, "device")
-    training, needs = _needs(plan, folder / MEMORY, together, ask, f"{device}, {total} bytes")
+    training, needs = _needs(plan, folder / MEMORY, execution, ask, f"{device}, {total} bytes")
     largest = max(needs, key=lambda name: needs[name])
     beside = _data(plan) + CONTEXT
     # the driver has just measured and keeps a context of its own
@@ -75,16 +76,20 @@ def sharing_gpus(plan: Plan, folder: Path, together: Mapping[str, int], ask: Ask
 
 
 def _needs(
-    plan: Plan, path: Path, together: Mapping[str, int], ask: Ask, device: str
+    plan: Plan, path: Path, execution: Mapping[str, Execution], ask: Ask, device: str
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by cell, of training and of all; read from ``path`` where they are known, else measured and written there."""
     kept: dict[str, Any] = read_json(path, dict[str, DeviceMemory]) or {}
     known = kept.setdefault(device, {"training": {}, "measuring": {}})
     before, configs = json.dumps(kept), {cell.name: _config(plan, cell) for cell in plan.cells}
+    training = {}
     for name, config in configs.items():
-        if name not in known["training"]:
-            known["training"][name] = ask(metered, "training", config, together.get(name, 1))
-    training = {name: known["training"][name] for name in configs}
+        way = execution.get(name, Execution())
+        # options of the step take memory of their own: a graph keeps that of a whole step
+        label = "+".join([name, *way.step])
+        if label not in known["training"]:
+            known["training"][label] = ask(metered, "training", config, way.together, way.step)
+        training[name] = known["training"][label]
     networks = {
         name: f"{config.network}, depth {config.depth}, width {config.width}, {config.dataset}"
         for name, config in configs.items()
@@ -135,12 +140,12 @@ class CudaMeter:
         known = torch.cuda.get_device_properties(0)
         return known.name, known.total_memory
 
-    def training(self, config: TrialConfig, together: int) -> int:
-        """Bytes for steps and an evaluation of ``together`` replicates that train as one."""
+    def training(self, config: TrialConfig, together: int, step: Sequence[str] = ()) -> int:
+        """Bytes for steps, with options ``step``, and an evaluation of ``together`` replicates that train as one."""
         known = dataset_facts(config.dataset)
 
         def steps() -> None:
-            timer(config, known, together, self.kind)
+            timer(config, known, together, self.kind, options=step)
 
         def evaluation() -> None:
             part = random_split(known, min(EVALUATION_BATCH, known.num_val), self.kind)
@@ -171,7 +176,8 @@ class CudaMeter:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         try:
-            work()
+            with exact_float32():
+                work()
         except Exception as error:
             if not out_of_memory(error):
                 raise

@@ -21,6 +21,7 @@ from study.data.dataset import Facts
 from study.data.parts import Split, Together
 from study.planning.plan import untrained
 from study.seeding import derive_seed
+from study.smoothness.context import exact_float32
 from study.training.lane import Lane
 from study.training.loop import train_epoch
 from study.training.member import Member
@@ -85,8 +86,8 @@ def timer(
 ) -> Callable[[], float]:
     """A function that trains ``size`` replicates of ``config`` for some steps and returns seconds per replicate and step.
 
-    On one CPU thread these are seconds of processor time, else of the clock. It has been called once, so that what is made
-    once is made. ``size`` 1 without ``options`` is serial training.
+    As in a worker, float32 is without TF32. On one CPU thread these are seconds of processor time, else of the clock. It has
+    been called once, so that what is made once is made. ``size`` 1 without ``options`` is serial training.
     """
     batch = min(config.batch_size, known.num_train)
     members = _members(config, known, size, device, batch * steps)
@@ -94,6 +95,7 @@ def timer(
     # a thread's own time, so that other programs on the machine do not count
     clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
+    @exact_float32()
     def seconds() -> float:
         started = clock()
         if lane:

@@ -20,21 +20,27 @@ from study.smoothness.memory import Images, Shared, halving, images_at_once
 from study.smoothness.scales import fit_temperature
 
 
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Convolutions and products on a GPU in float32 proper, without TF32, whose ten bits would make differences noise.
+def use_exact_float32() -> tuple[tuple[Any, str], ...]:
+    """From now on convolutions and products on a GPU are in float32 proper, without TF32, which has ten bits.
 
-    Restored on leaving. Only torch's newer switches are read or set: reading an older one raises where these are set.
+    TF32 is torch's default for convolutions. Returns torch's switches, each with what it was. They are its newer ones: to read
+    an older one raises where a newer one is set.
     """
     cudnn: Any = torch.backends.cudnn  # a property module that type checkers do not see through
-    switches = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
-    before = [switch.fp32_precision for switch in switches]
+    before = tuple((switch, switch.fp32_precision) for switch in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul))
+    for switch, _ in before:
+        switch.fp32_precision = "ieee"
+    return before
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """``use_exact_float32`` meanwhile: with TF32 second differences would be noise."""
+    before = use_exact_float32()
     try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
         yield
     finally:
-        for switch, precision in zip(switches, before, strict=True):
+        for switch, precision in before:
             switch.fp32_precision = precision
 
 
@@ -95,7 +101,7 @@ class MeasureContext:
         )  # fmt: skip
         x, y = context.indexed("val")
         with exact_evaluation(model):
-            logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network")
+            logits = halving(chunk, lambda size: replace(context, chunk=size).logits(x), "the network", lambda: len(x))
             temperature, converged = fit_temperature(logits, y)
         return replace(context, temperature=temperature, temperature_converged=converged)
 
@@ -106,6 +112,7 @@ class MeasureContext:
 
     def chunks(self, x: Tensor, beside: Tensor) -> list[tuple[Tensor, Tensor]]:
         """``x`` and ``beside``, of one length, in parts of at most ``chunk`` rows."""
+        self._passing(x)
         return list(zip(torch.split(x, self.chunk), torch.split(beside, self.chunk), strict=True))
 
     def keep(self, table: str, columns: Mapping[str, Tensor]) -> None:
@@ -117,8 +124,12 @@ class MeasureContext:
     @torch.no_grad()
     def logits(self, x: Images) -> Tensor:
         """Logits (N, K) of images ``x`` (N, ...) without a graph, ``chunk`` images per pass. Raises as ``checked``."""
+        self._passing(x)
         starts = range(0, max(1, len(x)), self.chunk)
         return torch.cat([self.checked(self.model(x[start : start + self.chunk])) for start in starts])
+
+    def _passing(self, x: Images) -> None:
+        self.shared.largest_part = max(self.shared.largest_part, min(len(x), self.chunk))
 
     def checked(self, logits: Tensor) -> Tensor:
         """``logits``, if they are (N, K) and finite. Raises ``UserError`` otherwise."""

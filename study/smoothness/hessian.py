@@ -33,6 +33,7 @@ _ZERO = 1e-3
 _BREAKDOWN = 1e-7
 # Points of the density's curve, and standard deviations that it continues beyond the outermost Ritz values.
 _POINTS, _MARGIN = 256, 4.0
+_MOST_ON_DEVICE = 2**31
 Operator = Callable[[Tensor], Tensor]
 
 
@@ -118,8 +119,8 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     ``density`` (its integral is 1) and ``stderr`` over probes, smoothed by ``curve``.
 
     Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
-    first run needs beyond. Memory: max_steps vectors of the weights' size in float64. Raises ``UserError`` for non-finite
-    outputs.
+    first run needs beyond. Memory: max_steps vectors of the weights' size in float64 (``lanczos``). Raises ``UserError`` for
+    non-finite outputs.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"hessian/{settings.split}")
     operator = LossHessian(context, x, y)
@@ -177,14 +178,16 @@ def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float 
     """At most ``num_steps`` products from ``start`` (n,), not zero; fewer once the largest Ritz value has converged.
 
     That is when its residual is at most ``tolerance`` times its magnitude (never, at 0), after ``at_least`` products; or when
-    the Krylov space is exhausted. Memory: one float64 vector (n,) per product.
+    the Krylov space is exhausted. Memory: one float64 vector (n,) per product, the host's where they would take more than
+    ``_MOST_ON_DEVICE`` bytes of a GPU; of a ResNet-50, 100 take 20 GB.
     """
-    basis = [start.double() / start.double().norm()]
+    fits = 8 * num_steps * start.numel() <= _MOST_ON_DEVICE
+    basis = [(start.double() / start.double().norm()).to(start.device if fits else "cpu")]
     diagonal: list[float] = []
     beside: list[float] = []
     num_steps = min(num_steps, start.numel())
     while True:
-        product = operator(basis[-1].to(start.dtype)).double()
+        product = operator(basis[-1].to(start)).double().to(basis[0].device)
         diagonal.append(float(basis[-1] @ product))
         # twice: once leaves rounding errors of the size of what was subtracted
         for direction in basis + basis:

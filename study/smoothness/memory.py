@@ -44,8 +44,12 @@ def images_at_once(images: Images) -> int:
     return int(min(max(2 ** (max(1, num).bit_length() - 1), _LEAST), most))
 
 
-def halving(chunk: int, work: Callable[[int], T], what: str) -> T:
-    """``work(chunk)``, with half the chunk when memory is out. Raises ``UserError`` if one image does not fit either."""
+def halving(chunk: int, work: Callable[[int], T], what: str, used: Callable[[], int] | None = None) -> T:
+    """``work(chunk)``, with half the chunk when memory is out. Raises ``UserError`` if one image does not fit either.
+
+    ``used`` tells the largest number of images that passed at once (0: unknown). Where it is less than the chunk, half of it
+    is next: any chunk above would be the same work again.
+    """
     while True:
         try:
             return work(chunk)
@@ -58,7 +62,7 @@ def halving(chunk: int, work: Callable[[int], T], what: str) -> T:
             torch.accelerator.empty_cache()
         if chunk == 1:
             raise UserError(f"{what} does not fit into memory, not with one image at a time either: {reason}")
-        chunk //= 2
+        chunk = max(1, min(chunk, (used() if used else 0) or chunk) // 2)
 
 
 class Shared:
@@ -66,6 +70,8 @@ class Shared:
 
     def __init__(self) -> None:
         self._held: dict[Hashable, tuple[Tensor, ...]] = {}
+        # images in the largest part that was cut for a pass since it was set to 0
+        self.largest_part = 0
 
     @property
     def num_bytes(self) -> int:

@@ -129,6 +129,7 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
 
     def attempt(chunk: int) -> dict[str, Estimate]:
         part = dataclasses.replace(context, chunk=chunk)
+        context.shared.largest_part = 0
         if chunk < context.chunk:
             context.shared.clear()  # memory is out
         _refuse_batch_dependence(part)
@@ -137,7 +138,7 @@ def measure(name: str, settings: Any, context: MeasureContext) -> dict[str, Esti
         return {key: each.provided(context.num_classes >= fewest_classes(name, key)) for key, each in ordered.items()}
 
     with untouched(context.model), exact_evaluation(context.model):
-        return halving(context.chunk, attempt, f"statistic {name!r}")
+        return halving(context.chunk, attempt, f"statistic {name!r}", lambda: context.shared.largest_part)
 
 
 def _refuse_batch_dependence(context: MeasureContext) -> None:

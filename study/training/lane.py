@@ -186,6 +186,7 @@ def warm_up(step: Callable[[], None]) -> None:
 def capture(step: Callable[[], None]) -> Callable[[], None]:
     """A function that replays ``step``; capturing does not run it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # of this thread alone: another one may pin memory for the next batches meanwhile, which a global capture does not bear
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     return graph.replay

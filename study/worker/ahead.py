@@ -18,6 +18,7 @@ from study.data.parts import Together
 from study.measuring.replicate import mid_training
 from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
+from study.smoothness.context import use_exact_float32
 from study.training import Member, Progress
 from study.training.fused import fused_with, train_together
 from study.worker.attempts import MAX_LOSSES, Attempts
@@ -27,8 +28,9 @@ _SPLITS_KEPT = 8
 
 
 def set_backend(threads: int) -> None:
-    """Use ``threads`` CPU threads, and deterministic cuDNN algorithms, chosen without timing."""
+    """Use ``threads`` CPU threads, float32 without TF32, and deterministic cuDNN algorithms, chosen without timing."""
     torch.set_num_threads(threads)
+    use_exact_float32()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

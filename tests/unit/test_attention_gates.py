@@ -175,7 +175,7 @@ def test_u_is_the_gate_over_its_neutral_value(name):
 @pytest.mark.parametrize("name", [entry.name for entry in ATTENTIONS if entry.name != "none"])
 def test_parameters_are_those_that_the_registry_tells(name):
     told = ATTENTIONS[name].traits["extra_params"]
-    for channels in (8, 16, 64, 128, 512):
+    for channels in (4, 6, 8, 16, 64, 128, 512):
         built = sum(p.numel() for p in build_attention(name, "mul", channels).parameters())
         known = {"C": channels, "gcd": math.gcd, "log2": math.log2}
         assert eval(told, known) == built, channels

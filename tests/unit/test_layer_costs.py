@@ -10,6 +10,8 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from analysis.trials.table import _UNITS
+from analysis.words.columns import shared
 from search_spaces import load_spec
 from study.config import TrialConfig
 from study.errors import UserError
@@ -40,7 +42,8 @@ def assert_totals(model: nn.Module, image=IMAGE) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, *image))
     assert 2 * sum(row.flops for row in rows) == counter.get_total_flops() > 0
-    assert sum(row.params for row in rows) == sum(parameter.numel() for parameter in model.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(row.params for row in rows) == sum(parameter.numel() for parameter in trained) == num_params(model)
     assert len({row.name for row in rows}) == len(rows)
 
 
@@ -113,6 +116,22 @@ def test_rows_of_a_small_network_by_hand():
     assert rows["bn"].params == 8 and rows["bn"].flops == 0
     # a sequence hands on what its last block gave, an identity what it took
     assert not {"", "stages", "stages.0", "stages.0.0.shortcut"} & rows.keys()
+
+
+def test_a_multiply_add_is_two_flops_and_the_unit_says_flops():
+    """A 1x1 convolution from 3 to 5 channels on 4x4 positions: 240 multiply-adds."""
+    model = nn.Sequential(nn.Conv2d(3, 5, 1, bias=False))
+    assert num_flops(model, (3, 4, 4)) == 2 * 3 * 5 * 16
+    (column,) = shared("flops")
+    assert column.unit == _UNITS["flops"] == "FLOPs an image"
+
+
+def test_what_is_frozen_is_no_trained_parameter():
+    trained, frozen = (network(attention="se", attention_form=form) for form in ("mul", "untrained"))
+    gates = [module.gate for module in frozen.modules() if hasattr(module, "gate")]
+    held = sum(parameter.numel() for gate in gates for parameter in gate.parameters())
+    assert held and num_params(frozen) == num_params(trained) - held
+    assert sum(row.params for row in layer_costs(frozen, IMAGE)) == num_params(frozen)
 
 
 def test_parameters_of_modules_that_hold_modules_or_do_not_run_and_shared_ones():

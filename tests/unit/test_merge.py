@@ -191,7 +191,7 @@ def test_stated_starts():
 @pytest.mark.parametrize("name", FORMULAS)
 def test_parameters_are_counted_by_the_declared_formula(name):
     entry = MERGES[name]
-    own = {c: eval(entry.traits["extra_params"], {"C": c}) for c in (8, 16, 32)}
+    own = {c: eval(entry.traits["extra_params"], {"C": c}) for c in (4, 8, 16, 32, 64)}
     for channels, count in own.items():
         assert num_params(entry.build(channels)) == count
     # what an operator normalises itself, the block and its projection do not
@@ -199,9 +199,9 @@ def test_parameters_are_counted_by_the_declared_formula(name):
     branch = -2 * merge.normalizes_branch
     projection = {8: 0, 16: 8 * 16 + 2 * 16, 32: 16 * 32 + 2 * 32}
     shortcut = {c: -2 * c * merge.normalizes_shortcut if merge.uses_shortcut else -projection[c] for c in (16, 32)}
-    extra = sum(own.values()) + branch * (8 + 16 + 32) + sum(shortcut.values())
+    extra = sum(own[c] for c in (8, 16, 32)) + branch * (8 + 16 + 32) + sum(shortcut.values())
     assert num_params(network(merge=name)) - num_params(network(merge="add")) == extra
-    at_branch = sum(own.values()) + branch * (8 + 16 + 32)
+    at_branch = sum(own[c] for c in (8, 16, 32)) + branch * (8 + 16 + 32)
     assert num_params(network(merge=name, merge_site="branch")) - num_params(network(merge="add")) == at_branch
 
 

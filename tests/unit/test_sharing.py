@@ -3,6 +3,7 @@
 import pytest
 
 from study.atomic import read_json
+from study.config import Execution
 from study.errors import UserError
 from study.planning.plan import make_plan
 from study.resources.sharing import CONTEXT, CudaMeter, sharing_gpus
@@ -26,8 +27,8 @@ class Made:
     def device(self):
         return self.name, self.total
 
-    def training(self, config, together):
-        self.asked.append((config.merge, config.batch_size, together))
+    def training(self, config, together, step):
+        self.asked.append((config.merge, config.batch_size, together, *step))
         given = self.given["training"]
         return int(GIB * (given[config.merge] if isinstance(given, dict) else given)) - CONTEXT
 
@@ -69,7 +70,7 @@ def test_as_many_groups_as_fit(tmp_path, plan_of, asked, training, measuring, gp
 
 def test_the_largest_cell_decides_and_is_the_one_that_is_measured(tmp_path, plan_of):
     made = Made({"add": 1.0, "mul": 7.0})
-    plan, told = sharing_gpus(plan_of(), tmp_path, {"fake/d8/add": 4}, made)
+    plan, told = sharing_gpus(plan_of(), tmp_path, {"fake/d8/add": Execution(together=4)}, made)
     assert plan.spec.resources.gpus == 0.5
     assert "a group of fake/d8/mul fills 7.00 GiB of 20.00 GiB (Made)" in told
     assert made.asked == [("add", 16, 4), ("mul", 16, 1), ("mul", [["path", {}]])]
@@ -86,6 +87,19 @@ def test_it_is_measured_once_on_a_device(tmp_path, plan_of):
     made.name = "Other"
     assert sharing_gpus(plan_of(), tmp_path, {}, made)[1] == ""
     assert set(read_json(tmp_path / MEMORY)) == {f"{name}, {20 * GIB} bytes" for name in ("Made", "Other")}
+
+
+def test_a_step_is_measured_with_the_options_that_it_will_have(tmp_path, plan_of, config_of, monkeypatch):
+    made, graph = Made(), Execution(together=2, step=("graph", "channels_last"))
+    for _ in range(2):  # the second finds both
+        sharing_gpus(plan_of(measure={}), tmp_path, {"fake/d8/add": graph}, made)
+    assert made.asked == [("add", 16, 2, "graph", "channels_last"), ("mul", 16, 1)]
+    sharing_gpus(plan_of(measure={}), tmp_path, {}, made)  # begun anew by the plain step
+    assert made.asked[2:] == [("add", 16, 1)]
+    timed = []
+    monkeypatch.setattr("study.resources.sharing.timer", lambda *given, options: timed.append((*given[2:], options)))
+    OnCpu().training(config_of(), 2, graph.step)
+    assert timed == [(2, "cpu", graph.step)]
 
 
 def test_the_largest_batch_is_measured(tmp_path, plan_of):

@@ -49,7 +49,7 @@ def eca_kernel_size(channels: int) -> int:
     "eca",
     formula="a = sigmoid(conv_k(mean_hw(x))) along channels",
     source="https://arxiv.org/abs/1910.03151",
-    extra_params="int((log2(C) + 1) / 2) | 1",
+    extra_params="max(int((log2(C) + 1) / 2) | 1, 3)",
 )
 class EfficientChannelAttention(Gate):
     """Efficient channel attention (Wang et al. 2020): a convolution of k neighbouring channels, without bias."""

@@ -58,7 +58,7 @@ class Values(Carrier):
     "non_local",
     formula="a_ij = softmax_j(theta(x_i) . phi(x_j)) weighs g(x_j) in x_i + BN(W sum_j a_ij g(x_j))",
     source="https://arxiv.org/abs/1711.07971",
-    extra_params="2 * C**2 + 5 * C // 2",
+    extra_params="4 * C * (C // 2) + C // 2 + 2 * C",
     pairwise=True,
 )
 class NonLocal(Gate):

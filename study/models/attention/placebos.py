@@ -19,7 +19,10 @@ from study.registry import ATTENTION_FORMS
 
 
 @ATTENTION_FORMS.register(
-    "static", formula="x * (1 + u_c), u_c learned, the same for every image", source=FMMNET, extra_params="C"
+    "static",
+    formula="x * (1 + u_c), u_c learned, the same for every image",
+    source=FMMNET,
+    extra_params="C (non_local: C // 2) beside the carrier's",
 )
 class StaticForm(Form):
     """x * (1 + u_c) with u_c = tanh(theta_c): multiplication that does not see the image. The gate is dropped.
