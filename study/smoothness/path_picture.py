@@ -39,11 +39,11 @@ class PathPictureSettings:
 def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean over pairs of the largest probability of any class but the two at the ends; standard error over their images.
 
-    Of two classes it is not converged. Probabilities are temperature-scaled (temperature fitted on validation). The pairs depend on the split and on ``draw``
-    alone: the same for all networks that share the split; in the test split, for the whole study. Keeps table ``curves``:
-    pair, t, label_start and label_end (true labels), p_start, p_end (their probabilities) and p_other (that of the likeliest
-    other class, ``other``). Cost: num_pairs * (num_steps + 1) forward passes. Raises ``UserError`` if the split has one class,
-    or outputs are not finite.
+    Of two classes it is not converged. Probabilities are temperature-scaled (by the temperature of validation). The pairs
+    depend on the split and on ``draw`` alone: the same for all networks that share the split; in the test split, for the
+    whole study. Keeps table ``curves``: pair, t, label_start and label_end (true labels), p_start, p_end (their
+    probabilities) and p_other (that of the likeliest other class, ``other``). Cost: num_pairs * (num_steps + 1) forward
+    passes. Raises ``UserError`` if the split has one class, or outputs are not finite.
     """
     images, truth = context.indexed(settings.split)
     generator = fixed_generator(f"path_picture/{settings.split}", settings.draw)
