@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from analysis.claims.rejudged import changed_verdicts
 from analysis.effects.compare import subtract
 from analysis.effects.image_variance import t_interval
 from analysis.effects.readings import POOLED
@@ -36,11 +37,15 @@ _NAMED = ("claims", "level_claims", "nuisance")
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One study: its tables' inputs, what it was run with last (``study/results/provenance.py``), and where it was read."""
+    """One study: its tables' inputs, what it was run with last (``study/results/provenance.py``), and where it was read.
+
+    ``earlier`` are its claims as earlier rules judged them (``analysis.claims.rejudged``), if they did.
+    """
 
     inputs: Inputs
     session: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    earlier: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,8 @@ class TwoStudies:
     """Changes from ``a`` to ``b``. ``num_shared`` replicates have one trial key, ``num_equal`` of them the same numbers.
 
     ``verdicts``: claim and dataset -> either verdict, empty where a study does not make the claim; ``refused``: dataset or
-    outcome -> why it cannot be compared.
+    outcome -> why it cannot be compared; ``rejudged``: study, claim and dataset, the verdict by earlier rules, that by
+    today's, and the rules that make the difference.
     """
 
     a: str
@@ -63,6 +69,7 @@ class TwoStudies:
     effects: list[dict[str, Any]]
     verdicts: list[Change]
     refused: dict[str, str]
+    rejudged: list[tuple[str, ...]]
 
     @property
     def identical(self) -> bool:
@@ -96,6 +103,11 @@ def compare_studies(a: Side, b: Side) -> TwoStudies:
         effects=effect_changes(a.inputs, b.inputs, refused),
         verdicts=side_by_side(*verdicts),
         refused=refused,
+        rejudged=[
+            (side.where, *change)
+            for side in (a, b)
+            for change in changed_verdicts(side.inputs.judgements, side.earlier)
+        ],
     )
 
 

@@ -19,7 +19,9 @@ def build_table(inputs: Inputs, name: str) -> pa.Table:
         rows = entry.build(inputs)
         if not isinstance(rows, pa.Table):
             rows = [{"study": inputs.spec.name, **row} for row in rows]
-        inputs.built[name] = table_of(rows, entry.traits["columns"], entry.traits.get("row", ""))
+        inputs.built[name] = table_of(
+            rows, entry.traits["columns"], entry.traits.get("about", {}) | {"row": entry.traits.get("row", "")}
+        )
     return inputs.built[name]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
+from analysis.claims.rejudged import RULES
 from analysis.effects.compare import failure_counts
 from analysis.inputs import Inputs
 from analysis.words.columns import count, floats, integer, number, p_value, shared, text
@@ -62,6 +63,7 @@ _PART = (
     main="claim text dataset verdict why qualifier outcome effect level margin smallest_detectable n_pairs mcnemar_p reason "
     "change",
     row="one claim and dataset; numbers are those of the comparison its verdict hangs on",
+    about={"rules": RULES},
 )
 def claims_rows(inputs: Inputs) -> Rows:
     """One row per claim and dataset. Numbers are of its deciding comparison, positive where they speak for the claim.

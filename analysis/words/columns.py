@@ -143,14 +143,17 @@ def shared(names: str) -> list[Column]:
     return [_SHARED[name] for name in names.split()]
 
 
-def schema_of(columns: Iterable[Column], row: str = "") -> pa.Schema:
-    """The Arrow schema of ``columns``, units in the fields' metadata; ``row`` says what a row is."""
+def schema_of(columns: Iterable[Column], about: Mapping[str, str] | str = "") -> pa.Schema:
+    """The Arrow schema of ``columns``, units in the fields' metadata; ``about`` is the table's own, or says what a row is."""
     fields = [pa.field(c.name, c.type, metadata={"unit": c.unit} if c.unit else None) for c in columns]
-    return pa.schema(fields, metadata={"row": row} if row else None)
+    told = {name: text for name, text in ({"row": about} if isinstance(about, str) else about).items() if text}
+    return pa.schema(fields, metadata=told or None)
 
 
-def table_of(rows: pa.Table | Iterable[Mapping[str, Any]], columns: Sequence[Column], row: str = "") -> pa.Table:
+def table_of(
+    rows: pa.Table | Iterable[Mapping[str, Any]], columns: Sequence[Column], about: Mapping[str, str] | str = ""
+) -> pa.Table:
     """``rows`` as a table; one that is a table already stays as it is."""
     if isinstance(rows, pa.Table):
         return rows
-    return pa.Table.from_pylist(list(rows), schema=schema_of(columns, row))
+    return pa.Table.from_pylist(list(rows), schema=schema_of(columns, about))

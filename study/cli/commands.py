@@ -169,7 +169,7 @@ def compare(
 
     check_format(form)
     studies = [anywhere(a, storage), anywhere(b, storage)]
-    sides = [Side(inputs=held.inputs, session=held.session, where=held.where) for held in studies]
+    sides = [Side(inputs=held.inputs, session=held.session, where=held.where, earlier=held.earlier) for held in studies]
     print_comparison(compare_studies(*sides), form, open_console())
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.claims.rejudged import earlier_verdicts, keep_earlier
 from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
@@ -51,6 +52,11 @@ class Recorded(ReadStudy):
     def session(self) -> Mapping[str, Any]:
         """The last of ``sessions``; empty if none is known."""
         return (self.sessions or [{}])[-1]
+
+    @property
+    def earlier(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """Claim and dataset -> how earlier rules judged it; empty where its folder tells of none."""
+        return earlier_verdicts(Workspace(self.folder).tables) if self.folder else {}
 
     @functools.cached_property
     def inputs(self) -> Inputs:
@@ -169,6 +175,7 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
 
 def report(held: Recorded, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` into the study's folder; the page's path. Raises ``UserError``."""
+    keep_earlier(workspace.tables)
     build_tables(held.inputs, workspace.tables)
     text = write_yaml(held.spec.model_dump(mode="json"))
     return page.build_report(held.inputs, workspace.root, {**session_tags(held.session), page.SPECIFICATION: text})

@@ -76,6 +76,8 @@ def _sections(found: TwoStudies) -> Iterator[_Section]:
     for title, rows in changes.items():
         if rows:
             yield title, ("What", "A", "B"), list(rows)
+    if found.rejudged:
+        yield "Judged anew", ("Study", "Claim", "By earlier rules", "Now", "By rule"), found.rejudged
     main = [row for row in found.effects if row["main"]]
     if main and not found.identical:
         headings = ("Contrast", "Dataset", "Outcome", "A", "B", "B - A", "Pairs", "How")

@@ -1,17 +1,22 @@
 """Two studies side by side: intervals against scipy's tests, what is the same, what changed, what is refused."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from book import JACOBIAN, planted, synthetic_spec
+from book import JACOBIAN, full, planted, synthetic_spec
 from rich.console import Console
 from scipy import stats
 
+from analysis.claims.rejudged import earlier_verdicts, keep_earlier
 from analysis.comparison import Side, TwoStudies, compare_studies
 from analysis.inputs import Inputs
+from analysis.tables.build import build_table
 from study.commands.show import anywhere
 from study.errors import UserError
 from study.printing.comparison import check_format, print_comparison
@@ -150,3 +155,29 @@ def test_where_a_study_may_be(tmp_path: Path) -> None:
         anywhere("syntetic", tmp_path)
     with pytest.raises(UserError, match="unknown format 'mdd'"):
         check_format("mdd")
+
+
+def test_a_study_judged_by_earlier_rules_shows_what_changed_and_by_which_rule(tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    contents = full().contents  # two failures of mul at depth 14
+    now = side(contents)
+    table = build_table(now.inputs, "claims")
+    (c3, c4) = table.to_pylist()
+    assert (c3["verdict"], c4["verdict"]) == ("undecided", "undecided")
+    before = [{"claim": "C4", "dataset": "digits", "verdict": "supported", "reason": "."}]
+    pq.write_table(pa.Table.from_pylist(before), tables / "claims.parquet")
+    keep_earlier(tables)
+    pq.write_table(table, tables / "claims.parquet")
+    keep_earlier(tables)  # one of today's rules is not kept
+    held = earlier_verdicts(tables)
+    assert held["C4", "digits"]["verdict"] == "supported" and len(held) == 1
+    judged = compare_studies(dataclasses.replace(now, earlier=held), now).rejudged
+    (change,) = judged
+    assert change[:4] == ("synthetic", "C4 on digits", "supported", "undecided")
+    assert "failures count in accuracy" in change[4] and "no stratum lies below zero" in change[4]
+    console = Console(file=(text := io.StringIO()), width=200)
+    print_comparison(compare_studies(dataclasses.replace(now, earlier=held), now), "text", console)
+    assert "Judged anew" in text.getvalue() and "By earlier rules" in text.getvalue()
+    (tables / "claims_earlier.parquet").write_bytes(b"damaged")
+    assert earlier_verdicts(tables) == {} == earlier_verdicts(tmp_path / "none")
