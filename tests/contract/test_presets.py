@@ -5,8 +5,10 @@ from importlib import resources
 
 import pytest
 
+from analysis.claims.power_words import undecidable
 from search_spaces import load_spec, presets
 from study.planning.plan import make_plan
+from study.smoothness.statistic import estimate_names, parse_settings
 
 WITHOUT_CLAIMS = {"joint"}
 
@@ -32,5 +34,20 @@ def test_a_preset_has_the_control_and_enough_blocks_for_a_verdict(name: str) -> 
     spec = load_spec(name)
     assert spec.control is not None
     assert spec.demonstration or spec.blocks >= 10
+    assert spec.assay is not None or name == "caltech101_authors"
+    assert undecidable(spec) == ""
     accuracy = [o.margin for claim in spec.claims.values() for o in claim.outcomes if "accuracy" in o.name]
     assert accuracy and set(accuracy) == {0.01 if spec.demonstration else 0.005}
+
+
+@pytest.mark.parametrize("name", sorted(set(presets()) - WITHOUT_CLAIMS))
+def test_outcomes_that_claims_name_are_measured(name: str) -> None:
+    """A preset cannot claim what no statistic of it gives."""
+    spec = load_spec(name)
+    named = {outcome.name for claim in spec.claims.values() for outcome in claim.outcomes}
+    for level in spec.level_claims.values():
+        named |= {level.outcome, *((level.control.higher, level.control.lower) if level.control else ())}
+    given = set()
+    for statistic, settings in spec.measure.statistics.items():
+        given |= set(estimate_names(statistic, parse_settings(statistic, settings)))
+    assert {outcome for outcome in named if "/" not in outcome} <= given

@@ -33,19 +33,22 @@ FAMILY = {key: value for key, value in CLAIM.items() if key != "arm"} | {
 }
 
 
-def of_claims(blocks, *claims):
+def of_claims(blocks, *claims, given=()):
     named = {f"C{i}": claim for i, claim in enumerate(claims)}
-    return load_spec("digits", [NONE, f"claims={json.dumps(named)}", f"blocks={blocks}"])
+    return load_spec("digits", [NONE, f"claims={json.dumps(named)}", f"blocks={blocks}", *given])
+
+
+def four(blocks=10, given=()):
+    return of_claims(blocks, *[CLAIM] * 4, given=given)
 
 
 def test_eight_pairs_pass_at_a_quarter_of_alpha_only_with_the_most_extreme_pattern():
-    four = [CLAIM] * 4
-    assert verdict_warning(of_claims(8, *four)) == (
+    assert verdict_warning(four(8)) == (
         "too few blocks for a sure verdict: with 4 claims 8 pairs give one only when every pair agrees, the most extreme "
         "pattern; blocks: 10 would do"
     )
-    assert "9 pairs give one only when almost every pair agrees" in verdict_warning(of_claims(9, *four))
-    assert verdict_warning(of_claims(10, *four)) == ""
+    assert "9 pairs give one only when almost every pair agrees" in verdict_warning(four(9))
+    assert verdict_warning(four(10)) == ""
 
 
 def test_a_claim_that_no_data_could_decide_is_refused():
@@ -75,15 +78,15 @@ def test_plan_and_a_first_run_refuse_it(tmp_path):
 
 
 def test_a_first_look_that_can_decide_nothing_is_told():
-    assert verdict_warning(load_spec("digits", SEQUENTIAL)) == ""
-    early = load_spec("digits", ["blocks=24", "sequential={looks: [8, 16, 24]}"])
+    assert verdict_warning(four(24, SEQUENTIAL)) == ""
+    early = four(24, ["sequential={looks: [8, 16, 24]}"])
     assert verdict_warning(early) == (
-        "the first look decides nothing: 8 pairs cannot reach the level spent by then, 0.0028"
+        "the first look decides nothing: 8 pairs cannot reach the level spent by then, 0.0057"
     )
 
 
 def test_pairs_needed_stand_in_the_plan():
-    (line,) = [line for line in power_lines(load_spec("digits")) if line.startswith("pairs needed")]
+    (line,) = [line for line in power_lines(four()) if line.startswith("pairs needed")]
     needed = [pairs_needed(1.0, spread, 0.05 / 4) for spread in (0.5, 1.0, 2.0)]
     assert [int(part.split(" at a spread")[0].rsplit(" ", 1)[-1]) for part in line.split(", ")] == needed
     assert needed[0] < needed[1] < needed[2]
@@ -97,13 +100,13 @@ def test_power_rests_on_the_intervals_in_use(n, alpha):
 
 
 def test_looks_and_expected_blocks_stand_in_the_plan():
-    lines = power_lines(load_spec("digits", SEQUENTIAL))
+    lines = power_lines(four(24, SEQUENTIAL))
     assert (
         "looks at 10, 16, 24 blocks, each only for cells that an undecided claim needs (trainings and time above: all of "
         "them); level of a claim 0.0125 (Bonferroni over 4), spent by then: 0.0067, 0.0095, 0.013 (Lan-DeMets)"
     ) in lines
     expected = [line for line in lines if "expected by simulation" in line]
-    assert len(expected) == 3 and not any("looks at" in line for line in power_lines(load_spec("digits")))
+    assert len(expected) == 3 and not any("looks at" in line for line in power_lines(four()))
 
 
 def test_expected_blocks_are_those_of_the_rule():
@@ -166,7 +169,7 @@ joint: {objectives: [{name: val/loss, direction: minimize}, {name: flops, direct
 
 
 def test_the_rule_of_a_study_is_holms_at_once_or_bonferronis_by_looks():
-    once, looks = load_spec("digits"), load_spec("digits", SEQUENTIAL)
+    once, looks = four(), four(24, SEQUENTIAL)
     parts = {"a": 0.001, "b": 0.02, "c": None, "d": 0.5}
     assert rule_of(once).levels(parts)["b"] == pytest.approx(0.05 / 3)
     assert set(rule_of(looks, 2).levels(parts).values()) == {0.05 / 4}

@@ -43,13 +43,13 @@ def test_the_small_specification_is_good():
 def test_the_digits_preset_is_the_study_it_says():
     spec = load_spec("digits")
     plan = make_plan(spec)
-    assert (len(plan.cells), spec.blocks, plan.num_search, plan.num_confirm) == (14, 8, 448, 112)
+    assert (len(plan.cells), spec.blocks, plan.num_search, plan.num_confirm) == (13, 10, 390, 130)
     assert spec.demonstration and spec.name == "digits" and spec.replicates == 1
     names = [cell.name for cell in plan.cells]
-    assert len(set(names)) == 14 and {"digits/d8/add", "digits/d14/mul", "digits/d8/add/se.mul"} <= set(names)
-    assert {cell.settings["merge"] for cell in plan.cells} == {"add", "add_alias", "mul", "sig_bn"}
+    assert len(set(names)) == 13 and {"digits/d8/add", "digits/d14/mul", "digits/d8/add/se.mul"} <= set(names)
+    assert {cell.settings["merge"] for cell in plan.cells} == {"add", "add_alias", "mul", "sig_bn", "none"}
     assert spec.control.arm == {"merge": "add_alias"} and spec.control.reference == {"merge": "add"}
-    assert set(spec.claims) == {"C2", "C3", "C4"}
+    assert set(spec.all_claims) == {"C1", "C2", "C3", "C4", "C5", "C6"}
     assert all(
         cell.settings["epochs"] == spec.fixed["epochs"] and cell.settings["dataset"] == "digits" for cell in plan.cells
     )
