@@ -2,11 +2,14 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 # What torch, cuBLAS, cuSOLVER, cuDNN and Metal say where they do not raise torch's own class.
 _OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "not enough memory")
+# Control characters but tab and newline.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UserError(ValueError):
@@ -22,6 +25,11 @@ class StorageError(UserError):
         super().__init__(
             f"{path} cannot be written: {self.reason}; when that is mended the same command continues; nothing is lost"
         )
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters written as ``\\x1b``: a name or a message must not steer a terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -5,11 +5,13 @@ headings, rounded, and at most ``MAX_ROWS`` rows; a last line says how many more
 """
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from tabulate import tabulate
@@ -23,6 +25,12 @@ FORMATS = ("parquet", "csv", "md", "tex")
 MAX_ROWS = 1000
 # around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
 _BOLD = ("\x02", "\x03")
+# likewise before a cell that latex would read as an argument of the line break above it
+_GUARD = "\x04"
+# What Markdown, or the HTML in it, would not show as it stands: the start of a tag or an entity, a link, code, emphasis.
+_MARKDOWN = re.compile(r"[\\|`*~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|\](?=[(\[:])|(?<!\w)_|_(?!\w)")
+# A text that a spreadsheet takes for a formula, and a number, which it may take for one.
+_FORMULA, _NUMBER = r"^[=+\-@\t\r\n]", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _BY_OUTCOME = ("effect", "size", "level")
 
 
@@ -74,7 +82,7 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
         return sink.getvalue()
     if form == "csv":
         sink = io.BytesIO()
-        pyarrow.csv.write_csv(_plain(table), sink)
+        pyarrow.csv.write_csv(_inert(_plain(table)), sink)
         return sink.getvalue()
     shown = list(columns) or [_column(field) for field in table.schema]
     rows = [[_marked(cell, form) for cell in row] for row in readable_rows(table.slice(0, MAX_ROWS), shown)]
@@ -86,7 +94,8 @@ def render(table: pa.Table, form: str, columns: Sequence[Column] = (), note: str
     if more := table.num_rows - len(rows):
         text += f"\n\n{more:,} more rows are in the parquet and csv files.\n"
     if note:
-        text = f"{text.rstrip()}\n\n{note if form == 'md' else _latex(note)}"
+        text = f"{text.rstrip()}\n\n{markdown_text(note) if form == 'md' else _latex(note)}"
+    text = text.replace(_GUARD, "{}")
     for mark, written in zip(_BOLD, ("**", "**") if form == "md" else (r"\textbf{", "}"), strict=True):
         text = text.replace(mark, written)
     return f"{text.rstrip()}\n".encode()
@@ -106,8 +115,17 @@ def readable_rows(table: pa.Table, columns: Sequence[Column]) -> list[list[Reada
     return [[ReadableCell(_text(row, c) or c.missing, bool(c.bold and row[c.bold])) for c in columns] for row in rows]
 
 
+def markdown_text(text: str) -> str:
+    """``text`` so that Markdown shows it as it is, also in a table: no HTML, no link, no emphasis, no new column."""
+    entities = {"<": "&lt;", "&": "&amp;"}
+    return _MARKDOWN.sub(lambda found: entities.get(found[0], f"\\{found[0]}"), text)
+
+
 def _marked(cell: ReadableCell, form: str) -> str:
-    text = cell.text.replace("|", "\\|") if form == "md" else cell.text
+    if form == "md":
+        text = markdown_text(cell.text)
+    else:
+        text = f"{_GUARD}{cell.text}" if cell.text.startswith(("[", "*")) else cell.text
     return f"{_BOLD[0]}{text}{_BOLD[1]}" if cell.bold else text
 
 
@@ -139,6 +157,20 @@ def _text(row: dict[str, Any], column: Column) -> str:
 def _column(field: pa.Field) -> Column:
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     return Column(name=field.name, heading=field.name, kind="number" if is_number else "text")
+
+
+def _inert(table: pa.Table) -> pa.Table:
+    """Texts that a spreadsheet would run as a formula behind an apostrophe; numbers stay numbers.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            cells = table[field.name]
+            formula = pc.and_not(pc.match_substring_regex(cells, _FORMULA), pc.match_substring_regex(cells, _NUMBER))
+            quoted = pc.binary_join_element_wise(pa.scalar("'", field.type), cells, pa.scalar("", field.type))
+            table = table.set_column(i, field, pc.if_else(pc.fill_null(formula, False), quoted, cells))
+    return table
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ A command is a function under ``@app.command()`` in ``study/cli/commands.py``.
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import sysconfig
@@ -13,11 +14,17 @@ from pathlib import Path
 from typing import NoReturn
 
 INTERRUPTED = 130
+# of the line that says what is wrong
+_MOST_CHARACTERS = 2_000
 
 
 def main() -> None:
     """Entry point: a fault that the user can mend is one line on stderr and exit status 2; Ctrl-C is one and 130."""
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # a character that the terminal's encoding lacks is printed by its number
+                stream.reconfigure(errors="backslashreplace")
         with _working_folder_off_the_path():
             # here, because it takes a moment, in which Ctrl-C may come
             from study.cli.commands import app
@@ -84,5 +91,9 @@ def _came_from_the_keyboard(error: BaseException | None) -> bool:
 
 
 def _give_up(error: ValueError | str, status: int = 2) -> NoReturn:
-    sys.stderr.write(f"fmm-study: {error}\n")
+    from study.errors import printable
+
+    # one line, whatever a name in it holds
+    text = printable(" ".join(str(error).splitlines()))
+    sys.stderr.write(f"fmm-study: {text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + '...'}\n")
     sys.exit(status)

@@ -9,6 +9,7 @@ from rich.console import Console
 from tabulate import tabulate
 
 from analysis.comparison import TwoStudies
+from analysis.words.export import markdown_text
 from analysis.words.wording import contrast_text, effect_text, outcome_text
 from study.errors import UserError, nearest
 from study.printing.console import print_table, say
@@ -29,9 +30,9 @@ def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
         values = {**dataclasses.asdict(found), "identical": found.identical}
         console.out(json.dumps(values, indent=2), highlight=False)
     elif form == "md":
-        parts = ["\n".join(f"- {line}" for line in _lines(found))]
+        parts = ["\n".join(f"- {markdown_text(line)}" for line in _lines(found))]
         for title, headings, rows in _sections(found):
-            cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            cells = [[markdown_text(cell) for cell in row] for row in rows]
             parts.append(f"## {title}\n\n{tabulate(cells, headings, tablefmt='pipe', disable_numparse=True)}")
         console.out("\n\n".join(parts), highlight=False)
     else:

@@ -1,4 +1,4 @@
-"""Where commands print, and how a line or a table is printed."""
+"""Where commands print, and how a line or a table is printed: every text as it is, on any terminal."""
 
 import contextlib
 import errno
@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from study.errors import printable
+
+# No table is so wide: without a terminal nothing is wrapped or cut.
+_WIDE = 10_000
 
 
 def open_console() -> Console:
-    """The console to print on; without a terminal it is wide enough that tables are not cut."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    """The console to print on; without a terminal no line is wrapped and no table cut."""
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -61,12 +67,15 @@ class _Lasting:
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is: wrapped at words on a terminal, whole elsewhere."""
-    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(Text(printable(line)), soft_wrap=not console.is_terminal)
 
 
-def say_heading(console: Console, text: str) -> None:
-    """Print a line in bold."""
-    console.print(text, style="bold", highlight=False, markup=False)
+def say_heading(console: Console, text: str, rest: str = "") -> None:
+    """Print a line in bold; ``rest``, if any, follows plainly."""
+    console.print(
+        Text.assemble((printable(text), "bold"), f"  {printable(rest)}" if rest else ""),
+        soft_wrap=not console.is_terminal,
+    )
 
 
 def print_table(
@@ -75,9 +84,10 @@ def print_table(
     """Print a table without borders under a bold ``title``: ``num_left`` columns flush left, the others flush right."""
     table = Table(box=None)
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < num_left else "right")
+        # a cell that is too long goes on in the next line: nothing is cut
+        table.add_column(Text(heading), justify="left" if i < num_left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if title:
         say_heading(console, title)
     console.print(table)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from analysis.claims.power_words import power_lines, verdict_warning
 from analysis.inputs import Inputs
@@ -43,7 +42,7 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
     for cell in cells:
         seconds = (cell.search_seconds, cell.confirm_seconds, cell.measure_seconds)
         rows.append((cell.cell, f"{cell.params:,}", f"{cell.flops / 1e6:,.2f}", *(f"{s:,.2f}" for s in seconds)))
-    console.print(f"[bold]{escape(spec.name)}[/bold]  {escape(spec.title)}")
+    say_heading(console, spec.name, spec.title)
     print_table(console, headings, rows)
     lines = _joint_lines(plan, cells) if spec.joint else _plan_lines(plan, cells, device)
     if price is not None:

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from study.planning.plan import Plan
 from study.printing.console import say
@@ -95,10 +96,10 @@ class LiveView:
 
     def _display(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_row(f"[bold]{self._plan.spec.name}", self._bar.get_renderable())
+        table.add_row(Text(self._plan.spec.name, "bold"), self._bar.get_renderable())
         table.add_row("trials", self._progress())
         table.add_row("outcomes", self._outcomes())
-        table.add_row("best", f"validation accuracy {self._best}")
+        table.add_row("best", Text(f"validation accuracy {self._best}"))
         if self._in_flight:
             flight = self._in_flight
             table.add_row("training", f"epoch {flight.epoch}/{flight.epochs}, validation loss {flight.val_loss:.3g}")

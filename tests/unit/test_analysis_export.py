@@ -1,5 +1,7 @@
 """Files and text: frozen renderings, whole files or none, every registered table, the summary, and what is imported."""
 
+import csv
+import io
 import math
 import os
 import socket
@@ -16,7 +18,7 @@ from book import inputs_of, planted, synthetic_spec
 from analysis.inputs import Inputs
 from analysis.report.summary import summary
 from analysis.tables.build import build_table, build_tables, table_columns
-from analysis.words.export import FORMATS, MAX_ROWS, Column, readable_rows, render, write_table
+from analysis.words.export import FORMATS, MAX_ROWS, Column, markdown_text, readable_rows, render, write_table
 from analysis.words.wording import interval_text, number_text, p_text
 from study.errors import UserError
 from study.registry import TABLES
@@ -217,3 +219,35 @@ def test_analysis_needs_no_training_stack():
     code += "print(sorted({'torch', 'ray', 'optuna', 'mlflow', 'matplotlib'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("=1+1", "'=1+1"), ("@x", "'@x"), ("-x", "'-x"), ("+x", "'+x"), ("\t=1", "'\t=1"), ("\r=1", "'\r=1"), ("- a", "'- a"),
+        ("-0.5", "-0.5"), ("+1e-3", "+1e-3"), ("-.5", "-.5"), ("a=1", "a=1"), ("", ""),
+    ],
+)  # fmt: skip
+def test_no_text_is_a_formula_in_a_spreadsheet_and_numbers_stay_numbers(text, written):
+    table = pa.table({"name": [text], "code": pa.array([text]).dictionary_encode(), "value": [-1.5]})
+    rows = list(csv.reader(io.StringIO(render(table, "csv").decode(), newline="")))
+    assert rows == [["name", "code", "value"], [written, written, "-1.5"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("<img src=x>", "&lt;img src=x>"), ("</td>", "&lt;/td>"), ("<0.001", "<0.001"), ("&lt;", "&amp;lt;"),
+        ("[a](javascript:x)", r"[a\](javascript:x)"), ("[0.1, 0.2]", "[0.1, 0.2]"), ("`a`", r"\`a\`"), ("*a*", r"\*a\*"),
+        ("_a_ sig_bn", r"\_a\_ sig_bn"), ("a|b", r"a\|b"), ("a\\", "a\\\\"),
+    ],
+)  # fmt: skip
+def test_markdown_shows_a_text_as_it_is(text, written):
+    line = render(pa.table({"name": [text]}), "md").decode().splitlines()[2]
+    assert line.strip("| ") == written.strip("| ") and markdown_text(text) == written
+
+
+def test_no_latex_row_begins_with_an_argument():
+    """``\\\\`` and ``\\midrule`` would take the bracket of the next row for theirs."""
+    lines = render(pa.table({"a": ["[x] $1_{2}$", "*", "y"], "n": [1, 2, 3]}), "tex").decode().splitlines()
+    assert [line.split("&")[0].strip() for line in lines[4:7]] == [r"{}[x] \$1\_\{2\}\$", "{}*", "y"]
