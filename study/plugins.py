@@ -31,7 +31,7 @@ from study import data, models, smoothness  # noqa: F401
 from study.errors import UserError
 from study.models.attention import build_attention
 from study.models.build import initialise
-from study.registry import ATTENTION_FORMS, MERGES
+from study.registry import ATTENTION_FORMS, MERGES, NAMED
 from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.untouched import untouched, with_weights
 
@@ -112,7 +112,7 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Module -> distribution and version, if one declares it, and a digest (16 hex digits) of its file."""
+    """Module -> distribution and version, if one declares it, a digest (16 hex digits) of its file, and what it registers."""
     declared = installed()
     found: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys([*declared, *modules]):
@@ -121,8 +121,20 @@ def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
         known = importlib.util.find_spec(name)
         if known is not None and known.origin and Path(known.origin).is_file():
             source["digest"] = hashlib.blake2b(Path(known.origin).read_bytes(), digest_size=8).hexdigest()
+        if registered := registered_by(name):
+            source["registers"] = ", ".join(registered)
         found[name] = source
     return found
+
+
+def registered_by(module: str) -> list[str]:
+    """The levels that ``module`` registered: ``merge geometric``, ..."""
+    return [
+        f"{registry.kind} {entry.name}"
+        for registry in NAMED
+        for entry in registry
+        if getattr(getattr(entry.build, "func", entry.build), "__module__", "") == module
+    ]
 
 
 def check_merge(name: str) -> None:

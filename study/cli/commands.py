@@ -101,13 +101,13 @@ def run(
 @app.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from study.planning.plan import make_plan
+    from study.commands.show import recorded_plan
     from study.printing.describe import print_status
     from study.results.ledger import read_ledger
 
     checked, workspace = opened(spec, override, storage)
     contents = read_ledger(workspace.ledger)
-    print_status(make_plan(checked).continuing(contents), contents, workspace, open_console())
+    print_status(recorded_plan(checked, workspace, contents), contents, workspace, open_console())
 
 
 @app.command()

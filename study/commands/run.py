@@ -11,6 +11,7 @@ from typing import Any
 from search_spaces import Spec
 from study.commands.show import agenda_of, held_by, report
 from study.commands.start import Purse, RunOptions
+from study.data.files import telling
 from study.planning.plan import make_plan
 from study.planning.trying import check_sampler
 from study.plugins import plugin_sources
@@ -22,7 +23,7 @@ from study.resources.sharing import sharing_gpus
 from study.resources.timing import asking
 from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
-from study.results.provenance import note_session
+from study.results.provenance import note_session, noted_facts, read_sessions
 from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
 from study.tracking.runs import headlines
@@ -46,7 +47,11 @@ def run(
     Raises ``UserError`` before any training starts.
     """
     tell = functools.partial(say, console := open_console())
-    plan, root = make_plan(spec), workspace.root
+    root = workspace.root
+    # a study that is finished needs no data
+    known = noted_facts(read_sessions(root))
+    with telling(tell):
+        plan = make_plan(spec, needs_data=not known, known=known)
     uri = tracking_uri(options.tracking, root.parent)
     with workspace.locked(tell) as guard:
         before = workspace.freeze(spec, functools.partial(check_sampler, searches=plan.searches))
@@ -63,17 +68,17 @@ def run(
                 execution = frozen_execution(plan, root, ask, started=bool(contents.replicates))
                 agenda = agenda_of(plan, contents, workspace, retry_failed=options.retry_failed, execution=execution)
                 if not agenda.done:
+                    with telling(tell):
+                        note_session(
+                            root,
+                            {cell.settings["dataset"] for cell in plan.cells},
+                            gpus=spec.resources.gpus,
+                            price=options.price,
+                            plugins=plugin_sources(spec.plugins),
+                        )
                     agenda.plan, shared = sharing_gpus(plan, root, execution, ask)
                     if shared:
                         tell(shared)
-            if not agenda.done:
-                note_session(
-                    root,
-                    {cell.settings["dataset"] for cell in plan.cells},
-                    gpus=spec.resources.gpus,
-                    price=options.price,
-                    plugins=plugin_sources(spec.plugins),
-                )
             purse = Purse(options.max_hours, agenda.plan.spec.resources, contents)
             with MlflowView(spec, root, contents, uri, lambda line: tell(f"warning: {line}")) as view:
                 if not agenda.done and not purse.is_empty():

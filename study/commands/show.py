@@ -4,6 +4,7 @@ It may have run on another machine. Neither place needs the images or the user's
 number of classes, which the study noted when it ran.
 """
 
+import contextlib
 import dataclasses
 import functools
 import secrets
@@ -19,18 +20,18 @@ from analysis.claims.rejudged import earlier_verdicts, keep_earlier
 from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
-from search_spaces import Spec, load_spec, write_yaml
+from search_spaces import Spec, SpecError, load_spec, write_yaml
 from study.checks.audit import audit, audit_view
 from study.config import Execution
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
 from study.planning.importance import importances
-from study.planning.plan import Plan, make_plan
+from study.planning.plan import Plan, lay_out, load_levels, make_plan
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, read_ledger
-from study.results.provenance import read_sessions, session_tags
+from study.results.provenance import noted_facts, read_sessions, session_tags
 from study.results.revisions import up_to_date
 from study.results.workspace import Workspace, read_registration
 from study.tracking.pages import addresses
@@ -135,6 +136,21 @@ def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
     return Recorded(**vars(found), where=where, folder=folder)
 
 
+def recorded_plan(spec: Spec, workspace: Workspace, contents: Contents, *, levels: bool = False) -> Plan:
+    """The plan of a study, from its folder alone: what it was run with was checked then.
+
+    What has been changed since is checked, with what the study noted of its data. ``levels``: the plug-ins that it names are
+    imported, for who asks what they registered. Raises ``UserError``.
+    """
+    with contextlib.suppress(SpecError):  # what an older version took
+        if workspace.specification() == spec:
+            if levels:
+                load_levels(spec)
+            return lay_out(spec).continuing(contents)
+    known = noted_facts(read_sessions(workspace.root))
+    return make_plan(spec, needs_data=False, known=known).continuing(contents)
+
+
 def agenda_of(
     plan: Plan,
     contents: Contents,
@@ -161,9 +177,10 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
     """
     if from_mlflow is None:
         spec = load_spec(name, override)
-        make_plan(spec, needs_data=False)
         workspace = Workspace(storage / spec.name)
-        return in_folder(workspace, workspace.as_begun(spec)), workspace
+        held = in_folder(workspace, workspace.as_begun(spec))
+        recorded_plan(spec, workspace, held.contents)
+        return held, workspace
     if name.endswith((".yaml", ".yml")):
         spec = load_spec(name, override)
         held = in_store(from_mlflow, spec.name, storage / spec.name)
@@ -184,7 +201,7 @@ def report(held: Recorded, workspace: Workspace) -> Path:
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
     """Faults that an audit finds, one line each, and a line that says what was checked. Raises ``UserError`` before a run."""
     contents = in_folder(workspace, spec).contents
-    plan = make_plan(spec).continuing(contents)
+    plan = recorded_plan(spec, workspace, contents, levels=True)
     uri = tracking_uri(tracking, workspace.root.parent)
     faults = list(audit(plan, contents, workspace))
     if workspace.holder() is None:
@@ -220,7 +237,7 @@ def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, por
 
 def _up_to_date(held: Recorded, workspace: Workspace, uri: str) -> Shown:
     contents = held.contents
-    plan = make_plan(held.spec).continuing(contents)
+    plan = recorded_plan(held.spec, workspace, contents, levels=True)
     if workspace.holder():
         # the driver at work keeps the view itself
         return find_view(held.spec, workspace.root, contents, uri)

@@ -5,6 +5,7 @@ depends on its file, the epoch's seed and its place in the epoch's order.
 """
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from study.data.augment import RESIZED_CROP, Augmentation
 from study.data.decoding import Decoder, num_loaders, open_rgb
-from study.data.files import is_own
+from study.data.files import damaged, is_own
 from study.data.parts import Split, cuts, evaluated_at_once
 from study.registry import AUGMENTATIONS
 from study.seeding import derive_seed
@@ -91,6 +92,13 @@ class StreamedSplit:
         """Names of files, padded with zero bytes (N, longest), and labels. What is in the files is not read."""
         yield torch.from_numpy(np.ascontiguousarray(self.files).view(np.uint8).reshape(len(self), -1))
         yield self.labels
+
+    def file_sizes(self) -> np.ndarray:
+        """Bytes of each file, int64 (N,). Raises ``UserError`` for one that is gone."""
+        try:
+            return np.array([(self.folder / os.fsdecode(file)).stat().st_size for file in self.files], dtype=np.int64)
+        except OSError as error:
+            raise damaged(self.name, self.folder, error) from None
 
     def _floats(self, images: Tensor) -> Tensor:
         return images.to(self.labels.device, non_blocking=True).float() / 255

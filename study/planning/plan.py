@@ -149,14 +149,25 @@ class Plan:
         return dataclasses.replace(self, cells=tuple(cells))
 
 
-def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
-    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name.
+def lay_out(spec: Spec) -> Plan:
+    """The cells of a specification that was checked when it was run: no level is looked up, no data is needed."""
+    return Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
 
-    With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts.
-    """
+
+def load_levels(spec: Spec) -> None:
+    """Import the plug-ins that ``spec`` names. Raises ``UserError`` for those that its user has not allowed."""
     foreign = [*spec.plugins, *filter(None, [spec.space.partition(":")[0]])]
     refuse_foreign(foreign)
     load_plugins(spec.plugins, str(Path.cwd()) if foreign else "")
+
+
+def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts] | None = None) -> Plan:
+    """Check every name in ``spec`` and lay out its cells. Raises ``UserError`` naming the key and the nearest name.
+
+    With ``needs_data`` every dataset is loaded, so that one which is absent is told before anything starts. Of datasets that
+    are ``known`` (by name) no more is looked at.
+    """
+    load_levels(spec)
     for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
         for name in names:
             if name not in SETTINGS:
@@ -166,18 +177,21 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
     check_parts(spec)
     for where, statistic, settings in spec.measure.all():
         parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
-    plan = Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
-    check_search(plan.spec, plan.searches)
-    known: dict[str, str] = {}
+    plan, found = lay_out(spec), dict(known or {})
     for cell in plan.cells:
+        _check_cell(spec, plan.default_config(cell), found)
+    check_search(plan.spec, plan.searches)
+    same: dict[str, str] = {}
+    for cell in plan.cells:
+        facts = found[cell.settings["dataset"]]
         same_blocks = " (merge_where picks the same blocks at this depth); leave one out"
-        for identity, why in ((plan.default_config(cell).trial_key, ""), (_placed(plan, cell), same_blocks)):
-            if identity in known:
+        for identity, why in ((plan.default_config(cell).trial_key, ""), (_placed(plan, cell, facts), same_blocks)):
+            if identity in same:
                 raise UserError(
-                    f"factors: two cells are one and the same network: {known[identity]!r} and {cell.name!r}{why}"
+                    f"factors: two cells are one and the same network: {same[identity]!r} and {cell.name!r}{why}"
                 )
-            known[identity] = cell.name
-        _check_shares(spec, cell)
+            same[identity] = cell.name
+        _check_shares(spec, cell, facts)
     if needs_data:
         for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
             load_dataset(name)
@@ -187,22 +201,28 @@ def make_plan(spec: Spec, *, needs_data: bool = True) -> Plan:
 def _cell(spec: Spec, levels: Levels) -> Cell:
     settings = {**spec.fixed, **levels}
     config = TrialConfig.from_mapping({**settings, **spec.defaults, "seed": 0, "split_seed": 0})
+    return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+
+
+def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> None:
+    """Raise ``UserError`` unless every value, every level and the network are fit; facts of its data become ``known``."""
     for name, nuisance in spec.nuisance.items():
         for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
             TrialConfig.from_mapping({**config.as_dict(), name: value})
     check_schedule(config.schedule)
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
-    _check_network(config, dataset_facts(config.dataset))
-    return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
+    if config.dataset not in known:
+        known[config.dataset] = dataset_facts(config.dataset)
+    _check_network(config, known[config.dataset])
 
 
-def _check_shares(spec: Spec, cell: Cell) -> None:
+def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
     """Raise ``UserError`` for a batch that ``resources.data_parallel`` processes cannot share out evenly."""
     num, given = spec.resources.data_parallel, spec.nuisance.get("batch_size")
     asked = given.choices if isinstance(given, Choice) else [cell.settings.get("batch_size", TrialConfig.batch_size)]
     for size in asked:
-        batch = min(int(size), dataset_facts(cell.settings["dataset"]).num_train)
+        batch = min(int(size), facts.num_train)
         if batch % num:
             raise UserError(
                 f"resources.data_parallel = {num} with batches of {batch} images ({cell.name}): expected a number that "
@@ -253,7 +273,7 @@ def untrained(config: TrialConfig, known: Facts, *, weights: bool = True) -> nn.
     return build_network(config, num_classes=known.num_classes, **pixels, weights=weights)
 
 
-def _placed(plan: Plan, cell: Cell) -> str:
+def _placed(plan: Plan, cell: Cell, facts: Facts) -> str:
     """All settings but ``merge_where``, and where that puts the operator: modules by name, with their plain attributes.
 
     Names of levels count: ``add`` and its alias are one network on purpose.
@@ -262,7 +282,7 @@ def _placed(plan: Plan, cell: Cell) -> str:
     parts: list[Any] = [sorted(settings.items())]
     if "merge_where" in plan.spec.factor_names():
         config = plan.default_config(cell)
-        network = untrained(config, dataset_facts(config.dataset))
+        network = untrained(config, facts)
         for name, module in network.named_modules():
             plain = {key: value for key, value in vars(module).items() if isinstance(value, (str, int, float, tuple))}
             shapes = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from study.atomic import read_json, write_json
-from study.data import load_dataset
+from study.data import Dataset, Facts, data_root, load_dataset
+from study.data.stream import StreamedSplit
+from study.errors import UserError
 from study.registry import DATASETS
 from study.results.files import PROVENANCE
 from study.schema import Session
 
+# What must not change between the sessions of a study, of a dataset and of a plug-in.
+_CONTENT = ("num_pool", "num_val", "num_test", "num_classes", "image_shape", "digest", "file_sizes")
 _PACKAGES = ("fmm-study", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
 
 
@@ -34,6 +38,7 @@ def note_session(
 ) -> None:
     """Add how the study runs now to ``provenance.json``, unless the last entry says the same. Loads each dataset (cached).
 
+    Raises ``UserError`` where data or a plug-in's code is not what an earlier session ran with (``refuse_changed``).
     ``gpus``: what a group of replicates occupies; 0 is the CPU. ``price``: of an hour of a GPU, or of a core.
     ``plugins``: as ``study.plugins.plugin_sources`` gives them.
     """
@@ -52,6 +57,7 @@ def note_session(
     if price is not None:
         session["price"] = price
     sessions = read_sessions(root)
+    refuse_changed(root, sessions, session)
     if sessions[-1:] != [session]:
         write_json(root / PROVENANCE, [*sessions, session])
 
@@ -60,6 +66,49 @@ def read_sessions(root: Path) -> list[dict[str, Any]]:
     """The entries, oldest first; none for a study that was never run."""
     sessions: list[dict[str, Any]] = read_json(root / PROVENANCE, list[Session]) or []
     return sessions
+
+
+def refuse_changed(root: Path, sessions: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` where data or plug-ins of the session ``now`` differ from those of an earlier one.
+
+    By what they hold: where it lies, and what it is told of itself (address, version), may differ.
+    """
+    kinds = ("datasets", f"dataset {{}} in {data_root()}"), ("plugins", "plug-in module {} ({})")
+    for earlier in sessions:
+        for kind, called in kinds:
+            for name, found in now.get(kind, {}).items():
+                before = earlier.get(kind, {}).get(name, {})
+                changed = [
+                    f"{key} was {_short(before[key])}, is {_short(found[key])}"
+                    for key in _CONTENT
+                    if key in before and key in found and before[key] != found[key]
+                ]
+                if changed:
+                    what = called.format(name, found.get("registers") or "registers nothing")
+                    raise UserError(
+                        f"{what} is not what {root} was run with: {'; '.join(changed)}; put it back, or take another name "
+                        "or --storage for a study of what is there now"
+                    )
+
+
+def _short(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def noted_facts(sessions: Iterable[Mapping[str, Any]]) -> dict[str, Facts]:
+    """What a study noted of its datasets, by name: enough to plan it where they are not."""
+    found: dict[str, Facts] = {}
+    for session in sessions:
+        for name, noted in session.get("datasets", {}).items():
+            num_val = noted.get("num_val", noted["num_pool"] // 10)
+            found[name] = Facts(
+                image_shape=tuple(noted["image_shape"]),
+                num_classes=noted["num_classes"],
+                num_train=noted["num_pool"] - num_val,
+                num_val=num_val,
+                num_test=noted["num_test"],
+            )
+    return found
 
 
 def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
@@ -72,21 +121,38 @@ def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fingerprint(name: str) -> dict[str, Any]:
-    """Digest (16 hex digits) of a dataset's images and labels, pool then test, and its sizes in images."""
+    """Digest (16 hex digits) of a dataset's images and labels, pool then test, and its sizes in images.
+
+    ``file_sizes``, where images stay in their files and the digest is of names and labels: a digest of the files' sizes.
+    """
     dataset = load_dataset(name)
     digest = hashlib.blake2b(digest_size=8)
     for part in (dataset.pool, dataset.test):
         for tensor in part.content():
             digest.update(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode())
             digest.update(tensor.contiguous().numpy().data)
+    found = {"file_sizes": _sizes_digest(parts)} if (parts := _streamed(dataset)) else {}
     return {
         "digest": digest.hexdigest(),
+        **found,
         "source": DATASETS[name].source,
         "num_pool": len(dataset.pool),
+        "num_val": dataset.num_val,
         "num_test": len(dataset.test),
         "num_classes": dataset.num_classes,
         "image_shape": list(dataset.image_shape),
     }
+
+
+def _streamed(dataset: Dataset) -> list[StreamedSplit]:
+    return [part for part in (dataset.pool, dataset.test) if isinstance(part, StreamedSplit)]
+
+
+def _sizes_digest(parts: Iterable[StreamedSplit]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part.file_sizes().tobytes())
+    return digest.hexdigest()
 
 
 def _commit(folder: Path) -> dict[str, Any]:
