@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from analysis.stats.sequential import first_rejections, sign_patterns
-from analysis.stats.signflip import sign_flip_p
+from analysis.stats.signflip import sign_flip_interval, sign_flip_p
+from analysis.stats.verdicts import Limits, comparison_verdict
+from benchmarks import rules
 
 NUM = 10_000
 LOOKS = (10, 16, 24)
@@ -79,3 +81,31 @@ def test_a_signed_rank_test_has_the_same_error_rate():
     ranks = np.mean(stats.wilcoxon(d, axis=1).pvalue <= 0.05)
     flips = np.mean(first_rejections(d, [10], 0.05, exact=EXACT) == 0)
     assert ranks == pytest.approx(flips, abs=0.015) and flips <= 0.06
+
+
+def test_the_rules_hold_their_error_rates_by_an_implementation_of_its_own():
+    """A small version of ``python -m benchmarks.rules``: each bound within three standard errors."""
+    bounded = [rate for rate in rules.all_rates(300) if rate.wanted.startswith("<=")]
+    assert len(bounded) >= 14
+    for rate in bounded:
+        bound = float(rate.wanted.removeprefix("<="))
+        assert rate.share <= bound + 3 * np.sqrt(bound * (1 - bound) / rate.studies), rate
+    strata = {rate.rule: rate.share for rate in rules.strata_rule(300, 10) if "+4" in rate.case}
+    assert strata["6 pooled support alone"] > 0.7 and strata["6 unless a stratum lies below zero"] < 0.05
+
+
+@pytest.mark.parametrize("n", [8, 10, 12])
+def test_both_implementations_give_the_same_verdicts(n):
+    d = draws("normal", 150, n) * 0.7 + np.linspace(-1.0, 2.0, 150)[:, None]
+    level, refute = 0.025, 0.0125
+    p_zero, p_margin, mean = rules.p_flip(d), rules.p_flip(d, 1.0), d.mean(axis=1)
+    low, high = (p_zero <= level) & (mean > 0), (rules.p_flip(d, 1.0) <= level) & (mean < 1.0)
+    theirs = np.where((p_margin <= refute) & (mean < 1), "refuted", np.where(low & ~high, "supported", "undecided"))
+    ours = []
+    for row in d:
+        limits = sign_flip_interval(row, level), sign_flip_interval(row, refute)
+        ours.append(
+            comparison_verdict(Limits(low=limits[0][0], high=limits[0][1], high_refute=limits[1][1], margin=1.0))
+        )
+    assert ours == theirs.tolist()
+    assert n == 8 or len(set(ours)) == 3
