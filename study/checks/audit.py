@@ -4,7 +4,6 @@ Each check yields faults, one line each. What has not been run yet is no fault.
 """
 
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +26,9 @@ from study.results.kept_tables import read_kept
 from study.results.ledger import Contents, decode, lines_of, segments
 from study.results.workspace import Workspace, read_registration
 from study.schema import TRAINED, ReplicateRecord
+from study.tracking.reading import packed_study
 from study.tracking.runs import STUDY_PHASE, Wanted, unpack
+from study.tracking.sqlite import local_folder
 from study.tracking.store import HeldRun, masked, read_runs
 
 # a metric read back through a server has passed through JSON
@@ -62,8 +63,8 @@ def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
     parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
     if len(parents) != 1:
         yield f"mlflow: {len(parents)} runs stand for the study itself"
-    elif json.loads(unpack(parents[0].tags) or b"{}").get("spec") != spec.model_dump(mode="json"):
-        yield f"mlflow: the specification there is not this one (written by: fmm-study ui {spec.name})"
+    else:
+        yield from _parent_differences(spec, parents[0])
     for key in wanted.trial_keys():
         runs = children.pop(key, [])
         if len(runs) != 1:
@@ -71,6 +72,17 @@ def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
         else:
             yield from _run_differences(wanted, key, runs[0])
     yield from (f"mlflow: {key} is not in the ledger" for key in children)
+
+
+def _parent_differences(spec: Spec, run: HeldRun) -> Iterator[str]:
+    again = f"(written by: fmm-study ui {spec.name})"
+    try:
+        if packed_study(run.tags)["spec"] != spec.model_dump(mode="json"):
+            yield f"mlflow: the specification there is not this one {again}"
+    except ValueError as error:
+        yield f"mlflow: the run of the study itself {error} {again}"
+    if run.files.startswith("file:") and run.status == "FINISHED" and not local_folder(run.files).is_dir():
+        yield f"mlflow: the study's files are looked for in {local_folder(run.files)}, which is not there {again}"
 
 
 def _run_differences(wanted: Wanted, key: str, run: HeldRun) -> Iterator[str]:

@@ -4,6 +4,7 @@ A check is a function that returns what it found, or raises ``Ailment`` with wha
 it needs the same code and versions, the same storage, GPUs that torch sees, and the data.
 """
 
+import contextlib
 import functools
 import importlib
 import os
@@ -19,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
 from study.errors import UserError
@@ -144,9 +146,14 @@ def _ray(address: str | None) -> str:
 
 
 def _storage(storage: Path) -> str:
+    from study.results.workspace import check_folder
+
     there = storage
-    while not there.exists():
-        there = there.parent
+    try:
+        while not check_folder(there):
+            there = there.parent
+    except UserError as error:
+        raise Ailment(str(error), "give another folder with --storage") from None
     if not os.access(there, os.W_OK):
         raise Ailment(f"{there} is not writable", "give another folder with --storage")
     free = shutil.disk_usage(there).free
@@ -206,12 +213,16 @@ def examine_hosts(address: str, storage: Path, datasets: Sequence[str]) -> Itera
     storage.mkdir(parents=True, exist_ok=True)
     mark = storage / f".doctor-{uuid.uuid4().hex}"
     mark.write_text("")
+    lock = mark.with_suffix(".lock")
     began = time.time()
     try:
         here = describe(str(storage), mark.name, datasets)
-        answers = ask_hosts(address, describe, str(storage), mark.name, list(datasets))
+        # a file system without locks is found by the hosts, which take it too
+        with contextlib.suppress(NotImplementedError), FileLock(lock):
+            answers = ask_hosts(address, describe, str(storage), mark.name, list(datasets))
     finally:
-        mark.unlink(missing_ok=True)
+        for path in (mark, lock):
+            path.unlink(missing_ok=True)
     yield _number(len(answers))
     for host, gpus, answer in answers:
         yield Finding(f"host {host}", *_host(here, gpus, answer, storage, (began, time.time())))
@@ -250,7 +261,23 @@ def _seen(storage: Path, mark: str) -> str:
         own.unlink()
     except OSError as error:
         return f"cannot be written there: {error.strerror}"
-    return ""
+    return _unlocked(storage / f"{mark}.lock")
+
+
+def _unlocked(lock: Path) -> str:
+    """Whether a lock that the driver holds, if it does, can be taken here too."""
+    if not lock.exists():
+        return ""
+    try:
+        with FileLock(lock, timeout=0):
+            return (
+                "does not lock between hosts (NFS mounted with nolock?); a study's lease still keeps a second driver out, "
+                "after a minute"
+            )
+    except Timeout:
+        return ""
+    except (OSError, NotImplementedError) as error:
+        return f"has no locks there: {error}"
 
 
 def _number(num: int) -> Finding:
@@ -277,7 +304,8 @@ def _host(
     if differing:
         faults[differing] = "the same commit on every host: pip install -c constraints.txt -e ."
     if answer["storage"]:
-        faults[f"{storage} {answer['storage']}"] = "give a --storage that all hosts share, under one path"
+        advice = "give a --storage that all hosts share, under one path"
+        faults[f"{storage} {answer['storage']}"] = "mount it with locks" if "lock" in answer["storage"] else advice
     if gpus and not answer["gpus"]:
         faults[f"Ray counts {gpus:g} GPUs, torch sees none"] = "see nvidia-smi there, and torch.cuda.is_available()"
     if answer["gpus"] and not gpus:

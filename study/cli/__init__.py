@@ -39,11 +39,13 @@ def main() -> None:
         raise
     except OSError as error:
         # wherever it came up: in tables, figures, the report, a library's own files
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        from study.errors import StorageError
+        from study.errors import StorageError, UserError
 
-        _give_up(StorageError(error.filename or "a file", error))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            _give_up(StorageError(error.filename or "a file", error))
+        if error.filename is None or error.errno is None:
+            raise
+        _give_up(UserError(f"{str(error.filename)[:200]}: {error.strerror}"))
     except ValueError as error:
         from search_spaces import SpecError
         from study.errors import UserError

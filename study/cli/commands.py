@@ -23,7 +23,17 @@ app = typer.Typer(
 )
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
-StorageOption = Annotated[Path, typer.Option("--storage", help="Folder under which each study has its own.")]
+
+
+def _storage(storage: Path) -> Path:
+    from study.results.workspace import storage_folder
+
+    return storage_folder(storage)
+
+
+StorageOption = Annotated[
+    Path, typer.Option("--storage", help="Folder under which each study has its own.", callback=_storage)
+]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")
 ]
@@ -105,7 +115,7 @@ def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOp
     from study.printing.describe import print_status
     from study.results.ledger import read_ledger
 
-    checked, workspace = opened(spec, override, storage)
+    checked, workspace = opened(spec, override, storage, reading=True)
     contents = read_ledger(workspace.ledger)
     print_status(recorded_plan(checked, workspace, contents), contents, workspace, open_console())
 
@@ -137,7 +147,7 @@ def audit(
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
     from study.commands import show
 
-    faults, counted = show.check(*opened(spec, override, storage), tracking=tracking_uri)
+    faults, counted = show.check(*opened(spec, override, storage, reading=True), tracking=tracking_uri)
     for line in [*faults, counted]:
         typer.echo(line)
     if faults:
@@ -186,7 +196,7 @@ def ui(
     """Open MLflow's UI on this study, at a ready comparison."""
     from study.commands import show
 
-    checked, workspace = opened(spec, override, storage)
+    checked, workspace = opened(spec, override, storage, reading=True)
     show.ui(checked, workspace, tracking=tracking_uri, host=host, port=port, browse=browse)
 
 
@@ -292,13 +302,17 @@ def doctor(
         raise typer.Exit(1)
 
 
-def opened(name_or_path: str, override: list[str], storage: Path) -> "tuple[Spec, Workspace]":
-    """The specification that a command names and its study's folder. Raises ``SpecError`` or ``UserError``."""
+def opened(name_or_path: str, override: list[str], storage: Path, *, reading: bool = False) -> "tuple[Spec, Workspace]":
+    """The specification that a command names and its study's folder. Raises ``SpecError`` or ``UserError``.
+
+    ``reading``: the folder of all studies must be there.
+    """
     from search_spaces import load_spec
     from study.results.workspace import Workspace
 
     spec = load_spec(name_or_path, override)
     workspace = Workspace(storage / spec.name)
+    workspace.check(reading=reading)
     return workspace.as_begun(spec), workspace
 
 

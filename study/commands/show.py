@@ -38,8 +38,9 @@ from study.tracking.pages import addresses
 from study.tracking.reading import ReadStudy, read_study, with_changes
 from study.tracking.runs import headlines
 from study.tracking.server import serving
+from study.tracking.sqlite import ARTIFACTS
 from study.tracking.store import masked, tracking_uri
-from study.tracking.view import ARTIFACTS, Shown, as_user_error, find_view, replay
+from study.tracking.view import Shown, as_user_error, find_view, replay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +179,11 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
     if from_mlflow is None:
         spec = load_spec(name, override)
         workspace = Workspace(storage / spec.name)
+        workspace.check(reading=True)
         held = in_folder(workspace, workspace.as_begun(spec))
         recorded_plan(spec, workspace, held.contents)
         return held, workspace
+    Workspace(storage / "any").check(reading=False)
     if name.endswith((".yaml", ".yml")):
         spec = load_spec(name, override)
         held = in_store(from_mlflow, spec.name, storage / spec.name)

@@ -8,10 +8,12 @@ Source: https://doi.org/10.1073/pnas.1708274114
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from filelock import FileLock, Timeout
 from search_spaces import Spec, SpecError, check_spec
 from search_spaces.registered import changes, digest, registered
 from study.atomic import read_json, write_json
-from study.errors import UserError
+from study.errors import UserError, nearest
 from study.results.files import CLAIMS, HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
 from study.results.lease import Guard, held_by_another, hold_lease, living_holder
 from study.schema import Holder, Registration
@@ -41,6 +43,31 @@ _MENDABLE = ("sampler", "scheduler", "resources")
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 
+def storage_folder(storage: Path) -> Path:
+    """``--storage`` as a folder: ``~`` is a home. Raises ``UserError`` for an address, such as ``s3://bucket``."""
+    # as a path, s3://bucket would be a folder called "s3:"
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(storage), flags=re.IGNORECASE):
+        raise UserError(f"--storage {storage}: a folder is needed, on a filesystem that all hosts share (NFS)")
+    try:
+        return storage.expanduser()
+    except RuntimeError:
+        raise UserError(f"--storage {storage}: there is no such home") from None
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether ``folder`` is there, and can be read. Raises ``UserError`` where it cannot, or where it is no folder."""
+    try:
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"results folder {str(folder)[:200]}: {error.strerror}") from None
+    return True
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder of one study. Raises ``UserError`` for an address, such as ``s3://bucket``."""
@@ -48,11 +75,19 @@ class Workspace:
     root: Path
 
     def __post_init__(self) -> None:
-        # as a path, s3://bucket would be a folder called "s3:"
-        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.root)):
+        storage_folder(self.root.parent)
+
+    def check(self, *, reading: bool) -> None:
+        """Raise ``UserError`` where the folder cannot be; if ``reading``, also where the one of all studies is not there."""
+        storage = self.root.parent
+        if not check_folder(storage) and reading:
+            missing = next(path for path in (storage, *storage.parents) if path.parent.exists())
+            hint = nearest(missing.name, [path.name for path in missing.parent.iterdir() if path.is_dir()] or [""])
             raise UserError(
-                f"--storage {self.root.parent}: a folder is needed, on a filesystem that all hosts share (NFS)"
+                f"--storage {storage}: there is no folder {missing}{hint if 'mean' in hint else ''}; it holds no results; "
+                f"first: fmm-study run {self.root.name}"
             )
+        check_folder(self.root)
 
     @property
     def ledger(self) -> Path:

@@ -7,13 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from search_spaces import Spec, spec_from
+from study.atomic import checksum_of
 from study.errors import UserError, nearest
-from study.results.files import MEASUREMENTS, kept_path
-from study.results.ledger import Contents, decode
-from study.tracking.runs import STUDY_PHASE, unpack
+from study.results.files import kept_path
+from study.results.ledger import Contents, decode, record_fault
+from study.schema import Registration, Session, departure
+from study.tracking.runs import MOST_RATIO, MOST_UNPACKED, STUDY_PHASE, packed_size, unpack
 from study.tracking.store import HeldRun, fetch_files, masked, read_runs, study_names
 from study.tracking.view import as_user_error
 
@@ -32,11 +34,31 @@ class ReadStudy:
     num_unwritten: int = 0
 
 
+class _Packed(TypedDict):
+    """What the run of the study itself holds, packed into its tags."""
+
+    spec: dict[str, Any]
+    sessions: list[Session]
+    registration: Registration | None
+
+
+def packed_study(tags: Mapping[str, str], most: int = MOST_UNPACKED) -> _Packed:
+    """The specification, sessions and registration in a run's tags. Raises ``ValueError`` that says what is wrong."""
+    text = unpack(tags, most)
+    try:
+        study: _Packed = json.loads(text or b"")
+    except (ValueError, RecursionError):
+        raise ValueError("does not hold its specification") from None
+    if told := departure(study, _Packed):
+        raise ValueError(f"holds something else{told}")
+    return study
+
+
 def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
     """The study ``name`` in the store at ``uri``. Tables that its statistics kept are copied to ``folder``.
 
     Raises ``UserError`` if the store does not answer, has no such study, or holds a view without the ledger's lines (made by
-    an older version, or changed by hand).
+    an older version, or changed by hand); ``SpecError`` if the specification in it is none.
     """
     with as_user_error(uri):
         held = read_runs(uri, name)
@@ -44,40 +66,63 @@ def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
     if not held:
         raise UserError(f"MLflow at {masked(uri)} holds no study {name!r}{nearest(name, names) if names else ''}")
     parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
-    text = unpack(parents[0].tags) if len(parents) == 1 else None
-    if text is None:
-        raise _behind(uri, name, "the run of the study itself does not hold its specification")
-    study = json.loads(text)
+    room = MOST_UNPACKED + MOST_RATIO * sum(packed_size(run.tags) for run in held)
+    try:
+        if len(parents) != 1:
+            raise ValueError("does not hold its specification")
+        study = packed_study(parents[0].tags, room)
+    except ValueError as error:
+        raise _behind(uri, name, f"the run of the study itself {error}") from None
+    spec = spec_from(study["spec"], f"{masked(uri)}#{name}")
+    if spec.name != name:
+        raise _behind(uri, name, f"the specification there is of {spec.name!r}")
     contents, unwritten = Contents(), 0
     for run in sorted((run for run in held if "trial_key" in run.tags), key=_order):
-        lines = unpack(run.tags)
+        shown = repr(run.name[:100])
+        try:
+            lines = unpack(run.tags, room)
+        except UserError as error:
+            raise _behind(uri, name, f"run {shown} holds {error}") from None
         if lines is None and run.status == "RUNNING":
             unwritten += 1
             continue
+        room -= len(lines or b"")
         for record in map(decode, (lines or b"").splitlines() or [b""]):
             if record is None:
-                raise _behind(uri, name, f"run {run.name!r} does not hold the ledger's lines")
+                raise _behind(uri, name, f"run {shown} does not hold the ledger's lines")
+            if (fault := record_fault(record)) or record["trial_key"] != run.tags["trial_key"]:
+                raise _behind(uri, name, f"run {shown} holds another record{fault}")
             contents.add(record)
-    kept = ((key, record, table) for key, record in contents.measures.items() for table in record.get("kept", []))
-    if folder and not all(kept_path(folder, record["trial_key"], key, table).exists() for key, record, table in kept):
-        with as_user_error(uri):
-            fetch_files(uri, parents[0].run_id, MEASUREMENTS, folder)
+    if folder:
+        _fetch(uri, name, parents[0].run_id, contents, folder)
     return ReadStudy(
-        spec=_spec(study["spec"], f"{masked(uri)}#{name}"),
+        spec=spec,
         contents=contents,
-        sessions=study["sessions"],
+        sessions=[dict(session) for session in study["sessions"]],
         registration=study["registration"],
         num_unwritten=unwritten,
     )
 
 
+def _fetch(uri: str, name: str, run_id: str, contents: Contents, folder: Path) -> None:
+    """Bring the kept tables that ``folder`` lacks, or holds damaged."""
+    lacking = []
+    for key, record in contents.measures.items():
+        for table in record.get("kept", []):
+            path, checksum = (
+                kept_path(folder, record["trial_key"], key, table),
+                record.get("kept_checksums", {}).get(table),
+            )
+            if not path.exists() or (checksum and checksum_of(path) != checksum):
+                lacking.append(path.relative_to(folder).as_posix())
+    if lacking:
+        with as_user_error(uri):
+            fetch_files(uri, name, run_id, lacking, folder)
+
+
 def with_changes(spec: Spec, overrides: list[str], origin: str) -> Spec:
     """``spec`` with ``dotted.key=value`` overrides. Raises ``SpecError``, which names ``origin``."""
-    return _spec(spec.model_dump(mode="json"), origin, overrides) if overrides else spec
-
-
-def _spec(values: dict[str, Any], origin: str, overrides: list[str] | None = None) -> Spec:
-    return spec_from(values, origin, overrides or [])
+    return spec_from(spec.model_dump(mode="json"), origin, overrides) if overrides else spec
 
 
 def _order(run: HeldRun) -> tuple[bool, int, int, str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from analysis.trials.records import slot
 from search_spaces import Spec
+from study.errors import UserError
 from study.results.ledger import Contents, encode
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
 
@@ -29,6 +30,9 @@ _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 _PACKED = "mlflow.fmm_study.{:03d}"
 # MLflow cuts a tag in silence beyond 8,000 characters; a multiple of four, so that each part is base64 by itself
 _PART_CHARS = 7600
+# Bytes that all tags of a study may unpack to: so many, and for each of their characters some more. Two megabytes can be
+# made that unpack to gigabytes.
+MOST_UNPACKED, MOST_RATIO = 2**26, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,17 +278,28 @@ def pack(data: bytes) -> dict[str, str]:
     return {_PACKED.format(i): part for i, part in enumerate(parts)}
 
 
-def unpack(tags: Mapping[str, str]) -> bytes | None:
+def unpack(tags: Mapping[str, str], most: int = MOST_UNPACKED) -> bytes | None:
     """What ``pack`` was given; ``None`` if parts are missing or, by zlib's checksum, do not belong together.
 
-    Further parts, left from longer data, are not read.
+    Further parts, left from longer data, are not read. Raises ``UserError`` for data of more than ``most`` bytes, of which
+    only so many are unpacked.
     """
-    stream, data = zlib.decompressobj(), b""
+    stream, data = zlib.decompressobj(), bytearray()
     try:
         for i in range(len(tags)):
             if stream.eof:
                 break
-            data += stream.decompress(base64.b64decode(tags[_PACKED.format(i)], validate=True))
+            part = base64.b64decode(tags[_PACKED.format(i)], validate=True)
+            data += stream.decompress(part, most + 1 - len(data))
+            if len(data) > most:
+                raise UserError(f"tags that unpack to more than {most:,} bytes: they are none of fmm-study's")
+    except UserError:
+        raise
     except (KeyError, ValueError, zlib.error):
         return None
-    return data if stream.eof else None
+    return bytes(data) if stream.eof else None
+
+
+def packed_size(tags: Mapping[str, str]) -> int:
+    """How many characters of ``tags`` hold what was packed."""
+    return sum(len(text) for name, text in tags.items() if name.startswith(_PACKED.partition("{")[0]))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from study.errors import UserError
 from study.tracking.guard import ROOT_VARIABLE, TOKEN_VARIABLE
+from study.tracking.sqlite import without_strays
 from study.tracking.store import without_credentials
 
 START_SECONDS = 90.0
@@ -56,6 +57,7 @@ def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        without_strays(uri)
 
 
 def _free_port(host: str, port: int) -> int:

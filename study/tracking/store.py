@@ -6,26 +6,34 @@ Any other is written in full under the same run id with the same times, which ML
 with one trial key the older stays.
 """
 
-import contextlib
 import json
 import logging
 import os
 import re
-import sqlite3
-import tempfile
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from study.atomic import replacing
 from study.errors import UserError
 from study.tracking.runs import STUDY_PHASE, WantedRun
+from study.tracking.sqlite import (
+    ARTIFACTS,
+    follow,
+    is_missing,
+    prepare,
+    readable,
+    sqlite_path,
+    sqlite_uri,
+    without_strays,
+)
 
 # MLflow's limits: metrics per request, parameters or tags per request, runs per answer
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
 _PAGE = 1000
-_SQLITE = "sqlite:///"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow prints a link per run, with whatever credentials the address holds
@@ -40,11 +48,13 @@ _ENVIRONMENT = {
 def tracking_uri(uri: str | None, results: Path) -> str:
     """``uri``, or the SQLite database of all studies under ``results``. Raises ``UserError`` for what is no address."""
     if not uri:
-        return f"{_SQLITE}{results.resolve() / 'mlflow.db'}"
+        return sqlite_uri(results.resolve() / "mlflow.db")
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(
             f"tracking URI {masked(uri)!r}: a folder is no tracking store; use sqlite:///FILE or http(s)://HOST:PORT"
         )
+    if sqlite_path(uri) and "?" in uri and not re.search(r"\?\w+=[^/?]*$", uri):
+        raise UserError(f"tracking URI {masked(uri)!r}: in a path, write %3F for ?, %25 for % and %23 for #")
     return uri
 
 
@@ -63,13 +73,17 @@ def without_credentials(uri: str) -> str:
 
 @dataclass(kw_only=True)
 class HeldRun:
-    """A run as the store holds it; ``start`` and ``end`` in milliseconds of Unix time, ``end`` 0 while it is running."""
+    """A run as the store holds it; ``start`` and ``end`` in milliseconds of Unix time, ``end`` 0 while it is running.
+
+    ``files``: the address of its artifacts.
+    """
 
     run_id: str
     name: str
     status: str
     start: int
     end: int = 0
+    files: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     params: set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -84,7 +98,7 @@ class Store:
 
     def __init__(self, uri: str, study: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
         prepare(uri, _make_schema)
-        self._client = _client(uri)
+        self._uri, self._client = uri, _client(uri)
         self.runs: dict[str, HeldRun] = {}
         self.study: HeldRun | None = None
         self.experiment_id = self._experiment(study, artifacts, tags)
@@ -136,6 +150,8 @@ class Store:
         if experiment is None:
             location = None if artifacts is None else artifacts.resolve().as_uri()
             return str(self._client.create_experiment(study, location, dict(tags)))
+        if artifacts is not None:
+            follow(self._uri, experiment.experiment_id, experiment.artifact_location, artifacts)
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         for name, value in tags.items():
@@ -209,55 +225,45 @@ class Store:
 
 def read_runs(uri: str, study: str) -> list[HeldRun]:
     """Every run of a study as a store holds it, changing nothing; empty where there is none. Raises what MLflow raises."""
-    if _is_missing(uri):
+    if is_missing(uri):
         return []
-    client = _client(uri)
+    client = _client(readable(uri))
     experiment = client.get_experiment_by_name(study)
     return [] if experiment is None else list(_pages(client, experiment.experiment_id))
 
 
-def fetch_files(uri: str, run_id: str, folder: str, into: Path) -> None:
-    """Bring what lies under ``folder`` of a run's artifacts to ``into / folder``. Raises what MLflow raises."""
+def fetch_files(uri: str, study: str, run_id: str, names: Iterable[str], into: Path) -> None:
+    """Bring ``names``, files under one folder of a run's artifacts, to ``into``. Raises what MLflow raises.
+
+    Those of a study beside its SQLite store are taken from there, wherever both were when they were written.
+    """
     into.mkdir(parents=True, exist_ok=True)
-    _client(uri).download_artifacts(run_id, folder, str(into))
+    path = sqlite_path(uri)
+    beside = path.parent / ARTIFACTS / study / run_id / "artifacts" if path else None
+    if beside is None or not beside.is_dir():
+        for folder in {name.partition("/")[0] for name in names}:
+            _client(readable(uri)).download_artifacts(run_id, folder, str(into))
+        return
+    for name in names:
+        if (beside / name).is_file():
+            with replacing(into / name) as partial:
+                shutil.copyfile(beside / name, partial)
 
 
 def study_names(uri: str) -> list[str]:
     """Names of the experiments that a store holds, changing nothing. Raises what MLflow raises."""
-    if _is_missing(uri):
+    if is_missing(uri):
         return []
-    return [experiment.name for experiment in _client(uri).search_experiments()]
-
-
-def _is_missing(uri: str) -> bool:
-    """Whether ``uri`` names a SQLite file that does not exist; MLflow would make it when asked."""
-    return uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists()
-
-
-def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
-    """Make the database of a SQLite URI if there is none. Raises what ``make_schema`` raises, and ``OSError``.
-
-    MLflow makes its schema in many steps. One broken off by a kill or a full disk can be neither used nor finished, so it is
-    made beside its place. A write-ahead log, which stays with the file, cuts waiting to a third, and readers block no writer.
-    """
-    if not uri.startswith(_SQLITE):
-        return
-    path = Path(uri.removeprefix(_SQLITE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_missing(uri):
-        # a new name each time, for MLflow keeps connections by name
-        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
-            partial = Path(folder).resolve() / path.name
-            make_schema(f"{_SQLITE}{partial}")
-            # of two drivers that begin at once, the first one's stays
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(partial)
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
+    return [experiment.name for experiment in _client(readable(uri)).search_experiments()]
 
 
 def _client(uri: str) -> Any:
-    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if sqlite_path(uri) and "%" in uri:
+        # which opens the store
+        client.search_experiments(max_results=1)
+        without_strays(uri)
+    return client
 
 
 def _mlflow() -> Any:
@@ -276,6 +282,7 @@ def _make_schema(uri: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(uri, "./mlruns").engine.dispose()
+    without_strays(uri)
 
 
 def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
@@ -285,9 +292,10 @@ def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
         for run in page:
             yield HeldRun(
                 run_id=run.info.run_id,
-                name=run.info.run_name,
+                name=run.info.run_name or "",
                 status=run.info.status,
-                start=run.info.start_time,
+                files=run.info.artifact_uri or "",
+                start=run.info.start_time or 0,
                 end=run.info.end_time or 0,
                 tags=dict(run.data.tags),
                 params=set(run.data.params),

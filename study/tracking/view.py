@@ -22,6 +22,7 @@ from study.results.workspace import read_registration
 from study.schema import Record
 from study.tracking.pages import experiment_tags
 from study.tracking.runs import Wanted
+from study.tracking.sqlite import ARTIFACTS
 from study.tracking.store import Store, masked
 
 # MLflow takes seconds of a core to import and to make a database, and a study's start needs the core: the view waits for the
@@ -30,9 +31,6 @@ BEGIN_SECONDS = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 FINISH_SECONDS = 120.0
 _CLOSING_SECONDS = 5.0
-
-# where the files of a study lie beside a store that is no server: in a folder of its name
-ARTIFACTS = "mlartifacts"
 
 Warn = Callable[[str], None]
 

@@ -71,3 +71,16 @@ def test_the_mark_is_gone_when_all_are_asked(tmp_path: Path, monkeypatch: pytest
     assert well[0] == "host a (1.2.3.4)" and not well[2]
     assert ill[0] == "host b (1.2.3.5)" and "is not there" in ill[1]
     assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_lock_that_does_not_lock_between_hosts_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(address, question, *given):
+        locked = question(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr("fcntl.flock", lambda *_: None)
+            return [("a", 0, locked), ("b", 0, question(*given))]
+
+    monkeypatch.setattr("study.cluster.connection.ask_hosts", ask)
+    _, well, ill = examine_hosts("1.2.3.4:6379", tmp_path / "results", [])
+    assert not well[2] and "does not lock between hosts" in ill[1] and "mount it with locks" in ill[2]
+    assert not list((tmp_path / "results").iterdir())
