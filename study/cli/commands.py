@@ -61,12 +61,14 @@ def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
     from study.commands.start import refuse_undecidable
+    from study.planning.estimable import check_claims
     from study.planning.plan import make_plan
     from study.printing.describe import print_plan
 
     checked = load_spec(spec, override)
     refuse_undecidable(checked)
-    print_plan(make_plan(checked, needs_data=False), open_console(), price)
+    check_claims(planned := make_plan(checked, needs_data=False))
+    print_plan(planned, open_console(), price)
 
 
 @app.command()

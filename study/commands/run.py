@@ -12,6 +12,7 @@ from search_spaces import Spec
 from study.commands.show import agenda_of, held_by, report
 from study.commands.start import Purse, RunOptions
 from study.data.files import telling
+from study.planning.estimable import check_claims
 from study.planning.plan import make_plan
 from study.planning.trying import check_sampler
 from study.plugins import plugin_sources
@@ -52,6 +53,8 @@ def run(
     known = noted_facts(read_sessions(root))
     with telling(tell):
         plan = make_plan(spec, needs_data=not known, known=known)
+    if not workspace.ledger.exists():  # one that has begun is judged as it is
+        check_claims(plan)
     uri = tracking_uri(options.tracking, root.parent)
     with workspace.locked(tell) as guard:
         before = workspace.freeze(spec, functools.partial(check_sampler, searches=plan.searches))

@@ -15,6 +15,7 @@ from study.smoothness.estimate import Estimate, IncompleteError  # noqa: E402
 from study.smoothness.scales import fit_temperature, probabilities, tempered, unit_logits  # noqa: E402
 from study.smoothness.statistic import (  # noqa: E402
     estimate_names,
+    fewest_classes,
     in_turn,
     measure,
     on_validation,
@@ -28,6 +29,7 @@ __all__ = [
     "IncompleteError",
     "MeasureContext",
     "estimate_names",
+    "fewest_classes",
     "fit_temperature",
     "in_turn",
     "measure",

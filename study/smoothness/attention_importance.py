@@ -1,10 +1,11 @@
 """Do attention weights agree with the importance of what they weigh (claim C1)?
 
-Per layer, over units (channels, or positions if the gate has one value per position): the rank agreement of a gate's mean with
-the unit's importance, the loss added by taking the unit out while all gates are clamped (``clamped``). A correlation cannot
-exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is judged on
-spearman / ceiling. Beside it stand the same for shuffled units (the null), and for the unit's mean absolute activation in
-place of the gate (a control that is known to say something of importance). Within one image both are exact.
+Per layer, over units (channels, or positions if the gate has one value per position): the rank agreement of a gate's mean
+with the unit's importance, the loss added by taking the unit out while all gates are clamped (``clamped``). A correlation
+cannot exceed what noise in both leaves, ceiling = sqrt(reliability of gate * reliability of importance), so the claim is
+judged on what is left without it, ``ratio``. Beside it stand the same for shuffled units (the null), and for the unit's mean
+absolute activation in place of the gate (a control that is known to say something of importance). Within one image both are
+exact.
 
 Source: https://arxiv.org/abs/2106.15067
 """
@@ -22,7 +23,7 @@ from study.smoothness import estimate
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, read_layers, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.rank_correlation import ceilings, kendall, reliability, spearman, top_overlap
+from study.smoothness.rank_correlation import ceilings, kendall, reliability, spearman, top_overlap, without_noise
 
 KINDS = ("zero", "mean", "taylor")
 AGREEMENTS = {"spearman": spearman, "kendall": kendall, "top10": top_overlap}
@@ -31,8 +32,8 @@ _OVERALL = ("", "null", "ceiling", "activation", "per_image", "per_image_null", 
 # Layers with fewer units are left out.
 _LEAST_UNITS = 4
 _BOOTSTRAPS = 200
-# Below this mean ceiling the correlation's error, divided by it, dominates the ratio.
-_LEAST_CEILING = 0.2
+# Below this mean ceiling the ratio is not estimable: the ceiling's own error biases what is divided by it.
+_LEAST_CEILING = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class AttentionImportanceSettings:
     """``num_halves`` random halvings for reliability, ``num_shuffles`` for the null; ``gates`` as in ``gated_modules``."""
 
     num_samples: int = 256
-    num_halves: int = 20
+    num_halves: int = 100
     num_shuffles: int = 100
     split: str = "test"
     gates: tuple[str, ...] = GATES
@@ -64,7 +65,7 @@ def _names(settings: AttentionImportanceSettings) -> list[str]:
     settings=AttentionImportanceSettings,
     names=_names,
     only="networks with attention",
-    revision=2,
+    revision=3,
 )
 def attention_importance(settings: AttentionImportanceSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Agreement of gate and importance for three importances: ablation to zero, to the mean, and Taylor.
@@ -72,13 +73,14 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     For each the mean over layers of ``spearman``, ``kendall`` (tau-b) and ``top10`` (share of the top tenth in common). Each
     has a ``_null`` (units shuffled), a noise ``ceiling``, the ``activation`` control (mean absolute activation in the gate's
     place) and ``per_image`` (within an image, mean over images and layers) with null and control of its own: named
-    ``kendall_ceiling``, ``top10_activation``, and of Spearman plainly ``ceiling``, ``activation``, ``per_image``. ``ratio`` is
-    spearman / ceiling. Then agreement, null, ceiling and control per layer, as ``attention_importance_layer3_spearman_zero``,
-    layers counted from the input. Keeps table ``by_image``: the agreement within each image and layer.
+    ``kendall_ceiling``, ``top10_activation``, and of Spearman plainly ``ceiling``, ``activation``, ``per_image``. ``ratio``
+    is spearman over ceiling, on the scale that noise multiplies (``without_noise``). Then agreement, null, ceiling and
+    control per layer, as ``attention_importance_layer3_spearman_zero``, layers counted from the input. Keeps table
+    ``by_image``: the agreement within each image and layer.
 
     Standard errors by 200 resamplings of the images, the same in all layers (``per_image``: over images; ``_null``: over
     shuffles, the images held; a ceiling has none). Not converged if a layer's gates are all equal, or from a single image; the
-    ratio also if the mean ceiling is below 0.2. Layers of fewer than four units are left out; a network without gates has no
+    ratio also if the mean ceiling is below 0.6. Layers of fewer than four units are left out; a network without gates has no
     estimates. Units: none, all are correlations or shares. Cost: per image and unit two forward passes from its layer on, per
     image one backward pass. Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
     """
@@ -105,8 +107,8 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
             estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([each[name] for each in found])
         for name in within[0]:
             estimates[f"{PREFIX}_{name}_{kind}"] = over_layers([estimate.mean(each[name]) for each in within])
-        ratio = _ratio(estimates[f"{PREFIX}_spearman_{kind}"], estimates[f"{PREFIX}_ceiling_{kind}"])
-        estimates[f"{PREFIX}_ratio_{kind}"] = ratio
+        agreement, ceiling = (estimates[f"{PREFIX}_{name}_{kind}"] for name in ("spearman", "ceiling"))
+        estimates[f"{PREFIX}_ratio_{kind}"] = _ratio(agreement, ceiling, [layer.num_units for layer in layers])
         for index, each in enumerate(found):
             by_layer |= {f"{PREFIX}_layer{index + 1}_{name}_{kind}": value for name, value in each.items()}
         for measure in AGREEMENTS:
@@ -199,11 +201,14 @@ def over_layers(each: Sequence[Estimate]) -> Estimate:
     return Estimate(float(value), math.nan, num, converged)
 
 
-def _ratio(spearman_found: Estimate, ceiling: Estimate) -> Estimate:
-    """Mean correlation over mean ceiling, ignoring the ceiling's own error. An unreliable layer (ceiling 0) counts too."""
-    if not ceiling.value > 0:
-        return Estimate(math.nan, math.nan, ceiling.num_samples, False)
-    known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING
-    return Estimate(
-        spearman_found.value / ceiling.value, spearman_found.stderr / ceiling.value, ceiling.num_samples, known
+def _ratio(spearman_found: Estimate, ceiling: Estimate, num_units: Sequence[int]) -> Estimate:
+    """The mean correlation without noise, ignoring the ceiling's own error. An unreliable layer (ceiling 0) counts too."""
+    num, spread = ceiling.num_samples, spearman_found.resamplings
+    if not ceiling.value > 0 or spread is None:
+        return Estimate(math.nan, math.nan, num, False)
+    value, spread = (
+        without_noise(each, ceiling.value, num_units)
+        for each in (torch.tensor([spearman_found.value]).double(), spread)
     )
+    known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING
+    return resampled(value, spread, num).provided(known)

@@ -30,7 +30,7 @@ _MOST_ON_CPU = 2**28
 _GRAPH = 4
 # Pixels whose products are summed at once, in float64.
 _PIXELS = 4096
-# Of unit logits, what is left of the centred logits' Jacobian below this share is float32's rounding, and no movement.
+# Of unit logits, what is below this share of the logits' Jacobian (over their length) is float32's rounding, and no movement.
 _ROUNDING = 16 * torch.finfo(torch.float32).eps
 
 
@@ -135,10 +135,10 @@ def _moved(scale: str, z: Tensor, gram: Tensor) -> Tensor:
 
 
 def _rounding(z: Tensor, gram: Tensor) -> Tensor:
-    """Length (N,) below which the Jacobian of unit logits is rounding: a share of the centred logits' Jacobian over r."""
-    relative = gram.masked_fill(_is_top(z)[..., None] | _is_top(z)[:, None], 0.0)
-    square = relative.diagonal(dim1=1, dim2=2).sum(1) - relative.sum((1, 2)) / z.shape[1]
-    length: Tensor = square.clamp_min(0).sqrt() / (z - z.mean(-1, keepdim=True)).norm(dim=-1)
+    """Length (N,) below which the Jacobian of unit logits is rounding: a share of what the logits' own is at most, over r."""
+    squares = gram.diagonal(dim1=1, dim2=2)  # of differences from the predicted class's row, and of that row itself
+    most = squares.sum(1) + (z.shape[1] - 1) * (squares * _is_top(z)).sum(1)
+    length: Tensor = most.sqrt() / (z - z.mean(-1, keepdim=True)).norm(dim=-1)
     return _ROUNDING * length
 
 

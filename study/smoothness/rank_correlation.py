@@ -7,9 +7,11 @@ Source: https://doi.org/10.2307/2332508
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Pairwise comparisons held at once.
@@ -99,7 +101,26 @@ def ceilings(spearman: float, num_units: int, generator: torch.Generator) -> dic
 
 def copula_correlation(spearman: float, num_units: int) -> float:
     """rho in [0, 1] of the normal copula with this expected Spearman correlation of ``num_units`` units."""
+    rho, expected = _expected_spearman([num_units])
+    return float(np.interp(spearman, expected, rho))
+
+
+def without_noise(spearman: Tensor, ceiling: float, num_units: Sequence[int]) -> Tensor:
+    """What mean Spearman correlations (...) over layers of these numbers of units would be if nothing were noise.
+
+    Noise multiplies the correlation rho of a normal copula by the ceiling's; Spearman's it does not, of few units least of
+    all. So both are put on the scale of rho, divided, and put back. Above the ceiling the quotient itself is given.
+    """
+    rho, expected = _expected_spearman(num_units)
+    quotient = np.interp(spearman.abs().cpu().numpy(), expected, rho) / np.interp(ceiling, expected, rho)
+    known = np.interp(quotient, rho, expected) * np.maximum(quotient, 1.0)
+    return spearman.sign() * torch.from_numpy(np.asarray(known)).to(spearman)
+
+
+def _expected_spearman(num_units: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """rho of a normal copula, and the mean over layers of the Spearman correlation expected of it (``ceilings``)."""
     # equal steps of the angle: the curve is steep in rho near 1
     rho = np.sin(np.linspace(0, math.pi / 2, 4097))
-    expected = 6 / (math.pi * (num_units + 1)) * (np.arcsin(rho) + (num_units - 2) * np.arcsin(rho / 2))
-    return float(np.interp(spearman, expected, rho))
+    units = np.asarray(num_units, dtype=np.float64)[:, None]
+    expected = 6 / (math.pi * (units + 1)) * (np.arcsin(rho) + (units - 2) * np.arcsin(rho / 2))
+    return rho, expected.mean(0)

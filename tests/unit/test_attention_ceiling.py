@@ -8,8 +8,8 @@ import torch
 from gated import CHANNELS, context, images, toy
 from scipy import stats
 
-from study.smoothness import measure, parse_settings
-from study.smoothness.attention_importance import _over_images, _within_images
+from study.smoothness import Estimate, measure, parse_settings
+from study.smoothness.attention_importance import _over_images, _ratio, _within_images
 from study.smoothness.clamped import Layer
 from study.smoothness.rank_correlation import (
     ceilings,
@@ -18,6 +18,7 @@ from study.smoothness.rank_correlation import (
     num_top,
     spearman,
     top_overlap,
+    without_noise,
 )
 
 
@@ -83,6 +84,40 @@ def test_one_truth_seen_through_noise_reaches_all_three_ceilings() -> None:
         assert found["ceiling"].value < 0.95
     for measure_name, gap in gaps.items():
         assert abs(np.mean(gap)) < 3 * np.std(gap) / math.sqrt(len(gap)) + 0.01, measure_name
+
+
+@pytest.mark.parametrize("num_units", [8, 16, 32])
+@pytest.mark.parametrize(("kept", "least"), [(0.75, 0.6), (0.9, 0.8)])
+def test_the_ratio_is_the_agreement_without_noise(num_units: int, kept: float, least: float) -> None:
+    """Gate and importance correlate at .8 and are both seen with this reliability: the ratio is that of the truth."""
+    settings, found, truth = parse_settings("attention_importance", {"num_shuffles": 2, "num_halves": 40}), [], []
+    for seed in range(60):
+        generator, images = gen(seed), []
+        draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+        gate, other = draw(2, num_units)
+        for values in (gate, importance := 0.8 * gate + 0.6 * other):
+            images.append(values + math.sqrt(32 * (1 / kept - 1)) * draw(32, num_units))
+        truth.append(float(spearman(gate[None], importance[None])))
+        each = _over_images(layer_of(images[0], images[0]), images[1], settings, seed)
+        found.append(_ratio(each["spearman"], each["ceiling"], [num_units]))
+    known = [(estimate.value, value) for estimate, value in zip(found, truth, strict=True) if estimate.converged]
+    gap = np.array([value - true for value, true in known])
+    assert len(known) > least * len(found)
+    assert abs(gap.mean()) < 0.02 + 2 * gap.std() / math.sqrt(len(gap))
+
+
+def test_without_noise_nothing_is_divided_and_too_much_noise_is_not_estimable() -> None:
+    values = torch.tensor([-1.0, -0.3, 0.0, 0.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(without_noise(values, 1.0, [8, 16]), values)
+    rho, ceiling = 0.8, 0.55  # in closed form, of many units: 6 / pi asin(rho / 2)
+    seen, wanted, most = (6 / math.pi * math.asin(r / 2) for r in (rho * ceiling, rho, ceiling))
+    (got,) = without_noise(torch.tensor([seen], dtype=torch.float64), most, [10**6])
+    assert float(got) == pytest.approx(wanted, abs=1e-4)
+    assert float(without_noise(torch.tensor([0.9]).double(), 0.6, [16])) > 1
+    for value, known in ((0.59, False), (0.61, True)):
+        spread = torch.linspace(0.2, 0.4, 50, dtype=torch.float64)
+        found = Estimate(0.3, 0.1, 30, True, resamplings=spread), Estimate(value, math.nan, 30, True)
+        assert _ratio(*found, [16]).converged == known and _ratio(*found, [16]).stderr > 0.05
 
 
 def test_each_measure_has_null_ceiling_control_and_its_value_within_an_image() -> None:

@@ -46,7 +46,7 @@ DEFAULTS = {
     },
     "attention_importance": {
         "num_samples": 256,
-        "num_halves": 20,
+        "num_halves": 100,  # with revision 3
         "num_shuffles": 100,
         "split": "test",
         "gates": ("gate",),
