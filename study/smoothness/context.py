@@ -21,13 +21,15 @@ from study.smoothness.scales import fit_temperature
 
 
 def use_exact_float32() -> tuple[tuple[Any, str], ...]:
-    """From now on convolutions and products on a GPU are in float32 proper, without TF32, which has ten bits.
+    """From now on convolutions and products are in float32 proper, without TF32 or bfloat16, which have ten and seven bits.
 
-    TF32 is torch's default for convolutions. Returns torch's switches, each with what it was. They are its newer ones: to read
-    an older one raises where a newer one is set.
+    TF32 is torch's default for convolutions on a GPU. Returns torch's switches, each with what it was. They are its newer
+    ones: to read an older one raises where a newer one is set.
     """
-    cudnn: Any = torch.backends.cudnn  # a property module that type checkers do not see through
-    before = tuple((switch, switch.fp32_precision) for switch in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul))
+    cudnn: Any = torch.backends.cudnn  # property modules that type checkers do not see through
+    mkldnn: Any = torch.backends.mkldnn
+    switches = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul)
+    before = tuple((switch, switch.fp32_precision) for switch in switches)
     for switch, _ in before:
         switch.fp32_precision = "ieee"
     return before

@@ -65,7 +65,7 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
       ``_log`` is the log of that mean (delta method), not converged if the mean is within float32 rounding of 0;
       ``_probabilities`` the same without temperature (T = 1); ``_unit_logits`` for unit logits with Euclidean norms.
     - ``second_difference``: ||p_{i+1} - 2 p_i + p_{i-1}||_1 / h^2, mean over interior points. Depends on h.
-    - ``linear_gap``: ||p_i - (1 - t) p_0 - t p_n||_1, mean over interior points.
+    - ``linear_gap``: ||p_i - (1 - t) p_0 - t p_n||_1, mean over interior points alone: at both ends it is 0 by definition.
     - ``label_flips``: number of changes of the predicted label from one point to the next.
     - ``miss_rate``: share of interior points whose predicted label is neither true label of the pair.
     - ``loss_bump``: max over all points of the mixup loss -(1 - t) log p_i[y_0] - t log p_i[y_1], minus the larger of

@@ -174,6 +174,8 @@ def test_statistic_documents_itself(name: str) -> None:
 
 
 def test_exact_evaluation_restores_settings_after_an_error() -> None:
+    # torch's default; a worker that a test ran in this process has set another for good
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
     net = trained_a_little()
     before = snapshot(net)
     with pytest.raises(KeyError), exact_evaluation(net):

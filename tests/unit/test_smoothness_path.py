@@ -30,6 +30,18 @@ def test_two_class_logistic_paths_are_monotone() -> None:
     assert estimates["path_different_excess_variation"].num_samples == 100
 
 
+def test_the_linear_gap_is_a_mean_over_interior_points() -> None:
+    """Logits (0, 4 ln 9 t (1 - t)): p rises from 1/2 to 9/10 and falls again, while its line stays at 1/2."""
+    net = Fn(lambda x: torch.stack([0 * x[:, 0], 4 * math.log(9) * x[:, 0] * (1 - x[:, 0])], 1), 2)
+    x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    with pytest.raises(IncompleteError, match="no same-class pair") as caught:
+        run("path", context(net, x, torch.tensor([0, 1])), num_steps=32)
+    gaps = [2 * (1 / (1 + 9 ** (-4 * i / 32 * (1 - i / 32))) - 0.5) for i in range(33)]
+    assert sum(gaps) / 33 == pytest.approx(0.56758, abs=1e-5)  # with the ends, where the gap is 0 whatever the network
+    found = caught.value.estimates["path_different_linear_gap"].value
+    assert found == pytest.approx(sum(gaps) / 31, abs=1e-9) == pytest.approx(0.60419, abs=1e-5)
+
+
 def log_odds(p: Tensor) -> Tensor:
     return torch.stack([p.log(), (1 - p).log()], 1)
 
