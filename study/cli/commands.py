@@ -272,7 +272,10 @@ def levels(
 
 @app.command()
 def behaviour(
-    merge: Annotated[list[str], typer.Option(help="One merge operator; may be repeated. All if left out.")] = [],
+    merge: Annotated[
+        list[str],
+        typer.Option(help="One merge operator; may be repeated. All but the authors' rows if left out."),
+    ] = [],
     depth: Annotated[list[int], typer.Option(help="6n + 2; may be repeated. 8, 20, 56 and 110 if left out.")] = [],
     width: Annotated[int, typer.Option(help="Of the first stage.", min=1)] = 16,
     blocks: Annotated[bool, typer.Option("--blocks", help="A line a block instead of a line a network.")] = False,
@@ -281,7 +284,7 @@ def behaviour(
     from study.models.initial_behaviour import format_blocks, format_overview, initial_behaviours
     from study.registry import MERGES
 
-    merges = merge or [entry.name for entry in MERGES if "matches" not in entry.traits]
+    merges = merge or [entry.name for entry in MERGES if not entry.traits.keys() & {"matches", "row"}]
     found = initial_behaviours(merges=merges, depths=depth or [8, 20, 56, 110], width=width)
     typer.echo("\n\n".join(map(format_blocks, found)) if blocks else format_overview(found))
 

@@ -50,6 +50,9 @@ def markdown() -> str:
         "# Levels: what a specification may name",
         "",
         f"Made from the registry by `{REGENERATE}`. C is a block's number of channels.",
+        "",
+        "Merge operators named `authors_<row>` are rows of the authors' public notes, their norms clamped where theirs are.",
+        "Others with source 2106.15067 are from that paper or made after it; one that is a row says so in its formula.",
     ]
     for registry in NAMED:
         own = [entry for entry in registry if str(getattr(entry.build, "__module__", "study")).startswith(_OWN)]

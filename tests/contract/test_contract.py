@@ -10,6 +10,8 @@ import copy
 
 import pytest
 import torch
+from operators import MATCHED as ALL_MATCHED
+from operators import PLAIN
 from torch import nn
 from torch.nn import functional
 
@@ -20,12 +22,12 @@ from study.models.blocks import BasicBlock, BlockParts
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 
 MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
-OPERATORS = [entry.name for entry in MERGES if "matches" not in entry.traits] + MATCHED
+OPERATORS = PLAIN + MATCHED
 PAIRS = [(a, form) for a in ATTENTIONS.names() for form in ATTENTION_FORMS.names() if "none" not in (a, form)]
 # what a form does to a graph it does with any gate; those that weigh pairs of positions or single channels stand for all
 COMPILED = [(a, form) for a, form in PAIRS if form in ("native", "add", "shuffled") or a in ("se", "non_local")]
 SMALLEST = [{"network": entry.name, "depth": entry.traits["smallest_depth"]} for entry in NETWORKS]
-VARIANTS = [{"merge": name, "merge_site": "skip"} for name in MERGES.names()]
+VARIANTS = [{"merge": name, "merge_site": "skip"} for name in PLAIN + ALL_MATCHED]
 VARIANTS += [{"merge": name, "merge_site": "branch"} for name in OPERATORS]
 VARIANTS += [{"attention": a, "attention_form": form} for a, form in PAIRS] + SMALLEST
 VARIANTS += [{"attention": "se", "attention_form": form, "merge": "sig_bn"} for a, form in PAIRS if a == "se"]

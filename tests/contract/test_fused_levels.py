@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from operators import MATCHED as ALL_MATCHED
+from operators import PLAIN
 from trainings import train
 
 from study.config import TrialConfig
@@ -21,7 +23,7 @@ OTHER = {"seed": 2, "lr": 0.2, "momentum": 0.5, "weight_decay": 1e-2, "warmup_ep
 
 # matched operators are one class at widths of their own: all at the branch, whose first channels are taken, few at the skip
 MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
-SITES = [(entry.name, site) for entry in MERGES for site in ("skip", "branch")]
+SITES = [(name, site) for name in PLAIN + ALL_MATCHED for site in ("skip", "branch")]
 MERGED = [
     {"merge": name, "merge_site": site}
     for name, site in SITES

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from operators import PLAIN
 from torch.nn import functional
 
 from study.config import TrialConfig
 from study.models import build_network
-from study.registry import MERGES, NETWORKS
+from study.registry import NETWORKS
 
 WIDTHS = {"cifar_resnet_bottleneck": 4, "wrn": 1, "imagenet_resnet": 4}
-OPERATORS = [entry.name for entry in MERGES if "matches" not in entry.traits]
+OPERATORS = PLAIN
 
 
 def test_every_network_is_in_these_tests():

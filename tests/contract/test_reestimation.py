@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from operators import MATCHED, PLAIN
 from torch import nn
 from torch.nn import functional
 
@@ -17,7 +18,7 @@ from study.smoothness.batchnorm import not_reestimated
 
 PAIRS = [(a, form) for a in ATTENTIONS.names() for form in ATTENTION_FORMS.names() if "none" not in (a, form)]
 # as dropout does, noise has other values in training: there, statistics are those of the network that is evaluated
-OPERATORS = [entry for entry in MERGES if entry.name != "noise_gate"]
+OPERATORS = [MERGES[name] for name in PLAIN + MATCHED if name != "noise_gate"]
 VARIANTS = [{"merge": entry.name} for entry in OPERATORS]
 VARIANTS += [{"merge": entry.name, "merge_site": "branch"} for entry in OPERATORS if "matches" not in entry.traits]
 VARIANTS += [{"attention": a, "attention_form": form} for a, form in PAIRS]

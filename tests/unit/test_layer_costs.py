@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torchinfo
+from operators import PLAIN
 from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +20,7 @@ from study.models import build_network, num_flops, num_params
 from study.models.cost import layer_costs
 from study.planning.plan import make_plan
 from study.printing.describe import print_cost
-from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
+from study.registry import ATTENTION_FORMS, ATTENTIONS, NETWORKS
 
 IMAGE = (3, 16, 16)
 WIDTHS = {"wrn": 1}
@@ -56,7 +57,7 @@ def test_totals_are_those_of_torchs_counter(name):
 
 
 def test_totals_hold_for_every_operator_gate_and_form():
-    merges = [entry.name for entry in MERGES if "matches" not in entry.traits]  # those are ``add``, wider
+    merges = PLAIN  # matched ones are ``add``, wider
     gates = [name for name in ATTENTIONS.names() if name != "none"]
     for index in range(max(len(merges), len(gates))):
         merge, gate = merges[index % len(merges)], gates[index % len(gates)]

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
+from operators import MATCHED, PLAIN
 from torch.nn import functional
 
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
 from study.models.initial_behaviour import format_blocks, format_overview, initial_behaviour, initial_behaviours
-from study.registry import MERGES
 
 
 def behave(merge, depth, width=8, **changes):
@@ -91,8 +91,8 @@ def test_the_start_at_the_branch_and_in_chosen_blocks():
 
 
 def test_half_precision():
-    small = initial_behaviours(merges=MERGES.names(), depths=[8], width=4)
-    assert [one.config.merge for one in small] == MERGES.names()
+    small = initial_behaviours(merges=PLAIN + MATCHED, depths=[8], width=4)
+    assert [one.config.merge for one in small] == PLAIN + MATCHED
     for one in small:
         assert one.bf16_finite and all(0 < block.bf16_error < 0.1 for block in one.blocks), one.config.merge
         assert all(block.fp16 == "fits" for block in one.blocks)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from operators import PLAIN
 from torch import nn
 from torchvision.models.resnet import BasicBlock as PublicBlock
 from torchvision.ops import SqueezeExcitation as PublicSE
@@ -13,7 +14,7 @@ from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.attention import build_attention
 from study.models.blocks import BasicBlock, BlockParts
-from study.models.merges.normalised import SigmoidBatchNorm
+from study.models.merges.normalised import FORMS
 from study.registry import ATTENTIONS, MERGES
 
 # exact in float32: the float64 references normalise by the very same numbers
@@ -153,7 +154,7 @@ def test_sig_bn_normalises_once():
     assert set(FORMULAS) <= set(MERGES.names())
     block = network(merge="sig_bn").stages[1][0]
     norms = [name for name, module in block.named_modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms == ["bn1", "merge.bn_f", "merge.bn_x"] and isinstance(block.merge, SigmoidBatchNorm)
+    assert norms == ["bn1", "merge.bn_f", "merge.bn_x"] and block.merge.form == FORMS["sig_bn"]
 
 
 def test_a_block_without_a_skip_holds_no_projection():
@@ -238,9 +239,7 @@ def test_a_form_without_an_attention_and_the_reverse_are_refused(attention, form
 
 def test_names_shared_by_two_cells_start_at_equal_weights():
     reference = dict(network(merge="add").named_parameters())
-    others = [{"merge": entry.name} for entry in MERGES if "matches" not in entry.traits] + [
-        {"attention": "se", "attention_form": "mul"}
-    ]
+    others = [{"merge": name} for name in PLAIN] + [{"attention": "se", "attention_form": "mul"}]
     for changes in [*others, {"depth": 14}]:
         other = dict(network(**changes).named_parameters())
         shared = reference.keys() & other.keys()

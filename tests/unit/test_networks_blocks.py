@@ -9,6 +9,7 @@ from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
 from study.models.blocks import BlockParts, Bottleneck, PreActivationBlock
+from study.models.merges.normalised import FORMS
 from study.models.merges.plain import Add
 from study.registry import NETWORKS
 
@@ -55,7 +56,7 @@ def bn(x, norm):
 
 def joined(merge, x, f):
     """The operators of these tests by hand."""
-    if type(merge).__name__ == "SigmoidBatchNorm":
+    if getattr(merge, "form", None) == FORMS["sig_bn"]:
         return torch.sigmoid(bn(f, merge.bn_f)) * bn(x, merge.bn_x)
     return {"Add": lambda: x + f, "Multiply": lambda: x * f, "NoSkip": lambda: f}[type(merge).__name__]()
 

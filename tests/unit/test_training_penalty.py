@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from operators import MATCHED, PLAIN
 from torch import nn
 from trainings import train
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.models import build_network
-from study.registry import ATTENTIONS, MERGES
+from study.registry import ATTENTIONS
 from study.smoothness import MeasureContext, measure, parse_settings
 from study.training import loop
 from study.training.penalty import jacobian_penalty, unit_directions
@@ -137,7 +138,7 @@ def test_a_training_step_follows_finite_differences_of_the_penalised_loss():
             assert float(before[number][at] - parameter.detach().numpy()[at]) == pytest.approx(gradient, abs=1e-7)
 
 
-PARTS = [{"merge": name} for name in MERGES.names()]
+PARTS = [{"merge": name} for name in PLAIN + MATCHED]
 PARTS += [{"attention": name, "attention_form": "native"} for name in ATTENTIONS.names() if name != "none"]
 
 

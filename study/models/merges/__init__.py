@@ -2,9 +2,11 @@
 
 from study.models.merges.base import Merge
 from study.models.merges.matched import register_matched
+from study.models.merges.rows import register_rows
 from study.registry import discover
 
 discover(__name__)
+register_rows()
 register_matched()
 
 __all__ = ["Merge"]

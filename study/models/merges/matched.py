@@ -1,10 +1,10 @@
 """``add_matched_<operator>``: addition with as many parameters as the operator.
 
-One for each operator with parameters of its own, made from the registry. ``study/models/stages.py`` finds hidden widths of F
-with which the network holds as many parameters. Where an operator costs less than half a hidden channel per block (a batch
-norm, a scalar), most blocks stay as they are, and a network too small to owe half a channel in all is ``add`` itself: the
-match is to half a hidden channel, not to a parameter. A network in which the operator costs nothing, since its norms stand in
-for the block's, is ``add`` too.
+One for each operator with parameters of its own, but for the authors' rows, made from the registry. ``study/models/stages.py``
+finds hidden widths of F with which the network holds as many parameters. Where an operator costs less than half a hidden
+channel per block (a batch norm, a scalar), most blocks stay as they are, and a network too small to owe half a channel in all
+is ``add`` itself: the match is to half a hidden channel, not to a parameter. A network in which the operator costs nothing,
+since its norms stand in for the block's, is ``add`` too.
 
 Source: https://arxiv.org/abs/1605.07146
 """
@@ -31,11 +31,11 @@ class MatchedAdd(Merge):
 
 
 def register_matched() -> None:
-    """Register ``add_matched_<operator>`` for every operator registered so far that holds parameters.
+    """Register ``add_matched_<operator>`` for every operator so far that holds parameters, but for the authors' rows.
 
     Trait ``matches``: the operator's name.
     """
-    for entry in list(MERGES):
+    for entry in [entry for entry in MERGES if "row" not in entry.traits]:
         with torch.device("meta"):
             cost = num_params(entry.build(_CHANNELS))
         if cost:
