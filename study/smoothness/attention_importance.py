@@ -12,7 +12,7 @@ Source: https://arxiv.org/abs/2106.15067
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -190,15 +190,14 @@ def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
 
 def over_layers(each: Sequence[Estimate]) -> Estimate:
     """The mean over layers; its error is that of the mean, since layers share images, their resamplings and shuffles."""
-    num, converged = each[0].num_samples, all(e.converged for e in each)
+    value, stderr = sum(e.value for e in each) / len(each), math.nan
+    spread = [e.resamplings for e in each if e.resamplings is not None and math.isfinite(e.stderr)]
     samples = [e.samples for e in each if e.samples is not None]
-    if len(samples) == len(each):
-        return replace(estimate.mean(torch.stack(samples).mean(0)), samples=None).provided(converged)
-    value = torch.tensor([e.value for e in each], dtype=torch.float64).mean()
-    spread = [e.resamplings for e in each if e.resamplings is not None]
     if len(spread) == len(each):
-        return resampled(value, torch.stack(spread).mean(0), num).provided(converged)
-    return Estimate(float(value), math.nan, num, converged)
+        stderr = float(torch.stack(spread).mean(0).std(correction=1))
+    elif len(samples) == len(each):
+        stderr = estimate.mean(torch.stack(samples).mean(0)).stderr
+    return Estimate(value, stderr, each[0].num_samples, all(e.converged for e in each))
 
 
 def _ratio(spearman_found: Estimate, ceiling: Estimate, num_units: Sequence[int]) -> Estimate:
