@@ -181,11 +181,16 @@ def resamplings(num: int, generator: torch.Generator) -> Tensor:
 
 
 def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
-    """``value`` (1,) with the standard deviation of its resamplings ``spread`` (B,) as standard error."""
+    """``value`` (1,) with the root mean square by which its resamplings ``spread`` (B,) differ from it as standard error."""
     # resamplings of one image have no spread
     known = num_samples > 1 and bool(value.isfinite().all() and spread.isfinite().all())
-    stderr = float(spread.std(correction=1)) if known else math.nan
+    stderr = _away(spread, float(value)) if known else math.nan
     return Estimate(float(value), stderr, num_samples, known, resamplings=spread)
+
+
+def _away(spread: Tensor, value: float) -> float:
+    """A resampled correlation is as much too low on average as the correlation itself: that is part of its error."""
+    return float((spread - value).square().mean().sqrt())
 
 
 def over_layers(each: Sequence[Estimate]) -> Estimate:
@@ -194,7 +199,7 @@ def over_layers(each: Sequence[Estimate]) -> Estimate:
     spread = [e.resamplings for e in each if e.resamplings is not None and math.isfinite(e.stderr)]
     samples = [e.samples for e in each if e.samples is not None]
     if len(spread) == len(each):
-        stderr = float(torch.stack(spread).mean(0).std(correction=1))
+        stderr = _away(torch.stack(spread).mean(0), value)
     elif len(samples) == len(each):
         stderr = estimate.mean(torch.stack(samples).mean(0)).stderr
     return Estimate(value, stderr, each[0].num_samples, all(e.converged for e in each))

@@ -115,8 +115,9 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     lies (an error of computation, not of sampling images). ``bottom_ritz`` bounds the smallest eigenvalue from above, with its
     own residual and the same convergence rule. ``trace`` and the masses of the density ``negative_share`` (eigenvalues below
     -0.001 of the top one) and ``zero_share`` (between plus and minus that) have standard errors over random probes, the images
-    held. Samples are images for the first two, probes for the others. Kept as the table ``density``: ``eigenvalue``,
-    ``density`` (its integral is 1) and ``stderr`` over probes, smoothed by ``curve``.
+    held; those of the masses include by how much half of the products would give another. Samples are images for the first
+    two, probes for the others. Kept as the table ``density``: ``eigenvalue``, ``density`` (its integral is 1) and ``stderr``
+    over probes, smoothed by ``curve``.
 
     Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
     first run needs beyond. Memory: max_steps vectors of the weights' size in float64 (``lanczos``). Raises ``UserError`` for
@@ -142,8 +143,8 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
         "hessian_top_eigenvalue": ritz(-1),
         "hessian_bottom_ritz": ritz(0),
         "hessian_trace": trace(runs, operator.num_params),
-        "hessian_negative_share": estimate.mean(mass(runs, -math.inf, -limit)),
-        "hessian_zero_share": estimate.mean(mass(runs, -limit, limit)),
+        "hessian_negative_share": share(runs, -math.inf, -limit),
+        "hessian_zero_share": share(runs, -limit, limit),
     }
 
 
@@ -156,7 +157,8 @@ def trace(runs: Sequence["Ritz"], size: int) -> Estimate:
     """
     # v . A v of the unit probe is the first moment, of the probe itself size times that
     found = estimate.mean(size * moment(runs, 1))
-    square = size * math.fsum(run.length**2 for run in runs) / len(runs)
+    # of the unit probe, norm(A v) is that of the tridiagonal matrix's first column
+    square = size * math.fsum(run.diagonal[0] ** 2 + run.beside[0] ** 2 for run in runs) / len(runs)
     return replace(found, stderr=math.sqrt(2 * square / len(runs)))
 
 
@@ -164,14 +166,24 @@ def trace(runs: Sequence["Ritz"], size: int) -> Estimate:
 class Ritz:
     """Ritz values (m,), ascending, their residuals norm(A y - theta y), and their weights in the start vector (sum 1).
 
-    ``length`` is norm(A v) of the start vector v, itself of length one.
+    They are those of the tridiagonal matrix with ``diagonal`` (m,) and ``beside`` (m,) it, of which the last goes beyond.
     """
 
     values: Tensor
     residuals: Tensor
     weights: Tensor
-    length: float
-    num_products: int
+    diagonal: Sequence[float]
+    beside: Sequence[float]
+
+    @property
+    def num_products(self) -> int:
+        """m."""
+        return len(self.diagonal)
+
+    def half(self) -> "Ritz":
+        """What the run had after half of its products."""
+        num = max(1, self.num_products // 2)
+        return _ritz(self.diagonal[:num], self.beside[:num])
 
 
 def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float = 0.0, at_least: int = 1) -> Ritz:
@@ -193,7 +205,7 @@ def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float 
         for direction in basis + basis:
             product = product - (direction @ product) * direction
         length = float(product.norm())
-        found = _ritz(diagonal, beside, length)
+        found = _ritz(diagonal, [*beside, length])
         size = float(found.values.abs().max())
         used_up = length <= _BREAKDOWN * max(size, 1e-30)
         converged = tolerance > 0 and float(found.residuals[-1]) <= tolerance * abs(float(found.values[-1]))
@@ -203,14 +215,13 @@ def lanczos(operator: Operator, start: Tensor, num_steps: int, tolerance: float 
         beside.append(length)
 
 
-def _ritz(diagonal: list[float], beside: list[float], length: float) -> Ritz:
+def _ritz(diagonal: Sequence[float], beside: Sequence[float]) -> Ritz:
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if beside:
-        off = torch.tensor(beside, dtype=torch.float64)
+    if len(diagonal) > 1:
+        off = torch.tensor(beside[:-1], dtype=torch.float64)
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
     values, vectors = torch.linalg.eigh(matrix)
-    first = math.hypot(diagonal[0], [*beside, length][0])
-    return Ritz(values, length * vectors[-1].abs(), vectors[0] ** 2, first, len(diagonal))
+    return Ritz(values, beside[-1] * vectors[-1].abs(), vectors[0] ** 2, tuple(diagonal), tuple(beside))
 
 
 def moment(runs: Sequence[Ritz], power: int) -> Tensor:
@@ -221,6 +232,13 @@ def moment(runs: Sequence[Ritz], power: int) -> Tensor:
 def mass(runs: Sequence[Ritz], above: float, up_to: float) -> Tensor:
     """Share of eigenvalues in [above, up_to) by each probe, (P,)."""
     return torch.stack([run.weights[(run.values >= above) & (run.values < up_to)].sum() for run in runs])
+
+
+def share(runs: Sequence[Ritz], above: float, up_to: float) -> Estimate:
+    """The mean ``mass`` over probes; its error is over probes, and by how much the second half of the products moved it."""
+    found = estimate.mean(mass(runs, above, up_to))
+    moved = found.value - float(mass([run.half() for run in runs], above, up_to).mean())
+    return replace(found, stderr=math.hypot(found.stderr, moved))
 
 
 def curve(runs: Sequence[Ritz], num_steps: int) -> dict[str, Tensor]:

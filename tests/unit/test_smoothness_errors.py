@@ -10,7 +10,7 @@ from toys import Fn, fn_context, gen, images, run
 
 from study.smoothness import Estimate, estimate
 from study.smoothness.attention_importance import over_layers, resampled
-from study.smoothness.hessian import lanczos, trace
+from study.smoothness.hessian import lanczos, mass, share, trace
 from study.smoothness.pairs import draw_pairs
 
 LABELS = torch.arange(40) % 4
@@ -132,9 +132,9 @@ def test_every_statistic_between_images_says_that_they_are_shared(statistic, nam
 def test_layers_share_their_images():
     """Of two layers that move together the mean is as uncertain as each; of two that move against each other it is not."""
     spread = torch.randn(200, generator=gen()).double()
-    one, other = (resampled(torch.tensor([0.5]), sign * spread, 9) for sign in (1, -1))
+    one, other = (resampled(torch.tensor([0.5]), 0.5 + sign * spread, 9) for sign in (1, -1))
     assert over_layers([one, one]) == one
-    assert over_layers([one, other]).stderr == 0
+    assert over_layers([one, other]).stderr == pytest.approx(0, abs=1e-12)
     by_image = torch.randn(30, generator=gen()).double()
     first, second = (estimate.mean(sign * by_image) for sign in (1, -1))
     assert over_layers([first, first]) == first
@@ -168,3 +168,30 @@ def test_five_probes_cover_the_trace_of_few_eigenvalues(rank):
     matrix = vectors @ vectors.T
     inside = [abs(e.value - rank) <= 1.96 * e.stderr for e in (trace(runs_of(matrix, s), 200) for s in range(400))]
     assert 0.88 <= np.mean(inside) <= 0.97
+
+
+def test_a_share_of_eigenvalues_has_the_quadratures_error_too():
+    """400 eigenvalues of about the limit: 20 products cannot tell which lie below, and five probes agree all the same."""
+    values = torch.cat([torch.tensor([1.0, 0.6, 0.3, 0.2]), 1e-3 * torch.randn(400, generator=gen(1)).abs()]).double()
+    vectors = torch.linalg.qr(torch.randn(404, 404, generator=gen(2)).double())[0]
+    matrix, truth = vectors @ torch.diag(values) @ vectors.T, float((values < 1e-3).double().mean())
+    inside, over_probes = [], []
+    for seed in range(20):
+        runs = runs_of(matrix, seed, steps=20)
+        found, masses = share(runs, -1e-3, 1e-3), mass(runs, -1e-3, 1e-3)
+        inside.append(abs(found.value - truth) <= 2.776 * found.stderr)
+        over_probes.append(abs(found.value - truth) <= 2.776 * float(masses.std()) / math.sqrt(5))
+    assert np.mean(over_probes) < 0.7 < 0.85 <= np.mean(inside)
+
+
+def test_half_a_run_is_the_run_of_half_the_products():
+    matrix = torch.randn(30, 30, generator=gen(1)).double()
+    matrix = matrix + matrix.T
+    for whole, half in zip(runs_of(matrix, 3, steps=9), runs_of(matrix, 3, steps=4), strict=True):
+        assert torch.equal(whole.half().values, half.values) and torch.equal(whole.half().weights, half.weights)
+    assert runs_of(matrix, 3, num=1, steps=1)[0].half().num_products == 1
+
+
+def test_what_resampling_pulls_down_counts_as_error():
+    value, spread = torch.tensor([0.5]), 0.3 + 0.1 * torch.randn(4000, generator=gen(1)).double()
+    assert resampled(value, spread, 9).stderr == pytest.approx(math.hypot(0.2, 0.1), rel=0.02)
