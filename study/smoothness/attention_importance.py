@@ -83,6 +83,9 @@ def attention_importance(settings: AttentionImportanceSettings, context: Measure
     ratio also if the mean ceiling is below 0.6. Layers of fewer than four units are left out; a network without gates has no
     estimates. Units: none, all are correlations or shares. Cost: per image and unit two forward passes from its layer on, per
     image one backward pass. Raises ``UserError`` for non-finite outputs, and as ``read_layers`` does.
+
+    Coverage of .95 intervals over samples of images: .91 to .95; of ``activation`` by Taylor .76, as squares have few large
+    values and means of them are far off (n = 100 samples of 256 images).
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)

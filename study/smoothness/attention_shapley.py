@@ -49,6 +49,7 @@ class AttentionShapleySettings:
     settings=AttentionShapleySettings,
     names=lambda settings: [f"{PREFIX}_{name}" for name in _EACH],
     only="networks with attention",
+    revision=2,
 )
 def attention_shapley(settings: AttentionShapleySettings, context: MeasureContext) -> dict[str, Estimate]:
     """Agreement of gate and sampled Shapley value: means over layers, then each layer's Spearman correlation.
@@ -59,6 +60,9 @@ def attention_shapley(settings: AttentionShapleySettings, context: MeasureContex
     converged if the reliability is below .8 (increase ``num_orders``) or gates are all equal. Layers are those of
     ``attention_importance``. Units: none, all are correlations or shares. Cost per unit: ``num_samples * num_orders`` forward
     passes. Raises ``UserError`` without captum, for non-finite outputs, and as ``read_layers``.
+
+    Coverage of .95 intervals over samples of images, by t of 31 degrees: .86 to .96 (n = 50 samples of 32 images): a
+    correlation from so few images is too low, and its error is as rough.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"{PREFIX}/{settings.split}")
     layers = comparable_layers(context, x, settings.gates)

@@ -46,6 +46,7 @@ class DecisionRegionsSettings:
     settings=DecisionRegionsSettings,
     names=lambda settings: list(_NAMES),
     fewest_classes=lambda name: 3,
+    revision=2,
 )
 def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean over planes of the number of connected regions of one predicted label; standard errors over their images.
@@ -59,6 +60,9 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     (plane, corner, label, x, y: a sample, its true label and place; x_low, x_high, y_low, y_high: first and last points of the
     grid), lengths in pixel units. Cost: num_planes * num_points^2 forward passes. Raises ``UserError`` for fewer than three
     classes, no three samples off a line, or outputs that are not finite.
+
+    Standard errors are over images: planes that share one are not independent. Coverage of .95 intervals, by t of 19 degrees:
+    .94 (n = 200 samples of 360 images, 20 planes).
     """
     images, truth = context.indexed(settings.split)
     num = settings.num_points

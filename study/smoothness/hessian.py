@@ -106,7 +106,7 @@ class LossHessian:
     source="https://arxiv.org/abs/1912.07145",
     settings=HessianSettings,
     names=lambda settings: list(_NAMES),
-    revision=2,
+    revision=3,
 )
 def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Top eigenvalue, smallest Ritz value, trace and spectral density of the Hessian of the mean loss.
@@ -122,6 +122,10 @@ def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Est
     Cost: num_probes * num_steps Hessian-vector products, each about two gradients of ``num_samples`` images, and what the
     first run needs beyond. Memory: max_steps vectors of the weights' size in float64 (``lanczos``). Raises ``UserError`` for
     non-finite outputs.
+
+    Coverage of .95 intervals over probes, images held: of the trace, value +- 1.96 standard errors, .92; of the shares, by t
+    of 4 degrees, .77 and .67, since 20 products barely resolve so small a limit (n = 200 draws of five probes; .29 and .59
+    with errors over probes alone). More ``num_steps`` do more for them than more probes.
     """
     x, y = context.sample(settings.split, settings.num_samples, f"hessian/{settings.split}")
     operator = LossHessian(context, x, y)

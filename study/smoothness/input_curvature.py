@@ -48,6 +48,8 @@ def input_curvature(settings: InputCurvatureSettings, context: MeasureContext) -
     Units: nats per squared pixel unit, pixels in [0, 1]; x + h z is not clipped. Standard errors over images. A sample with a
     zero gradient counts as curvature 0; it leaves ``mean_log`` nan, not converged, as does one whose gradient does not change.
     Cost per sample and scale: 1 + steps forward and backward passes. Raises ``UserError`` for non-finite outputs.
+
+    Coverage of .95 intervals over samples of images: .95 to .97 (n = 200 samples of 360 images).
     """
     x, y = context.sample(settings.split, settings.num_samples, f"input_curvature/{settings.split}")
     found: dict[str, Estimate] = {}

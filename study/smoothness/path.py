@@ -57,6 +57,7 @@ def _names(settings: PathSettings) -> list[str]:
     source="https://arxiv.org/abs/1710.09412",
     settings=PathSettings,
     names=_names,
+    revision=2,
 )
 def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Path statistics on ``num_pairs`` same-class and as many different-class pairs, as ``path_{kind}_{name}``.
@@ -79,6 +80,9 @@ def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]
     Standard errors are over images: pairs that share one are not independent. Network and temperature are held. Cost per pair:
     ``num_steps + 1`` forward passes, less shared ones. Raises ``IncompleteError`` with the other kind's
     estimates if one kind has no pair, ``UserError`` if neither has or outputs are not finite.
+
+    Coverage of .95 intervals: .93 to .98 (n = 200 samples of 360 images, 1,000 pairs of each kind); .68 to .87 if pairs are
+    taken for independent.
     """
     return over_kinds(
         context, settings.split, settings.num_pairs, lambda kind, pairs: _estimates(settings, context, kind, pairs), {}

@@ -1,13 +1,15 @@
 """Standard errors of what shares images, layers or probes: against closed forms, plain loops, and how often they cover."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from toys import Fn, fn_context, gen, images, run
+from toys import SMALL, Fn, fn_context, gen, images, run
 
+from study.registry import STATISTICS
 from study.smoothness import Estimate, estimate
 from study.smoothness.attention_importance import over_layers, resampled
 from study.smoothness.hessian import lanczos, mass, share, trace
@@ -195,3 +197,9 @@ def test_half_a_run_is_the_run_of_half_the_products():
 def test_what_resampling_pulls_down_counts_as_error():
     value, spread = torch.tensor([0.5]), 0.3 + 0.1 * torch.randn(4000, generator=gen(1)).double()
     assert resampled(value, spread, 9).stderr == pytest.approx(math.hypot(0.2, 0.1), rel=0.02)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_statistic_says_how_often_its_intervals_hold(name):
+    said = " ".join(STATISTICS[name].build.__doc__.split())
+    assert re.search(r"Coverage of \.95 intervals|1\.96 (of them|standard errors) held", said)
