@@ -111,6 +111,12 @@ class TrialConfig:
         return _digest("train", changed)
 
 
+def settings_types() -> dict[str, Any]:
+    """The type of each setting, as JSON holds it."""
+    kinds = {f.name: typing.get_args(f.type)[0] for f in dataclasses.fields(TrialConfig)}
+    return {name: list[float] if typing.get_origin(kind) is tuple else kind for name, kind in kinds.items()}
+
+
 def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> str:
     """The name of a statistic, at these non-default ``settings`` (and its revision), on the weights of ``trial_key``."""
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from analysis.trials.records import current_records
 from search_spaces import Spec
 from search_spaces.registered import digest
-from study.atomic import check_archive
+from study.atomic import check_archive, read_json
 from study.config import TrialConfig
 from study.planning import search
 from study.planning.pareto import chosen
@@ -24,8 +24,8 @@ from study.planning.plan import Plan
 from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
 from study.results.kept_tables import read_kept
 from study.results.ledger import Contents, decode, lines_of, segments
-from study.results.workspace import Workspace, read_registration
-from study.schema import TRAINED, ReplicateRecord
+from study.results.workspace import Workspace
+from study.schema import TRAINED, Registration, ReplicateRecord
 from study.tracking.reading import packed_study
 from study.tracking.runs import STUDY_PHASE, Wanted, unpack
 from study.tracking.sqlite import local_folder
@@ -239,7 +239,7 @@ def _tables(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[st
 
 def _claims(workspace: Workspace) -> Iterator[str]:
     """Registered claims that were edited."""
-    held = read_registration(workspace.root)
+    held = read_json(workspace.root / CLAIMS, Registration)
     if held is not None and digest(held["registered"]) != held["digest"]:
         yield f"claims: {CLAIMS}: what is registered has another digest than {held['digest']}: it was edited"
 

@@ -8,6 +8,7 @@ A driver appends to segments that it has made itself, each by an exclusive creat
 number: of two drivers that a broken lock lets in, the one whose next number is taken, or whose lease is gone, stops.
 """
 
+import base64
 import contextlib
 import gc
 import json
@@ -19,9 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from study.atomic import read_regular
+from study.config import settings_types
 from study.errors import StorageError, UserError
 from study.results.files import is_inside
 from study.schema import MeasureRecord, Record, ReplicateRecord, departure
@@ -84,11 +86,25 @@ def record_fault(record: Any) -> str:
         return f": expected one of kind {' or '.join(map(repr, _KINDS))}"
     if told := departure(record, _KINDS[kind]):
         return told
+    if kind == "replicate":
+        if told := departure(record["config"], _SETTINGS):
+            return f".config{told}"
+        if not _fits(record.get("test_correct", ""), record.get("num_test", 0)):
+            return ".test_correct: expected a bit for each of num_test images, in base64"
     names = [record["trial_key"], *([record["measure_key"], *record.get("kept", [])] if kind == "measure" else [])]
     return next((f": {name[:200]!r} is no key" for name in names if not is_inside(name)), "")
 
 
 _KINDS = {"replicate": ReplicateRecord, "measure": MeasureRecord}
+# settings that this version knows; an own search space may have others
+_SETTINGS: Any = TypedDict("_Settings", settings_types(), total=False)  # type: ignore[misc]
+
+
+def _fits(packed: str, num: int) -> bool:
+    try:
+        return num >= 0 and len(base64.b64decode(packed, validate=True)) == -(-num // 8)
+    except ValueError:
+        return False
 
 
 def decode_all(lines: list[bytes]) -> list[Record | None]:

@@ -15,7 +15,7 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,9 +241,23 @@ def _remove_own(holder: Path) -> None:
 
 
 def read_registration(root: Path) -> dict[str, Any] | None:
-    """The fields of ``claims.json``, among them ``confirm_began`` (a time or ``None``); ``None`` without such a file."""
+    """The fields of ``claims.json``, among them ``confirm_began`` (a time or ``None``); ``None`` without such a file.
+
+    Raises ``UserError`` where it is damaged or was edited.
+    """
     held: dict[str, Any] | None = read_json(root / CLAIMS, Registration)
+    if held is not None:
+        refuse_edited(held, str(root / CLAIMS))
     return held
+
+
+def refuse_edited(held: Mapping[str, Any], where: str) -> None:
+    """Raise ``UserError`` where what is registered has another digest than it had: nothing else says what it was."""
+    if digest(held["registered"]) != held["digest"]:
+        raise UserError(
+            f"{where}: what is registered has another digest than {held['digest'][:80]!r}: it was edited; put it back from "
+            "a copy"
+        )
 
 
 def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) -> None:

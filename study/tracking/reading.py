@@ -14,6 +14,7 @@ from study.atomic import checksum_of
 from study.errors import UserError, nearest
 from study.results.files import kept_path
 from study.results.ledger import Contents, decode, record_fault
+from study.results.workspace import refuse_edited
 from study.schema import Registration, Session, departure
 from study.tracking.runs import MOST_RATIO, MOST_UNPACKED, STUDY_PHASE, packed_size, unpack
 from study.tracking.store import HeldRun, fetch_files, masked, read_runs, study_names
@@ -76,6 +77,8 @@ def read_study(uri: str, name: str, folder: Path | None = None) -> ReadStudy:
     spec = spec_from(study["spec"], f"{masked(uri)}#{name}")
     if spec.name != name:
         raise _behind(uri, name, f"the specification there is of {spec.name!r}")
+    if study["registration"] is not None:
+        refuse_edited(study["registration"], f"{masked(uri)}#{name}")
     contents, unwritten = Contents(), 0
     for run in sorted((run for run in held if "trial_key" in run.tags), key=_order):
         shown = repr(run.name[:100])

@@ -209,6 +209,11 @@ def test_a_line_of_another_shape_is_told_with_its_number(tmp_path: Path, config_
         json.dumps({**good, "curves": {"a": [1.0, True]}}).encode(), json.dumps({**good, "epochs": 2**70}).encode(),
         json.dumps({**good, "trial_key": "../../x"}).encode(), json.dumps({**measured, "measure_key": "/etc/x"}).encode(),
         json.dumps({**measured, "kept": ["../../../x"]}).encode(),
+        json.dumps({**good, "config": {**good["config"], "depth": "8"}}).encode(),
+        json.dumps({**good, "config": {**good["config"], "stop_curve": [None]}}).encode(),
+        json.dumps({**good, "test_correct": "AAAA", "num_test": 5000}).encode(),
+        json.dumps({**good, "test_correct": "!", "num_test": 5}).encode(),
+        json.dumps({**good, "test_correct": "", "num_test": -1}).encode(),
     ]  # fmt: skip
     for body in shapes:
         (tmp_path / "000001.jsonl").write_bytes(encode(good) + b"%08x %s\n" % (zlib.crc32(body), body))

@@ -112,6 +112,8 @@ def test_an_edited_registration_is_a_fault(tmp_path):
         read_registration(tmp_path)
     # one who mends the checksum too is found by the digest of the claims
     write_json(path, {name: value for name, value in json.loads(held).items() if name not in ("format", "checksum")})
+    with pytest.raises(UserError, match=r"claims\.json: what is registered has another digest than .*: it was edited"):
+        read_registration(tmp_path)
     (fault,) = _claims(Workspace(tmp_path))
     assert fault.startswith("claims: claims.json: what is registered has another digest")
 
