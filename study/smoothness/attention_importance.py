@@ -187,25 +187,23 @@ def resampled(value: Tensor, spread: Tensor, num_samples: int) -> Estimate:
     """``value`` (1,) with the root mean square by which its resamplings ``spread`` (B,) differ from it as standard error."""
     # resamplings of one image have no spread
     known = num_samples > 1 and bool(value.isfinite().all() and spread.isfinite().all())
-    stderr = _away(spread, float(value)) if known else math.nan
+    # about the value, not their mean: a resampled correlation is as much too low on average as the correlation itself is
+    stderr = float((spread - value.to(spread)).square().mean().sqrt()) if known else math.nan
     return Estimate(float(value), stderr, num_samples, known, resamplings=spread)
-
-
-def _away(spread: Tensor, value: float) -> float:
-    """A resampled correlation is as much too low on average as the correlation itself: that is part of its error."""
-    return float((spread - value).square().mean().sqrt())
 
 
 def over_layers(each: Sequence[Estimate]) -> Estimate:
     """The mean over layers; its error is that of the mean, since layers share images, their resamplings and shuffles."""
-    value, stderr = sum(e.value for e in each) / len(each), math.nan
-    spread = [e.resamplings for e in each if e.resamplings is not None and math.isfinite(e.stderr)]
+    value = sum(e.value for e in each) / len(each)
+    num, converged = each[0].num_samples, all(e.converged for e in each)
+    spread = [e.resamplings for e in each if e.resamplings is not None]
     samples = [e.samples for e in each if e.samples is not None]
     if len(spread) == len(each):
-        stderr = _away(torch.stack(spread).mean(0), value)
-    elif len(samples) == len(each):
-        stderr = estimate.mean(torch.stack(samples).mean(0)).stderr
-    return Estimate(value, stderr, each[0].num_samples, all(e.converged for e in each))
+        found = resampled(torch.tensor([value], dtype=torch.float64), torch.stack(spread).mean(0), num)
+        return found.provided(converged)
+    known = len(samples) == len(each)
+    stderr = estimate.mean(torch.stack(samples).mean(0)).stderr if known else math.nan
+    return Estimate(value, stderr, num, converged)
 
 
 def _ratio(spearman_found: Estimate, ceiling: Estimate, num_units: Sequence[int]) -> Estimate:
@@ -218,4 +216,5 @@ def _ratio(spearman_found: Estimate, ceiling: Estimate, num_units: Sequence[int]
         for each in (torch.tensor([spearman_found.value]).double(), spread)
     )
     known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING
-    return resampled(value, spread, num).provided(known)
+    # the value has what noise pulls down put back, so that is no part of its error
+    return resampled(value, spread - spread.mean() + value.to(spread), num).provided(known)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from toys import SMALL, Fn, fn_context, gen, images, run
+from toys import SMALL, Fn, conv_context, fn_context, gated_net, gen, images, run
 
 from study.registry import STATISTICS
 from study.smoothness import Estimate, estimate
@@ -137,6 +137,7 @@ def test_layers_share_their_images():
     one, other = (resampled(torch.tensor([0.5]), 0.5 + sign * spread, 9) for sign in (1, -1))
     assert over_layers([one, one]) == one
     assert over_layers([one, other]).stderr == pytest.approx(0, abs=1e-12)
+    assert torch.equal(over_layers([one, one]).resamplings, one.resamplings)  # for the ratio to the ceiling
     by_image = torch.randn(30, generator=gen()).double()
     first, second = (estimate.mean(sign * by_image) for sign in (1, -1))
     assert over_layers([first, first]) == first
@@ -203,3 +204,10 @@ def test_what_resampling_pulls_down_counts_as_error():
 def test_every_statistic_says_how_often_its_intervals_hold(name):
     said = " ".join(STATISTICS[name].build.__doc__.split())
     assert re.search(r"Coverage of \.95 intervals|1\.96 (of them|standard errors) held", said)
+
+
+def test_the_ratio_to_the_ceiling_has_a_value_and_an_error():
+    found = run("attention_importance", conv_context(gated_net(), images(40)), num_samples=40)
+    for kind in ("zero", "taylor"):
+        ratio = found[f"attention_importance_ratio_{kind}"]
+        assert math.isfinite(ratio.value) and ratio.stderr > 0
