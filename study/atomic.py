@@ -75,8 +75,16 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def write_json(path: Path, value: dict[str, Any] | list[Any]) -> None:
-    """Put ``value`` at ``path`` as JSON, whole, with a seal by which ``read_json`` sees damage. Raises ``StorageError``."""
+def write_json(path: Path, value: dict[str, Any] | list[Any], *, finite: bool = True) -> None:
+    """Put ``value`` at ``path`` as JSON, whole, with a seal by which ``read_json`` sees damage.
+
+    Raises ``StorageError``; ``UserError`` if ``finite`` for a number that is not, which could not be read again.
+    """
+    if finite:
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise UserError(f"{path}: a number to be written there is not finite") from None
     seal: dict[str, Any] = {"format": FORMAT}
     seal["checksum"] = _checksum(_sealed(value, seal))
     write_text(path, json.dumps(_sealed(value, seal), indent=2) + "\n")

@@ -52,7 +52,9 @@ FromOption = Annotated[
     ),
 ]
 PluginOption = Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")]
-PriceOption = Annotated[float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0)]
+PriceOption = Annotated[
+    float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0, max=1e9)
+]
 RESULTS = Path("results")
 
 

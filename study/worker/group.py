@@ -146,7 +146,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     records: list[Record] = [record]
     if record["state"] in TRAINED:
         records += measure_replicate(task, splits, dataset.num_classes, member.model, storage)
-    write_json(folder / OUTCOME, records)
+    write_json(folder / OUTCOME, records, finite=False)
     (folder / STATE).unlink(missing_ok=True)
     yield records
 

@@ -95,6 +95,15 @@ def test_a_file_of_an_older_version_is_read(tmp_path: Path, spec_of) -> None:
     assert Workspace(tmp_path).freeze(spec_of(blocks=3)) == spec_of()
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "provenance.json", [{"price": 2.5}])
+    with pytest.raises(UserError, match=r"provenance\.json: a number to be written there is not finite"):
+        write_json(tmp_path / "provenance.json", [{"price": float("inf")}])
+    assert read_sessions(tmp_path) == [{"price": 2.5}]
+    write_json(tmp_path / "outcome.json", [float("inf")], finite=False)
+    assert read_json(tmp_path / "outcome.json", finite=False) == [float("inf")]
+
+
 VALUES = {
     "study.json": (dict, {"name": "small", "margin": 0.02, "seed": 7}),
     "claims.json": (
