@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from search_spaces.document import DocumentError, read_text, read_yaml
 from search_spaces.spec import Spec
-from search_spaces.strict import canonical, quoted
+from search_spaces.strict import canonical, found, quoted
 
 
 class SpecError(ValueError):
@@ -144,7 +144,7 @@ def _first_fault(error: ValidationError) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("missing", "value_error"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {quoted(fault['input'])}"
+    return f"{key}: {message}, {found(fault['input'])}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

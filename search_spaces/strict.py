@@ -23,11 +23,15 @@ _short.maxstring = _short.maxother = _MOST_QUOTED
 
 
 def quoted(value: Any) -> str:
-    """``value`` as a message shows it: at most 200 characters, however large it is; ``null`` with a hint."""
-    if value is None:
-        return "None (nothing, or null; for the word put it in quotes, for no attention and the like write none)"
+    """``value`` as a message shows it: at most 200 characters, however large it is."""
     text = _short.repr(value)
     return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 3]}..."
+
+
+def found(value: Any) -> str:
+    """``value`` as written where another one is due; with a hint where nothing is written."""
+    hint = " (nothing, or null; for the word put it in quotes, for no attention and the like write none)"
+    return f"got {quoted(value)}{hint if value is None else ''}"
 
 
 def canonical(values: Any) -> Any:
@@ -97,7 +101,7 @@ def _text(text: str, most: int) -> str:
 
 def _level(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"needs a name, a number or a boolean, got {quoted(value)}")
+        raise ValueError(f"needs a name, a number or a boolean, {found(value)}")
     if isinstance(value, str) and (len(value) > MOST_NAME or "\n" in value):
         raise ValueError(f"needs a name in one line of at most {MOST_NAME} characters, got {quoted(value)}")
     return value if isinstance(value, bool) else _scalar(value)

@@ -41,8 +41,9 @@ def check_parts(spec: Spec) -> None:
     _check_types("scheduler", spec.scheduler, scheduler)
     _try("scheduler", spec.scheduler, functools.partial(_stop, scheduler))
     _check_types("sampler", spec.sampler, sampler)
-    _try("sampler", spec.sampler, lambda settings: sampler(0, **settings))
-    _check_types("sampler", spec.sampler, type(sampler(0, **spec.sampler.settings)).__init__)
+    built: list[Any] = []
+    _try("sampler", spec.sampler, lambda settings: built.append(sampler(0, **settings)))
+    _check_types("sampler", spec.sampler, type(built[0]).__init__)
 
 
 def check_sampler(spec: Spec, searches: Mapping[str, search.Cells]) -> None:

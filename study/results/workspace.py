@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from search_spaces import Spec, SpecError, check_spec
 from search_spaces.registered import changes, digest, registered
+from search_spaces.strict import quoted
 from study.atomic import read_json, write_json
 from study.errors import UserError, nearest
 from study.results.files import CLAIMS, HOLDER, LEDGER, LOCK, SPECIFICATION, TABLES_FOLDER
@@ -190,7 +191,8 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
     for key in dict.fromkeys([*old, *new]):
         if key not in _GROWING and old.get(key) != new.get(key):
             raise UserError(
-                f"{where} holds results of another specification: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
+                f"{where} holds results of another specification: {key} was {quoted(old.get(key))}, now "
+                f"{quoted(new.get(key))}; "
                 "use another name or --storage, or put the value back"
             )
     for share in old["budget.shortened"]:
@@ -245,7 +247,8 @@ def read_registration(root: Path) -> dict[str, Any] | None:
 
     Raises ``UserError`` where it is damaged or was edited.
     """
-    held: dict[str, Any] | None = read_json(root / CLAIMS, Registration)
+    # a margin without end was let through once
+    held: dict[str, Any] | None = read_json(root / CLAIMS, Registration, finite=False)
     if held is not None:
         refuse_edited(held, str(root / CLAIMS))
     return held
