@@ -3,7 +3,8 @@
     python -m benchmarks.images [--images 60000] [--files 20000] [--only memory|files]
 
 Memory: a worker (a process of its own) trains a network of some 7,000 parameters for an epoch on made-up images of 3x64x64 as
-uint8, tests and measures it, and holds the splits of eight blocks. Files: JPEG files of 64x64, one folder a class.
+uint8, tests and measures it, and holds the splits of eight blocks. Its convolutions have strides, so that what it computes
+takes little beside the images. Files: JPEG files of 64x64, one folder a class.
 """
 
 import argparse
@@ -13,25 +14,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from benchmarks.common import machine_load, result
 from study.config import Task, TrialConfig
 from study.data import Dataset, Split, load_dataset
 from study.models import build_network, num_params
-from study.registry import DATASETS
+from study.models.networks import Normalize
+from study.registry import DATASETS, NETWORKS
 from study.worker.ahead import splits_on
 from study.worker.group import run_group
 
 SHAPE = 3, 64, 64
 STATISTICS = {
-    "input_jacobian": {"num_samples": 64},
-    "path": {"num_pairs": 64},
-    "hessian": {"num_samples": 256, "num_probes": 2, "num_steps": 4, "max_steps": 8},
+    "input_jacobian": {"num_samples": 32},
+    "path": {"num_pairs": 32, "num_steps": 8},
+    "hessian": {"num_samples": 64, "num_probes": 1, "num_steps": 2, "max_steps": 4},
 }
 BLOCKS = 8
 GIB = 2**30
@@ -95,14 +100,22 @@ def worker_memory(num_images: int) -> int:
             mean=(0.5,) * 3, deviation=(0.25,) * 3, accuracy_floor=0.01,
         )  # fmt: skip
 
-    config = TrialConfig(dataset="large", depth=8, width=5, seed=1, split_seed=0, epochs=1, augment="pad_crop_flip")
+    @NETWORKS.register("small", formula="two convolutions with strides", source="this file")
+    def small(*, num_classes: int, mean: Sequence[float], deviation: Sequence[float], **_: Any) -> nn.Module:
+        first = [nn.Conv2d(3, 16, 4, stride=4), nn.BatchNorm2d(16), nn.ReLU()]
+        second = [nn.Conv2d(16, 40, 3, stride=2), nn.BatchNorm2d(40), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(Normalize(mean, deviation), *first, *second, nn.Linear(40, num_classes))
+
+    config = TrialConfig(
+        dataset="large", network="small", depth=8, seed=1, split_seed=0, epochs=1, augment="pad_crop_flip"
+    )
     network = build_network(config, num_classes=10, mean=(0.5,) * 3, deviation=(0.25,) * 3)
     print(f"{num_params(network):,} parameters")
     for block in range(1, BLOCKS):
         splits_on("large", block, "cpu")
     task = Task(config=config, cell="c", phase="confirm", block=0, replicate=0, number=0, statistics=STATISTICS)
     with tempfile.TemporaryDirectory() as storage:
-        *_, records = run_group([task], Path(storage), threads=len(os.sched_getaffinity(0)))
+        *_, records = run_group([task], Path(storage))
     assert records[0]["state"] in ("completed", "collapsed"), records[0]["reason"]
     assert not any(record["error"] for record in records[1:])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

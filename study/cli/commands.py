@@ -55,6 +55,12 @@ PluginOption = Annotated[list[str], typer.Option(help="A module of one's own to 
 PriceOption = Annotated[
     float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0, max=1e9)
 ]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Go on with other data or plug-in code than before; audit and report say so."
+    ),
+]
 RESULTS = Path("results")
 
 
@@ -103,12 +109,20 @@ def run(
     ] = None,
     max_money: Annotated[float | None, typer.Option(help="The same in money, at --price.", min=0)] = None,
     price: PriceOption = None,
+    accept_changes: AcceptOption = False,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
     from study.commands.start import RunOptions, allowed_hours
 
     hours = allowed_hours(max_hours, max_money, price)
-    options = RunOptions(address=address, num_cpus=num_cpus, tracking=tracking_uri, max_hours=hours, price=price)
+    options = RunOptions(
+        address=address,
+        num_cpus=num_cpus,
+        tracking=tracking_uri,
+        max_hours=hours,
+        price=price,
+        accept_changes=accept_changes,
+    )
     _drive(*opened(spec, override, storage), options)
 
 
@@ -133,6 +147,7 @@ def retry(
     address: AddressOption = None,
     num_cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
+    accept_changes: AcceptOption = False,
 ) -> None:
     """Run failed replicates once more, then whatever follows from them."""
     from study.commands.start import RunOptions
@@ -140,7 +155,13 @@ def retry(
 
     if not failed:
         raise UserError("retry runs failed replicates again: fmm-study retry SPEC --failed")
-    options = RunOptions(address=address, num_cpus=num_cpus, tracking=tracking_uri, retry_failed=True)
+    options = RunOptions(
+        address=address,
+        num_cpus=num_cpus,
+        tracking=tracking_uri,
+        retry_failed=True,
+        accept_changes=accept_changes,
+    )
     _drive(*opened(spec, override, storage), options)
 
 

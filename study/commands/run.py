@@ -78,6 +78,7 @@ def run(
                             gpus=spec.resources.gpus,
                             price=options.price,
                             plugins=plugin_sources(spec.plugins),
+                            accept=options.accept_changes,
                         )
                     agenda.plan, shared = sharing_gpus(plan, root, execution, ask)
                     if shared:

@@ -31,7 +31,7 @@ from study.planning.plan import Plan, lay_out, load_levels, make_plan
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, read_ledger
-from study.results.provenance import noted_facts, read_sessions, session_tags
+from study.results.provenance import accepted_changes, noted_facts, read_sessions, session_tags
 from study.results.revisions import up_to_date
 from study.results.workspace import Workspace, read_registration
 from study.tracking.pages import addresses
@@ -198,7 +198,10 @@ def report(held: Recorded, workspace: Workspace) -> Path:
     keep_earlier(workspace.tables)
     build_tables(held.inputs, workspace.tables)
     text = write_yaml(held.spec.model_dump(mode="json"))
-    return page.build_report(held.inputs, workspace.root, {**session_tags(held.session), page.SPECIFICATION: text})
+    noted = session_tags(held.session) | {page.SPECIFICATION: text}
+    if accepted := accepted_changes(held.sessions):
+        noted["accepted changes"] = "; ".join(accepted)
+    return page.build_report(held.inputs, workspace.root, noted)
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
@@ -214,6 +217,8 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
     else:
         where = "not MLflow, which the driver at work is writing"
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
+    if accepted := accepted_changes(read_sessions(workspace.root)):
+        counted += f"; {'; '.join(accepted)}"
     return faults, f"{counted}; ledger, Optuna, tables, checkpoints, {where}: {len(faults)} faults"
 
 

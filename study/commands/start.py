@@ -23,7 +23,8 @@ class RunOptions:
 
     ``address``: of a running Ray cluster; ``None`` for this machine with ``num_cpus`` cores (all if ``None``).
     ``tracking``: an MLflow store or server; ``None`` for SQLite beside the study's folder. ``max_hours`` of GPUs (of cores,
-    where trials hold no GPU) for the whole study; ``price`` per hour, if known.
+    where trials hold no GPU) for the whole study; ``price`` per hour, if known. ``accept_changes``: go on with other data or
+    other code of plug-ins than before.
     """
 
     address: str | None = None
@@ -32,6 +33,7 @@ class RunOptions:
     max_hours: float | None = None
     price: float | None = None
     retry_failed: bool = False
+    accept_changes: bool = False
 
 
 def allowed_hours(max_hours: float | None, max_money: float | None, price: float | None) -> float | None:

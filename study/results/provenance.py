@@ -4,6 +4,7 @@
 elsewhere or by newer code still says how the results were made. It holds no credentials and no user name.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -11,7 +12,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ def note_session(
     gpus: float = 0,
     price: float | None = None,
     plugins: Mapping[str, Mapping[str, str]] | None = None,
+    accept: bool = False,
 ) -> None:
     """Add how the study runs now to ``provenance.json``, unless the last entry says the same. Loads each dataset (cached).
 
-    Raises ``UserError`` where data or a plug-in's code is not what an earlier session ran with (``refuse_changed``).
+    Raises ``UserError`` where data or a plug-in's code is not what an earlier session ran with; with ``accept`` that is noted.
     ``gpus``: what a group of replicates occupies; 0 is the CPU. ``price``: of an hour of a GPU, or of a core.
     ``plugins``: as ``study.plugins.plugin_sources`` gives them.
     """
@@ -57,7 +59,13 @@ def note_session(
     if price is not None:
         session["price"] = price
     sessions = read_sessions(root)
-    refuse_changed(root, sessions, session)
+    if changed := _changes(sessions, session):
+        if not accept:
+            raise UserError(
+                f"{changed[0]}; put it back, or take another name or --storage for a study of what is there now, or mix both "
+                f"in {root} and have that told: --accept-changes"
+            )
+        session["accepted"] = changed
     if sessions[-1:] != [session]:
         write_json(root / PROVENANCE, [*sessions, session])
 
@@ -68,27 +76,33 @@ def read_sessions(root: Path) -> list[dict[str, Any]]:
     return sessions
 
 
-def refuse_changed(root: Path, sessions: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` where data or plug-ins of the session ``now`` differ from those of an earlier one.
+def _changes(sessions: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
+    """Where data or plug-ins of the session ``now`` differ from those of earlier ones, since changes were last accepted.
 
     By what they hold: where it lies, and what it is told of itself (address, version), may differ.
     """
     kinds = ("datasets", f"dataset {{}} in {data_root()}"), ("plugins", "plug-in module {} ({})")
-    for earlier in sessions:
+    last = max((number for number, session in enumerate(sessions) if "accepted" in session), default=0)
+    found: dict[str, str] = {}
+    for earlier in sessions[last:]:
         for kind, called in kinds:
-            for name, found in now.get(kind, {}).items():
+            for name, held in now.get(kind, {}).items():
                 before = earlier.get(kind, {}).get(name, {})
-                changed = [
-                    f"{key} was {_short(before[key])}, is {_short(found[key])}"
-                    for key in _CONTENT
-                    if key in before and key in found and before[key] != found[key]
-                ]
-                if changed:
-                    what = called.format(name, found.get("registers") or "registers nothing")
-                    raise UserError(
-                        f"{what} is not what {root} was run with: {'; '.join(changed)}; put it back, or take another name "
-                        "or --storage for a study of what is there now"
-                    )
+                differ = [key for key in _CONTENT if key in before and key in held and before[key] != held[key]]
+                if differ:
+                    what = called.format(name, held.get("registers") or "registers nothing")
+                    told = "; ".join(f"{key} was {_short(before[key])}, is {_short(held[key])}" for key in differ)
+                    found[what] = f"{what} is not what the study was run with: {told}"
+    return list(found.values())
+
+
+def accepted_changes(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Changes of data and plug-ins that a user accepted, each with the session, counted from 1."""
+    return [
+        f"{line} (accepted in session {number} of {len(sessions)})"
+        for number, session in enumerate(sessions, start=1)
+        for line in session.get("accepted", [])
+    ]
 
 
 def _short(value: Any) -> str:
@@ -100,20 +114,21 @@ def noted_facts(sessions: Iterable[Mapping[str, Any]]) -> dict[str, Facts]:
     found: dict[str, Facts] = {}
     for session in sessions:
         for name, noted in session.get("datasets", {}).items():
-            num_val = noted.get("num_val", noted["num_pool"] // 10)
-            found[name] = Facts(
-                image_shape=tuple(noted["image_shape"]),
-                num_classes=noted["num_classes"],
-                num_train=noted["num_pool"] - num_val,
-                num_val=num_val,
-                num_test=noted["num_test"],
-            )
+            with contextlib.suppress(KeyError, TypeError):  # of a version that noted less
+                num_val = noted.get("num_val", noted["num_pool"] // 10)
+                found[name] = Facts(
+                    image_shape=tuple(noted["image_shape"]),
+                    num_classes=noted["num_classes"],
+                    num_train=noted["num_pool"] - num_val,
+                    num_val=num_val,
+                    num_test=noted["num_test"],
+                )
     return found
 
 
 def session_tags(session: Mapping[str, Any]) -> dict[str, str]:
     """A session as flat tags: ``git_commit``, ``git_dirty``, ``python``, ``device``, ``version.torch``, ..."""
-    tags = {key: str(value) for key, value in session.items() if not isinstance(value, dict)}
+    tags = {key: str(value) for key, value in session.items() if not isinstance(value, dict | list)}
     if "git_commit" in tags:
         # the name under which MLflow's own pages show a version
         tags["mlflow.source.git.commit"] = tags["git_commit"]

@@ -10,6 +10,7 @@ from picture_files import write_images
 from serial import run_serially
 
 from study.atomic import read_json
+from study.commands.start import RunOptions
 from study.data import load_dataset
 from study.errors import UserError
 
@@ -74,9 +75,10 @@ def root(finished, tmp_path, monkeypatch):
     load_dataset.cache_clear()
 
 
-def longer(root, blocks):
+def longer(root, blocks, **options):
     (root / "own.yaml").write_text(SPEC.replace("blocks: 2", f"blocks: {blocks}"))
-    return run_serially(root / "own.yaml", root / "results", report=False)
+    load_dataset.cache_clear()
+    return run_serially(root / "own.yaml", root / "results", report=False, **options)
 
 
 READING = {
@@ -134,9 +136,9 @@ def changed(root, how):
 
 
 CHANGES = {
-    "an image more": r"dataset image_folder_32 in .*/data is not what .*results/own was run with: num_pool was 48, is 49;",
+    "an image more": r"dataset image_folder_32 in .*/data is not what the study was run with: num_pool was 48, is 49;",
     "an image other": r"dataset image_folder_32 in .*/data is not what .* run with: digest was [0-9a-f]{16}, is [0-9a-f]{16};",
-    "a class more": r"num_classes was 2, is 3;.* put it back, or take another name or --storage",
+    "a class more": r"num_classes was 2, is 3;.* put it back, or take another name or --storage .*--accept-changes",
     "a plug-in other": r"plug-in module own_statistic \(statistic darkness\) is not what .* was run with: digest was",
 }
 
@@ -152,6 +154,19 @@ def test_data_and_code_that_changed_stop_a_run_before_anything_trains(root, how)
     assert [path.read_bytes() for path in sorted((root / "results/own/ledger").iterdir())] == ledger
     assert read_json(root / "results/own/provenance.json") == sessions
     assert fmm_study("status", "own.yaml").returncode == 0
+
+
+def test_changes_are_accepted_once_and_told_ever_after(root):
+    changed(root, "an image other")
+    assert longer(root, 3, options=RunOptions(accept_changes=True))
+    assert longer(root, 4)  # what was accepted needs no second word
+    told, done = "(accepted in session 2 of 3)", fmm_study("audit", "own.yaml")
+    assert done.returncode == 0 and "digest was" in done.stdout and told in done.stdout, done.stdout
+    assert fmm_study("report", "own.yaml").returncode == 0
+    assert told in (root / "results/own/report.html").read_text()
+    changed(root, "an image more")
+    with pytest.raises(UserError, match=r"num_pool was 48, is 49;.*--accept-changes"):
+        longer(root, 5)
 
 
 def test_the_same_data_at_another_place_is_the_same(root, monkeypatch):
