@@ -114,6 +114,9 @@ def run(
                     describe.print_results(held.inputs, console)
                 whole = view.finish(headlines(held.inputs.effects.to_pylist()), done=agenda.done)
     describe.print_places(workspace, f"{masked(uri)}{'' if whole else ' (incomplete)'}", console)
+    if agenda.done:
+        describe.refuse_all_failed(spec, contents)
+        describe.print_failures(spec, contents, console)
     if purse.is_empty() and not agenda.done:
         tell(f"Stopped at its budget: {purse.words}. A higher --max-hours continues; nothing is lost.")
     return agenda.done or purse.is_empty()

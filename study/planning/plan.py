@@ -21,6 +21,7 @@ from study.data import dataset_facts, load_dataset
 from study.data.dataset import Facts
 from study.errors import UserError, nearest
 from study.models import build_network, num_flops, num_params
+from study.planning.search import num_points
 from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
 from study.registry import AUGMENTATIONS, DATASETS, PARTS, Registry, revised_parts
@@ -105,9 +106,14 @@ class Plan:
         }
 
     @property
+    def trials_a_search(self) -> int:
+        """Trials of one search: what the budget grants, or as many as its space has points."""
+        return int(min(self.spec.budget.search_trials, num_points(self.spec, next(iter(self.searches.values())))))
+
+    @property
     def num_search(self) -> int:
         """Search trials of the whole study."""
-        return len(self.searches) * self.spec.blocks * self.spec.budget.search_trials
+        return len(self.searches) * self.spec.blocks * self.trials_a_search
 
     @property
     def num_confirm(self) -> int:

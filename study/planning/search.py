@@ -111,6 +111,13 @@ def suggest(spec: Spec, cells: Cells, block: int, history: Sequence[ReplicateRec
     return str(cell), point
 
 
+def num_points(spec: Spec, cells: Cells) -> float:
+    """How many different trials the search over ``cells`` has; infinite, or not known, where it is not finite by itself."""
+    if spec.space:
+        return math.inf
+    return math.prod(len(n.choices) if isinstance(n, Choice) else math.inf for n in _domain(spec, cells).values())
+
+
 def stop_curve(spec: Spec, history: Sequence[ReplicateRecord]) -> tuple[float, ...]:
     """Validation loss, per epoch, above which the next trial of this search is pruned; empty: never."""
     full = [r["curves"][OBJECTIVE] for r in history if r["state"] in TRAINED]

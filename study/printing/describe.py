@@ -1,5 +1,6 @@
 """What ``plan``, ``cost``, ``run`` and ``status`` print."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from analysis.inputs import Inputs
 from analysis.report.summary import DEMONSTRATION, summary
 from analysis.tables.build import build_table
 from analysis.words.spending import device_hours, unit
-from search_spaces import Resources
+from search_spaces import Resources, Spec, presets
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.models.cost import LayerCost, layer_costs
@@ -56,10 +57,11 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
 def _plan_lines(plan: Plan, cells: list[CellForecast], device: str) -> list[str]:
     """Trainings, suggestions, sizes, expected time, measuring, power, warnings."""
     spec, budget = plan.spec, plan.spec.budget
-    guided = len(plan.cells) * spec.blocks * (budget.search_trials - budget.startup_trials)
+    trials = plan.trials_a_search
+    guided = len(plan.cells) * spec.blocks * max(0, trials - budget.startup_trials)
     params, flops = [cell.params for cell in cells], [cell.flops for cell in cells]
     return [
-        f"{len(plan.cells)} cells x {spec.blocks} blocks x ({budget.search_trials} search trials + {spec.replicates} "
+        f"{len(plan.cells)} cells x {spec.blocks} blocks x ({trials} search trials + {spec.replicates} "
         f"confirmed{_shortened(plan)}) = {'at most ' if spec.sequential else ''}{plan.num_search} + {plan.num_confirm}"
         + (f" + {plan.num_short}" if plan.num_short else "")
         + " trainings",
@@ -80,10 +82,11 @@ def _joint_lines(plan: Plan, cells: list[CellForecast]) -> list[str]:
     spec, budget = plan.spec, plan.spec.budget
     assert spec.joint is not None
     wanted = ", ".join(f"{objective.direction} {objective.name}" for objective in spec.joint.objectives)
-    guided = spec.blocks * (budget.search_trials - budget.startup_trials)
+    trials = plan.trials_a_search
+    guided = spec.blocks * max(0, trials - budget.startup_trials)
     return [
         f"joint search over {len(plan.cells)} cells: {wanted}",
-        f"{spec.blocks} blocks x ({budget.search_trials} search trials + at most {spec.joint.confirm} confirmed) = "
+        f"{spec.blocks} blocks x ({trials} search trials + at most {spec.joint.confirm} confirmed) = "
         f"{plan.num_search} + {plan.num_confirm} trainings",
         f"{guided} suggestions are guided by the {spec.sampler.name} sampler; the others are one Sobol set a block",
         f"expected: about {total_seconds(plan, cells) / 60:.1f} min of one worker, timed here on random weights",
@@ -149,10 +152,9 @@ def money(seconds: float, resources: Resources, price: float, device: str) -> st
 
 def _warnings(plan: Plan) -> list[str]:
     """What stands in the way of a verdict, and what would be enough."""
-    spec = plan.spec
+    spec, lines = plan.spec, _used_up(plan)
     if spec.joint:
-        return []
-    lines = []
+        return lines
     if spec.blocks == 1:
         lines.append("warning: one block: effects hold at the hyperparameters found, and carry no verdict")
     elif warning := verdict_warning(spec):
@@ -160,6 +162,14 @@ def _warnings(plan: Plan) -> list[str]:
     if spec.control is None:
         lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
     return lines
+
+
+def _used_up(plan: Plan) -> list[str]:
+    """A line where searches end before their budget, for they have tried all there is."""
+    asked, there = plan.spec.budget.search_trials, plan.trials_a_search
+    if there == asked:
+        return []
+    return [f"each search ends after {there} of budget.search_trials = {asked}: its space has no more points"]
 
 
 def print_cost(plan: Plan, name: str, console: Console) -> None:
@@ -211,11 +221,14 @@ def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: C
         say(console, f"{outdated} of them {_OUTDATED}")
 
 
-def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
-    """Print one row per cell, search trials and replicates done and every outcome counted; then what failed and why."""
+def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console, *, ended: bool) -> None:
+    """Print one row per cell, search trials and replicates done and every outcome counted; then what failed and why.
+
+    ``ended``: nothing is left to run, although a plan may have more: a joint or sequential one, or one of a conditional space.
+    """
     spec = plan.spec
     # a joint search has no number per cell
-    of_search = "" if spec.joint else f"/{spec.blocks * spec.budget.search_trials}"
+    of_search = "" if spec.joint else f"/{spec.blocks * plan.trials_a_search}"
     of_confirm = "" if spec.joint else f"/{spec.blocks * spec.replicates}"
     rows = []
     for cell in plan.cells:
@@ -228,20 +241,52 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     print_table(console, ["cell", "search", "confirmed", *short, *STATES], rows)
     names = {cell.name for cell in plan.cells}
     done = sum(record["cell"] in names for record in contents.replicates.values())
-    left = plan.num_trainings - done
-    waiting = f"at most {left}" if spec.joint or spec.sequential else left
+    left = 0 if ended else plan.num_trainings - done
+    waiting = f"at most {left}" if left and (spec.joint or spec.sequential or spec.space) else left
     holder = workspace.holder()
     driver = "running as process {pid} on {host} since {since}".format(**holder) if holder else "not running"
     say(console, f"{done} done, {waiting} waiting; {driver}")
-    failed = [record for record in contents.replicates.values() if record["state"] == "failed"]
-    for reason, count in Counter(record["reason"].splitlines()[-1] for record in failed).most_common():
-        say(console, f"failed ({count}): {reason}")
-    if failed:
-        say(console, f"to run them again: fmm-study retry {spec.name} --failed")
+    for line in _used_up(plan):
+        say(console, line)
+    print_failures(spec, contents, console)
     if contents.num_damaged:
         say(console, f"{contents.num_damaged} damaged ledger lines were left out")
     if outdated := num_outdated(contents):
         say(console, f"{outdated} replicates {_OUTDATED}")
+
+
+def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
+    """Print each cause of failure once, what failed of it, and the command that runs it again."""
+    failed = Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
+    for what, causes in (("failed", failed), ("not measured", unmeasured)):
+        for cause, count in causes.most_common():
+            say(console, f"{what} ({count}): {cause}")
+    if failed or unmeasured:
+        say(console, f"to run them again: {_again(spec)}")
+
+
+def refuse_all_failed(spec: Spec, contents: Contents) -> None:
+    """Raise ``UserError``, with the most frequent cause, where every training of a study has failed."""
+    causes = Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+    if causes and causes.total() == len(contents.replicates):
+        (cause, count), *others = causes.most_common()
+        more = f" ({count} of them; fmm-study status tells the others)" if others else ""
+        raise UserError(f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(spec)}")
+
+
+def _again(spec: Spec) -> str:
+    return f"fmm-study retry {spec.name if spec.name in presets() else 'SPEC'} --failed"
+
+
+def _cause(reason: str) -> str:
+    """What a traceback ends with, after its last frame, as one line; any other text whole."""
+    lines = reason.splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    told = itertools.dropwhile(
+        lambda line: bool(frames) and line.startswith("  "), lines[frames[-1] if frames else 0 :]
+    )
+    return " ".join(" ".join(told).split()) or "no reason is known"
 
 
 def print_results(inputs: Inputs, console: Console) -> None:
