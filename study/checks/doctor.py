@@ -10,7 +10,6 @@ import importlib
 import os
 import platform
 import shutil
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -59,6 +58,7 @@ def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Ite
     checks: dict[str, Callable[[], str]] = {
         "python": platform.python_version,
         "packages": _packages,
+        "code": _code,
         "torch": _torch,
         "cores": _cores,
         "ray": lambda: _ray(address),
@@ -107,6 +107,13 @@ def _packages() -> str:
     return ", ".join(listed)
 
 
+def _code() -> str:
+    """Where our packages are imported from, and their digest, which every worker compares with its own."""
+    from study.cluster.code import ROOT, source_digest
+
+    return f"{ROOT} (digest {source_digest()})"
+
+
 def _torch() -> str:
     try:
         import torch
@@ -131,16 +138,12 @@ def _ray(address: str | None) -> str:
     from study.cluster.connection import cluster_resources
 
     try:
-        if address is not None and (port := address.rpartition(":")[2]).isdigit():
-            # Ray itself waits a minute for a cluster that is not there, then ends the process
-            host = address.removeprefix("ray://").rpartition(":")[0]
-            socket.create_connection((host, int(port)), timeout=_SERVER_SECONDS).close()
         held = cluster_resources(address)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where, advice = "Ray does not start on this machine", "see /tmp/ray/session_latest/logs"
+    except UserError as error:
+        advice = "see /tmp/ray/session_latest/logs"
         if address:
-            where, advice = f"no cluster at {address!r}", "see `ray status` on the head, and that its port is open"
-        raise Ailment(f"{where}: {str(error).splitlines()[0]}", advice) from None
+            advice = "see `ray status` on the head, and that its port is open"
+        raise Ailment(str(error), advice) from None
     nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in held)
     return f"{nodes} node, {held.get('CPU', 0):g} CPUs, {held.get('GPU', 0):g} GPUs"
 

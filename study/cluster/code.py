@@ -18,7 +18,8 @@ from typing import TypedDict
 from study.errors import UserError
 
 PACKAGES = ("analysis", "search_spaces", "study")
-_ROOT = Path(__file__).parents[2]
+# The folder that our packages are imported from.
+ROOT = Path(__file__).parents[2]
 _LIBRARY = sysconfig.get_path("stdlib")
 
 
@@ -33,7 +34,7 @@ class Surroundings(TypedDict):
 
 def surroundings(plugins: Sequence[str]) -> Surroundings:
     """This process's own, for its workers."""
-    return Surroundings(root=str(_ROOT), digest=source_digest(), folder=str(Path.cwd()), plugins=list(plugins))
+    return Surroundings(root=str(ROOT), digest=source_digest(), folder=str(Path.cwd()), plugins=list(plugins))
 
 
 def away() -> contextlib.AbstractContextManager[None]:
@@ -51,7 +52,7 @@ def take_up(given: Surroundings) -> None:
             os.chdir(given["folder"])
     if (own := _digest_at_start()) != given["digest"]:
         raise UserError(
-            f"workers run other code than this driver: {given['root']} (digest {given['digest']}) here, {_ROOT} (digest "
+            f"workers run other code than this driver: {given['root']} (digest {given['digest']}) here, {ROOT} (digest "
             f"{own}) on {socket.gethostname()}; install the same code on all hosts, change none during a run, begin again"
         )
     # here, because it imports torch, which a connection does not need
@@ -64,8 +65,8 @@ def source_digest() -> str:
     """16 hex digits of the source of our packages, by which other code is found."""
     digest = hashlib.blake2b(digest_size=8)
     for name in PACKAGES:
-        for path in sorted((_ROOT / name).rglob("*.py")):
-            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        for path in sorted((ROOT / name).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.cluster.code import Surroundings, away, surroundings, take_up
+from study.cluster.leftovers import end_orphaned_agents
 from study.errors import UserError
 
 # Ray on one machine with a few workers has some hundred files and sockets open.
@@ -50,6 +51,8 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
         yield
     finally:
         ray.shutdown()
+        if address == "local":
+            end_orphaned_agents()
 
 
 def _start(num_cpus: int | None) -> None:
@@ -58,6 +61,7 @@ def _start(num_cpus: int | None) -> None:
         raise UserError(
             f"Ray needs {LEAST_FILES} open files at least, and this process may have {most}: ulimit -n {LEAST_FILES}, or more"
         )
+    end_orphaned_agents()
     # Ray's processes get no hangup: when the terminal is closed, the driver lets them finish
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -109,7 +113,7 @@ def _knock(address: str) -> None:
 
 
 def cluster_resources(address: str | None) -> dict[str, float]:
-    """What the cluster at ``address`` holds, or this machine. Raises ``ConnectionError`` when there is none."""
+    """What the cluster at ``address`` holds, or this machine. Raises ``UserError`` when there is none."""
     with connected(address):
         held: dict[str, float] = ray.cluster_resources()
         return held
@@ -118,7 +122,7 @@ def cluster_resources(address: str | None) -> dict[str, float]:
 def ask_hosts(address: str | None, question: Callable[..., Any], *given: Any) -> list[tuple[str, Any, Any]]:
     """``question(*given)`` on every host: its name, the GPUs that Ray counts there, and the answer or the exception.
 
-    ``question`` must be importable on the hosts. Raises ``ConnectionError`` when there is no cluster.
+    ``question`` must be importable on the hosts. Raises ``UserError`` when there is no cluster.
     """
     with connected(address):
         asked = []

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import math
 import signal
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,7 +92,12 @@ def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
             connection.enter_context(connected(options.address, options.num_cpus))
         # once more, because Ray sets a handler of its own
         _end_as_by_ctrl_c()
-        done: bool = driver.result().run(spec, workspace, options, None if begun else connection)
+        try:
+            done: bool = driver.result().run(spec, workspace, options, None if begun else connection)
+        except KeyboardInterrupt:
+            # at once: that Ray ends takes a moment
+            sys.stderr.write("stopping\n")
+            raise
         return done
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +37,8 @@ def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port:
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--workers", "1", "--app-name", APP]
+    # uvicorn would import from the working folder first: it is given one that is searched anyway
+    command += ["--uvicorn-opts", shlex.join(["--app-dir", sysconfig.get_path("stdlib")])]
     # store and token by variables: all users of a machine can see arguments, with whatever password the address holds;
     # a process group of its own: uvicorn's workers outlive a server that is merely killed
     process = subprocess.Popen(

@@ -6,9 +6,11 @@ are restarted from the last epoch. They meet by a file in a folder of their own 
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +31,7 @@ from study.worker.ahead import is_trained
 
 # Restarts of the ranks without a finished epoch in between.
 MAX_LOST = 3
+_MEETING = "fmm-study-ranks-"
 # Seconds between checks for a rank that ended without closing its output.
 _CHECK = 1.0
 
@@ -67,7 +70,7 @@ def train_in_ranks(
 
 def _attempt(given: dict[str, Any]) -> Iterator[Progress]:
     """Start all ranks and watch them until they end. Raises ``RanksLost`` or ``UserError``; leaves no process behind."""
-    with tempfile.TemporaryDirectory(prefix="fmm-study-ranks-") as meeting, contextlib.ExitStack() as stack:
+    with _meeting() as meeting, contextlib.ExitStack() as stack:
         processes = []
         for rank in range(given["size"]):
             # which on leaving closes its pipes and waits for the process
@@ -75,6 +78,18 @@ def _attempt(given: dict[str, Any]) -> Iterator[Progress]:
             stack.callback(_kill, process)
             processes.append(process)
         yield from _watched(processes)
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[Path]:
+    """A temporary folder of this process, which holds a lock there; folders that killed processes have left are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_MEETING}*/lock"):
+        with contextlib.suppress(OSError), left.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_MEETING) as folder, (Path(folder) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(folder)
 
 
 def _started(given: dict[str, Any]) -> subprocess.Popen[bytes]:

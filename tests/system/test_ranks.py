@@ -19,6 +19,7 @@ from study.data import load_dataset, split
 from study.errors import UserError
 from study.training import Progress, load_checkpoint
 from study.training.process_group import Ranks
+from study.worker import rank_launcher
 from study.worker.group import run_group
 from study.worker.rank_launcher import train_in_ranks
 
@@ -162,3 +163,14 @@ def test_a_gpu_each(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match=r"resources\.data_parallel = 2: a GPU each is needed, but 1 are visible"):
         next(train_in_ranks(TASK, Path(tmp_path), device="cuda", threads=1))
+
+
+def test_meeting_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "fmm-study-ranks-dead").mkdir()
+    (tmp_path / "fmm-study-ranks-dead/lock").write_text("")
+    (tmp_path / "fmm-study-ranks-new").mkdir()
+    with rank_launcher._meeting() as first, rank_launcher._meeting() as second:
+        assert first.is_dir() and second.is_dir()
+        assert {path.name for path in tmp_path.iterdir()} == {"fmm-study-ranks-new", first.name, second.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["fmm-study-ranks-new"]

@@ -3,7 +3,11 @@
 import contextlib
 import os
 import resource
+import select
+import signal
 import socket
+import subprocess
+import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ import ray
 
 from study.cluster import connection
 from study.cluster.connection import connected
+from study.cluster.leftovers import end_orphaned_agents
 from study.errors import UserError
 
 FAULTS = {
@@ -130,3 +135,35 @@ def test_what_listens_and_says_nothing_is_told(inits: list[Any], monkeypatch: py
         connected(f"127.0.0.1:{server.getsockname()[1]}"),
     ):
         pass
+
+
+def named(name: str, parent: str) -> subprocess.Popen[str]:
+    """A process called ``parent`` that has a child called ``name``, whose number it prints."""
+    child = (
+        f"import os, time; open('/proc/self/comm', 'w').write({name!r}); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    script = f"import subprocess, sys; open('/proc/self/comm', 'w').write({parent!r})\n"
+    script += f"subprocess.run([sys.executable, '-c', {child!r}])"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"), [("ray::RuntimeEnvAgent", True), ("ray::DashboardAgent", True), ("ray::Worker", False)]
+)
+def test_agents_that_wait_for_a_dead_ray_are_ended_and_no_others(name: str, ends: bool) -> None:
+    raylet = named(name, "raylet")
+    assert raylet.stdout
+    agent = int(raylet.stdout.readline())
+    try:
+        end_orphaned_agents()
+        os.kill(agent, 0)
+        raylet.kill()
+        raylet.wait()
+        end_orphaned_agents()
+        # its end closes the pipe
+        assert (not select.select([raylet.stdout], [], [], 5 if ends else 0.2)[0]) != ends
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGKILL)
+        raylet.kill()
+        raylet.wait()

@@ -45,7 +45,7 @@ def test_plugins_are_sought_in_the_drivers_folder_last(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_all_our_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "_ROOT", tmp_path)
+    monkeypatch.setattr(code, "ROOT", tmp_path)
     digests = [source_digest()]
     for name in (*code.PACKAGES, "tests"):
         (tmp_path / name).mkdir()
