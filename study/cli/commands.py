@@ -129,15 +129,14 @@ def run(
 @app.command()
 def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from study.commands.show import agenda_of, recorded_plan
+    from study.commands.show import has_ended, recorded_plan
     from study.printing.describe import print_status
     from study.results.ledger import read_ledger
 
     checked, workspace = opened(spec, override, storage, reading=True)
     contents = read_ledger(workspace.ledger)
     plan = recorded_plan(checked, workspace, contents)
-    ended = agenda_of(plan, contents, workspace).done
-    print_status(plan, contents, workspace, open_console(), ended=ended)
+    print_status(plan, contents, workspace, open_console(), ended=has_ended(plan, contents, workspace))
 
 
 @app.command()

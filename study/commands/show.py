@@ -170,6 +170,16 @@ def agenda_of(
     return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looks)
 
 
+def has_ended(plan: Plan, contents: Contents, workspace: Workspace) -> bool:
+    """Whether nothing is left to run; ``False`` also where only plug-ins could say so that may not be imported here."""
+    try:
+        if plan.spec.plugins or plan.spec.space:
+            load_levels(plan.spec)
+        return agenda_of(plan, contents, workspace).done
+    except UserError:
+        return False
+
+
 def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | None) -> tuple[Recorded, Workspace]:
     """What ``report`` and ``export`` show, and where they write: a preset's or file's results under ``storage``, or a store's.
 
