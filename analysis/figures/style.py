@@ -24,6 +24,8 @@ _Mark = TypeVar("_Mark")
 INK, MUTED, FAINT = "#1a1a1a", "#5f6670", "#e4e7eb"
 
 RC: dict[Any, Any] = {
+    # a name with two dollars is a name, no formula
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 10.0,

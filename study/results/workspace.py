@@ -277,14 +277,14 @@ def register(root: Path, spec: Spec, before: Spec | None, num_confirmed: int) ->
         departs = [change.text for change in changes(held["registered"], now)]
         entry = {"digest": digest(now), "since": _now(), "num_confirmed": num_confirmed, "changes": departs}
         held["later"] += [entry] if departs else []
-    write_json(root / CLAIMS, held)
+    write_json(root / CLAIMS, held, finite=False)
 
 
 def note_confirm(root: Path) -> None:
     """Note, once, the time of the first confirmed replicate."""
     held = read_registration(root)
     if held is not None and held["confirm_began"] is None:
-        write_json(root / CLAIMS, held | {"confirm_began": _now()})
+        write_json(root / CLAIMS, held | {"confirm_began": _now()}, finite=False)
 
 
 def _now() -> str:

@@ -235,3 +235,17 @@ def test_no_users_matplotlibrc_reaches_a_figure(name, tmp_path):
         mpl.rcParams.update(mpl.rc_params_from_file(tmp_path / "matplotlibrc"))
         assert draw(inputs_of(full()), name) == plain
         assert mpl.rcParams["text.usetex"], "what the user has set stays set"
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path):
+    """Read as a formula it would end the report with matplotlib's error."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from analysis.figures.style import RC
+
+    with mpl.rc_context(RC):
+        figure = Figure()
+        figure.subplots().set_title(r"$\frac$")
+        figure.savefig(tmp_path / "a.svg")
+    assert r"$\frac$" in (tmp_path / "a.svg").read_text()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.registered import digest, registered
 from study.atomic import read_json
 from study.errors import UserError
-from study.results.workspace import Workspace, refuse_change
+from study.results.workspace import Workspace, read_registration, refuse_change, register
 
 HOLD = """
 import sys
@@ -232,3 +233,20 @@ def test_the_nearest_cell_says_what_was_changed(tmp_path, spec_of):
     assert frozen(tmp_path, spec_of(factors=factors | {"weight_decay": [0, 1e-3]}, nuisance=lr))
     with pytest.raises(UserError, match=r"nearest to it: weight_decay was 0.001, now 0.002"):
         frozen(tmp_path, spec_of(factors=factors | {"weight_decay": [0, 0.002]}, nuisance=lr))
+
+
+def test_a_margin_without_end_that_was_registered_once_is_read(tmp_path, spec_of):
+    claim = {
+        "text": "t",
+        "arm": {"merge": "mul"},
+        "references": [{"merge": "add"}],
+        "outcomes": [{"name": "x", "margin": 1}],
+    }
+    spec = spec_of(claims={"C": claim})
+    held = registered(spec)
+    held["claims"]["C"]["outcomes"][0]["margin"] = float("inf")
+    old = {"digest": digest(held), "registered": held, "since": "", "confirm_began": None, "later": []}
+    (tmp_path / "claims.json").write_text(json.dumps(old))
+    register(tmp_path, spec, spec, num_confirmed=3)
+    (later,) = read_registration(tmp_path)["later"]
+    assert later["changes"] == ["C: margin was inf, now 1.0 (x)"]
