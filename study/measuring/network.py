@@ -29,11 +29,14 @@ from study.measuring.state_dict import few, fit_state_dict
 from study.models import build_network
 from study.registry import DATASETS, STATISTICS
 from study.smoothness import Estimate, in_turn, parse_settings
+from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.context import exact_evaluation
 
 Chosen = Mapping[str, Mapping[str, Any]]
 Say = Callable[[str], None]
 _LONGEST = 200
+# images by which running statistics are looked for
+_FEW = 8
 
 
 class Measured(dict[str, Estimate]):
@@ -64,7 +67,8 @@ def measure_network(
     ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` (a registered name, or a ``Dataset``) to logits
     (N, num_classes), on any device with float64. Meanwhile batch norm is re-estimated on the training split of ``split_seed``;
     the model is left as it was. ``statistics`` maps names to settings that differ from the defaults (default: all statistics).
-    ``say`` is told each statistic and its duration. Raises ``UserError`` for unknown names, and for outputs that do not fit.
+    ``say`` is told each statistic and its duration, and which running statistics are left as training made them. Raises
+    ``UserError`` for unknown names, and for outputs that do not fit.
     """
     chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
     for name, given in chosen.items():
@@ -76,6 +80,8 @@ def measure_network(
     _check_fits(model, known, parts["val"].pixels(slice(2)))
     say = say or (lambda line: None)
     say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
+    if left := _left_as_trained(model, splits.train.held().pixels(slice(_FEW))):
+        say(f"left as training made them, for want of reset_running_stats() and momentum beside them: {few(left)}")
     found: Found = {}
     with measure_context(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:
         for number, name in enumerate(in_turn(chosen), 1):
@@ -223,6 +229,14 @@ def as_plain(found: Found) -> dict[str, Any]:
 def _plain(estimate: Estimate) -> dict[str, Any]:
     record = dict(estimate.as_record())
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+def _left_as_trained(model: nn.Module, images: Tensor) -> list[str]:
+    """Names of running statistics that cannot be estimated anew; none where the network does not pass in training mode."""
+    try:
+        return not_reestimated(model, images, images.flip(-1).square())
+    except Exception:  # noqa: BLE001  it may want labels there, or give no tensor; nothing rests on this
+        return []
 
 
 @torch.no_grad()

@@ -87,6 +87,32 @@ def test_a_network_that_does_not_fit_is_one_line(model: nn.Module, message: str)
     assert "\n" not in str(caught.value)
 
 
+class Averaged(nn.Module):
+    """With a running mean that has no protocol; in training mode it may want more than images."""
+
+    def __init__(self, wants: str = "") -> None:
+        super().__init__()
+        self.net, self.wants = normalised(), wants
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.net(x)
+        if self.training:
+            if self.wants:
+                raise ValueError(self.wants)
+            self.mean.lerp_(z.detach().mean(0), 0.1)
+        return z - self.mean
+
+
+def test_running_statistics_that_stay_as_they_were_are_told() -> None:
+    for model, wanted in ((Averaged(), ["'mean'"]), (Averaged("labels"), []), (normalised(), [])):
+        told: list[str] = []
+        state = torch.get_rng_state()
+        measure_network(model, "fake", JACOBIAN, say=told.append)
+        assert [line.rpartition(": ")[2] for line in told if line.startswith("left as training")] == wanted
+        assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
