@@ -59,7 +59,7 @@ _PATH = (
     "label_flips", "miss_rate", "loss_bump",
 )  # fmt: skip
 _SCALES = ("probabilities", "logits", "unit_logits")
-_IMPORTANCE = ("spearman", "kendall", "activation", "per_image")
+_IMPORTANCE = ("spearman", "kendall", "activation", "per_image", "ratio")
 CASES = [
     Case(
         statistic="input_jacobian",

@@ -216,5 +216,4 @@ def _ratio(spearman_found: Estimate, ceiling: Estimate, num_units: Sequence[int]
         for each in (torch.tensor([spearman_found.value]).double(), spread)
     )
     known = spearman_found.converged and ceiling.converged and ceiling.value >= _LEAST_CEILING
-    # the value has what noise pulls down put back, so that is no part of its error
-    return resampled(value, spread - spread.mean() + value.to(spread), num).provided(known)
+    return resampled(value, spread, num).provided(known)
