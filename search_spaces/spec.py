@@ -33,7 +33,7 @@ class Spec(Strict):
     )
     title: str = Field(default="", description="Heading of the report.", examples=["Multiplication on 8x8 digits"])
     demonstration: bool = Field(
-        default=False, description="Say beside every verdict that the study is too small to decide."
+        default=False, description="Say beside every verdict that it holds for networks and images this small alone."
     )
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="The seed that all others derive from.", examples=[20210615]

@@ -14,7 +14,7 @@ from analysis.inputs import Inputs
 from analysis.words.rows import Rows, distinct, grouped, where
 from analysis.words.wording import capitalised, contrast_text, effect_text, outcome_text, p_text
 
-DEMONSTRATION = "A demonstration: it shows the method at work and decides nothing."
+DEMONSTRATION = "A demonstration: what it finds holds for networks and images this small, and for no others."
 _ACCURACY = "test/accuracy"
 _RIGHT = ("Pairs", "p")
 _EFFECT = ("scale", "mean_difference", "ci_low", "ci_high")
