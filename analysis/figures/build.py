@@ -1,8 +1,14 @@
-"""Draw registered figures and write them: SVG and PNG, and the data of each as csv beside them."""
+"""Draw registered figures and write them: SVG and PNG, and the data of each as csv beside them.
+
+Figures of a report are drawn by several processes, since drawing takes most of a report's time.
+"""
 
 import io
 import math
-from collections.abc import Iterable
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,11 +20,14 @@ from analysis.figures.style import RC, message
 from analysis.inputs import Inputs
 from analysis.words.columns import table_of
 from analysis.words.export import render, write_bytes
+from search_spaces.spec import Spec
 from study.errors import UserError, nearest
 from study.registry import FIGURES, discover
 
 FORMATS = ("svg", "png")
 _DPI = 160
+# Fewer figures are drawn before another process has imported what it needs; more processes than this help little.
+_FEW, _MOST_PROCESSES = 4, 4
 # No date and no version in a file: the same results give the same bytes.
 _METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
@@ -38,16 +47,17 @@ def figure_data(inputs: Inputs, name: str) -> pa.Table:
 
 def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[str, bytes]:
     """One figure as bytes, by format. Raises ``UserError`` for an unknown name or format."""
-    return _draw(name, figure_data(inputs, name), inputs, formats)
+    return _draw(name, figure_data(inputs, name), inputs.spec, tuple(formats))
 
 
-def _draw(name: str, data: pa.Table, inputs: Inputs, formats: Iterable[str]) -> dict[str, bytes]:
+def _draw(name: str, data: pa.Table, spec: Spec, formats: tuple[str, ...]) -> dict[str, bytes]:
+    discover("analysis.figures")  # here too, for it may be another process
     files = {}
     # from matplotlib's own defaults: a user's matplotlibrc changes no figure
     with style.context(RC, after_reset=True):
         entry = FIGURES[name]
         empty = not data.num_rows and "empty" in entry.traits
-        figure = message(entry.traits["empty"]) if empty else entry.build(data, inputs.spec)
+        figure = message(entry.traits["empty"]) if empty else entry.build(data, spec)
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")
@@ -67,13 +77,36 @@ def build_figures(
 
     Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
     """
-    written = {}
+    written, data = {}, {}
     wanted = list(names)
     for name in wanted or figure_names():
-        data = figure_data(inputs, name)
-        if not (wanted or data.num_rows or FIGURES[name].traits.get("always")):
-            continue
-        files = _draw(name, data, inputs, formats)
-        files["csv"] = render(data, "csv")
-        written[name] = [write_bytes(folder / f"{name}.{form}", data) for form, data in files.items()]
+        table = figure_data(inputs, name)
+        if wanted or table.num_rows or FIGURES[name].traits.get("always"):
+            data[name] = table
+    for name, files in _draw_all(data, inputs.spec, tuple(formats)):
+        files["csv"] = render(data[name], "csv")
+        written[name] = [write_bytes(folder / f"{name}.{form}", drawn) for form, drawn in files.items()]
     return written
+
+
+def _draw_all(
+    data: dict[str, pa.Table], spec: Spec, formats: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Every figure in the order of ``data``. Other processes draw from its beginning, this one from its end."""
+    ours = [name for name in data if FIGURES[name].build.__module__.startswith("analysis.figures.")]
+    processes = min((os.cpu_count() or 1) - 1, _MOST_PROCESSES)
+    if len(ours) < _FEW or processes < 1:
+        yield from ((name, _draw(name, table, spec, formats)) for name, table in data.items())
+        return
+    here: dict[str, dict[str, bytes]] = {}
+    # not forked: threads of Ray's and Arrow's may hold locks
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = {name: pool.submit(_draw, name, data[name], spec, formats) for name in ours}
+        for name in reversed(data):
+            if name not in there or there[name].cancel():
+                here[name] = _draw(name, data[name], spec, formats)
+        for name, table in data.items():
+            try:
+                yield name, here.get(name) or there[name].result()
+            except BrokenExecutor:  # it was killed, or cannot be started here
+                yield name, _draw(name, table, spec, formats)

@@ -71,12 +71,17 @@ def pairs_needed(effect: float, sd: float, alpha: float, power: float = 0.8) -> 
     def found(num_pairs: int) -> bool:
         return smallest_detectable(num_pairs, alpha, sd, power) <= abs(effect)
 
+    def found_by_t(num_pairs: int) -> bool:
+        return sd * _noncentral_t(num_pairs - 1, alpha, power) / math.sqrt(num_pairs) <= abs(effect)
+
+    if not found_by_t(_MOST_PAIRS):
+        raise ValueError(f"an effect of {effect:g} at sd {sd:g} needs more than {_MOST_PAIRS:,} pairs")
+    # sign flips need no fewer pairs than t, but for the draw: so few simulations are made as can be
+    by_t = bisect_left(range(_MOST_PAIRS), True, lo=2, key=found_by_t)
     # the simulated part need not fall from one number of pairs to the next, the rest does
-    for num_pairs in range(1, _SIMULATED_PAIRS + 1):
+    for num_pairs in range(by_t - 1, _SIMULATED_PAIRS + 1):
         if found(num_pairs):
             return num_pairs
-    if not found(_MOST_PAIRS):
-        raise ValueError(f"an effect of {effect:g} at sd {sd:g} needs more than {_MOST_PAIRS:,} pairs")
     return bisect_left(range(_MOST_PAIRS), True, lo=_SIMULATED_PAIRS + 1, key=found)
 
 
