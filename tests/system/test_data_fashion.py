@@ -116,7 +116,7 @@ def part_of(source: Split, num: int) -> Split:
 @here
 def test_the_preset_is_a_study():
     plan = make_plan(load_spec("fashion_mnist"))
-    assert len(plan.cells) == 18 and (plan.num_search, plan.num_confirm) == (864, 216)
+    assert len(plan.cells) == 22 and (plan.num_search, plan.num_confirm) == (1056, 264)
     assert {cell.settings["dataset"] for cell in plan.cells} == {"fashion_mnist"}
     spec = plan.spec
     assert spec.blocks >= 10 and spec.measure.statistics["path"]["num_pairs"] >= 1000

@@ -122,7 +122,7 @@ def test_power_is_told_as_the_spread_at_which_a_margin_would_be_seen() -> None:
     (c4,) = [line for line in lines if line.startswith("C4:")]
     assert f"spread by {1 / unit:.2g} pp or less ({unit:.2f} spreads)" in c4
     # and such a spread is one at which it is: detectable effects are proportional to the spread
-    assert smallest_detectable(10, level / 2, 0.01 / unit) == pytest.approx(0.01)
+    assert smallest_detectable(10, level / 4, 0.01 / unit) == pytest.approx(0.01)
 
 
 def test_too_few_pairs_are_said_to_see_nothing() -> None:
