@@ -175,7 +175,7 @@ class Agenda:
                     config=self.plan.confirm_config(cell, block, replicate, values, epochs),
                     phase=phase,
                     replicate=replicate,
-                    statistics=spec.measure.of(replicate, phase),
+                    statistics=self.plan.statistics_of(replicate, phase),
                     **common,
                     **in_training,
                 )

@@ -28,7 +28,7 @@ from study.registry import AUGMENTATIONS, DATASETS, PARTS, Registry, revised_par
 from study.results.ledger import Contents
 from study.schema import Phase
 from study.seeding import derive_seed
-from study.smoothness import on_validation, parse_settings, statistic_key
+from study.smoothness import estimate_names, on_validation, parse_settings, statistic_key
 from study.training import check_schedule
 
 _REGISTRIES: dict[str, Registry[Any]] = {"dataset": DATASETS, "augment": AUGMENTATIONS, **PARTS}
@@ -96,9 +96,22 @@ class Plan:
         """Indices of the replicates that train the winner of ``block``: its own number, or all where it is the only block."""
         return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
 
+    def statistics_of(self, replicate: int, phase: Phase) -> dict[str, dict[str, Any]]:
+        """Statistic -> its settings, of those taken on a replicate once it is trained.
+
+        On a shortened one those that give an outcome which a claim on differences names (all, if none does): matched accuracy
+        and verdicts at a smaller budget read no more.
+        """
+        wanted = self.spec.measure.of(replicate, phase)
+        if phase != "short":
+            return wanted
+        claimed = set(self.spec.claimed_outcomes)
+        read = {n: given for n, given in wanted.items() if claimed & set(estimate_names(n, parse_settings(n, given)))}
+        return read or wanted
+
     def measure_keys(self, config: TrialConfig, replicate: int, phase: Phase) -> dict[str, str]:
         """Statistic -> the key of what a study wants measured on a replicate with this ``config``."""
-        wanted, sampled = self.spec.measure.of(replicate, phase), self.spec.measure.keep_samples
+        wanted, sampled = self.statistics_of(replicate, phase), self.spec.measure.keep_samples
         trial_key, parts = config.trial_key, revised_parts(vars(config))
         return {
             name: statistic_key(trial_key, name, settings, samples=name in sampled, parts=parts)

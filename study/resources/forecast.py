@@ -134,7 +134,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes, rates: dict[str, 
         search_seconds=search_epochs * epoch,
         confirm_seconds=config.epochs * epoch,
         measure_seconds=passes["statistics"] * forward,
-        short_seconds=sum(short) * epoch + len(short) * passes["statistics"] * forward,
+        short_seconds=sum(short) * epoch + len(short) * passes["short"] * forward,
         landscape_seconds=passes["landscapes"] * forward,
         during_seconds=num_during * passes["during.statistics"] * forward,
         training_flops=float(epochs) * known.num_train * _PASSES_A_STEP * flops,
@@ -153,9 +153,12 @@ def _image_seconds(config: TrialConfig, known: Facts, device: str) -> float:
 
 
 def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
-    """Forward passes of one image that the study's statistics cost on a network, by where they stand in ``measure``."""
-    passes = dict.fromkeys(("statistics", "landscapes", "during.statistics"), 0.0)
-    chosen = list(plan.spec.measure.all())
+    """Forward passes of one image that the study's statistics cost on a network, by where they stand in ``measure``.
+
+    ``short``: those of ``statistics`` that are taken on shortened trainings too.
+    """
+    passes = dict.fromkeys(("statistics", "landscapes", "during.statistics", "short"), 0.0)
+    chosen, on_short = list(plan.spec.measure.all()), plan.statistics_of(0, "short")
     if not chosen:
         return passes
     channels, height, width = known.image_shape
@@ -192,5 +195,6 @@ def _measuring_passes(plan: Plan, known: Facts, device: str) -> Passes:
                 f"measure.{where}.{name}: the statistics take more than {_MOST_SECONDS:g} s on the smallest network; fewer "
                 f"samples, pairs or points than {dict(settings)} would do"
             )
-        passes[where] += (time.perf_counter() - started) / forward
+        passes[where] += (spent := (time.perf_counter() - started) / forward)
+        passes["short"] += spent if where == "statistics" and name in on_short else 0.0
     return passes

@@ -256,3 +256,18 @@ def test_one_search_and_many_seeds(spec_of, drive):
 def test_without_a_search_the_defaults_are_confirmed_unflagged(spec_of, drive):
     handed = drive(study(spec_of, budget={"search_trials": 0, "startup_trials": 0}), Contents())
     assert len(handed) == 4 and all(t.phase == "confirm" and not t.defaulted and t.config.lr == 0.1 for t in handed)
+
+
+def test_on_shortened_trainings_is_measured_what_claims_read(spec_of):
+    claim = {
+        "text": "t", "arm": {"merge": "mul"}, "references": [{"merge": "add"}],
+        "outcomes": [{"name": "jacobian_unit_logits_mean_log", "margin": 0.1, "better": "lower"}],
+    }  # fmt: skip
+    measure = {"statistics": {"input_jacobian": {"num_samples": 8}, "noise_stability": {"num_samples": 8}}}
+    given = {"measure": measure, "budget": {"search_trials": 2, "startup_trials": 1, "shortened": [0.5]}}
+    plan = make_plan(spec_of(**given, claims={"C3": claim}))
+    assert list(plan.statistics_of(0, "short")) == ["input_jacobian"]
+    assert list(plan.statistics_of(0, "confirm")) == ["input_jacobian", "noise_stability"]
+    accuracy = claim | {"outcomes": [{"name": "test/accuracy", "margin": 0.1}]}
+    for claims in ({}, {"C4": accuracy}):  # no claim on a statistic: the matched comparison reads them all
+        assert list(make_plan(spec_of(**given, claims=claims)).statistics_of(0, "short")) == list(measure["statistics"])

@@ -116,13 +116,13 @@ def test_power_is_told_as_the_spread_at_which_a_margin_would_be_seen() -> None:
     # Holm's first step: alpha over the number of claims of both kinds
     level = 0.05 / (len(spec.claims) + len(spec.level_claims))
     # any of a family's arms may support its claim
-    unit = smallest_detectable(10, level / len(spec.claims["C4"].arms), 1.0)
+    unit = smallest_detectable(12, level / len(spec.claims["C4"].arms), 1.0)
     lines = power_lines(spec)
-    assert lines[0].startswith("power: 10 pairs")
+    assert lines[0].startswith("power: 12 pairs")
     (c4,) = [line for line in lines if line.startswith("C4:")]
     assert f"spread by {1 / unit:.2g} pp or less ({unit:.2f} spreads)" in c4
     # and such a spread is one at which it is: detectable effects are proportional to the spread
-    assert smallest_detectable(10, level / 4, 0.01 / unit) == pytest.approx(0.01)
+    assert smallest_detectable(12, level / 4, 0.01 / unit) == pytest.approx(0.01)
 
 
 def test_too_few_pairs_are_said_to_see_nothing() -> None:
