@@ -23,10 +23,12 @@ CASES = {
         "penalised": {"merge": "sig_bn", "jacobian_penalty": 0.1},
         "attention": {"attention": "se", "attention_form": "add"},
         "untrained": {"attention": "se", "attention_form": "untrained"},
-        "diverged": {"lr": 1e30, "epochs": 3},
+        "diverged": {"epochs": 3},
         "pruned": {"stop_curve": (0.0, 0.0, 0.0), "epochs": 3},
     }.items()
 }
+# beyond what a setting may be, so that weights overflow
+object.__setattr__(CASES["diverged"], "lr", 1e30)
 
 
 class Doubles(Split):
@@ -36,6 +38,10 @@ class Doubles(Split):
         return super().pixels(*given, **named).double()
 
 
+def _doubled(part):
+    return Doubles(images=part.stored, labels=part.labels, scale=part.scale, rows=part.rows)
+
+
 def trained(config, ranks=ALONE, double=True):
     """Weights, momenta, curves and how training ended; of a rank that is not the first, as far as it knows."""
     dataset = load_dataset(config.dataset)
@@ -43,7 +49,7 @@ def trained(config, ranks=ALONE, double=True):
     model = build_network(config, num_classes=10, mean=dataset.mean, deviation=dataset.deviation)
     if double:
         model = model.double()
-        parts = dataclasses.replace(parts, **{name: Doubles(**vars(part)) for name, part in vars(parts).items()})
+        parts = dataclasses.replace(parts, **{name: _doubled(part) for name, part in vars(parts).items()})
     member = Member(model=model, train_split=parts.train, val_split=parts.val, config=config, checkpoint=None)
     told = list(train(member, ranks))
     momenta = [state.get("momentum_buffer") for state in member.optimizer.state_dict()["state"].values()]
