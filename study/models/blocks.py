@@ -11,6 +11,7 @@ branch's hidden map g for its shortcut, as in-branch gates do (StarNet, 2403.199
 Source: https://arxiv.org/abs/1512.03385
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,7 +60,15 @@ class Block(nn.Module):
     expansion: ClassVar[int] = 1
 
     def finish(
-        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, merge: Merge, *, norm: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        parts: BlockParts,
+        merge: Merge,
+        *,
+        norm: bool = True,
+        bias: bool = False,
     ) -> None:
         """Add attention, shortcut and ``merge``, after the convolutions: the order of parameters is kept in checkpoints.
 
@@ -73,15 +82,28 @@ class Block(nn.Module):
         if changes and (merge.uses_shortcut or not parts.at_skip):
             normalised = norm and not (parts.at_skip and merge.normalizes_shortcut)
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias),
                 nn.BatchNorm2d(out_channels) if normalised else nn.Identity(),
             )
         self.merge = merge
+
+    def hidden(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        """From the normalised hidden map: what an operator at the branch takes, and what the next convolution takes."""
+        if self.merge_site == "branch":
+            taken: tuple[Tensor, Tensor] = self.merge.hidden(normalised)
+            return taken
+        g = normalised.relu()
+        return g, g
 
     def merged(self, x: Tensor, g: Tensor, f: Tensor) -> Tensor:
         """The output before a ReLU, from shortcut ``x``, hidden map ``g`` and branch ``f``."""
         out: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + self.merge(g, f)
         return out
+
+
+def hidden_norm(merge: Merge, parts: BlockParts) -> Callable[[int], nn.BatchNorm2d]:
+    """What makes the norm of a block's hidden map: the operator's, where it takes that map."""
+    return nn.BatchNorm2d if parts.at_skip else merge.make_hidden_norm
 
 
 class BasicBlock(Block):
@@ -97,15 +119,15 @@ class BasicBlock(Block):
         hidden = hidden or out_channels
         merge: Merge = MERGES[parts.merge].build(out_channels)
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(hidden)
+        self.bn1 = hidden_norm(merge, parts)(hidden)
         self.conv2 = nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.Identity() if merge.normalizes_branch else nn.BatchNorm2d(out_channels)
         self.finish(in_channels, out_channels, stride, parts, merge)
 
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
-        g = self.bn1(self.conv1(h)).relu()
-        f = self.attention(self.bn2(self.conv2(g)))
+        g, taken = self.hidden(self.bn1(self.conv1(h)))
+        f = self.attention(self.bn2(self.conv2(taken)))
         return self.merged(self.shortcut(h), g, f).relu()
 
 
@@ -133,7 +155,7 @@ class Bottleneck(Block):
         merge: Merge = MERGES[parts.merge].build(out_channels if parts.at_skip else hidden)
         own = merge.normalizes_branch
         self.conv1 = nn.Conv2d(in_channels, hidden, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(hidden)
+        self.bn1 = hidden_norm(merge, parts)(hidden)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.Identity() if own and not parts.at_skip else nn.BatchNorm2d(hidden)
         self.conv3 = nn.Conv2d(hidden, out_channels, 1, bias=False)
@@ -142,8 +164,8 @@ class Bottleneck(Block):
 
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
-        g = self.bn1(self.conv1(h)).relu()
-        inner = self.bn2(self.conv2(g))
+        g, taken = self.hidden(self.bn1(self.conv1(h)))
+        inner = self.bn2(self.conv2(taken))
         if self.merge_site == "branch":
             inner = self.merge(g[..., :: self.stride, :: self.stride], inner)
         f = self.attention(self.bn3(self.conv3(inner.relu())))
@@ -173,7 +195,7 @@ class PreActivationBlock(Block):
         merge: Merge = MERGES[parts.merge].build(out_channels)
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(hidden)
+        self.bn2 = hidden_norm(merge, parts)(hidden)
         self.dropout = HashedDropout(parts.dropout) if parts.dropout else nn.Identity()
         self.conv2 = nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
         self.finish(in_channels, out_channels, stride, parts, merge, norm=False)
@@ -181,7 +203,40 @@ class PreActivationBlock(Block):
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
         a = self.bn1(h).relu()
-        g = self.bn2(self.conv1(a)).relu()
-        f = self.attention(self.conv2(self.dropout(g)))
+        g, taken = self.hidden(self.bn2(self.conv1(a)))
+        f = self.attention(self.conv2(self.dropout(taken)))
         x = h if isinstance(self.shortcut, nn.Identity) else self.shortcut(a)
         return self.merged(x, g, f)
+
+
+class AuthorsBlock(Block):
+    """The block of the authors' public code (xyegithub/Featrue-map-multiplication), pre-activation. ``hidden`` as before.
+
+    u = dropout(conv3x3(relu(BN(h))))      g = relu(BN2(u))      F = attention(conv3x3(g))      x = h, or conv1x1(h)
+    merge site skip:    out = merge(x, F)
+    merge site branch:  out = x + merge(g, F)
+
+    Unlike ``PreActivationBlock`` it has dropout before BN2, the stride in the second convolution, a bias in each convolution,
+    and x projected from h itself. No ReLU follows the merge. At site ``branch`` g is sampled at the kernel's centres where the
+    convolution has a stride, as in ``Bottleneck``; ``hidden`` of the operator may place BN2's ReLU elsewhere.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, parts: BlockParts, *, hidden: int | None = None
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        hidden = hidden or out_channels
+        merge: Merge = MERGES[parts.merge].build(out_channels)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.dropout = HashedDropout(parts.dropout) if parts.dropout else nn.Identity()
+        self.bn2 = hidden_norm(merge, parts)(hidden)
+        self.conv2 = nn.Conv2d(hidden, out_channels, 3, stride=stride, padding=1)
+        self.finish(in_channels, out_channels, stride, parts, merge, norm=False, bias=True)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Apply the block."""
+        g, taken = self.hidden(self.bn2(self.dropout(self.conv1(self.bn1(h).relu()))))
+        f = self.attention(self.conv2(taken))
+        return self.merged(self.shortcut(h), g[..., :: self.stride, :: self.stride], f)

@@ -71,26 +71,33 @@ def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter of ``model`` in place, on the CPU's generator so that devices agree.
 
     Convolutions: normal with variance 2 / fan_out. Linear layers: uniform within 1 / sqrt(fan_in). Biases of both: uniform
-    within 1 / sqrt(fan_in). Norms: scale 1, shift 0. A module that ``StartsElsewhere`` has the last word; other parameters
-    keep what their module set.
+    within 1 / sqrt(fan_in). A network with ``xavier`` has convolutions uniform with variance 4 / (fan_in + fan_out), their
+    biases 0. Norms: scale 1, shift 0. A module that ``StartsElsewhere`` has the last word; other parameters keep what their
+    module set.
     """
 
     def generator(name: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(seed, "init", name))
 
+    xavier = getattr(model, "xavier", False)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             weight, drawn = module.weight, torch.empty(module.weight.shape)
             bound = 1 / math.sqrt(weight[0].numel())
-            if isinstance(module, nn.Conv2d):
+            plain = isinstance(module, nn.Linear) or not xavier
+            if not plain:
+                nn.init.xavier_uniform_(drawn, gain=math.sqrt(2), generator=generator(f"{name}.weight"))
+            elif isinstance(module, nn.Conv2d):
                 fan_out = weight.shape[0] * weight[0, 0].numel()
                 drawn.normal_(0, math.sqrt(2 / fan_out), generator=generator(f"{name}.weight"))
             else:
                 drawn.uniform_(-bound, bound, generator=generator(f"{name}.weight"))
             weight.copy_(drawn)
             if module.bias is not None:
-                drawn = torch.empty(module.bias.shape)
-                module.bias.copy_(drawn.uniform_(-bound, bound, generator=generator(f"{name}.bias")))
+                drawn = torch.zeros(module.bias.shape)
+                if plain:
+                    drawn.uniform_(-bound, bound, generator=generator(f"{name}.bias"))
+                module.bias.copy_(drawn)
         if isinstance(module, StartsFromSeed):
             module.start_from(derive_seed(seed, "init", name))
     for module in model.modules():

@@ -6,19 +6,22 @@ Source: https://arxiv.org/abs/1512.03385
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from study.errors import UserError
-from study.models.blocks import BasicBlock, Block, BlockParts, Bottleneck, PreActivationBlock
+from study.models.blocks import AuthorsBlock, BasicBlock, Block, BlockParts, Bottleneck, PreActivationBlock
 from study.models.stages import Layout, build_stages
 from study.registry import NETWORKS
 
 RESNET = "https://arxiv.org/abs/1512.03385"
 WRN_STEM = 16
+# of the authors' last norm: the share of a batch in its running statistics
+LAST_MOMENTUM = 0.9
 
 
 class Normalize(nn.Module):
@@ -47,6 +50,9 @@ class ResNet(nn.Module):
     preactivation: ClassVar[bool] = False
     stem_kernel: ClassVar[int] = 3
     stem_stride: ClassVar[int] = 1
+    stem_bias: ClassVar[bool] = False
+    # convolutions start as in ``study.models.build``: normal by He et al., or uniform by Glorot and Bengio
+    xavier: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -61,7 +67,9 @@ class ResNet(nn.Module):
         super().__init__()
         layout, kernel = self.layout(depth, width), self.stem_kernel
         self.normalize = Normalize(mean, deviation)
-        self.conv = nn.Conv2d(len(mean), layout.stem, kernel, stride=self.stem_stride, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(
+            len(mean), layout.stem, kernel, stride=self.stem_stride, padding=kernel // 2, bias=self.stem_bias
+        )
         self.bn = nn.BatchNorm2d(layout.channels if self.preactivation else layout.stem)
         self.stages = build_stages(layout, parts)
         self.head = nn.Linear(layout.channels, num_classes)
@@ -177,6 +185,33 @@ class WideResNet(ResNet):
         """Three stages of n blocks."""
         n = _blocks_per_stage(depth, 6, 4, "a wrn has depth 6n + 4 (10, 16, 22, 28, 40)")
         return Layout(block=PreActivationBlock, stem=WRN_STEM, width=WRN_STEM * width, num_blocks=(n, n, n))
+
+
+@NETWORKS.register(
+    "authors_wrn",
+    formula="wrn as in the authors' public code: biases, raw shortcut, stride in conv2, dropout before its norm, Xavier start",
+    source="https://github.com/xyegithub/Featrue-map-multiplication",
+    smallest_depth=10,
+    dropout=True,
+)
+class AuthorsWideResNet(WideResNet):
+    """``wrn`` with ``AuthorsBlock``, a bias in each convolution, and a last batch norm of momentum .9. Depth 6n + 4.
+
+    Initialisation: convolutions Xavier-uniform with gain sqrt 2, their biases 0, norms at scale 1 and shift 0; the linear
+    layer as torch's default. Their dropout is .3; its masks are hashed here.
+    """
+
+    stem_bias = True
+    xavier = True
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.bn.momentum = LAST_MOMENTUM
+
+    @staticmethod
+    def layout(depth: int, width: int) -> Layout:
+        """Three stages of n blocks."""
+        return replace(WideResNet.layout(depth, width), block=AuthorsBlock)
 
 
 def _blocks_per_stage(depth: int, layers: int, others: int, known: str) -> int:

@@ -36,7 +36,7 @@ ATTENDED = [
     if (attention == "none") == (form == "none")
 ]
 BUILT = [
-    {"network": e.name, "depth": e.traits["smallest_depth"], "width": 1 if e.name == "wrn" else 4} for e in NETWORKS
+    {"network": e.name, "depth": e.traits["smallest_depth"], "width": 1 if "wrn" in e.name else 4} for e in NETWORKS
 ]
 DROPPED = [{**levels, "dropout": 0.3} for levels in BUILT if NETWORKS[levels["network"]].traits.get("dropout")]
 PENALISED = [{**levels, "jacobian_penalty": 1e-3} for levels in [*BUILT, {"merge": "mul"}]]

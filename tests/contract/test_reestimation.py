@@ -25,7 +25,7 @@ VARIANTS += [{"attention": a, "attention_form": form} for a, form in PAIRS]
 
 
 def network(variant, name="cifar_resnet") -> nn.Module:
-    depth, width = NETWORKS[name].traits["smallest_depth"], 1 if name == "wrn" else 4
+    depth, width = NETWORKS[name].traits["smallest_depth"], 1 if "wrn" in name else 4
     config = TrialConfig(dataset="fake", network=name, depth=depth, width=width, seed=3, split_seed=0, **variant)
     model = build_network(config, num_classes=4, mean=(0.5,), deviation=(0.3,))
     generator = torch.Generator().manual_seed(7)

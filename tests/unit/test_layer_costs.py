@@ -23,7 +23,7 @@ from study.printing.describe import print_cost
 from study.registry import ATTENTION_FORMS, ATTENTIONS, NETWORKS
 
 IMAGE = (3, 16, 16)
-WIDTHS = {"wrn": 1}
+WIDTHS = {"wrn": 1, "authors_wrn": 1}
 MERGED = ("add", "none", "highway", "star", "concat", "sig_bn", "rezero")
 ATTENDED = ("none", "se", "cbam", "eca", "sk", "non_local", "gc")
 

@@ -18,6 +18,7 @@ SMALL = {
     "cifar_resnet": {"depth": 14, "width": 4},
     "cifar_resnet_bottleneck": {"depth": 20, "width": 4},
     "wrn": {"depth": 16, "width": 1},
+    "authors_wrn": {"depth": 16, "width": 1},
     "imagenet_resnet": {"depth": 18, "width": 4},
 }
 NEW = [name for name in SMALL if name != "cifar_resnet"]

@@ -3,7 +3,8 @@
 Every operator is a module called as ``merge(x, f)`` on two tensors of one shape (N, C, H, W), giving that shape. The block
 applies its ReLU afterwards. An operator that holds its own batch norm for a path, or takes that path without one, declares it
 (``normalizes_branch``, ``normalizes_shortcut``); the block then leaves its own out, and nothing is normalised twice. One that
-drops x declares that too (``uses_shortcut``), so that the block has no projection which nothing trains.
+drops x declares that too (``uses_shortcut``), so that the block has no projection which nothing trains. One that takes the
+hidden map at site ``branch`` may say which norm that map has and where its ReLU stands (``hidden``).
 
 Traits in the registry: ``extra_params``, the operator's own number of parameters as a Python expression in its channels C;
 ``mixes_batch=True`` where an image's output depends on the other images of its batch in evaluation too.
@@ -27,6 +28,15 @@ class Merge(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
+
+    def make_hidden_norm(self, channels: int) -> nn.BatchNorm2d:
+        """The norm of the hidden map that the operator takes at site ``branch``."""
+        return nn.BatchNorm2d(channels)
+
+    def hidden(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        """At site ``branch``, from the hidden map after its norm: what the operator takes, and what the convolution takes."""
+        g = normalised.relu()
+        return g, g
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Merge shortcut ``x`` and branch ``f``, both (N, C, H, W)."""
