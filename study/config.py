@@ -29,6 +29,13 @@ MOST = {
     "warmup_epochs": 1e5,
     "jacobian_penalty": 1e6,
 }
+# Settings that are one of a few words; the first is the default.
+WORDS = {
+    "last_batch": ("drop", "keep"),
+    "optimizer_made": ("once", "each_epoch"),
+    "input_moments": ("dataset", "imagenet"),
+    "validation": ("held_out", "test"),
+}
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
 
@@ -65,6 +72,21 @@ class TrialConfig:
     augment: Annotated[str, "A registered augmentation."] = "none"
     dropout: Annotated[float, "Share of activations dropped, below 1, where the network has a place for it."] = 0.0
     jacobian_penalty: Annotated[float, "Weight of the squared norm of the input Jacobian in the training loss."] = 0.0
+    last_batch: Annotated[str, "What becomes of a short last batch of an epoch: `drop` or `keep`."] = "drop"
+    optimizer_made: Annotated[str, "`once`, or `each_epoch`: then momentum starts from zero in every epoch."] = "once"
+    norm_momentum: Annotated[
+        float, "Share of a batch in batch norms' running statistics, but for norms with one of their own."
+    ] = 0.1
+    norm_parts: Annotated[
+        int, "Parts of a batch that batch norms see apart, as that many devices do; the first one's are kept."
+    ] = 1
+    input_moments: Annotated[
+        str, "Mean and deviation that pixels are normalised by: the `dataset`'s, or `imagenet`'s."
+    ] = "dataset"
+    validation: Annotated[
+        str,
+        "`held_out` from training; or `test`: all of it is trained on, and the test images are looked at each epoch.",
+    ] = "held_out"
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
@@ -74,6 +96,11 @@ class TrialConfig:
         self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
         for name in ("momentum", "dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
+        self._require("norm_momentum", 0 < self.norm_momentum <= 1, "a number above 0, 1 at most")
+        self._require("norm_parts", 1 <= self.norm_parts <= self.batch_size, "a whole number from 1 to the batch size")
+        for name, words in WORDS.items():
+            given = getattr(self, name)
+            self._require(name, given in words, f"{' or '.join(words)}{nearest(str(given), words)}")
         for name, most in MOST.items():
             self._require(name, getattr(self, name) <= most, f"at most {most:,g}")
 

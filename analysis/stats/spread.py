@@ -38,6 +38,20 @@ def mean_interval(centre: float, spread: float, num: int, level: float) -> tuple
     return centre - half, centre + half
 
 
+def one_run(values: ArrayLike, level: float) -> tuple[float | None, float | None, float | None]:
+    """What luck does to one more run like ``values`` (n,), at 1 - ``level``, for normal values; ``None`` below two.
+
+    Limits of the one run, and the difference between two such runs.
+    Source: https://doi.org/10.1002/9780470316771 (prediction intervals, Hahn and Meeker 1991)
+    """
+    v = np.asarray(values, dtype=np.float64)
+    if len(v) < 2:
+        return None, None, None
+    half = float(stats.t.ppf(1 - level / 2, len(v) - 1)) * float(v.std(ddof=1))
+    alone = half * math.sqrt(1 + 1 / len(v))
+    return float(v.mean()) - alone, float(v.mean()) + alone, half * math.sqrt(2)
+
+
 def p_value(values: ArrayLike) -> float | None:
     """Two-sided sign-flip p of "symmetric about zero"; ``None`` without values."""
     v = np.asarray(values, dtype=np.float64)

@@ -1,7 +1,7 @@
 """What others have reported for a cell, and what this study found there."""
 
 from analysis.inputs import Inputs
-from analysis.stats.spread import mean, sd
+from analysis.stats.spread import mean, one_run, sd
 from analysis.trials.grid import label
 from analysis.trials.table import rows_of
 from analysis.words.columns import OF_OUTCOME, count, number, shared, text
@@ -9,11 +9,15 @@ from analysis.words.rows import Row, Rows, grouped
 from search_spaces import Published
 from study.registry import TABLES
 
+# a run of one network falls outside the limits one time in twenty
+_LUCK = 0.05
+
 
 @TABLES.register(
     "published",
     formula="published results beside those of this study at the same levels: mean and range over replicates; collapsed "
-    "networks count, diverged ones have no accuracy",
+    "networks count, diverged ones have no accuracy. One run: where one more run of the network falls, 19 times in "
+    "20; a published run beyond it is another result. Two runs: by how much two runs of one network differ, 19 times in 20",
     source="",
     title="Published results",
     place=1.95,
@@ -27,11 +31,14 @@ from study.registry import TABLES
         number("found_sd", OF_OUTCOME, "Spread"),
         number("found_least", OF_OUTCOME, "Least"),
         number("found_most", OF_OUTCOME, "Most"),
+        number("one_run_low", OF_OUTCOME, "One run from"),
+        number("one_run_high", OF_OUTCOME, "One run to"),
+        number("two_runs", OF_OUTCOME, "Two runs differ by"),
         count("n", "Networks"),
         *shared("note"),
         text("source", "Source"),
     ),
-    main="levels outcome published found found_sd found_least found_most n note source",
+    main="levels outcome published found found_sd one_run_low one_run_high two_runs n note source",
     row="one published result and one cell at its levels; completed and collapsed networks alike",
 )
 def published_rows(inputs: Inputs) -> Rows:
@@ -46,6 +53,7 @@ def published_rows(inputs: Inputs) -> Rows:
 
 def _row(known: Published, cell: str, rows: Rows) -> Row:
     held = [row[known.outcome] for row in rows if row.get(known.outcome) is not None]
+    low, high, apart = one_run(held, _LUCK)
     return {
         "levels": label(known.levels),
         "cell": cell,
@@ -55,6 +63,9 @@ def _row(known: Published, cell: str, rows: Rows) -> Row:
         "found_sd": sd(held),
         "found_least": min(held, default=None),
         "found_most": max(held, default=None),
+        "one_run_low": low,
+        "one_run_high": high,
+        "two_runs": apart,
         "n": len(held),
         "note": known.note,
         "source": known.source,

@@ -1,6 +1,7 @@
 """The table of trials, one row per replicate (what it was given, cost, reached; what was measured on it), and the curves."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ METRIC_COLUMNS = tuple(
     for split in SPLITS
     for name in ("accuracy", "loss")
 )
+_LAST = 10
+# What others report of a whole training, from a curve: where validation is on the test images, theirs to the letter.
+CURVE_OUTCOMES: dict[str, Callable[[list[float]], float]] = {
+    "val/accuracy_highest": max,
+    "val/accuracy_last10": lambda curve: sum(curve[-_LAST:]) / len(curve[-_LAST:]),
+}
 _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
 _UNITS = {
     **dict.fromkeys(("replicate", "number", "seed", "search_block"), "identifier"),
@@ -71,6 +78,7 @@ def trials_table(spec: Spec, contents: Contents) -> pa.Table:
     columns |= {name: column(name, pa.float64()) for name in COST_COLUMNS}
     columns |= {"defaulted": column("defaulted", pa.bool_()), "boundary": column("boundary", pa.string())}
     columns |= _metrics(records)
+    columns |= _of_curves(spec, records)
     for name, estimates in _estimates(spec, records, current_measures(contents)).items():
         if name in columns:
             raise ValueError(f"an estimate is called {name!r}, which is another column's name")
@@ -128,6 +136,18 @@ def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     names = [*METRIC_COLUMNS, *sorted(seen.difference(METRIC_COLUMNS))]
     # from_pandas: NaN, a number that does not exist, becomes null
     return {name: pa.array([r["metrics"].get(name) for r in records], pa.float64(), from_pandas=True) for name in names}
+
+
+def _of_curves(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
+    """``CURVE_OUTCOMES`` that ``spec`` names; null where there is no curve, or it holds what is no number."""
+    asked = {*spec.claimed_outcomes, *(known.outcome for known in spec.published)}
+    columns = {}
+    for name in (name for name in CURVE_OUTCOMES if name in asked):
+        curves = [record["curves"].get(name.rpartition("_")[0], []) for record in records]
+        whole = [curve and all(map(math.isfinite, curve)) for curve in curves]
+        found = [CURVE_OUTCOMES[name](curve) if fit else None for curve, fit in zip(curves, whole, strict=True)]
+        columns[name] = pa.array(found, pa.float64())
+    return columns
 
 
 def _estimates(

@@ -219,8 +219,13 @@ def dataset_facts(name: str) -> Facts:
     )
 
 
-def split(dataset: Dataset, split_seed: int) -> Splits:
-    """Carve a stratified validation split from the pool; the rest is for training."""
+def split(dataset: Dataset, split_seed: int, validation: str = "held_out") -> Splits:
+    """Carve a stratified validation split from the pool; the rest is for training.
+
+    ``validation`` ``test``: nothing is carved, and the test images are what each epoch is validated on.
+    """
+    if validation == "test":
+        return Splits(train=dataset.pool, val=dataset.test, test=dataset.test)
     train, val = stratified(dataset.pool.labels.cpu().numpy(), dataset.num_val, split_seed)
     return Splits(train=dataset.pool.take(train), val=dataset.pool.take(val), test=dataset.test)
 

@@ -44,9 +44,11 @@ class Part(Protocol):
         ...
 
     def epoch(
-        self, order: Tensor, size: int, augment: str, seed: int, rows: slice = slice(None)
+        self, order: Tensor, size: int, augment: str, seed: int, rows: slice = slice(None), *, short: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and labels in ``order`` (a CPU tensor of indices), augmented, ``size`` at a time; a short rest is left out.
+        """Pixels and labels in ``order`` (a CPU tensor of indices), augmented, ``size`` at a time.
+
+        A short rest is left out, unless ``short``; then one image alone joins the batch before it, as in ``batches``.
 
         The augmentation of the p-th image of the order depends on ``seed`` and p. Only ``rows`` of each batch are made: the
         share of one of several processes that train a network. Raises ``UserError`` for an unknown ``augment``.
@@ -84,6 +86,11 @@ def cuts(num_images: int, size: int) -> list[slice]:
     if num_images % size == 1 and size > 1 and len(bounds) > 2:
         del bounds[-2]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def pieces(num_images: int, size: int, short: bool) -> list[slice]:
+    """Batches of ``size`` images in order; the rest is left out, or ``short``."""
+    return cuts(num_images, size) if short else [slice(i, i + size) for i in range(0, num_images - size + 1, size)]
 
 
 class Split:
@@ -128,7 +135,14 @@ class Split:
             yield self.pixels(index), self.labels[index]
 
     def epoch(
-        self, order: Tensor, size: int, augment: str = "none", seed: int = 0, rows: slice = slice(None)
+        self,
+        order: Tensor,
+        size: int,
+        augment: str = "none",
+        seed: int = 0,
+        rows: slice = slice(None),
+        *,
+        short: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As ``Part`` says. All that augmentation draws goes to the device once, at the start."""
         order = order.to(self.labels.device, non_blocking=True)
@@ -137,8 +151,9 @@ class Split:
             chosen, generator = AUGMENTATIONS[augment].build(), torch.Generator().manual_seed(seed)
             drawn = chosen.draw(len(order), self.image_shape[1:], generator).to(order.device, non_blocking=True)
         first, last, _ = rows.indices(size)
-        for start in range(0, len(order) - size + 1, size):
-            at = slice(start + first, start + last)
+        for piece in pieces(len(order), size, short):
+            # short batches are not shared out
+            at = piece if short else slice(piece.start + first, piece.start + last)
             images = self.at(order[at])
             if drawn is not None:
                 images = chosen.apply(images, drawn[at])
@@ -205,15 +220,18 @@ class Together:
         yield from _side_by_side(part.batches(size) for part in self.parts)
 
     def epoch(
-        self, orders: Sequence[Tensor], size: int, augment: str, seeds: Sequence[int]
+        self, orders: Sequence[Tensor], size: int, augment: str, seeds: Sequence[int], *, short: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (R, size, C, H, W) and labels (R, size) of each step: those that ``Part.epoch`` gives each replicate."""
         splits = [part for part in self.parts if isinstance(part, Split)]
         if len(splits) == len(self.parts) and len({split.scale for split in splits}) == 1:
-            yield from _gathered(splits, torch.stack(list(orders)), size, augment, seeds)
+            yield from _gathered(splits, torch.stack(list(orders)), size, augment, seeds, short)
         else:
             given = zip(self.parts, orders, seeds, strict=True)
-            yield from _side_by_side(part.epoch(order, size, augment, seed) for part, order, seed in given)
+            yield from _side_by_side(
+                part.epoch(order, size, augment, seed, short=True) if short else part.epoch(order, size, augment, seed)
+                for part, order, seed in given
+            )
 
 
 def _side_by_side(epochs: Iterator[Iterator[tuple[Tensor, Tensor]]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -223,10 +241,10 @@ def _side_by_side(epochs: Iterator[Iterator[tuple[Tensor, Tensor]]]) -> Iterator
 
 
 def _gathered(
-    splits: Sequence[Split], orders: Tensor, size: int, augment: str, seeds: Sequence[int]
+    splits: Sequence[Split], orders: Tensor, size: int, augment: str, seeds: Sequence[int], short: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As ``Split.epoch``, for all replicates: uint8 images of some steps, then pixels a step at a time."""
-    first, num = splits[0], orders.shape[1] // size * size
+    first, steps = splits[0], pieces(orders.shape[1], size, short)
     device, scale = first.labels.device, first.scale
     drawn = None
     if augment != "none":
@@ -235,13 +253,14 @@ def _gathered(
         drawn = torch.stack([chosen.draw(orders.shape[1], first.image_shape[1:], g) for g in generators])
         drawn = drawn.to(device, non_blocking=True)
     orders = orders.to(device, non_blocking=True)
-    ahead = max(1, AHEAD // (len(splits) * size * math.prod(first.image_shape))) * size
-    for start in range(0, num, ahead):
-        at = slice(start, min(start + ahead, num))
+    ahead = max(1, AHEAD // (len(splits) * size * math.prod(first.image_shape)))
+    for some in (steps[start : start + ahead] for start in range(0, len(steps), ahead)):
+        at = slice(some[0].start, some[-1].stop)
         index = orders[:, at]
         images = torch.stack([split.at(i) for split, i in zip(splits, index, strict=True)])
         labels = torch.stack([split.labels[i] for split, i in zip(splits, index, strict=True)])
         if drawn is not None:
             images = chosen.apply(images.flatten(0, 1), drawn[:, at].flatten(0, 1)).view_as(images)
-        for pixels, marked in zip(torch.split(images, size, 1), torch.split(labels, size, 1), strict=True):
+        lengths = [step.stop - step.start for step in some]
+        for pixels, marked in zip(torch.split(images, lengths, 1), torch.split(labels, lengths, 1), strict=True):
             yield pixels.float() / scale, marked

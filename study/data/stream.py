@@ -18,7 +18,7 @@ from torch import Tensor
 from study.data.augment import RESIZED_CROP, Augmentation
 from study.data.decoding import Decoder, num_loaders, open_rgb
 from study.data.files import damaged, is_own
-from study.data.parts import Split, cuts, evaluated_at_once
+from study.data.parts import Split, cuts, evaluated_at_once, pieces
 from study.registry import AUGMENTATIONS
 from study.seeding import derive_seed
 
@@ -59,12 +59,21 @@ class StreamedSplit:
             yield self._floats(images), self.labels[at]
 
     def epoch(
-        self, order: Tensor, size: int, augment: str = "none", seed: int = 0, rows: slice = slice(None)
+        self,
+        order: Tensor,
+        size: int,
+        augment: str = "none",
+        seed: int = 0,
+        rows: slice = slice(None),
+        *,
+        short: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As ``Part`` says; the p-th image is augmented from hash(``seed``, p). Files of other rows are not opened."""
         chosen: Augmentation = AUGMENTATIONS[augment].build()
-        order = order[: len(order) // size * size]
-        labels = torch.split(self.labels[order.to(self.labels.device, non_blocking=True)], size)
+        steps = pieces(len(order), size, short)
+        order = order[: steps[-1].stop if steps else 0]
+        marked = self.labels[order.to(self.labels.device, non_blocking=True)]
+        labels = [marked[step] for step in steps]
         for images, batch_labels in zip(self._decoded(order, size, chosen, seed, rows), labels, strict=True):
             yield self._floats(images), batch_labels[rows]
 

@@ -60,22 +60,23 @@ def measure_network(
     seed: int = 0,
     split_seed: int = 0,
     batch_size: int = 128,
+    validation: str = "held_out",
     say: Say | None = None,
 ) -> Found:
     """Statistic -> its estimates by name; a statistic that fails has its error, and the others stand.
 
     ``model`` maps (N, C, H, W) pixels in [0, 1] of ``dataset`` (a registered name, or a ``Dataset``) to logits
     (N, num_classes), on any device with float64. Meanwhile batch norm is re-estimated on the training split of ``split_seed``;
-    the model is left as it was. ``statistics`` maps names to settings that differ from the defaults (default: all statistics).
-    ``say`` is told each statistic and its duration, and which running statistics are left as training made them. Raises
-    ``UserError`` for unknown names, and for outputs that do not fit.
+    the model is left as it was. ``validation`` is that of a replicate's settings. ``statistics`` maps names to settings that
+    differ from the defaults (default: all statistics). ``say`` is told each statistic and its duration, and which running
+    statistics are left as training made them. Raises ``UserError`` for unknown names, and for outputs that do not fit.
     """
     chosen = {name: {} for name in STATISTICS.names()} if statistics is None else statistics
     for name, given in chosen.items():
         parse_settings(name, given)
     known = load_dataset(dataset) if isinstance(dataset, str) else dataset
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    splits = split(known.to(device), split_seed)
+    splits = split(known.to(device), split_seed, validation)
     parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     _check_fits(model, known, parts["val"].pixels(slice(2)))
     say = say or (lambda line: None)
@@ -107,7 +108,9 @@ def measure_checkpoint(
     model = build_network(config, num_classes=known.num_classes, mean=known.mean, deviation=known.deviation)
     _fill(model, kept["model"], path, "the configuration that it holds")
     seeds = {"seed": config.seed, "split_seed": config.split_seed}
-    return measure_network(model.to(where), known, statistics, **seeds, batch_size=config.batch_size, say=say)
+    return measure_network(
+        model.to(where), known, statistics, **seeds, batch_size=config.batch_size, validation=config.validation, say=say
+    )
 
 
 def measure_file(path: Path, statistics: Chosen, *, model: str, dataset: str, device: str, say: Say) -> Found:

@@ -16,8 +16,13 @@ from torch import nn
 from study.config import TrialConfig
 from study.errors import UserError
 from study.models.blocks import BlockParts
+from study.models.norms import set_norms
 from study.registry import NETWORKS
 from study.seeding import derive_seed
+
+# as torchvision has them
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def build_network(
@@ -42,9 +47,14 @@ def build_network(
         attention_form=config.attention_form,
         dropout=config.dropout,
     )
+    if config.input_moments == "imagenet":
+        if len(mean) != len(IMAGENET_MEAN):
+            raise UserError(f"setting 'input_moments' = 'imagenet' with images of {len(mean)} channels: it is for 3")
+        mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
     network: nn.Module = entry.build(
         depth=config.depth, width=config.width, num_classes=num_classes, mean=mean, deviation=deviation, parts=parts
     )
+    set_norms(network, momentum=config.norm_momentum, parts=config.norm_parts)
     if weights:
         initialise(network, config.seed)
     return network

@@ -229,6 +229,10 @@ def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> Non
         for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
             TrialConfig.from_mapping({**config.as_dict(), name: value})
     check_schedule(config.schedule)
+    if config.validation == "test" and spec.budget.search_trials:
+        raise UserError(
+            "setting 'validation' = 'test' with budget.search_trials above 0: the search would choose by test images"
+        )
     for name, registry in _REGISTRIES.items():
         registry[getattr(config, name)]
     if config.dataset not in known:
@@ -239,6 +243,12 @@ def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> Non
 def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
     """Raise ``UserError`` for a batch that ``resources.data_parallel`` processes cannot share out evenly."""
     num, given = spec.resources.data_parallel, spec.nuisance.get("batch_size")
+    for name in ("last_batch", "norm_parts"):
+        if num > 1 and cell.settings.get(name, SETTINGS[name].default) != SETTINGS[name].default:
+            raise UserError(
+                f"resources.data_parallel = {num} with {name} = {cell.settings[name]!r} ({cell.name}): batches are shared out "
+                "evenly there, and norms see the whole batch"
+            )
     asked = given.choices if isinstance(given, Choice) else [cell.settings.get("batch_size", TrialConfig.batch_size)]
     for size in asked:
         batch = min(int(size), facts.num_train)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.seeding import derive_seed
-from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order
+from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order, kept_last
 from study.training.member import Member
 from study.training.options import usable
 from study.training.penalty import unit_directions
@@ -65,7 +65,9 @@ class Lane:
     def train(self, epoch: int) -> dict[str, Tensor]:
         """One pass as in ``train_epoch``; loss and accuracy per member, (R,), on the device."""
         config, num = self._configs[0], len(self._train)
-        batch, steps = batches_per_epoch(config, num)
+        batch, steps, num_seen = batches_per_epoch(config, num)
+        if config.optimizer_made == "each_epoch":
+            self._sgd.velocity.zero_()
         orders = [epoch_order(num, each.seed, epoch) for each in self._configs]
         seeds = [derive_seed(each.seed, "augment", epoch) for each in self._configs]
         plan = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
@@ -73,7 +75,7 @@ class Lane:
         rates = torch.tensor(plan, dtype=self._stack.flat.dtype).to(self._device, non_blocking=True)
         self._loss_sum.zero_()
         self._num_correct.zero_()
-        batches = self._train.epoch(orders, batch, config.augment, seeds)
+        batches = self._train.epoch(orders, batch, config.augment, seeds, **kept_last(config))
         for step, (pixels, labels) in enumerate(batches):
             self._stack.start_step([derive_seed(each.seed, "masks", epoch, step) for each in self._configs])
             if config.jacobian_penalty > 0:
@@ -82,7 +84,7 @@ class Lane:
                 (self._graph or self._step)(pixels, labels, rates[step])
         return {
             "train/loss": self._loss_sum.double() / steps,
-            "train/accuracy": self._num_correct.double() / (steps * batch),
+            "train/accuracy": self._num_correct.double() / num_seen,
         }
 
     def _step(self, pixels: Tensor, labels: Tensor, rates: Tensor) -> None:

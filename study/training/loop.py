@@ -68,10 +68,21 @@ def validate(member: Member) -> dict[str, float]:
     return {f"val/{name}": value for name, value in found.items()}
 
 
-def batches_per_epoch(config: TrialConfig, num_images: int) -> tuple[int, int]:
-    """Images per batch, and batches per epoch: a short last batch is left out."""
+def batches_per_epoch(config: TrialConfig, num_images: int) -> tuple[int, int, int]:
+    """Images per batch, batches per epoch, and images per epoch: a short last batch is left out, unless it is to be kept.
+
+    One image alone is no batch: it joins the one before, as ``study.data.parts.cuts`` has it.
+    """
     batch = min(config.batch_size, num_images)
-    return batch, num_images // batch
+    steps, rest = divmod(num_images, batch)
+    if config.last_batch == "keep":
+        return batch, steps + (rest > 1), num_images
+    return batch, steps, steps * batch
+
+
+def kept_last(config: TrialConfig) -> dict[str, bool]:
+    """What ``epoch`` of a part is told beside the rest: nothing, unless a short last batch is kept."""
+    return {"short": True} if config.last_batch == "keep" else {}
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
@@ -82,23 +93,25 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
 
 def train_epoch(member: Member, epoch: int, ranks: Ranks = ALONE) -> dict[str, float]:
     """One pass over the training split: mean loss and accuracy, of all ``ranks``."""
-    batch, steps = batches_per_epoch(member.config, len(member.train_split))
+    _, steps, num = batches_per_epoch(member.config, len(member.train_split))
     sums = torch.stack(train_steps(member, epoch, ranks))
     loss, correct = ranks.total(sums).tolist()
-    return {"train/loss": loss / (steps * ranks.size), "train/accuracy": correct / (steps * batch)}
+    return {"train/loss": loss / (steps * ranks.size), "train/accuracy": correct / num}
 
 
 def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """The steps of ``train_epoch``: sum of losses and number of correct images, on the device, which is not waited for."""
     model, optimizer, split, config = member.model, member.optimizer, member.train_split, member.config
     model.train()
-    batch, steps = batches_per_epoch(config, len(split))
+    batch, steps, _ = batches_per_epoch(config, len(split))
+    if config.optimizer_made == "each_epoch":
+        optimizer.state.clear()
     order, seed = epoch_order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
     rows, mine = ranks.rows(batch), [ranks.rank] if ranks.rank else []
     drawing = [module for module in model.modules() if isinstance(module, DrawsEachStep)]
     loss_sum = torch.zeros((), device=next(model.parameters()).device)
     num_correct = torch.zeros_like(loss_sum)
-    for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed, rows)):
+    for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed, rows, **kept_last(config))):
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, epoch * steps + step, steps)
         for module in drawing:
@@ -106,7 +119,7 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
         logits = model(pixels.requires_grad_(config.jacobian_penalty > 0))
         objective = loss = functional.cross_entropy(logits, labels)
         if config.jacobian_penalty > 0:
-            directions = unit_directions(batch, logits.shape[1], config.seed, epoch, step)[rows]
+            directions = unit_directions(len(labels) * ranks.size, logits.shape[1], config.seed, epoch, step)[rows]
             directions = directions.to(logits, non_blocking=True)
             objective = loss + config.jacobian_penalty / 2 * jacobian_penalty(logits, pixels, directions)
         optimizer.zero_grad(set_to_none=True)

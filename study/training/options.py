@@ -25,6 +25,8 @@ def obstacle(option: str, config: TrialConfig, device: str) -> str:
     """Why ``option`` cannot be used for ``config`` on ``device`` (``cpu`` or ``cuda``); empty if it can."""
     if option in ("graph", "compile") and config.jacobian_penalty > 0:
         return "a penalty on the Jacobian is differentiated twice, by draws of each step"
+    if option == "graph" and config.last_batch == "keep":
+        return "a short last batch is kept, and a graph holds steps of one size"
     if option == "graph" and device != "cuda":
         return "there is no GPU"
     if option == "compile":

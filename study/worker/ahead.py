@@ -67,7 +67,7 @@ def is_trained(folder: Path) -> bool:
 def member_of(task: Task, folder: Path, device: torch.device) -> Member:
     """The member that ``task`` trains, resumed from the checkpoint in ``folder``. Raises ``UserError`` for unknown parts."""
     config, dataset = task.config, load_dataset(task.config.dataset)
-    splits = splits_on(config.dataset, config.split_seed, str(device))
+    splits = splits_on(config.dataset, config.split_seed, str(device), config.validation)
     model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
     model = model.to(device)
     return Member(
@@ -81,9 +81,9 @@ def member_of(task: Task, folder: Path, device: torch.device) -> Member:
 
 
 @functools.lru_cache(maxsize=_SPLITS_KEPT)
-def splits_on(dataset: str, split_seed: int, device: str) -> Splits:
+def splits_on(dataset: str, split_seed: int, device: str, validation: str = "held_out") -> Splits:
     """The splits of a block: all blocks share the images on the device, one copy for the trials of an actor."""
-    return split(_dataset_on(dataset, device), split_seed)
+    return split(_dataset_on(dataset, device), split_seed, validation)
 
 
 @functools.cache

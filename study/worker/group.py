@@ -134,7 +134,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
         (folder / STATE).unlink(missing_ok=True)
     member = member_of(task, folder, device)
     dataset = load_dataset(task.config.dataset)
-    splits = splits_on(task.config.dataset, task.config.split_seed, str(device))
+    splits = splits_on(task.config.dataset, task.config.split_seed, str(device), task.config.validation)
     if kept is not None:
         # trained before: measurements are missing, and the record if a crash came before the ledger had it
         member.model.load_state_dict(kept["model"])
@@ -156,7 +156,10 @@ def _kept_weights(task: Task, folder: Path) -> dict[str, Any] | None:
 
     def is_own(kept: dict[str, Any]) -> bool:
         record: Any = kept.get("record")
-        return not record_fault(record) and kept.get("config") == record["config"] == task.config.as_dict()
+        # an older file lacks settings that came later, which are at their defaults
+        return not record_fault(record) and all(
+            TrialConfig.from_mapping(held) == task.config for held in (kept.get("config") or {}, record["config"])
+        )
 
     return load_checkpoint(folder / FINAL, is_own)
 

@@ -40,7 +40,18 @@ BUILT = [
 ]
 DROPPED = [{**levels, "dropout": 0.3} for levels in BUILT if NETWORKS[levels["network"]].traits.get("dropout")]
 PENALISED = [{**levels, "jacobian_penalty": 1e-3} for levels in [*BUILT, {"merge": "mul"}]]
-CASES = MERGED + ATTENDED + BUILT + DROPPED + PENALISED
+LITERAL = [
+    {
+        **BUILT[-1],
+        **settings,
+        "norm_parts": 2,
+        "norm_momentum": 0.5,
+        "optimizer_made": "each_epoch",
+        "last_batch": "keep",
+    }
+    for settings in ({}, {"merge": "authors_8", "dropout": 0.3}, {"merge": "authors_21", "jacobian_penalty": 1e-3})
+]
+CASES = MERGED + ATTENDED + BUILT + DROPPED + PENALISED + LITERAL
 
 
 @dataclasses.dataclass
@@ -60,8 +71,8 @@ class Exact:
     def __len__(self):
         return len(self.labels)
 
-    def epoch(self, order, size, augment, seed, rows=slice(None)):
-        for start in range(0, len(order) - size + 1, size):
+    def epoch(self, order, size, augment, seed, rows=slice(None), *, short=False):
+        for start in range(0, len(order) if short else len(order) - size + 1, size):
             index = order[start : start + size]
             yield self.pixels[index], self.labels[index]
 

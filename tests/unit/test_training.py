@@ -184,11 +184,15 @@ def test_training_is_reproducible_and_leaves_global_generators_alone():
     assert not same(first[0].state_dict(), run(dataclasses.replace(CONFIG, seed=9))[0].state_dict())
 
 
+# a new optimiser each epoch, a short last batch, norms over parts of a batch
+LITERAL = dataclasses.replace(
+    CONFIG, merge="authors_8", optimizer_made="each_epoch", last_batch="keep", norm_parts=2, norm_momentum=0.5
+)
 SE = dataclasses.replace(CONFIG, attention="se", attention_form="add", merge="sig_bn")
 
 
 @pytest.mark.parametrize("after", [1, 2, 4, 5])
-@pytest.mark.parametrize("config", [CONFIG, EARLY_BEST, SE], ids=["add", "early best", "se"])
+@pytest.mark.parametrize("config", [CONFIG, EARLY_BEST, SE, LITERAL], ids=["add", "early best", "se", "literal"])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, after, config):
     path = tmp_path / "folder" / "state.pt"
     run(config, path, stop_after=after)

@@ -66,7 +66,8 @@ def test_what_may_differ_among_members_and_what_not():
         assert fused_with(dataclasses.replace(CONFIG, **{name: value})) == fused_with(CONFIG), name
     others = {"network": "wrn", "depth": 14, "width": 8, "merge": "mul", "merge_site": "branch", "merge_where": "last"}
     others |= {"attention": "se", "attention_form": "mul", "batch_size": 8, "augment": "flip", "dropout": 0.1}
-    others |= {"dataset": "digits", "jacobian_penalty": 0.1}
+    others |= {"dataset": "digits", "jacobian_penalty": 0.1, "last_batch": "keep", "optimizer_made": "each_epoch"}
+    others |= {"norm_momentum": 0.5, "norm_parts": 2, "input_moments": "imagenet", "validation": "test"}
     for name, value in others.items():
         assert fused_with(dataclasses.replace(CONFIG, **{name: value})) != fused_with(CONFIG), name
     assert {*free, *others} == {field.name for field in dataclasses.fields(CONFIG)}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from study.models.merges.base import Merge
-from study.models.merges.joined import ClampedBatchNorm2d
 from study.models.merges.rows import SOURCE
+from study.models.norms import ClampedBatchNorm2d
 from study.registry import MERGES
 
 

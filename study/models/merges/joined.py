@@ -9,21 +9,10 @@ Source: https://arxiv.org/abs/2106.15067
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from study.models.merges.base import Merge
-
-
-class ClampedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose shift, scale or both are constants: buffers, kept in no checkpoint, as they are part of the form."""
-
-    def __init__(self, channels: int, *, shift: float | None = None, scale: float | None = None) -> None:
-        super().__init__(channels)
-        for name, value in (("weight", scale), ("bias", shift)):
-            if value is not None:
-                delattr(self, name)
-                self.register_buffer(name, torch.full((channels,), float(value)), persistent=False)
+from study.models.norms import ClampedBatchNorm2d
 
 
 @dataclass(frozen=True, kw_only=True)
