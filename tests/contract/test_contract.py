@@ -178,7 +178,11 @@ def compiles(module, *inputs) -> None:
         torch.testing.assert_close(theirs, ours, **close)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+# one class each: the row with the most clamps, one inside the branch, and NAM
+COMPILED_ROWS = {None, 24, 57, 59}
+
+
+@pytest.mark.parametrize("name", [n for n in OPERATORS if MERGES[n].traits.get("row") in COMPILED_ROWS])
 def test_an_operator_compiles_into_one_graph(name):
     compiles(scattered(MERGES[name].build(4)), draw(1), draw(2))
 

@@ -65,7 +65,8 @@ def assert_reestimated_as_trained(model, x) -> None:
 @pytest.mark.parametrize("name", NETWORKS.names())
 def test_every_level_in_every_network(name):
     x = images(32 if name == "imagenet_resnet" else 8)
-    for variant in VARIANTS:
+    # attention is in the blocks of authors_wrn what it is in those of wrn
+    for variant in VARIANTS[: -len(PAIRS)] if name == "authors_wrn" else VARIANTS:
         assert_reestimated_as_trained(network(variant, name), x)
 
 

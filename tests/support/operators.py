@@ -17,9 +17,12 @@ def clamps(form) -> int:
     return sum(value is not None for path in (form.x, form.f) for value in (path.shift, path.scale))
 
 
-# of each shape the row with the most clamps: all rows are one class, at values of their own
-SAMPLED = {max((row for row, form in ROWS.items() if shape(form) == one), key=lambda row: clamps(ROWS[row]))
-           for one in map(shape, ROWS.values())}  # fmt: skip
+# of each shape the row with the most clamps, for all rows at the skip are one class; of those inside the branch two; NAM
+OF_SHAPES = {
+    max((row for row, form in ROWS.items() if shape(form) == one), key=lambda row: clamps(ROWS[row]))
+    for one in map(shape, ROWS.values())
+}
+SAMPLED = OF_SHAPES | {57, 58, 59}
 # all operators but the rows that are not sampled, and without those that match another's cost
 PLAIN = [e.name for e in MERGES if "matches" not in e.traits and e.traits.get("row") in {None, *SAMPLED}]
 MATCHED = [entry.name for entry in MERGES if "matches" in entry.traits]

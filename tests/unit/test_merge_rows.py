@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from operators import PLAIN, SAMPLED, authors_rows, shape
+from operators import OF_SHAPES, PLAIN, authors_rows, shape
 from torch import nn
 from torch.nn import functional
 
@@ -46,7 +46,7 @@ def test_all_rows_are_registered_by_their_number():
     assert set(ROWS) == set(AT_SKIP) == set(range(1, 51))
     assert all(MERGES[f"authors_{row}"].traits["row"] == row for row in ROWS)
     # a new row of an old shape is one line; the sample has each shape once
-    assert {shape(ROWS[row]) for row in SAMPLED} == {shape(form) for form in ROWS.values()} and len(SAMPLED) == 10
+    assert {shape(ROWS[row]) for row in OF_SHAPES} == {shape(form) for form in ROWS.values()} and len(OF_SHAPES) == 10
     assert "authors_24" in PLAIN and "authors_18" not in PLAIN
 
 
