@@ -198,6 +198,12 @@ class Facts:
     num_val: int
     num_test: int
 
+    def validated_on(self, validation: str) -> "Facts":
+        """The same for a replicate with this setting ``validation``."""
+        if validation == "held_out":
+            return self
+        return replace(self, num_train=self.num_train + self.num_val, num_val=self.num_test)
+
 
 def dataset_facts(name: str) -> Facts:
     """From the registration (``published``), or else from the loaded images.

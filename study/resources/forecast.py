@@ -112,7 +112,7 @@ def _cell(plan: Plan, cell: Cell, device: str, passes: Passes, rates: dict[str, 
     """``rates``: dataset -> seconds of a training step per image and FLOP, where that is known; else it is timed and noted."""
     spec = plan.spec
     config = plan.default_config(cell)
-    known = dataset_facts(config.dataset)
+    known = dataset_facts(config.dataset).validated_on(config.validation)
     params, flops = num_params(shapes(config, known)), counted_flops(config, known)
     ranks = spec.resources.data_parallel
     share = dataclasses.replace(config, batch_size=max(1, config.batch_size // ranks))

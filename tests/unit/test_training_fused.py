@@ -146,11 +146,15 @@ def test_one_left_over_trains_as_if_alone():
     assert_alike(members[1].model, alone(config)[0])
 
 
-@pytest.mark.parametrize("told", [1, 4, 6, 8, 15])
-def test_killed_anywhere_it_goes_on_to_the_same_weights(tmp_path, told):
-    whole, ended = run(CONFIGS)
-    run(CONFIGS, tmp_path, stop_after=told)
-    members, again = run(CONFIGS, tmp_path)
+LITERAL = {"optimizer_made": "each_epoch", "last_batch": "keep", "norm_parts": 2, "norm_momentum": 0.3}
+
+
+@pytest.mark.parametrize(("told", "changes"), [(1, {}), (4, {}), (6, {}), (8, {}), (15, {}), (6, LITERAL)])
+def test_killed_anywhere_it_goes_on_to_the_same_weights(tmp_path, told, changes):
+    configs = [dataclasses.replace(config, **changes) for config in CONFIGS]
+    whole, ended = run(configs)
+    run(configs, tmp_path, stop_after=told)
+    members, again = run(configs, tmp_path)
     for index, one in enumerate(members):
         # by then all had written the epoch's checkpoint: the same cohort goes on, bit for bit
         assert_alike(one.model, whole[index].model, exact=True)

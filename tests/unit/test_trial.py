@@ -209,6 +209,26 @@ def test_what_is_finished_is_not_run_again(tmp_path, task_of, monkeypatch):
     assert sorted(p.name for p in folder(tmp_path, task).iterdir()) == ["final.pt", "outcome.json"]
 
 
+def test_weights_that_were_kept_before_a_setting_came_are_taken(tmp_path, task_of, monkeypatch):
+    """An older file lacks the setting, which is at its default; a file of other settings is none of this replicate."""
+    task = task_of(epochs=1)
+    ((record,),) = run(tmp_path, task)
+    path = folder(tmp_path, task) / "final.pt"
+    kept = load_checkpoint(path)
+    for config in (kept["config"], kept["record"]["config"]):
+        del config["last_batch"], config["norm_parts"]
+
+    def train(member):
+        raise RuntimeError("trained again")
+
+    monkeypatch.setattr(module, "train", train)
+    for changes in ({}, {"merge": "mul"}):
+        (folder(tmp_path, task) / "outcome.json").unlink(missing_ok=True)
+        save_checkpoint({**kept, "config": {**kept["config"], **changes}}, path)
+        ((again, *_),) = run(tmp_path, task)
+        assert again["state"] == ("failed" if changes else record["state"])
+
+
 KILLS = [(what, at, kept) for what in ("train", "evaluate", "measure") for at in (0, 1) for kept in ("final", "none")]
 KILLS = [kill for kill in KILLS if kill[:2] != ("train", 1)]  # it is called once
 KILLS += [("save_checkpoint", 0, "final"), ("save_checkpoint", 0, "best"), ("save_checkpoint", 1, "best")]
