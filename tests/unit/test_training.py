@@ -203,7 +203,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, after, config)
 
 
 def test_nan_and_exploding_losses_diverge():
-    nan = run(dataclasses.replace(CONFIG, lr=1e30))[1][-1]
+    nan = run(dataclasses.replace(CONFIG, lr=1e6, weight_decay=1e6))[1][-1]
     assert nan.stopped == "diverged" and nan.epoch < 5 and not math.isfinite(nan.curves["train/loss"][-1])
     limit = EXPLOSION * math.log(2)
     data = Plain(torch.zeros(4, 1), torch.ones(4, dtype=torch.long))  # the loss is the first logit, when it is large
