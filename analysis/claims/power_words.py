@@ -3,7 +3,8 @@
 from analysis.stats.power import expected_blocks, pairs_for_verdict, pairs_needed, smallest_detectable
 from analysis.stats.sequential import spent
 from analysis.stats.signflip import smallest_p
-from analysis.words.wording import outcome_text, size_text
+from analysis.trials.grid import label
+from analysis.words.wording import levels_text, outcome_text, size_text
 from search_spaces.claims import Claim, LevelClaim
 from search_spaces.spec import Spec
 
@@ -38,6 +39,7 @@ def power_lines(spec: Spec) -> list[str]:
                 spread = size_text(outcome.name, "difference", outcome.margin / unit)
                 seen = f"is seen 4 times in 5 if the pairs' differences spread by {spread} or less ({unit:.2f} spreads)"
             lines.append(f"{name}: an effect of its margin, {margin} in {outcome_text(outcome.name)}, {seen}")
+        lines += _family_lines(spec, name, claim)
     if spec.claims:
         level = spec.alpha / num_claims
         needed = [f"{pairs_needed(1.0, spread, level)} at a spread of {name}" for name, spread in _SPREADS.items()]
@@ -45,6 +47,24 @@ def power_lines(spec: Spec) -> list[str]:
             f"pairs needed to see an effect of the margin 4 times in 5 at level {level:.3g}: {', '.join(needed)}"
         )
     return lines + _looks(spec, num_claims)
+
+
+def _family_lines(spec: Spec, name: str, claim: Claim) -> list[str]:
+    """How a claim of several arms or comparisons is decided, and what it presupposes."""
+    num_arms, num_parts, level = len(claim.all_arms), claim.num_parts, spec.alpha / len(spec.all_claims)
+    each = f" in all {num_parts} comparisons" if num_parts > 1 else ""
+    lines = []
+    if num_arms > 1:
+        arms = ", ".join(levels_text(label(arm)) for arm in claim.arms)
+        lines.append(
+            f"{name}: a family of {num_arms} arms ({arms}): any of them supports it{each}, at level {level / num_arms:.2g}; "
+            f"all must fall to refute it, at level {level / num_parts:.2g}"
+        )
+    elif num_parts > 1:
+        lines.append(f"{name}: holds if it holds{each}; any one refutes it, at level {level / num_parts:.2g}")
+    if claim.presupposes:
+        lines.append(f"{name}: presupposes {claim.presupposes}; if that is refuted, its sentence says so")
+    return lines
 
 
 def undecidable(spec: Spec) -> str:

@@ -31,6 +31,11 @@ from study.tracking.runs import STUDY_PHASE, Wanted, unpack
 from study.tracking.sqlite import local_folder
 from study.tracking.store import HeldRun, masked, read_runs
 
+LOOKED_AT = (
+    "ledger (checksums, keys, doubles), plan, suggestions (Optuna), measurements, hand-overs, checkpoints and kept tables "
+    "(checksums), tables, registered claims (digest)"
+)
+NOT_LOOKED_AT = "images and the code of plug-ins (each run compares both with those of before)"
 # a metric read back through a server has passed through JSON
 _RELATIVE = 1e-9
 

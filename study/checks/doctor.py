@@ -53,6 +53,13 @@ class Finding(NamedTuple):
         return not self.advice
 
 
+LOOKED_AT = (
+    "Python, packages, our code's digest, torch and its devices, cores, Ray's start, the results folder (writing, locks), "
+    "MLflow's server, the files of each dataset"
+)
+OF_HOSTS = "; of each host of the cluster versions, code, clock, storage, locks and data"
+
+
 def examine(storage: Path, address: str | None, tracking_uri: str | None) -> Iterator[Finding]:
     """Run every check, one after another."""
     checks: dict[str, Callable[[], str]] = {

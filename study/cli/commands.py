@@ -318,7 +318,7 @@ def doctor(
     storage: StorageOption = RESULTS, address: AddressOption = None, tracking_uri: TrackingOption = None
 ) -> None:
     """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
-    from study.checks.doctor import examine
+    from study.checks.doctor import LOOKED_AT, OF_HOSTS, examine
 
     well = True
     for finding in examine(storage, address, tracking_uri):
@@ -327,6 +327,9 @@ def doctor(
         if not finding.well:
             typer.echo(f"      -> {finding.advice}")
             well = well and absent
+    typer.echo(
+        f"looked at: {LOOKED_AT}{OF_HOSTS if address else ''}; not at the files of a study: fmm-study audit SPEC"
+    )
     if not well:
         raise typer.Exit(1)
 

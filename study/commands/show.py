@@ -21,7 +21,7 @@ from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
 from search_spaces import Spec, SpecError, load_spec, write_yaml
-from study.checks.audit import audit, audit_view
+from study.checks.audit import LOOKED_AT, NOT_LOOKED_AT, audit, audit_view
 from study.config import Execution
 from study.data import dataset_facts
 from study.errors import UserError, nearest
@@ -229,7 +229,7 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
     if accepted := accepted_changes(read_sessions(workspace.root)):
         counted += f"; {'; '.join(accepted)}"
-    return faults, f"{counted}; ledger, Optuna, tables, checkpoints, {where}: {len(faults)} faults"
+    return faults, f"{counted}; looked at {LOOKED_AT} and {where}; not at {NOT_LOOKED_AT}: {len(faults)} faults"
 
 
 def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, port: int, browse: bool) -> None:

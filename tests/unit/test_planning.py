@@ -69,6 +69,17 @@ def test_a_claim_that_no_data_could_decide_is_refused():
         refuse_undecidable(of_claims(8, CLAIM, CLAIM, CLAIM, TWO_PARTS))
 
 
+def test_a_family_and_its_parts_stand_in_the_plan():
+    lines = power_lines(of_claims(10, CLAIM, FAMILY, TWO_PARTS | {"presupposes": "C0"}))
+    assert (
+        "C1: a family of 2 arms (merge mul, merge sig_bn): any of them supports it, at level 0.0083; all must fall to refute "
+        "it, at level 0.017"
+    ) in lines
+    assert "C2: holds if it holds in all 2 comparisons; any one refutes it, at level 0.0083" in lines
+    assert "C2: presupposes C0; if that is refuted, its sentence says so" in lines
+    assert not any(line.startswith("C0: holds") for line in lines)
+
+
 def test_plan_and_a_first_run_refuse_it(tmp_path):
     for command in ("plan", "run"):
         given = [command, "digits", "--set", "blocks=4", *(["--storage", str(tmp_path)] if command == "run" else [])]
