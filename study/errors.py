@@ -32,11 +32,18 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+# of a registry's names, a message lists so many
+_MOST_NAMES = 24
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the known name nearest to ``name``, or the known names where none is near."""
     names = sorted(known)
     matches = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(names)})"
+    if matches:
+        return f" (did you mean {matches[0]!r}?)"
+    shown = ", ".join(names[:_MOST_NAMES])
+    return f" (known: {shown}{f', and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''})"
 
 
 def out_of_memory(error: BaseException) -> bool:

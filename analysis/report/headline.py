@@ -111,12 +111,11 @@ def _claims(inputs: Inputs) -> Iterable[Fact]:
 
 
 def _control(inputs: Inputs) -> Iterable[Fact]:
-    for result in inputs.control:
-        yield Fact(
-            name="A/A control", text=result.sentence().removeprefix("A/A control "), warns=result.state != "inside"
-        )
     if not inputs.control:
         yield Fact(name="A/A control", text="None in this study: no verdict can rest on it.", warns=True)
+        return
+    text = " ".join(capitalised(result.sentence().removeprefix("A/A control ")) for result in inputs.control)
+    yield Fact(name="A/A control", text=text, warns=any(result.state != "inside" for result in inputs.control))
 
 
 def _assay(inputs: Inputs) -> Fact:
