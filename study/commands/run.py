@@ -49,6 +49,7 @@ def run(
     """
     tell = functools.partial(say, console := open_console())
     root = workspace.root
+    workspace.check(reading=False)
     # a study that is finished needs no data
     known = noted_facts(read_sessions(root))
     with telling(tell):

@@ -84,7 +84,7 @@ def test_a_disk_that_runs_full_stops_the_study_and_with_room_it_goes_on(
 def test_the_command_says_it_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Wherever a full disk comes up: here as matplotlib, jinja or Tune would meet it."""
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/kill/figures/forest.svg")
 
     monkeypatch.setattr("study.cli.commands.opened", full)
