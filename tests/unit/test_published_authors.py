@@ -34,6 +34,14 @@ def test_the_preset_holds_all_rows_of_the_notes():
     }  # fmt: skip
 
 
+def test_the_two_logs_of_cifar100():
+    found = {(k.levels["merge"], k.outcome): k.value for k in load_spec("cifar100_authors").published}
+    assert found == {
+        ("mul", "val/accuracy_highest"): 0.7810, ("mul", "test/accuracy"): 0.7750, ("mul", "val/accuracy_last10"): 0.7766,
+        ("add", "val/accuracy_highest"): 0.7787, ("add", "test/accuracy"): 0.7727, ("add", "val/accuracy_last10"): 0.7741,
+    }  # fmt: skip
+
+
 def test_its_cells_are_the_baseline_and_the_best_and_worst_of_each_group():
     groups: dict[str, list] = {}
     for row in authors_rows():
