@@ -220,7 +220,9 @@ def test_dropout_lies_between_the_two_convolutions_and_costs_nothing():
 
 def test_networks_without_a_place_refuse_it():
     for name, depth in (("cifar_resnet", 8), ("cifar_resnet_bottleneck", 11), ("imagenet_resnet", 18)):
-        message = rf"setting 'dropout' = 0.3: network '{name}' has no place for it \(networks that have: wrn\)"
+        message = (
+            rf"setting 'dropout' = 0.3: network '{name}' has no place for it \(networks that have: wrn, authors_wrn\)"
+        )
         with pytest.raises(UserError, match=message):
             network(network=name, depth=depth)
         assert network(0.0, network=name, depth=depth)
