@@ -209,7 +209,7 @@ def headlines(effects: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Main effects as metrics, from rows of the effects table: those of claims, and the control's on test accuracy.
 
     ``effect/C4 mul-add test accuracy`` is in the outcome's unit; ``... low`` and ``... high`` are its interval. A contrast
-    without a mean difference (a member failed or collapsed) has no metric.
+    without a mean difference (no pair has the outcome) has no metric.
     """
     found: dict[str, float] = {}
     rows = [row for row in effects if row["stratum"] == "all" and row["mean_difference"] is not None]
