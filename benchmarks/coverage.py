@@ -121,8 +121,8 @@ def main() -> None:
         f"limit above zero, at a total level of {ALPHA:g}, in the direction that has more of it.\n\n"
         "Two arms of one distribution have symmetric differences, however skewed each is by itself: where a merge operator "
         "changes nothing, the level holds. The skewed rows are arms that differ in shape and not in mean; there neither test "
-        "keeps its level. That is why every pair is a dot in the figures, and why each comparison of a claim shows its skewness "
-        "and a test of it. Error rates of the verdict's rules: `python -m benchmarks.rules`.\n"
+        "keeps its level. That is why every pair is a dot in the figures, and why each comparison of a claim shows its "
+        "skewness and a test of it. Error rates of the verdict's rules: `python -m benchmarks.rules`.\n"
     )
     print(tabulate(rows, headings, tablefmt="pipe", disable_numparse=True))
 

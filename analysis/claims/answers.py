@@ -58,9 +58,17 @@ def _comparison(judgement: Judgement) -> str:
         told = "" if not family else f"even for the best of {len(judgement.arms)}, "
         each = " for every one" if family else ""
         return f"{told}{_found(part)}{_trainings(part)}; an advantage of {margin} is ruled out{each}"
-    found = _found(part) if part.effect is not None else ""
-    why = _obstacle(judgement)
-    return "; ".join(filter(None, (f"{found}{_trainings(part)}" if found else "", why)))
+    found = f"{_found(part)}{_trainings(part)}" if part.effect is not None else ""
+    return "; ".join(filter(None, (found, _obstacle(judgement), _fallen(judgement))))
+
+
+def _fallen(judgement: Judgement) -> str:
+    """Of an undecided family the arms for which it is refuted already."""
+    fallen = [parts[0] for parts in judgement.arms if any(part.verdict == "refuted" for part in parts)]
+    if len(judgement.arms) == 1 or not fallen:
+        return ""
+    names = ", ".join(levels_text(part.row["arm"]) for part in fallen)
+    return f"of the {len(judgement.arms)} arms {len(fallen)} {'is' if len(fallen) == 1 else 'are'} ruled out ({names})"
 
 
 def _found(part: ClaimPart, first: bool = True) -> str:
@@ -77,7 +85,7 @@ def _found(part: ClaimPart, first: bool = True) -> str:
 def _reference(row: Row) -> str:
     """The reference's levels, without those that name a factor which the arm has just named."""
     named = [item.partition("=")[2] for item in row["reference"].split(" ")]
-    return " ".join(named) if all(named) else levels_text(row["reference"])
+    return " ".join(dict.fromkeys(named)) if all(named) else levels_text(row["reference"])
 
 
 def _trainings(part: ClaimPart) -> str:

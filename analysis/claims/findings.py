@@ -221,7 +221,8 @@ def _level_change(verdict: str, claim: LevelClaim, part: ClaimPart) -> str:
 
 def _failures(part: ClaimPart) -> str:
     text, p = part.failures, part.row["mcnemar_p"]
-    return f"{text} (exact McNemar p = {p_text(p)})" if text and p is not None else text
+    told = p_text(p).replace("<", "< ") if p is not None and p_text(p).startswith("<") else f"= {p_text(p)}"
+    return f"{text} (exact McNemar p {told})" if text and p is not None else text
 
 
 def _outcome_texts(parts: list[ClaimPart]) -> list[str]:

@@ -137,6 +137,7 @@ def test_a_family_is_refuted_only_if_every_arm_is():
     assert every["sentence"].startswith("No: even for the best of 3, ")
     open_arm = family_of({"mul": -0.2, "sig_bn": 0.0, "gate": 0.0}, wide=["sig_bn"])
     assert open_arm["verdict"] == "undecided"
+    assert open_arm["sentence"].endswith("; of the 3 arms 2 are ruled out (merge mul, merge gate).")
 
 
 def test_an_arm_that_waits_or_is_barred_bars_refutation_only():
