@@ -110,7 +110,9 @@ class Inputs:
     @cached_property
     def course(self) -> Course | None:
         """Of a sequential study: its claims look by look."""
-        return course_of(self.spec, self.trials_at, self.chance) if self.spec.sequential else None
+        if not self.spec.sequential:
+            return None
+        return course_of(self.spec, self.trials_at, self.chance, correctness(self.contents))
 
     def planned_replicates(self, cell: str) -> int | None:
         """How many confirmed replicates of a cell the study plans by now; ``None`` where a joint search decides."""

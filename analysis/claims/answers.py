@@ -13,6 +13,7 @@ from analysis.words.wording import (
     levels_text,
     number_text,
     outcome_text,
+    pairs_text,
     plain_outcome,
     size_words,
 )
@@ -51,7 +52,7 @@ def _comparison(judgement: Judgement) -> str:
     if judgement.verdict == "supported":
         arm = next(parts for parts in judgement.arms if part in parts)
         found = " and ".join(_found(each, first=each is arm[0]) for each in arm)
-        family_text = f", the best of {len(judgement.arms)} operators" if family else ""
+        family_text = f", where any of {len(judgement.arms)} arms would do" if family else ""
         return f"{found}{family_text}{_trainings(part)}"
     if judgement.verdict == "refuted":
         margin = size_words(part.outcome, part.row["scale"], part.margin)
@@ -59,6 +60,9 @@ def _comparison(judgement: Judgement) -> str:
         each = " for every one" if family else ""
         return f"{told}{_found(part)}{_trainings(part)}; an advantage of {margin} is ruled out{each}"
     found = f"{_found(part)}{_trainings(part)}" if part.effect is not None else ""
+    # without a verdict nothing is said on what the interval shows or rules out
+    if judgement.verdict == "no verdict" and found:
+        return found
     return "; ".join(filter(None, (found, _obstacle(judgement), _fallen(judgement))))
 
 
@@ -100,9 +104,11 @@ def _obstacle(judgement: Judgement) -> str:
     texts = [o.text for part in judgement.parts for o in part.obstacles if o.kind == judgement.why]
     if texts:
         return texts[0].removeprefix("not estimable: ").removeprefix("refused: ")
+    if judgement.why == "not estimable" and judgement.num_missing:
+        return judgement.missing_text
     part = judgement.deciding
     if part.low is None or math.isinf(part.low):
-        return f"{part.row['n_pairs']} pairs cannot tell" if part.row["n_pairs"] else "there are no pairs"
+        return f"{pairs_text(part.row['n_pairs'])} cannot tell" if part.row["n_pairs"] else "there are no pairs"
     margin = size_words(part.outcome, part.row["scale"], part.margin)
     if part.low <= 0 and (part.high or 0.0) >= part.margin:
         return f"neither no effect nor an advantage of {margin} can be ruled out"
@@ -136,8 +142,11 @@ def _level(judgement: Judgement, claim: LevelClaim) -> str:
     for part in judgement.parts:
         mean = part.row["mean_difference"]
         shown.append(f"{number_text(mean, 2)} with {levels_text(part.row['arm'])}" if mean is not None else "unknown")
+    what = f"{plain_outcome(claim.outcome)} is {' and '.join(shown)}"
+    if judgement.verdict == "no verdict":
+        return what
     limit = {
         "supported": f"below {claim.below:g}",
         "refuted": f"above {claim.above:g}",
     }.get(judgement.verdict, f"neither surely below {claim.below:g} nor surely above {claim.above:g}")
-    return f"{plain_outcome(claim.outcome)} is {' and '.join(shown)}, {limit}"
+    return f"{what}, {limit}"

@@ -23,6 +23,7 @@ from analysis.words.wording import (
     number_text,
     outcome_text,
     p_text,
+    pairs_text,
     size_text,
     unit_of,
 )
@@ -138,17 +139,17 @@ def _reason(judgement: Judgement) -> str:
             f"{every}"
         )
     if isinstance(claim, LevelClaim):
-        return "; ".join(_texts(part)) or _between_levels(part)
+        return "; ".join(_texts(part)) or judgement.missing_text or _between_levels(part)
     by_reason: dict[str, list[str]] = {}
     for other in judgement.parts:
         if other.verdict == "undecided":
-            why = "; ".join(_texts(other)) or _between(other)
+            # limits that bar support alone leave the question whether the interval decides
+            open_ = not (other.limits and other.limits.holds) and not other.forbidden
+            why = "; ".join([_between(other)] * open_ + _texts(other))
             by_reason.setdefault(why, []).append(_which(claim, other))
     reasons = [f"{' and '.join(which)}: {why}" if several else why for why, which in by_reason.items()]
     if judgement.num_missing:
-        reasons.append(
-            f"{judgement.num_missing} of the claim's comparisons are not in this study on {judgement.dataset}"
-        )
+        reasons.append(judgement.missing_text)
     return "; ".join(reasons)
 
 
@@ -163,8 +164,12 @@ def _change(judgement: Judgement, spec: Spec) -> str:
         return "a control that runs and passes; without it no number of blocks does"
     if judgement.why == "waiting":
         return "the pairs still to run: the same command continues"
+    if judgement.why == "not estimable" and judgement.num_missing:
+        whole = any(len(parts) == claim.num_parts for parts in judgement.arms)
+        left = "without them more blocks can support it, not refute it" if whole else "more blocks alone do not"
+        return f"the comparisons that {judgement.dataset} lacks; {left}"
     if isinstance(claim, LevelClaim):
-        return _level_change(judgement.verdict, claim, part)
+        return _level_change(judgement, claim, part)
     if judgement.verdict == "supported":
         return f"a repetition whose upper limit lies below the margin of {_margin(part)}"
     if judgement.verdict == "refuted":
@@ -172,7 +177,7 @@ def _change(judgement: Judgement, spec: Spec) -> str:
         return f"an effect of at least the margin, {_margin(part)}; these data leave room for {limit} at most"
     if part.failures and judgement.why == "not estimable":
         return "trainings that do not fail (other learning rates, warm-up, more epochs); more blocks alone do not"
-    if part.obstacles:
+    if part.forbidden or judgement.why == "contradiction":
         return (
             f"pairs without what stands in the way; more {'datasets' if part.num_datasets else 'blocks'} alone do not"
         )
@@ -207,13 +212,16 @@ def _between_levels(part: ClaimPart) -> str:
     return f"the interval, {number_text(low, 3)} to {number_text(high, 3)}, lies on neither side"
 
 
-def _level_change(verdict: str, claim: LevelClaim, part: ClaimPart) -> str:
-    if verdict == "supported":
+def _level_change(judgement: Judgement, claim: LevelClaim, part: ClaimPart) -> str:
+    if judgement.verdict == "supported":
         return f"a repetition whose interval does not lie below {claim.below:g}"
-    if verdict == "refuted":
+    if judgement.verdict == "refuted":
         return f"a repetition whose interval does not lie above {claim.above:g}"
     if part.obstacles and part.num_datasets:
         return "datasets without what stands in the way; more of them alone do not"
+    if judgement.why == "control" and claim.control:
+        higher, lower = outcome_text(claim.control.higher), outcome_text(claim.control.lower)
+        return f"a measurement in which {higher} is surely above {lower}"
     if part.obstacles:
         return "networks that run to the end and give the statistic"
     return f"more blocks, if the level is below {claim.below:g} or above {claim.above:g} at all"
@@ -236,11 +244,9 @@ def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
     finite = sizes and not math.isinf(max(sizes))
     detectable = size_text(parts[0].outcome, scale, max(sizes)) if finite else "none"
     num = min(part.row["n_pairs"] for part in shown)
-    details = (
-        f"margin {_margin(parts[0])}, smallest detectable effect {detectable}, {num} pair{'s' if num != 1 else ''}"
-    )
-    if any(part.images for part in shown):
-        details += f", {shown[0].row['n_images']:,} test images counted"
+    details = f"margin {_margin(parts[0])}, smallest detectable effect {detectable}, {pairs_text(num)}"
+    if counted := next((part.row["n_images"] for part in shown if part.images), None):
+        details += f", {counted:,} test images counted"
     if parts[0].num_datasets:
         details += f" on {min(part.num_datasets or 0 for part in shown)} datasets, t over their means"
     whose = " among networks that train" if "/" not in parts[0].outcome else ""
@@ -293,7 +299,7 @@ def _margin(part: ClaimPart) -> str:
 def _between(part: ClaimPart) -> str:
     """Why limits decide nothing."""
     if part.low is None or part.high is None or math.isinf(part.high):
-        return f"{part.row['n_pairs']} pairs cannot reach level {part.level:.2g}"
+        return f"{pairs_text(part.row['n_pairs'])} cannot reach level {part.level:.2g}"
     if part.low > 0 or part.high < part.margin:
         return f"the upper limit is below the margin of {_margin(part)}, though not at level {part.level_refute:.2g}"
     return f"the interval holds both zero and the margin of {_margin(part)}"

@@ -96,6 +96,13 @@ class Judgement:
         return sum(self.claim.num_parts - len(parts) for parts in self.arms)
 
     @property
+    def missing_text(self) -> str:
+        """``1 of the claim's comparisons is not in this study on digits``; empty where all are."""
+        num = self.num_missing
+        verb = "is" if num == 1 else "are"
+        return f"{num} of the claim's comparisons {verb} not in this study on {self.dataset}" if num else ""
+
+    @property
     def lost(self) -> bool:
         """Whether no further block can decide the claim on this dataset."""
         return all(part.lost for part in self.parts)
@@ -146,7 +153,7 @@ def judge(
                     parts=tuple(found),
                     control=own,
                     assay=known,
-                    controls=tuple(_controls(own, failed, known)),
+                    controls=tuple(_controls(own, failed, known, declared=spec.assay is not None)),
                     waiting=controls_wait or any(part.row["n_waiting"] for part in found),
                 )
             )
@@ -184,9 +191,11 @@ def _parts(
         )
 
 
-def _controls(control: Sequence[AAResult], failed: Sequence[str], assay: AssayResult | None) -> Iterator[str]:
+def _controls(
+    control: Sequence[AAResult], failed: Sequence[str], assay: AssayResult | None, *, declared: bool
+) -> Iterator[str]:
     """What holds every verdict back on a dataset, in words: a control that differs on any dataset (``failed``), one that is
-    not there or not run, a known difference that is not seen.
+    not there or not run, a known difference that is not seen or has no cells, though one is ``declared``.
     """
     waiting = max((result.n_waiting for result in control if result.state == "not run"), default=None)
     if failed:
@@ -196,7 +205,9 @@ def _controls(control: Sequence[AAResult], failed: Sequence[str], assay: AssayRe
     elif waiting is not None:
         whole = not waiting or not any(result.n_pairs for result in control)
         yield f"the A/A control {'has not run yet' if whole else f'waits for {waiting} of its pairs'}"
-    if assay and assay.seen is None:
+    if declared and assay is None:
+        yield "the check of assay sensitivity that is declared has no cells here"
+    elif assay and assay.seen is None:
         yield "the check of assay sensitivity has not run yet"
     elif assay and not assay.seen:
         yield f"a known difference ({levels_text(assay.arm)} minus {levels_text(assay.reference)}) is not seen"

@@ -12,6 +12,7 @@ import pyarrow as pa
 from analysis.claims.judgement import Judgement, judge
 from analysis.claims.rule import rule_of
 from analysis.effects.controls import AssayResult, assay_results
+from analysis.effects.image_variance import Correct
 from analysis.effects.levels import level_readings
 from analysis.effects.table import differences_table, effects_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid, strata_of
@@ -28,12 +29,20 @@ class Course:
     further: dict[str, int]
 
 
-def course_of(spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mapping[str, float] | None = None) -> Course:
+def course_of(
+    spec: Spec,
+    trials_at: Callable[[float], pa.Table],
+    chance: Mapping[str, float] | None = None,
+    correct: Correct | None = None,
+) -> Course:
     """Take the looks of a sequential study in turn, for as long as a look is complete and leaves a claim undecided.
 
     An undecided claim on a dataset needs the cells of its comparisons there, of the A/A control and of assay sensitivity. One
     that no further block can decide (an unequal budget stays in it) asks for none. ``trials_at`` gives the table of trials at
-    a share of the epochs, 1 being the confirmed ones.
+    a share of the epochs, 1 being the confirmed ones; ``correct`` says which test images each network names rightly.
+
+    A claim that was decided stays as it was then, unless a later look finds that a control differs, or no longer sees the
+    known difference: then no claim of the study is believed.
     """
     held: dict[tuple[str, str], Judgement] = {}
     further: dict[str, int] = {}
@@ -41,7 +50,7 @@ def course_of(spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mappin
         # blocks past the look are none of the study's here, and are left out of its grid
         at_look = spec.at_look(num_blocks)
         grid = confirm_grid(at_look, trials_at(FULL), chance)
-        tables = effects_table(grid), differences_table(grid)
+        tables = effects_table(grid, correct), differences_table(grid)
         levels, rule = list(level_readings(grid)), rule_of(spec, number)
         judged = judge(at_look, *tables, assay_of(at_look, trials_at, chance), levels, rule)
         found = [replace(judgement, look=number) for judgement in judged]
@@ -52,7 +61,14 @@ def course_of(spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mappin
         if any(j.waiting for j in active) or num_blocks == spec.looks[-1] or not undecided:
             break
         further |= dict.fromkeys(_needed(grid, undecided), spec.looks[number])
-    return Course(judgements=[held[j.name, j.dataset] for j in found], further=further)
+    differs = any(result.state == "differs" for j in found for result in j.control)
+    last = []
+    for latest in found:
+        decided = held[latest.name, latest.dataset]
+        if differs or latest.failed_controls:
+            decided = replace(decided, control=latest.control, assay=latest.assay, controls=latest.controls)
+        last.append(decided)
+    return Course(judgements=last, further=further)
 
 
 def assay_of(

@@ -112,6 +112,8 @@ class ClaimPart:
         spread, effect = self.row["sd_difference"], self.effect
         if self.limits is None or self.counts_images or spread is None or effect is None or self.num_datasets:
             return None
+        if verdict == "supported" and self.limits.barred:
+            return None
         distance = effect if verdict == "supported" else self.margin - effect
         if distance <= 0:
             return None

@@ -58,15 +58,17 @@ def _rules(judgement: Judgement, earlier: Mapping[str, Any]) -> Iterator[str]:
         yield "any arm of a family supports, every one must fall to refute"
     if "opposite sign" in reason:
         yield "another scale bars only support, and only if its own interval excludes zero"
-    if any(o.kind == "contradiction" and "at depth" in o.text for part in parts for o in part.obstacles):
+    if any(o.kind == "contradiction" and "lies below zero at" in o.text for part in parts for o in part.obstacles):
         yield "support needs that no stratum lies below zero"
-    if "known difference" in reason or "assay" in reason:
+    if any("known difference" in text or "assay" in text for text in (reason, *judgement.controls)):
         yield "assay sensitivity is declared"
-    if judgement.controls or "A/A control" in reason:
+    if any("A/A control" in text for text in (reason, *judgement.controls)):
         yield "the A/A control is read on every outcome, and has three results"
     if any(o.kind == "control" for part in parts for o in part.obstacles):
         yield "a claim on a level needs its positive control"
-    if any(part.images and part.sign_flip and part.images != (part.low, part.high) for part in parts):
+    if any(
+        part.images and part.sign_flip and (part.low, part.high) not in (part.images, part.sign_flip) for part in parts
+    ):
         yield "the hull of both intervals decides"
 
 

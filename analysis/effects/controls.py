@@ -20,6 +20,7 @@ from analysis.effects.compare import MAX_INELIGIBLE
 from analysis.effects.image_variance import hull, images_interval
 from analysis.effects.readings import POOLED
 from analysis.stats.signflip import sign_flip_interval
+from analysis.stats.verdicts import below
 from analysis.trials.grid import NO_RECORD, ConfirmGrid, Floats, label
 from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
@@ -61,9 +62,9 @@ class AAResult:
         if self.mean_difference is None or self.at_90 is None or self.at_95 is None:
             return "inconclusive" if started else "not run"
         low, high = self.at_95
-        if not low <= 0 <= high and abs(self.mean_difference) >= self.margin:
+        if not low <= 0 <= high and not below(abs(self.mean_difference), self.margin):
             return "differs"
-        within = -self.margin < self.at_90[0] and self.at_90[1] < self.margin
+        within = below(max(-self.at_90[0], self.at_90[1]), self.margin)
         return "inside" if within and self.n_excluded <= MAX_INELIGIBLE * started else "inconclusive"
 
     def sentence(self) -> str:

@@ -97,7 +97,7 @@ def claim_ps(
 ) -> dict[str, dict[str, float | None]]:
     """Dataset -> claim -> its p (``analysis.stats.holm.claim_p``), from rows of the effects table and readings of levels.
 
-    A comparison that the dataset lacks cannot be tested. Where a dataset has readings of a level claim, it has the claim.
+    A comparison or a level that the dataset lacks, or does not have yet, cannot be tested; its claim stays in the family.
     """
     found: dict[str, dict[str, float | None]] = {}
     primary = [row for row in rows if row["role"] == "primary"]
@@ -113,8 +113,7 @@ def claim_ps(
             family[name] = claim_p(arms)
         for name, level in spec.level_claims.items():
             own = [reading.p for reading in levels if (reading.dataset, reading.name) == (dataset, name)]
-            if own:
-                family[name] = claim_p([[*own, *[None] * (level.num_parts - len(own))]])
+            family[name] = claim_p([[*own, *[None] * (level.num_parts - len(own))]])
     return found
 
 

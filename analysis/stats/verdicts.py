@@ -38,7 +38,7 @@ class Limits:
     @property
     def holds(self) -> bool:
         """Whether the interval supports the claim, barred or not."""
-        return self.low > 0 and not _below(self.high, self.margin)
+        return self.low > 0 and not below(self.high, self.margin)
 
 
 def oriented(low: float, high: float, better: str, zero: float = 0.0) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def comparison_verdict(limits: Limits) -> Verdict:
     """The verdict of one of a claim's comparisons. Raises ``ValueError`` for limits that are no interval."""
     if math.isnan(limits.low) or math.isnan(limits.high) or limits.low > limits.high:
         raise ValueError(f"no interval: [{limits.low:g}, {limits.high:g}]")
-    if _below(limits.high_refute, limits.margin):
+    if below(limits.high_refute, limits.margin):
         return "refuted"
     return "supported" if limits.holds and not limits.barred else "undecided"
 
@@ -76,5 +76,6 @@ def claim_verdict(arms: Sequence[Sequence[Limits | None]], *, num_blocks: int, h
     return "refuted" if verdicts and all("refuted" in parts for parts in verdicts) else "undecided"
 
 
-def _below(x: float, y: float) -> bool:
+def below(x: float, y: float) -> bool:
+    """Whether ``x`` lies below ``y`` by more than rounding."""
     return x < y - _ROUNDING * abs(y)

@@ -179,6 +179,11 @@ def number_text(value: float | None, digits: int = 4) -> str:
     return "" if value is None else f"{value:.{digits}g}"
 
 
+def pairs_text(num: int) -> str:
+    """``1 pair``, ``10 pairs``."""
+    return f"{num} pair{'' if num == 1 else 's'}"
+
+
 def p_text(value: float | None) -> str:
     """A p-value to two significant digits, below one in a thousand as a bound."""
     if value is None:

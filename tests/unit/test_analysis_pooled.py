@@ -131,7 +131,7 @@ def test_a_dataset_without_one_of_the_references_leaves_the_claim_undecided():
     ]
     row = claims_of(study([0.03] * 2, claims=claims, factors=factors))["C4", "mnist"]
     assert (row["verdict"], row["n_parts"]) == ("undecided", 1)
-    assert row["reason"] == "1 of the claim's comparisons are not in this study on mnist."
+    assert row["reason"] == "1 of the claim's comparisons is not in this study on mnist."
 
 
 def test_a_claim_changed_after_results_has_no_pooled_verdict_either():
