@@ -69,6 +69,14 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _one_or_a_family(self) -> "Claim":
         _check_arms(self.arm, self.arms, "arms")
+        # a comparison that stands twice is one, and the claim would wait for the other for ever
+        for i, reference in enumerate(self.references):
+            if reference in self.references[:i]:
+                raise ValueError(f"references lists {dict(reference)} twice")
+        names = [outcome.name for outcome in self.outcomes]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"outcomes lists {name!r} twice")
         return self
 
     @property
@@ -153,6 +161,14 @@ class Assay(Contrast):
 
     ``shortened`` may stand among the levels of both sides: a share of the epochs in ``budget.shortened``, 1 for all of them.
     """
+
+    @model_validator(mode="after")
+    def _shares_are_numbers(self) -> "Assay":
+        for levels in (self.arm, self.reference):
+            share = levels.get(SHORTENED, 1)
+            if isinstance(share, bool) or not isinstance(share, (int, float)):
+                raise ValueError(f"{SHORTENED} is a share of the epochs, got {share!r}")
+        return self
 
     @property
     def shares(self) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from analysis.claims.rejudged import changed_verdicts
 from analysis.effects.controls import AAResult
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
+from search_spaces.claims import Assay, Claim
 
 RATIO = "attention_importance_ratio_zero"
 NUM_IMAGES = 100
@@ -180,3 +181,23 @@ def two_strata():
                 by = {8: 0.09, 14: -0.02}[depth] if merge == "mul" else 0.0
                 book.confirm(merge, depth, block, 0.85 + by + (SPREAD[block] if merge != "add" else 0.0))
     return book
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"references": [{"merge": "add"}, {"merge": "add"}]}, "references lists {'merge': 'add'} twice"),
+        (
+            {"outcomes": [{"name": "test/accuracy", "margin": x} for x in (0.01, 0.02)]},
+            "outcomes lists 'test/accuracy' twice",
+        ),
+    ],
+)
+def test_a_comparison_that_stands_twice_is_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        Claim(**claim(**changes))
+
+
+def test_the_share_of_an_assay_is_a_number():
+    with pytest.raises(ValueError, match="shortened is a share of the epochs, got 'yes'"):
+        Assay(arm={"merge": "add", "shortened": "yes"}, reference={"merge": "add", "shortened": 1})
