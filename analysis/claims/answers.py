@@ -116,8 +116,19 @@ def _obstacle(judgement: Judgement) -> str:
 
 
 def _depends(judgement: Judgement, interactions: Sequence[Row]) -> str:
-    """Factors on which the deciding comparison's effect surely depends, each with its largest difference."""
-    part, largest = judgement.deciding, dict[str, Row]()
+    """Factors on which an effect surely depends, each with its largest difference: of every comparison that supports the
+    claim, else of the one that decides.
+    """
+    part = judgement.deciding
+    if judgement.verdict != "supported":
+        return _factors(part, interactions, "")
+    arm = next(parts for parts in judgement.arms if part in parts)
+    named = [f" on {plain_outcome(each.outcome)}" if len(arm) > 1 else "" for each in arm]
+    return "".join(dict.fromkeys(_factors(each, interactions, on) for each, on in zip(arm, named, strict=True)))
+
+
+def _factors(part: ClaimPart, interactions: Sequence[Row], on: str) -> str:
+    largest = dict[str, Row]()
     for row in interactions:
         same = all(row[name] == part.row[name] for name in ("arm", "reference", "outcome", "dataset"))
         if not same or row["stratum"] != POOLED or row["kind"] != "difference" or row["ci_low"] is None:
@@ -130,7 +141,7 @@ def _depends(judgement: Judgement, interactions: Sequence[Row]) -> str:
         f"{name} ({row['level']} against {row['base']}: {change_words(part.outcome, part.row['scale'], row['estimate'])})"
         for name, row in largest.items()
     ]
-    return f"; the effect depends on {' and '.join(texts)}" if texts else ""
+    return f"; the effect{on} depends on {' and '.join(texts)}" if texts else ""
 
 
 def _level(judgement: Judgement, claim: LevelClaim) -> str:

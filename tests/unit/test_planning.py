@@ -27,9 +27,9 @@ CLAIM = {
     "references": [{"merge": "add"}],
     "outcomes": [{"name": "test/accuracy", "margin": 0.01}],
 }
-TWO_PARTS = CLAIM | {"references": [{"merge": "add"}, {"merge": "sig_bn"}]}
+TWO_PARTS = CLAIM | {"references": [{"merge": "add"}, {"merge": "authors_8"}]}
 FAMILY = {key: value for key, value in CLAIM.items() if key != "arm"} | {
-    "arms": [{"merge": "mul"}, {"merge": "sig_bn"}]
+    "arms": [{"merge": "mul"}, {"merge": "authors_8"}]
 }
 
 
@@ -72,8 +72,8 @@ def test_a_claim_that_no_data_could_decide_is_refused():
 def test_a_family_and_its_parts_stand_in_the_plan():
     lines = power_lines(of_claims(10, CLAIM, FAMILY, TWO_PARTS | {"presupposes": "C0"}))
     assert (
-        "C1: a family of 2 arms (merge mul, merge sig_bn): any of them supports it, at level 0.0083; all must fall to refute "
-        "it, at level 0.017"
+        "C1: a family of 2 arms (merge mul, merge authors_8): any of them supports it, at level 0.0083; all must fall to "
+        "refute it, at level 0.017"
     ) in lines
     assert "C2: holds if it holds in all 2 comparisons; any one refutes it, at level 0.0083" in lines
     assert "C2: presupposes C0; if that is refuted, its sentence says so" in lines

@@ -12,6 +12,7 @@ from one_depth import inputs_of as inputs_at_one_depth
 from analysis.claims.amendments import Amendment
 from analysis.claims.findings import findings
 from analysis.claims.judgement import amend
+from analysis.claims.power_words import undecidable
 from analysis.claims.rejudged import changed_verdicts
 from analysis.effects.controls import AAResult
 from analysis.inputs import Inputs
@@ -201,3 +202,40 @@ def test_a_comparison_that_stands_twice_is_refused(changes, told):
 def test_the_share_of_an_assay_is_a_number():
     with pytest.raises(ValueError, match="shortened is a share of the epochs, got 'yes'"):
         Assay(arm={"merge": "add", "shortened": "yes"}, reference={"merge": "add", "shortened": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"claims": {"C4": claim(arm={"merge": "mull"})}}, "C4: no cell of this study has merge mull"),
+        (
+            {"control": {"arm": {"merge": "alias"}, "reference": {"merge": "add"}}},
+            "control: no cell of this study has merge alias",
+        ),
+        (
+            {"factors": [{"merge": ["add", "add_alias"], "depth": [8]}, {"merge": ["mul"], "depth": [14]}]},
+            "C4: no cell with merge mul has its like with merge add: all other factors must agree",
+        ),
+    ],
+)
+def test_a_claim_on_cells_that_are_not_there_is_refused(changes, told):
+    assert undecidable(synthetic_spec(**({"claims": {"C4": claim()}} | changes))) == told
+    assert undecidable(synthetic_spec()) == ""
+
+
+def test_a_supported_claim_says_the_interactions_of_all_its_outcomes():
+    book = Book()
+    for block in range(10):
+        for depth, by in ((8, 2.0), (14, 0.6)):
+            for merge in ("add", "add_alias", "mul"):
+                noise = 0.0 if merge == "add" else SPREAD[block]
+                smoother = {JACOBIAN: 1.0 - (by if merge == "mul" else 0.0) + noise}
+                book.confirm(merge, depth, block, 0.9 + (0.03 if merge == "mul" else 0.0) + noise, estimates=smoother)
+    outcomes = [{"name": JACOBIAN, "margin": 0.1, "better": "lower"}, {"name": "test/accuracy", "margin": 0.02}]
+    factors = [{"merge": ["add", "add_alias", "mul"], "depth": [8, 14]}]
+    row = rows_of(inputs_of(book, factors=factors, claims={"C3": claim(outcomes=outcomes)}))["C3", "digits"]
+    assert row["verdict"] == "supported" and row["outcome"] == "test/accuracy"
+    assert (
+        "; the effect on the sensitivity near samples (input Jacobian) depends on depth (14 against 8: "
+        in row["sentence"]
+    )
