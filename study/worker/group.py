@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from study.atomic import read_json, write_json
 from study.config import Task, TrialConfig
@@ -201,7 +202,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
         curves=trained.curves,
         epochs=trained.epoch,
         params=num_params(model),
-        flops=num_flops(model, dataset.image_shape),
+        flops=_flops(task.config, model, dataset.image_shape),
         train_seconds=trained.train_seconds,
         resumed_from=trained.resumed_from,
         trajectory=trained.trajectory,
@@ -241,3 +242,16 @@ def _keep(task: Task, folder: Path, member: Member, record: ReplicateRecord) -> 
         save_checkpoint({"model": member.trained.best, **beside}, folder / BEST)
     # last, because a member with a final.pt is not trained again
     save_checkpoint({"model": dict(member.model.state_dict()), **beside}, folder / FINAL)
+
+
+# What no network depends on: of replicates that differ in nothing else, FLOPs are counted once.
+_TRAINING_ALONE = ("seed", "split_seed", "stop_curve", "lr", "weight_decay", "warmup_epochs", "epochs")
+_counted: dict[str, int] = {}
+
+
+def _flops(config: TrialConfig, model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """FLOPs of ``model``; counting takes as long as a pass over the test images of a small one, so this worker keeps it."""
+    key = repr({name: value for name, value in config.as_dict().items() if name not in _TRAINING_ALONE})
+    if key not in _counted:
+        _counted[key] = num_flops(model, image_shape)
+    return _counted[key]

@@ -83,8 +83,8 @@ def test_plan_tells_cells_trials_cost_and_power() -> None:
     assert done.returncode == 0, done.stderr
     for expected in (
         "digits/d8/add/se.static",
-        "14 cells x 12 blocks",
-        "504 + 168 + 168 trainings",
+        "13 cells x 12 blocks",
+        "468 + 156 + 156 trainings",
         "expected:",
         "power: 12 pairs",
     ):
@@ -94,7 +94,7 @@ def test_plan_tells_cells_trials_cost_and_power() -> None:
 def test_status_before_a_run(tmp_path: Path) -> None:
     done = fmm_study("status", "digits", "--storage", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "0 done, 840 waiting; not running" in done.stdout
+    assert "0 done, 780 waiting; not running" in done.stdout
 
 
 def test_behaviour_is_a_line_a_network_or_a_block() -> None:
