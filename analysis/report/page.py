@@ -92,6 +92,7 @@ def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[_Shown]:
 
 
 def _picture(name: str, svg: bytes) -> _Shown:
+    discover("analysis.figures")
     traits = FIGURES[name].traits
     return {
         "name": name,
