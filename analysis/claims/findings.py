@@ -90,16 +90,9 @@ def _estimand(judgement: Judgement) -> str:
         texts += _outcome_texts([part for part in parts if part.outcome == outcome.name])
     if empty := _without_pairs(claim, parts):
         texts.append(f"no pair is left to compare {empty}, smallest detectable effect unknown")
-    texts += [_unseen(part) for part in {part.row["arm"]: part for part in _accuracies(judgement)}.values()]
+    # beside every support stands what so few trainings cannot have seen
+    texts += [_unseen(judgement.deciding)] if judgement.verdict == "supported" else []
     return "; ".join(texts)
-
-
-def _accuracies(judgement: Judgement) -> list[ClaimPart]:
-    """Of a supported claim the comparisons in accuracy, of the arm that supports it."""
-    if judgement.verdict != "supported":
-        return []
-    arm = next(parts for parts in judgement.arms if judgement.deciding in parts)
-    return [part for part in arm if "/accuracy" in part.outcome]
 
 
 def _unseen(part: ClaimPart) -> str:
