@@ -119,7 +119,7 @@ def test_power_is_told_as_the_spread_at_which_a_margin_would_be_seen() -> None:
     unit = smallest_detectable(12, level / len(spec.claims["C4"].arms), 1.0)
     lines = power_lines(spec)
     assert lines[0].startswith("power: 12 pairs")
-    (c4,) = [line for line in lines if line.startswith("C4:")]
+    (c4,) = [line for line in lines if line.startswith("C4: an effect")]
     assert f"spread by {1 / unit:.2g} pp or less ({unit:.2f} spreads)" in c4
     # and such a spread is one at which it is: detectable effects are proportional to the spread
     assert smallest_detectable(12, level / 4, 0.01 / unit) == pytest.approx(0.01)
@@ -129,7 +129,7 @@ def test_too_few_pairs_are_said_to_see_nothing() -> None:
     lines = power_lines(load_spec("digits", ["blocks=4"]))
     assert math.isinf(smallest_detectable(4, 0.05, 0.01))
     assert "nothing can be found" in lines[0]
-    assert all("cannot be seen with so few pairs" in line for line in lines if line.startswith("C"))
+    assert all("cannot be seen with so few pairs" in line for line in lines if ": an effect of its margin" in line)
 
 
 def test_gpu_hours_of_fractions_and_of_several() -> None:
