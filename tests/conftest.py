@@ -25,7 +25,14 @@ SMALL: dict[str, Any] = {
 
 
 TIERS = ("system", "contract", "unit")
-LONGEST = ("test_storm.py", "test_cluster.py", "test_kill.py", "test_faults.py", "test_faults_of_a_study.py")
+LONGEST = (
+    "test_storm.py",
+    "test_run.py",
+    "test_cluster.py",
+    "test_kill.py",
+    "test_faults_of_a_study.py",
+    "test_faults.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

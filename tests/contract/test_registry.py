@@ -45,9 +45,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(of, name, meant):
         of[name]
 
 
-def test_a_name_near_to_nothing_is_answered_with_all_of_them():
-    with pytest.raises(UserError, match=r"unknown merge 'zzzzz' \(known: .*\badd, .*none"):
+def test_a_name_near_to_nothing_is_answered_with_the_first_of_them():
+    with pytest.raises(UserError, match=r"unknown merge 'zzzzz' \(known: adapt_gate, add, .*, and \d+ more\)"):
         MERGES["zzzzz"]
+    with pytest.raises(UserError, match=r"\(known: .*digits, .*mnist"):
+        DATASETS["?"]
 
 
 def test_what_the_study_rests_on_is_there():

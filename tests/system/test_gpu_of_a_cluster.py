@@ -31,7 +31,7 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
     # the questions are this file's: a worker has to find it
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     told: list[str] = []
-    with ray.init(num_gpus=1, **GPUS):
+    with ray.init(address="local", num_gpus=1, **GPUS):
         with asking(spec_of(resources={"gpus": 0.25}), "auto", told.append) as ask:
             assert ray.available_resources()["GPU"] == 1 and not told
             gpus, process, more = ask(gpu_held, 7)

@@ -79,7 +79,7 @@ def test_groups_are_placed_on_fractions_and_on_whole_gpus(
 import os, ray
 from pathlib import Path
 os.environ["FMM_STUDY_DEVICE"] = "cpu"
-ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 from search_spaces import load_spec
 from analysis.report import page
 from study.commands import run as driver
