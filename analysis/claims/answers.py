@@ -24,8 +24,13 @@ Row = Mapping[str, Any]
 
 def answer_of(judgement: Judgement, verdicts: Mapping[tuple[str, str], str], interactions: Sequence[Row]) -> str:
     """One sentence. ``verdicts`` maps claim and dataset to the verdict; ``interactions`` are rows of their table."""
-    claim, several = judgement.claim, isinstance(judgement.claim, LevelClaim)
-    body = _level(judgement, claim) if isinstance(claim, LevelClaim) else _comparison(judgement)
+    claim = judgement.claim
+    if isinstance(claim, LevelClaim):
+        body = _level(judgement, claim)
+    else:
+        body = _comparison(judgement) + _depends(judgement, interactions)
+        if claim.presupposes and verdicts.get((claim.presupposes, judgement.dataset)) == "refuted":
+            body += f"; {claim.presupposes} is refuted, so there is no such effect to explain"
     opening = {
         "supported": "Yes",
         "refuted": "No",
@@ -33,11 +38,6 @@ def answer_of(judgement: Judgement, verdicts: Mapping[tuple[str, str], str], int
         "no verdict": "No verdict",
     }[judgement.verdict]
     text = f"{opening}: {body}"
-    if not several:
-        text += _depends(judgement, interactions)
-        presupposed = getattr(claim, "presupposes", "")
-        if presupposed and verdicts.get((presupposed, judgement.dataset)) == "refuted":
-            text += f"; {presupposed} is refuted, so there is no such effect to explain"
     loose = [outcome_text(result.outcome) for result in judgement.control if result.state == "inconclusive"]
     if loose:
         text += f"; the A/A control is inconclusive in {', '.join(dict.fromkeys(loose))}"
@@ -50,7 +50,7 @@ def _comparison(judgement: Judgement) -> str:
     if judgement.held_by_controls:
         return "; ".join(judgement.controls)
     if judgement.verdict == "supported":
-        arm = next(parts for parts in judgement.arms if part in parts)
+        arm = judgement.deciding_arm
         found = " and ".join(_found(each, first=each is arm[0]) for each in arm)
         family_text = f", where any of {len(judgement.arms)} arms would do" if family else ""
         return f"{found}{family_text}{_trainings(part)}"
@@ -122,7 +122,7 @@ def _depends(judgement: Judgement, interactions: Sequence[Row]) -> str:
     part = judgement.deciding
     if judgement.verdict != "supported":
         return _factors(part, interactions, "")
-    arm = next(parts for parts in judgement.arms if part in parts)
+    arm = judgement.deciding_arm
     named = [f" on {plain_outcome(each.outcome)}" if len(arm) > 1 else "" for each in arm]
     return "".join(dict.fromkeys(_factors(each, interactions, on) for each, on in zip(arm, named, strict=True)))
 

@@ -222,8 +222,9 @@ def _level_change(judgement: Judgement, claim: LevelClaim, part: ClaimPart) -> s
 
 def _failures(part: ClaimPart) -> str:
     text, p = part.failures, part.row["mcnemar_p"]
-    told = p_text(p).replace("<", "< ") if p is not None and p_text(p).startswith("<") else f"= {p_text(p)}"
-    return f"{text} (exact McNemar p {told})" if text and p is not None else text
+    if not text or p is None:
+        return text
+    return f"{text} (exact McNemar p {'< 0.001' if p < 0.001 else f'= {p_text(p)}'})"
 
 
 def _outcome_texts(parts: list[ClaimPart]) -> list[str]:
@@ -298,16 +299,11 @@ def _between(part: ClaimPart) -> str:
     return f"the interval holds both zero and the margin of {_margin(part)}"
 
 
-def _nearest(judgement: Judgement) -> Sequence[ClaimPart]:
-    """The comparisons of the arm that is nearest to holding."""
-    return next(parts for parts in judgement.arms if judgement.deciding in parts)
-
-
 def _more_blocks(judgement: Judgement) -> str:
     """About how many blocks would decide, if effects and spreads stay as seen."""
     parts = judgement.parts
     each = [[n for part in arm if (n := part.pairs_to("refuted")) is not None] for arm in judgement.arms]
-    support = [part.pairs_to("supported") for part in _nearest(judgement)]
+    support = [part.pairs_to("supported") for part in judgement.deciding_arm]
     # every arm must fall, each by the comparison in which it falls first
     ways = [(max(map(min, each)), "refute")] if all(each) else []
     if all(n is not None for n in support):

@@ -13,7 +13,8 @@ from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.levels import LevelReading
 from analysis.effects.readings import POOLED
 from analysis.effects.table import claim_ps
-from analysis.stats.verdicts import Limits, Verdict, claim_verdict
+from analysis.stats.holm import padded
+from analysis.stats.verdicts import Verdict, claim_verdict
 from analysis.trials.grid import label
 from analysis.words.wording import levels_text
 from search_spaces import Claim, LevelClaim, Spec
@@ -58,9 +59,7 @@ class Judgement:
         """The verdict rule applied to the parts; a claim made knowing results has none."""
         if self.post_hoc:
             return "no verdict"
-        arms: list[list[Limits | None]] = [
-            [*(part.limits for part in parts), *[None] * (self.claim.num_parts - len(parts))] for parts in self.arms
-        ]
+        arms = [padded((part.limits for part in parts), self.claim.num_parts) for parts in self.arms]
         return claim_verdict(arms, num_blocks=self.num_blocks, held_back=bool(self.controls))
 
     @property
@@ -111,6 +110,11 @@ class Judgement:
     def deciding(self) -> ClaimPart:
         """The part that its verdict hangs on: of the arm that is nearest to holding the one that holds it back most."""
         return max((min(parts, key=ClaimPart.support) for parts in self.arms if parts), key=ClaimPart.support)
+
+    @property
+    def deciding_arm(self) -> list[ClaimPart]:
+        """The comparisons of the arm that is nearest to holding."""
+        return next(parts for parts in self.arms if self.deciding in parts)
 
 
 def judge(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart, failures_text
 from analysis.effects.obstacles import Obstacle
-from analysis.stats.holm import claim_p, directed_p, holm_levels
+from analysis.stats.holm import claim_p, directed_p, holm_levels, padded
 from analysis.stats.pooling import ALL_DATASETS, MIN_DATASETS, Pooled, pool
 from analysis.stats.verdicts import oriented
 from analysis.trials.grid import label
@@ -41,8 +41,7 @@ def pooled_judgements(spec: Spec, judgements: Sequence[Judgement]) -> list[Judge
 def _claim_p(claim: Claim | LevelClaim, parts: Sequence[Located]) -> float | None:
     """The p of a claim over datasets, from its comparisons, arm by arm."""
     arms = [parts] if isinstance(claim, LevelClaim) else [_of_arm(parts, arm) for arm in claim.all_arms]
-    tested = [[_directed(located) for located in found] for found in arms]
-    return claim_p([[*ps, *[None] * (claim.num_parts - len(ps))] for ps in tested])
+    return claim_p([padded(map(_directed, found), claim.num_parts) for found in arms])
 
 
 def _of_arm(parts: Sequence[Located], arm: Levels) -> list[Located]:

@@ -18,10 +18,11 @@ import numpy as np
 
 from analysis.effects.compare import MAX_INELIGIBLE
 from analysis.effects.image_variance import hull, images_interval
+from analysis.effects.paired import cell_values
 from analysis.effects.readings import POOLED
 from analysis.stats.signflip import sign_flip_interval
 from analysis.stats.verdicts import below
-from analysis.trials.grid import NO_RECORD, ConfirmGrid, Floats, label
+from analysis.trials.grid import NO_RECORD, ConfirmGrid, label
 from analysis.trials.outcomes import ReadOutcome
 from analysis.trials.records import agrees
 from analysis.words.wording import effect_text, levels_text, outcome_text, size_text
@@ -206,7 +207,7 @@ def _cells(grid: ConfirmGrid, side: Levels) -> dict[str, dict[tuple[Any, ...], i
 
 def _per_replicate(grid: ConfirmGrid, cells: list[int]) -> tuple[dict[tuple[int, ...], float], set[tuple[int, ...]]]:
     """(block, replicate) -> mean test accuracy over ``cells``, where all have one; and those that have begun in all."""
-    values: Floats = np.where(grid.counted(ACCURACY, cells), grid.values(ACCURACY, cells), np.nan).mean(axis=0)
+    values = cell_values(grid, ACCURACY, cells).mean(axis=0)
     began = (grid.rows[cells] != NO_RECORD).all(axis=0)
     names = [tuple(pair) for pair in grid.pairs.tolist()]
     found = {pair: float(value) for pair, value in zip(names, values, strict=True) if np.isfinite(value)}

@@ -11,7 +11,7 @@ from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
 from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
-from analysis.stats.holm import claim_p, directed_p, holm
+from analysis.stats.holm import claim_p, directed_p, holm, padded
 from analysis.trials.grid import ConfirmGrid, label
 from analysis.trials.outcomes import main_outcomes, outcomes_of
 from analysis.words.columns import FRACTION, OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
@@ -109,11 +109,11 @@ def claim_ps(
             arms = []
             for arm in claim.all_arms:
                 ps = [_directed(row, better[row["outcome"]]) for row in held if row["arm"] == label(arm)]
-                arms.append([*ps, *[None] * (claim.num_parts - len(ps))])
+                arms.append(padded(ps, claim.num_parts))
             family[name] = claim_p(arms)
         for name, level in spec.level_claims.items():
             own = [reading.p for reading in levels if (reading.dataset, reading.name) == (dataset, name)]
-            family[name] = claim_p([[*own, *[None] * (level.num_parts - len(own))]])
+            family[name] = claim_p([padded(own, level.num_parts)])
     return found
 
 

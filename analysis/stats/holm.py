@@ -7,10 +7,12 @@ with p = 1, so that leaving a claim untested makes no other claim easier.
 Source: https://www.jstor.org/stable/4615733 (Holm 1979), https://doi.org/10.1080/00401706.1982.10487790 (Berger 1982)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 Ps = Mapping[str, float | None]
 
 
@@ -18,6 +20,12 @@ def directed_p(p_two_sided: float, mean_difference: float, better: str) -> float
     """The two-sided p if the difference points where the claim says (``better`` is "higher" or "lower"), else 1."""
     agrees = mean_difference > 0 if better == "higher" else mean_difference < 0
     return p_two_sided if agrees else 1.0
+
+
+def padded(found: Iterable[T | None], num: int) -> list[T | None]:
+    """``found``, with ``None`` for each of the ``num`` comparisons that is not there: what is missing stays in the claim."""
+    there = list(found)
+    return [*there, *[None] * (num - len(there))]
 
 
 def claim_p(arms: Sequence[Sequence[float | None]]) -> float | None:
