@@ -129,20 +129,20 @@ class Workspace:
             yield guard
 
     def as_begun(self, spec: Spec) -> Spec:
-        """``spec`` in the order in which it was recorded, where order decides what is suggested: hyperparameters, cells."""
-        held = read_json(self.root / SPECIFICATION)
-        if not isinstance(held, dict):
+        """``spec`` in the order in which it was recorded, where order decides what is suggested: hyperparameters, cells.
+
+        Raises ``UserError`` where what was recorded cannot be used.
+        """
+        path = self.root / SPECIFICATION
+        held = read_json(path, dict[str, Any])
+        if held is None:
             return spec
+        begun = _mended(held, json.loads(spec.model_dump_json()), path)
         changes: dict[str, Any] = {}
-        tuned, factors = held.get("nuisance"), held.get("factors")
-        if isinstance(tuned, dict) and set(tuned) == set(spec.nuisance):
-            changes["nuisance"] = {name: spec.nuisance[name] for name in tuned}
-        if spec.joint and isinstance(factors, list):
-            with contextlib.suppress(ValueError):
-                now = json.loads(spec.model_dump_json())
-                begun = now | {"factors": factors}
-                if sorted(map(json.dumps, _cells(begun))) == sorted(map(json.dumps, _cells(now))):
-                    changes["factors"] = Spec.model_validate(begun).factors
+        if set(begun.nuisance) == set(spec.nuisance):
+            changes["nuisance"] = {name: spec.nuisance[name] for name in begun.nuisance}
+        if spec.joint and sorted(map(json.dumps, _cells(begun))) == sorted(map(json.dumps, _cells(spec))):
+            changes["factors"] = begun.factors
         return spec.model_copy(update=changes)
 
     def freeze(self, spec: Spec, usable: Callable[[Spec], None] = lambda _: None) -> Spec | None:
@@ -203,11 +203,12 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
     for key in ("blocks", "budget.search_trials"):
         if new[key] < old[key]:
             raise UserError(f"{where} holds results with {key} = {old[key]!r}; it can grow, not shrink to {new[key]!r}")
-    if new.get("joint.confirm") and _cells(before) != _cells(now):
+    old_cells, new_cells = (_cells(Spec.model_validate(each)) for each in (before, now))
+    if new.get("joint.confirm") and old_cells != new_cells:
         raise UserError(f"{where} holds results of a joint search over other cells; use another name or --storage")
-    gone = [cell for cell in _cells(before) if cell not in _cells(now)]
+    gone = [cell for cell in old_cells if cell not in new_cells]
     if gone:
-        added = [cell for cell in _cells(now) if cell not in _cells(before)]
+        added = [cell for cell in new_cells if cell not in old_cells]
         raise UserError(
             f"{where} holds results of cell {gone[0]!r}, which the specification no longer has{_nearest(gone[0], added)}"
         )
@@ -231,8 +232,8 @@ def _comparable(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _FREE}
 
 
-def _cells(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [dict(sorted(cell.items())) for cell in Spec.model_validate(spec).cells()]
+def _cells(spec: Spec) -> list[dict[str, Any]]:
+    return [dict(sorted(cell.items())) for cell in spec.cells()]
 
 
 def _remove_own(holder: Path) -> None:

@@ -82,12 +82,14 @@ def test_a_newer_versions_file_says_so(tmp_path: Path, name: str) -> None:
     assert f"written by a newer version of fmm-study (format {FORMAT + 1}" in refusal(name, tmp_path)
 
 
-def test_an_empty_object_is_not_an_absent_specification(tmp_path: Path, spec_of) -> None:
-    for text in ("{}", "null"):
-        (tmp_path / "study.json").write_text(text)
-        with pytest.raises(ValueError, match=r"study\.json"):
-            Workspace(tmp_path).freeze(spec_of())
-        assert (tmp_path / "study.json").read_text() == text
+@pytest.mark.parametrize("text", ["{}", "null", "[]", "1"])
+def test_an_empty_object_is_not_an_absent_specification(tmp_path: Path, spec_of, text: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    # by what runs a study, and by every command that reads one
+    for reader in (Workspace(tmp_path).freeze, Workspace(tmp_path).as_begun):
+        with pytest.raises(UserError, match=r"study\.json"):
+            reader(spec_of())
+    assert (tmp_path / "study.json").read_text() == text
 
 
 def test_a_file_of_an_older_version_is_read(tmp_path: Path, spec_of) -> None:
