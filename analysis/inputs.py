@@ -15,7 +15,7 @@ from analysis.claims.looks import Course, assay_of, course_of
 from analysis.claims.pooled import pooled_judgements
 from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.crossed import interaction_rows
-from analysis.effects.image_variance import correctness
+from analysis.effects.image_variance import Correct, correctness
 from analysis.effects.levels import level_readings
 from analysis.effects.table import differences_table, effects_table
 from analysis.trials.arms import cell_heads
@@ -45,6 +45,8 @@ class Inputs:
     importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
     registration: Mapping[str, Any] | None = None
     price: float | None = None
+    # of a study seen at a share of its epochs: the study itself, whose check of assay sensitivity holds there too
+    whole: "Inputs | None" = None
     # registered tables built so far, by name: files and report show the same
     built: dict[str, pa.Table] = field(default_factory=dict, init=False)
 
@@ -68,9 +70,21 @@ class Inputs:
         return self.trials if share == FULL else trials_table(self.spec, at_share(self.spec, self.contents, share))
 
     @cached_property
+    def assay_trials(self) -> dict[float, pa.Table]:
+        """``trials_at`` of each share of the epochs that the check of assay sensitivity compares."""
+        if self.whole:
+            return self.whole.assay_trials
+        return {share: self.trials_at(share) for share in self.spec.assay.shares} if self.spec.assay else {}
+
+    @cached_property
+    def correct(self) -> Correct:
+        """Which test images each network names rightly."""
+        return correctness(self.contents)
+
+    @cached_property
     def effects(self) -> pa.Table:
         """One row per contrast, dataset, outcome and stratum."""
-        return effects_table(self.grid, correctness(self.contents), self.amendment.words)
+        return effects_table(self.grid, self.correct, self.amendment.words)
 
     @cached_property
     def differences(self) -> pa.Table:
@@ -100,7 +114,7 @@ class Inputs:
     @cached_property
     def assay(self) -> list[AssayResult]:
         """Whether a known difference is seen, on each dataset."""
-        return assay_of(self.spec, self.trials_at, self.chance)
+        return assay_of(self.spec, self.assay_trials, self.chance)
 
     @cached_property
     def amendment(self) -> Amendment:
@@ -112,7 +126,7 @@ class Inputs:
         """Of a sequential study: its claims look by look."""
         if not self.spec.sequential:
             return None
-        return course_of(self.spec, self.trials_at, self.chance, correctness(self.contents))
+        return course_of(self.spec, self.trials, self.assay_trials, self.chance, self.correct)
 
     def planned_replicates(self, cell: str) -> int | None:
         """How many confirmed replicates of a cell the study plans by now; ``None`` where a joint search decides."""

@@ -4,7 +4,7 @@ A look after n blocks is the analysis of the study's first n blocks, as if there
 of the other looks (``analysis.claims.rule``). So the look that a study has come to follows from its ledger alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -17,7 +17,6 @@ from analysis.effects.levels import level_readings
 from analysis.effects.table import differences_table, effects_table
 from analysis.trials.grid import ConfirmGrid, confirm_grid, strata_of
 from analysis.trials.records import agrees
-from analysis.trials.shortened import FULL
 from search_spaces import Claim, Spec
 
 
@@ -31,15 +30,17 @@ class Course:
 
 def course_of(
     spec: Spec,
-    trials_at: Callable[[float], pa.Table],
+    trials: pa.Table,
+    assay_trials: Mapping[float, pa.Table],
     chance: Mapping[str, float] | None = None,
     correct: Correct | None = None,
 ) -> Course:
     """Take the looks of a sequential study in turn, for as long as a look is complete and leaves a claim undecided.
 
     An undecided claim on a dataset needs the cells of its comparisons there, of the A/A control and of assay sensitivity. One
-    that no further block can decide (an unequal budget stays in it) asks for none. ``trials_at`` gives the table of trials at
-    a share of the epochs, 1 being the confirmed ones; ``correct`` says which test images each network names rightly.
+    that no further block can decide (an unequal budget stays in it) asks for none. ``assay_trials`` holds the table of trials
+    at each share of the epochs that the check of assay sensitivity compares; ``correct`` says which test images each network
+    names rightly.
 
     A claim that was decided stays as it was then, unless a later look finds that a control differs, or no longer sees the
     known difference: then no claim of the study is believed.
@@ -49,10 +50,10 @@ def course_of(
     for number, num_blocks in enumerate(spec.looks, start=1):
         # blocks past the look are none of the study's here, and are left out of its grid
         at_look = spec.at_look(num_blocks)
-        grid = confirm_grid(at_look, trials_at(FULL), chance)
+        grid = confirm_grid(at_look, trials, chance)
         tables = effects_table(grid, correct), differences_table(grid)
         levels, rule = list(level_readings(grid)), rule_of(spec, number)
-        judged = judge(at_look, *tables, assay_of(at_look, trials_at, chance), levels, rule)
+        judged = judge(at_look, *tables, assay_of(at_look, assay_trials, chance), levels, rule)
         found = [replace(judgement, look=number) for judgement in judged]
         # a claim that was decided before stays as it was then
         active = [j for j in found if _open(held.get((j.name, j.dataset)))]
@@ -72,13 +73,16 @@ def course_of(
 
 
 def assay_of(
-    spec: Spec, trials_at: Callable[[float], pa.Table], chance: Mapping[str, float] | None = None
+    spec: Spec, trials: Mapping[float, pa.Table], chance: Mapping[str, float] | None = None
 ) -> list[AssayResult]:
-    """The check of assay sensitivity on each dataset; empty where the study declares none."""
+    """The check of assay sensitivity on each dataset; empty where the study declares none.
+
+    ``trials`` holds the table of trials at each share of the epochs that is compared.
+    """
     if spec.assay is None:
         return []
-    arm, reference = (confirm_grid(spec, trials_at(share), chance) for share in spec.assay.shares)
-    return assay_results(spec.assay, arm, reference)
+    grids = {share: confirm_grid(spec, table, chance) for share, table in trials.items()}
+    return assay_results(spec.assay, *(grids[share] for share in spec.assay.shares))
 
 
 def _open(judgement: Judgement | None) -> bool:

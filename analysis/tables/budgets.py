@@ -1,8 +1,8 @@
 """Every verdict again at a share of the epochs: a conclusion may depend on the budget.
 
 Each winner's shortened trainings (phase ``short``: the whole schedule in fewer epochs) take the place of its full one, and
-everything is judged as before: same pairs, same controls, same rule. Exploratory: a study's verdict is that at the full
-budget.
+everything is judged as before: same pairs, same A/A control, same rule. Whether a known difference is seen is asked of the
+study as a whole. Exploratory: a study's verdict is that at the full budget.
 Source: https://arxiv.org/abs/1909.03004
 """
 
@@ -57,4 +57,4 @@ def budget_rows(inputs: Inputs) -> Rows:
 
 
 def _at(inputs: Inputs, share: float) -> Inputs:
-    return replace(inputs, contents=at_share(inputs.spec, inputs.contents, share))
+    return replace(inputs, contents=at_share(inputs.spec, inputs.contents, share), whole=inputs)

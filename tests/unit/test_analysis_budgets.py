@@ -49,6 +49,17 @@ def test_each_share_is_judged_as_the_study_is():
     assert [" ".join(line.split()) for line in text.splitlines()[2:]] == GOLDEN.splitlines()
 
 
+def test_a_known_difference_that_the_study_sees_is_seen_at_each_share():
+    book, both = shortened(), {"merge": "add"}
+    for block in range(10):
+        train(book, "add", block, 0.25, 0.5, {JACOBIAN: 1.0})
+    given = {"assay": {"arm": both | {"shortened": 1}, "reference": both | {"shortened": 0.25}}}
+    rows = table(book, "budget_verdicts", budget=BUDGET, **given).to_pylist()
+    found = {(row["claim"], row["share"]): row["verdict"] for row in rows}
+    assert (found["C4", 0.5], found["C4", 1.0]) == ("refuted", "supported")
+    assert found["C3", 0.5] == found["C3", 1.0] == "supported"
+
+
 def test_shortened_trainings_are_in_no_confirm_analysis():
     with_short, without = shortened(half=-0.5), study(accuracy=0.03, jacobian=-0.4)
     ours, theirs = claims_of(with_short), claims_of(without)

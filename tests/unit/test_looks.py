@@ -29,7 +29,7 @@ def made(blocks, **changes):
 
 def course(book, **changes):
     inputs = inputs_of(book, **(PLAN | changes))
-    return course_of(inputs.spec, inputs.trials_at, inputs.chance)
+    return course_of(inputs.spec, inputs.trials, inputs.assay_trials, inputs.chance)
 
 
 def test_cells_of_undecided_claims_go_on_and_the_others_stop():
