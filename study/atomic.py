@@ -23,6 +23,7 @@ from study.schema import departure
 FORMAT = 2
 # No file of a study that is read whole is larger.
 MOST_BYTES = 2**28
+# What is added to a JSON file: ``checksum`` is the CRC-32 of all else as compact JSON.
 _SEAL = frozenset(("format", "checksum"))
 
 

@@ -55,12 +55,12 @@ def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
 def installed() -> dict[str, importlib.metadata.Distribution]:
     """Modules that installed distributions declare as plug-ins, and which distribution does."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    seen: set[str] = set()
-    for distribution in importlib.metadata.distributions(path=site_folders()):
-        # of two releases the first is the one that is imported
-        if distribution.name not in seen:
-            seen.add(distribution.name)
-            for point in distribution.entry_points.select(group=GROUP):
+    there = list(importlib.metadata.distributions(path=site_folders()))
+    for number, distribution in enumerate(there):
+        points = distribution.entry_points.select(group=GROUP)
+        # of two releases the first is the one that is imported; a name is read from a file each time it is asked for
+        if points and distribution.name not in {other.name for other in there[:number]}:
+            for point in points:
                 found.setdefault(point.module, distribution)
     return found
 
@@ -87,8 +87,8 @@ def refuse_foreign(modules: Iterable[str]) -> None:
 
     For the driver: what it lets through, workers import.
     """
-    agreed = {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
-    if foreign := sorted(set(modules) - agreed - set(installed())):
+    unknown = set(modules) - {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
+    if foreign := sorted(unknown and unknown - set(installed())):
         raise UserError(
             f"plugins, space: the specification would run the code of {', '.join(foreign)}; if you have read it or it is "
             f"yours: export {ALLOWED}={','.join(foreign)}"

@@ -110,13 +110,6 @@ class MeasureRecord(TypedDict):
 Record = ReplicateRecord | MeasureRecord
 
 
-class Seal(TypedDict):
-    """What the driver and workers add to a JSON file: ``checksum`` is the CRC-32 of all else as compact JSON."""
-
-    format: int
-    checksum: str
-
-
 class Session(TypedDict, total=False):
     """An entry of ``provenance.json`` (``study.results.provenance``), as far as numbers come from it."""
 

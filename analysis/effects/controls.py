@@ -30,6 +30,7 @@ from search_spaces import Levels, Spec
 from search_spaces.claims import SHORTENED, Assay
 
 AAState = Literal["inside", "differs", "inconclusive", "not run"]
+_WORST_FIRST: tuple[AAState, ...] = ("differs", "not run", "inconclusive", "inside")
 ACCURACY = ReadOutcome(name="test/accuracy", scale="difference")
 DEFAULT_MARGIN = 0.01
 _INSIDE, _DIFFERS = 0.10, 0.05
@@ -87,6 +88,12 @@ class AAResult:
             "inconclusive": f"inconclusive: {found}; the interval lies neither within the margin nor clear of zero",
         }
         return f"{name}: {told[self.state]}."
+
+
+def worst_state(control: Iterable[AAResult]) -> AAState | None:
+    """How a control ended: the worst of its outcomes; ``None`` without any."""
+    states = {result.state for result in control}
+    return next((state for state in _WORST_FIRST if state in states), None)
 
 
 def control_outcomes(spec: Spec) -> dict[str, float]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from analysis.claims.findings import Finding
 from analysis.effects.compare import FAILURES
+from analysis.effects.controls import worst_state
 from analysis.effects.readings import POOLED
 from analysis.effects.table import shown_strata
 from analysis.inputs import Inputs
@@ -67,8 +68,7 @@ def answer(claims: Sequence[Finding]) -> str:
 
 def control_word(inputs: Inputs) -> str:
     """How the A/A control ended, in a word or two: the worst of its outcomes."""
-    states = [result.state for result in inputs.control]
-    return next((state for state in ("differs", "not run", "inconclusive", "inside") if state in states), "not planned")
+    return worst_state(inputs.control) or "not planned"
 
 
 def total_spent(inputs: Inputs) -> str:

@@ -8,8 +8,10 @@ Source: https://arxiv.org/abs/1909.03004
 
 from dataclasses import replace
 
+from analysis.claims.findings import findings
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
+from analysis.tables.claims import rows_of_claims
 from analysis.trials.shortened import FULL, at_share
 from analysis.words.columns import count, flag, floats, number, shared, text
 from analysis.words.rows import Rows, grouped
@@ -50,11 +52,13 @@ def budget_rows(inputs: Inputs) -> Rows:
     verdicts = {(row["claim"], row["dataset"]): row["verdict"] for row in full}
     rows = []
     for share in [*shares, FULL]:
-        for row in full if share == FULL else build_table(_at(inputs, share), "claims").to_pylist():
+        for row in full if share == FULL else _rows_at(inputs, share):
             known = verdicts.get((row["claim"], row["dataset"]), "")
             rows.append({**row, "share": share, "full_verdict": known, "agrees": row["verdict"] == known})
     return [row for same in grouped(rows, "claim", "dataset").values() for row in same]
 
 
-def _at(inputs: Inputs, share: float) -> Inputs:
-    return replace(inputs, contents=at_share(inputs.spec, inputs.contents, share), whole=inputs)
+def _rows_at(inputs: Inputs, share: float) -> Rows:
+    at = replace(inputs, contents=at_share(inputs.spec, inputs.contents, share), whole=inputs)
+    # the table has no sentences, which would need every interaction
+    return rows_of_claims(at.judgements, findings(at.spec, at.judgements))

@@ -129,14 +129,14 @@ def accuracy_rows(inputs: Inputs) -> Rows:
         values = [_values(confirmed.get(head["cell"], [])) for head in heads]
         rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
         first, p_others = _against_the_others(values, rivals)
-        failed = [_num_failed(confirmed.get(head["cell"], [])) for head in heads]
+        ended = [Counter(row["state"] for row in confirmed.get(head["cell"], [])) for head in heads]
+        failed = [sum(states[state] for state in FAILURES) for states in ended]
         allowed = [
             num
             for head, num in zip(heads, failed, strict=True)
             if spec.control and agrees(head["levels"], spec.control.reference)
         ]
-        for i, (head, reached) in enumerate(zip(heads, values, strict=True)):
-            states = Counter(row["state"] for row in confirmed.get(head["cell"], []))
+        for i, (head, reached, states) in enumerate(zip(heads, values, ended, strict=True)):
             completed = _completed(reached)
             rows.append(
                 {
@@ -152,10 +152,6 @@ def accuracy_rows(inputs: Inputs) -> Rows:
                 }
             )
     return rows
-
-
-def _num_failed(rows: Rows) -> int:
-    return sum(row["state"] in FAILURES for row in rows)
 
 
 _Values = dict[tuple[int, int], float | None]

@@ -1,11 +1,14 @@
 """The claims table, one row per claim and dataset, and the table of each claim's comparisons."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from analysis.claims.findings import Finding
 from analysis.claims.judgement import Judgement
 from analysis.claims.part import ClaimPart
 from analysis.claims.rejudged import RULES
 from analysis.effects.compare import failure_counts
+from analysis.effects.controls import worst_state
 from analysis.inputs import Inputs
 from analysis.words.columns import count, floats, integer, number, p_value, shared, text
 from analysis.words.rows import Rows
@@ -72,6 +75,11 @@ def claims_rows(inputs: Inputs) -> Rows:
     ``reference`` names the limits it is judged by. ``why`` says what an undecided claim lacks. ``assay`` is "seen", "not
     seen", "not run" or "not in this study"; ``aa`` says how the A/A control ended, the worst of its outcomes first.
     """
+    return rows_of_claims(inputs.judgements, inputs.findings)
+
+
+def rows_of_claims(judgements: Sequence[Judgement], found: Sequence[Finding]) -> Rows:
+    """The rows of ``claims_rows``, from judgements and what they are in words."""
     numbers = {
         (judgement.name, judgement.dataset): {
             "look": judgement.look or None,
@@ -79,7 +87,7 @@ def claims_rows(inputs: Inputs) -> Rows:
             **(_level_numbers if isinstance(judgement.claim, LevelClaim) else _numbers)(judgement.deciding),
             **_controls(judgement),
         }
-        for judgement in inputs.judgements
+        for judgement in judgements
     }
     return [
         {
@@ -88,7 +96,7 @@ def claims_rows(inputs: Inputs) -> Rows:
             "qualifier": finding.label,
             **numbers[finding.name, finding.dataset],
         }
-        for finding in inputs.findings
+        for finding in found
     ]
 
 
@@ -165,9 +173,7 @@ def _level_numbers(part: ClaimPart) -> dict[str, Any]:
 
 
 def _controls(judgement: Judgement) -> dict[str, Any]:
-    states = [result.state for result in judgement.control]
     assay = "not in this study"
     if judgement.assay:
         assay = {True: "seen", False: "not seen", None: "not run"}[judgement.assay.seen]
-    worst = next((state for state in ("differs", "not run", "inconclusive", "inside") if state in states), "")
-    return {"aa": worst or "not in this study", "assay": assay}
+    return {"aa": worst_state(judgement.control) or "not in this study", "assay": assay}

@@ -13,8 +13,6 @@ FULL = 1.0
 
 def at_share(spec: Spec, contents: Contents, share: float) -> Contents:
     """The ledger as if its confirm phase had been the trainings shortened to ``share``; searches are the same."""
-    if share == FULL:
-        return contents
     shares, full = short_shares(spec, contents), _full_epochs(spec, contents)
     replicates: dict[str, ReplicateRecord] = {}
     for key, record in contents.replicates.items():

@@ -216,7 +216,8 @@ def report(held: Recorded, workspace: Workspace) -> Path:
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
     """Faults that an audit finds, one line each, and a line that says what was checked. Raises ``UserError`` before a run."""
-    contents = in_folder(workspace, spec).contents
+    held = in_folder(workspace, spec)
+    contents = held.contents
     plan = recorded_plan(spec, workspace, contents, levels=True)
     uri = tracking_uri(tracking, workspace.root.parent)
     faults = list(audit(plan, contents, workspace))
@@ -227,7 +228,7 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
     else:
         where = "not MLflow, which the driver at work is writing"
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
-    if accepted := accepted_changes(read_sessions(workspace.root)):
+    if accepted := accepted_changes(held.sessions):
         counted += f"; {'; '.join(accepted)}"
     return faults, f"{counted}; looked at {LOOKED_AT} and {where}; not at {NOT_LOOKED_AT}: {len(faults)} faults"
 

@@ -81,7 +81,7 @@ def measure_network(
     _check_fits(model, known, parts["val"].pixels(slice(2)))
     say = say or (lambda line: None)
     say(f"measuring {len(chosen)} statistics on {known.name} ({device})")
-    if left := _left_as_trained(model, splits.train.held().pixels(slice(_FEW))):
+    if left := _left_as_trained(model, parts["train"].pixels(slice(_FEW))):
         say(f"left as training made them, for want of reset_running_stats() and momentum beside them: {few(left)}")
     found: Found = {}
     with measure_context(model, parts, known.num_classes, seed=seed, batch_size=batch_size) as context:

@@ -102,10 +102,11 @@ class Plan:
         On a shortened one those that give an outcome which a claim on differences names (all, if none does): matched accuracy
         and verdicts at a smaller budget read no more.
         """
-        wanted = self.spec.measure.of(replicate, phase)
-        if phase != "short":
-            return wanted
-        claimed = set(self.spec.claimed_outcomes)
+        return self._on_shortened if phase == "short" else self.spec.measure.of(replicate, phase)
+
+    @functools.cached_property
+    def _on_shortened(self) -> dict[str, dict[str, Any]]:
+        wanted, claimed = self.spec.measure.of(0, "short"), set(self.spec.claimed_outcomes)
         read = {n: given for n, given in wanted.items() if claimed & set(estimate_names(n, parse_settings(n, given)))}
         return read or wanted
 

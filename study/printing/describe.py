@@ -257,7 +257,7 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
 
 def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
     """Print each cause of failure once, what failed of it, and the command that runs it again."""
-    failed = Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+    failed = _failures(contents)
     unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
     for what, causes in (("failed", failed), ("not measured", unmeasured)):
         for cause, count in causes.most_common():
@@ -268,11 +268,16 @@ def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
 
 def refuse_all_failed(spec: Spec, contents: Contents) -> None:
     """Raise ``UserError``, with the most frequent cause, where every training of a study has failed."""
-    causes = Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+    causes = _failures(contents)
     if causes and causes.total() == len(contents.replicates):
         (cause, count), *others = causes.most_common()
         more = f" ({count} of them; fmm-study status tells the others)" if others else ""
         raise UserError(f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(spec)}")
+
+
+def _failures(contents: Contents) -> Counter[str]:
+    """Cause -> how many trainings it ended."""
+    return Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
 
 
 def _again(spec: Spec) -> str:

@@ -103,10 +103,10 @@ def frequency(settings: FrequencySettings, context: MeasureContext) -> dict[str,
 
 def _estimates(settings: FrequencySettings, context: MeasureContext, kind: str, pairs: Tensor) -> dict[str, Estimate]:
     passed = []
-    for key, _, points in line_batches(context, settings.split, pairs, settings.num_steps):
-        found = context.shared.get(key) or (context.logits(points.flatten(0, 1)),)
+    for key, batch, points in line_batches(context, settings.split, pairs, settings.num_steps):
+        found = context.shared.get(key) or (context.logits(points().flatten(0, 1)),)
         context.shared.put(key, found)
-        passed.append(found[0].view(*points.shape[:2], -1))
+        passed.append(found[0].view(len(batch), settings.num_steps + 1, -1))
     logits = torch.cat(passed)
     parts: dict[str, list[tuple[Tensor, ...]]] = {scale: [] for scale in _SCALES}
     for z in torch.split(logits, max(1, _VALUES // logits[0].numel())):

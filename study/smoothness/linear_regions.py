@@ -94,7 +94,7 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
     def between(kind: str, pairs: Tensor) -> dict[str, Estimate]:
         walks = []
         for key, _, points in line_batches(context, settings.split, pairs, settings.num_steps):
-            walk, logits = _walk(context, points)
+            walk, logits = _walk(context, points())
             context.shared.put(key, (logits,))
             walks.append(walk)
         return _estimates(settings, f"regions_{kind}", walks, pairs)

@@ -5,6 +5,7 @@ the same points, logits of one serve the others. Pictures are compared across ne
 all cells and replicates: they depend on the test split, fixed for a study, and a setting alone (``fixed_generator``).
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -105,13 +106,15 @@ def paths_at_once(context: MeasureContext, num_steps: int) -> int:
 
 def line_batches(
     context: MeasureContext, split: str, pairs: Tensor, num_steps: int
-) -> Iterator[tuple[tuple[object, ...], Tensor, Tensor]]:
-    """Batches of ``pairs`` (P, 2), each with the key under which its logits are shared, and its ``line_points``."""
+) -> Iterator[tuple[tuple[object, ...], Tensor, Callable[[], Tensor]]]:
+    """Batches of ``pairs`` (P, 2), each with the key under which its logits are shared, and what makes its
+    ``line_points``: a statistic that finds the logits there needs none of them.
+    """
     images, _ = context.indexed(split)
     t = torch.linspace(0, 1, num_steps + 1, dtype=images.dtype, device=images.device)
     for batch in torch.split(pairs, paths_at_once(context, num_steps)):
         key = ("lines", split, num_steps, context.chunk, *batch.flatten().tolist())
-        yield key, batch, line_points(images, batch, t)
+        yield key, batch, functools.partial(line_points, images, batch, t)
 
 
 def fixed_generator(purpose: str, draw: int) -> torch.Generator:

@@ -94,8 +94,9 @@ def _estimates(settings: PathSettings, context: MeasureContext, kind: str, pairs
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for key, batch, points in line_batches(context, settings.split, pairs, settings.num_steps):
         ends = labels[batch.to(labels.device)].long()
-        (z,) = context.shared.get(key) or (context.logits(points.flatten(0, 1)),)
-        for name, part in path_values(z.view(*points.shape[:2], -1), ends.to(z.device), context.temperature).items():
+        (z,) = context.shared.get(key) or (context.logits(points().flatten(0, 1)),)
+        z = z.view(len(batch), settings.num_steps + 1, -1)
+        for name, part in path_values(z, ends.to(z.device), context.temperature).items():
             parts[name].append(part)
     values = {name: torch.cat(tensors) for name, tensors in parts.items()}
     known = context.temperature_known

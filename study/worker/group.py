@@ -34,6 +34,7 @@ from study.results.ledger import record_fault
 from study.schema import TRAINED, Record, ReplicateRecord, State
 from study.smoothness import reestimated_batchnorm
 from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint, train
+from study.training.fused import fused_with
 from study.training.loop import EVALUATION_BATCH
 from study.worker.ahead import member_of, set_backend, splits_on, train_ahead
 from study.worker.attempts import MAX_LOSSES, REASON, Attempts
@@ -244,14 +245,13 @@ def _keep(task: Task, folder: Path, member: Member, record: ReplicateRecord) -> 
     save_checkpoint({"model": dict(member.model.state_dict()), **beside}, folder / FINAL)
 
 
-# What no network depends on: of replicates that differ in nothing else, FLOPs are counted once.
-_TRAINING_ALONE = ("seed", "split_seed", "stop_curve", "lr", "weight_decay", "warmup_epochs", "epochs")
-_counted: dict[str, int] = {}
+# FLOPs by what replicates that may train together have in common: network, data and batch.
+_counted: dict[tuple[Any, ...], int] = {}
 
 
 def _flops(config: TrialConfig, model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """FLOPs of ``model``; counting takes as long as a pass over the test images of a small one, so this worker keeps it."""
-    key = repr({name: value for name, value in config.as_dict().items() if name not in _TRAINING_ALONE})
+    key = fused_with(config)
     if key not in _counted:
         _counted[key] = num_flops(model, image_shape)
     return _counted[key]
