@@ -16,7 +16,7 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from analysis.figures.style import RC, message
+from analysis.figures.style import RC, message, plain_logs
 from analysis.inputs import Inputs
 from analysis.words.columns import table_of
 from analysis.words.export import render, write_bytes
@@ -58,6 +58,7 @@ def _draw(name: str, data: pa.Table, spec: Spec, formats: tuple[str, ...]) -> di
         entry = FIGURES[name]
         empty = not data.num_rows and "empty" in entry.traits
         figure = message(entry.traits["empty"]) if empty else entry.build(data, spec)
+        plain_logs(figure)
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from analysis.words.rows import Rows
@@ -113,6 +114,22 @@ def say_thinned(figure: Figure, drawn: int, of: int, what: str) -> None:
     if drawn < of:
         text = f"{drawn:,} of {of:,} {what} drawn, evenly chosen; numbers, means and intervals are of all"
         figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=MUTED)
+
+
+class _PlainLog(LogFormatter):
+    """Labels the ticks that matplotlib labels, by the number."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain_logs(figure: Figure) -> None:
+    """Label logarithmic axes 0.01, not by the source of a formula: formulas are not read (``RC``)."""
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            axis.set_major_formatter(_PlainLog())
+        if isinstance(axis.get_minor_formatter(), LogFormatter):
+            axis.set_minor_formatter(_PlainLog())
 
 
 def say_axes(figure: Figure, x: str, y: str, **style: Any) -> None:

@@ -30,6 +30,7 @@ BOOKS = {"full": full, "empty": Book, "collapsed": collapsed, "single cell": sin
 @pytest.mark.parametrize("make", BOOKS.values(), ids=BOOKS)
 def test_every_figure_draws_whatever_there_is(make, name):
     files = draw(inputs_of(make()), name)
+    assert b"$" not in files["svg"], "the source of a formula is shown"
     assert ET.fromstring(files["svg"]).tag == "{http://www.w3.org/2000/svg}svg"
     picture = matplotlib.image.imread(io.BytesIO(files["png"]))
     assert picture.shape[0] > 100 and picture.shape[1] > 500
