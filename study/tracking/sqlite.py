@@ -35,9 +35,14 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def is_missing(uri: str) -> bool:
-    """Whether ``uri`` names a SQLite file that does not exist; MLflow would make it when asked."""
+    """Whether ``uri`` names a SQLite file that does not exist or is empty; MLflow would make it when asked."""
     path = sqlite_path(uri)
-    return path is not None and not path.exists()
+    return path is not None and (not path.exists() or _is_empty(path))
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a file of no bytes, as a power cut or another program leaves: SQLite takes it for an empty database."""
+    return path.is_file() and not path.stat().st_size
 
 
 def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
@@ -56,6 +61,8 @@ def prepare(uri: str, make_schema: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
             partial = Path(folder).resolve() / path.name
             make_schema(sqlite_uri(partial))
+            if path.exists() and _is_empty(path):
+                path.unlink()
             # of two drivers that begin at once, the first one's stays
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(partial)
@@ -70,7 +77,7 @@ def readable(uri: str) -> str:
     """
     path = sqlite_path(uri)
     check_database(path)
-    if path is None or not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if path is None or is_missing(uri) or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         return uri
     if path not in _copies:
         _copies[path] = tempfile.TemporaryDirectory(prefix="fmm-study-", ignore_cleanup_errors=True)
@@ -82,7 +89,7 @@ def readable(uri: str) -> str:
 
 def check_database(path: Path | None) -> None:
     """Raise ``UserError`` for a file that is no database: MLflow would try for a minute to read it."""
-    if path is not None and path.exists():
+    if path is not None and path.exists() and not _is_empty(path):
         regular = path.is_file()
         with path.open("rb") if regular else contextlib.nullcontext() as file:
             if file is None or file.read(len(_HEADER)) != _HEADER:

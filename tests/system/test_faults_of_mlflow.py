@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from study.results.ledger import Contents
+from study.tracking.sqlite import is_missing
 from study.tracking.store import prepare
 from study.tracking.view import MlflowView, replay
 
@@ -27,12 +28,12 @@ def test_a_locked_database_of_mlflow(
     # MLflow waits 20 s for a lock
     request.addfinalizer(lambda: event.remove(Engine, "before_cursor_execute", _impatient))
     event.listen(Engine, "before_cursor_execute", _impatient, retval=True)
-    with sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None) as other:
-        begun = time.monotonic()
-        with MlflowView(spec_of(name="locked"), tmp_path / "locked", Contents(), uri, said.append) as view:
-            for record in made[:3]:
-                view.tell(record)
-            _wait_for(lambda: bool(said) or _num_runs(uri) > 2)
+    begun = time.monotonic()
+    with MlflowView(spec_of(name="locked"), tmp_path / "locked", Contents(), uri, said.append) as view:
+        for record in made[:3]:
+            view.tell(record)
+        _wait_for(lambda: bool(said) or _num_runs(uri) > 2)
+        with sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None) as other:
             other.execute("BEGIN EXCLUSIVE")
             for record in made[3:]:
                 view.tell(record)
@@ -44,7 +45,7 @@ def test_a_locked_database_of_mlflow(
                 and "\n" not in said[0]
             )
             other.execute("ROLLBACK")
-            assert view.finish({}, done=True)
+        assert view.finish({}, done=True)
     assert len(said) == 2 and "can be written again" in said[1]
     client = MlflowClient(uri)
     found = client.search_runs([client.get_experiment_by_name("locked").experiment_id])
@@ -58,6 +59,9 @@ def _impatient(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> t
 
 
 def _num_runs(uri: str) -> int:
+    # which MLflow would make
+    if is_missing(uri):
+        return 0
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("locked")
     return 0 if experiment is None else len(client.search_runs([experiment.experiment_id]))
@@ -105,10 +109,15 @@ def test_a_schema_broken_off_in_its_midst_leaves_no_database(tmp_path: Path) -> 
 
     def whole(uri: str) -> None:
         sqlite3.connect(uri.removeprefix("sqlite:///")).execute("CREATE TABLE metrics (step INTEGER)")
-        # another driver was quicker
-        path.write_bytes(b"")
+        if other:
+            sqlite3.connect(path).execute(f"CREATE TABLE {other} (step INTEGER)")
 
-    prepare(f"sqlite:///{path}", whole)
-    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
-    with sqlite3.connect(path) as made:
-        assert made.execute("SELECT name FROM sqlite_master").fetchall() == []
+    # another driver is quicker; a file of no bytes, which a power cut leaves, is no database
+    other: str | None
+    for other in ("another", None):
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"")
+        prepare(f"sqlite:///{path}", whole)
+        assert path in tmp_path.iterdir() and not any(file.is_dir() for file in tmp_path.iterdir())
+        with sqlite3.connect(path) as made:
+            assert made.execute("SELECT name FROM sqlite_master").fetchall() == [(other or "metrics",)]

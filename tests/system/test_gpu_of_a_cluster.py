@@ -13,7 +13,7 @@ from study.resources.execution import frozen_execution
 from study.resources.timing import asking
 from study.results.files import EXECUTION
 
-GPUS = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
+LOCAL = {"address": "local", "include_dashboard": False, "log_to_driver": False, "num_cpus": 1}
 
 
 def gpu_held(*more):
@@ -31,7 +31,7 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
     # the questions are this file's: a worker has to find it
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     told: list[str] = []
-    with ray.init(address="local", num_gpus=1, **GPUS):
+    with ray.init(num_gpus=1, **LOCAL):
         with asking(spec_of(resources={"gpus": 0.25}), "auto", told.append) as ask:
             assert ray.available_resources()["GPU"] == 1 and not told
             gpus, process, more = ask(gpu_held, 7)
@@ -55,7 +55,7 @@ def test_a_gpu_of_the_cluster_is_held_from_the_first_question_on(spec_of, tmp_pa
 def test_a_cluster_without_one_is_refused(spec_of, monkeypatch):
     monkeypatch.delenv("FMM_STUDY_SLOTS", raising=False)
     with (
-        ray.init(**GPUS),
+        ray.init(**LOCAL),
         asking_a_gpu("auto", [], print) as ask,
         pytest.raises(UserError, match="the cluster has no GPU"),
     ):

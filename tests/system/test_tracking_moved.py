@@ -97,12 +97,16 @@ def test_a_store_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     made: dict[str, Any] = {
         "text": lambda path: path.write_text("no database" * 99),
         "folder": lambda path: path.mkdir(),
+        "fifo": os.mkfifo,
     }
-    made |= {"empty": lambda path: path.touch(), "fifo": os.mkfifo}
     began = time.monotonic()
     for name, make in made.items():
         make(tmp_path / name)
         with pytest.raises(UserError, match="does not answer as it should") as caught:
             in_store(sqlite_uri(tmp_path / name), NAME)
         assert "\n" not in str(caught.value) and "it is no SQLite database" in str(caught.value)
+    # SQLite takes it for an empty database
+    (tmp_path / "empty").touch()
+    with pytest.raises(UserError, match="holds no study 'moved'"):
+        in_store(sqlite_uri(tmp_path / "empty"), NAME)
     assert time.monotonic() - began < 10  # MLflow itself tries for a minute
