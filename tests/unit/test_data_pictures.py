@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
-from study.data import caltech101, imagenet
+from study.data import caltech101, cifar, imagenet
 from study.data.files import telling
 from study.data.listing import listing
 from study.errors import UserError
@@ -62,6 +62,23 @@ def test_tiny_imagenet_tests_on_val(root, monkeypatch):
     (folder / "val" / "images" / "image_0003.png").unlink()
     with pytest.raises(UserError, match=r"dataset tiny_imagenet in .* cannot be read .*image_0003.png"):
         load("tiny_imagenet")
+
+
+def test_cifar10_as_jpeg_files_is_read_as_it_is_laid_out_and_whole(root, monkeypatch):
+    folder = root / "cifar10_jpeg"
+    with pytest.raises(UserError, match=r"dataset cifar10_jpeg .*train.*test.*CIFAR-10-images"):
+        load("cifar10_jpeg")
+    shown = {
+        part: [write_images(folder / part / kind, 4, size=(32, 32), seed=i + at) for i, kind in enumerate("ab")]
+        for at, part in enumerate(("train", "test"))
+    }
+    with pytest.raises(UserError, match=r"dataset cifar10_jpeg in .*\(8 images instead of 50,000"):
+        load("cifar10_jpeg")
+    monkeypatch.setattr(cifar, "JPEG_SIZES", (8, 8))
+    dataset = load("cifar10_jpeg")
+    for part, split in (("train", dataset.pool), ("test", dataset.test)):
+        assert np.array_equal(split.images.permute(0, 2, 3, 1), np.concatenate(shown[part]))
+        assert split.labels.tolist() == [0] * 4 + [1] * 4
 
 
 def test_an_image_folder_of_any_sizes_and_modes(root):
