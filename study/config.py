@@ -28,14 +28,19 @@ MOST = {
     "weight_decay": 1e6,
     "warmup_epochs": 1e5,
     "jacobian_penalty": 1e6,
+    "clip_norm": 1e6,
 }
 # Settings that are one of a few words; the first is the default.
 WORDS = {
     "last_batch": ("drop", "keep"),
     "optimizer_made": ("once", "each_epoch"),
+    "optimizer": ("sgd", "nesterov", "adamw"),
+    "decayed": ("all", "weights"),
     "input_moments": ("dataset", "imagenet"),
     "validation": ("held_out", "test"),
 }
+# Settings that have an effect only where another one is one of a few words.
+GOES_WITH = {"beta2": ("optimizer", ("adamw",))}
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
 
@@ -59,9 +64,9 @@ class TrialConfig:
     attention_form: Annotated[str, "How it enters the network; `none` goes with attention `none` alone."] = "none"
     epochs: Annotated[int, "Epochs of training."] = 10
     batch_size: Annotated[int, "Images of a step."] = 128
-    lr: Annotated[float, "Learning rate of SGD, at its highest."] = 0.1
-    momentum: Annotated[float, "Momentum of SGD, below 1."] = 0.9
-    weight_decay: Annotated[float, "Weight of the squared norm of the weights."] = 0.0
+    lr: Annotated[float, "Learning rate, at its highest."] = 0.1
+    momentum: Annotated[float, "Momentum of SGD, below 1; of AdamW its first beta."] = 0.9
+    weight_decay: Annotated[float, "Weight of the squared norm of the weights; AdamW's is decoupled."] = 0.0
     warmup_epochs: Annotated[float, "Epochs in which the learning rate rises linearly."] = 0.0
     schedule: Annotated[str, "How the learning rate goes on: `cosine`, `constant`, `wrn_step` or `imagenet_step`."] = (
         "cosine"
@@ -74,6 +79,13 @@ class TrialConfig:
     jacobian_penalty: Annotated[float, "Weight of the squared norm of the input Jacobian in the training loss."] = 0.0
     last_batch: Annotated[str, "What becomes of a short last batch of an epoch: `drop` or `keep`."] = "drop"
     optimizer_made: Annotated[str, "`once`, or `each_epoch`: then momentum starts from zero in every epoch."] = "once"
+    optimizer: Annotated[str, "`sgd`, `nesterov` (SGD with Nesterov's momentum) or `adamw`."] = "sgd"
+    beta2: Annotated[float, "Second beta of AdamW, below 1."] = 0.999
+    decayed: Annotated[
+        str,
+        "What weight decay acts on: `all` parameters, or `weights`, those of two dimensions or more: no norm, no bias.",
+    ] = "all"
+    clip_norm: Annotated[float, "Norm to which a larger gradient, of all parameters, is scaled down; 0: never."] = 0.0
     norm_momentum: Annotated[
         float, "Share of a batch in batch norms' running statistics, but for norms with one of their own."
     ] = 0.1
@@ -91,10 +103,10 @@ class TrialConfig:
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("weight_decay", "warmup_epochs", "jacobian_penalty"):
+        for name in ("weight_decay", "warmup_epochs", "jacobian_penalty", "clip_norm"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number of at least 0")
         self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
-        for name in ("momentum", "dropout"):
+        for name in ("momentum", "beta2", "dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
         self._require("norm_momentum", 0 < self.norm_momentum <= 1, "a number above 0, 1 at most")
         self._require("norm_parts", 1 <= self.norm_parts <= self.batch_size, "a whole number from 1 to the batch size")
@@ -103,6 +115,13 @@ class TrialConfig:
             self._require(name, given in words, f"{' or '.join(words)}{nearest(str(given), words)}")
         for name, most in MOST.items():
             self._require(name, getattr(self, name) <= most, f"at most {most:,g}")
+        self._require(
+            "momentum", self.momentum > 0 or self.optimizer != "nesterov", "above 0 with optimizer = 'nesterov'"
+        )
+        for name, (other, words) in GOES_WITH.items():
+            default = type(self).__dataclass_fields__[name].default
+            fits = getattr(self, name) == default or getattr(self, other) in words
+            self._require(name, fits, f"{default!r} unless {other} is {' or '.join(words)}")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

@@ -60,7 +60,8 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
 
 def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]], ask: Ask | None) -> dict[str, Any]:
     config = plan.default_config(cell)
-    like = (config.network, config.depth, config.width, config.dataset, config.batch_size, config.jacobian_penalty > 0)
+    names = ("network", "depth", "width", "dataset", "batch_size", "optimizer")
+    like = (*(getattr(config, name) for name in names), config.jacobian_penalty > 0)
     if like not in measured:
         with torch_threads(plan.spec.resources.threads):
             measured[like] = _group(plan, config, ask)

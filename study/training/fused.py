@@ -1,6 +1,6 @@
 """Fused training: replicates of one network structure train together as one network.
 
-They may differ in seed, split, learning rate, momentum, weight decay, warm-up, schedule, penalty and number of epochs. Each
+They may differ in seed, split, number of epochs, and the numbers of their recipe (learning rate, weight decay, ...). Each
 keeps the data order, augmentation, masks, penalty directions and checkpoint that it has alone, so a training begun together
 can continue alone and the reverse. The numbers are those of ``train`` but for last digits, which depend on how many train
 together. A member that diverges, is pruned or ends drops out, and the rest are stacked anew.
@@ -24,12 +24,25 @@ from study.training.loop import train_epoch, validate
 from study.training.member import Member, Progress, Trained
 
 # Settings in which replicates that train together may differ: all except the network, its data and the batch.
-_FREE = ("seed", "split_seed", "lr", "momentum", "weight_decay", "warmup_epochs", "schedule", "stop_curve", "epochs")
+_FREE = (
+    "seed",
+    "split_seed",
+    "lr",
+    "momentum",
+    "beta2",
+    "weight_decay",
+    "warmup_epochs",
+    "schedule",
+    "stop_curve",
+    "epochs",
+)
+# Settings that all of them have, of whatever strength, or none has.
+_SWITCHED = ("jacobian_penalty", "clip_norm")
 
 
 def fused_with(config: TrialConfig) -> tuple[Any, ...]:
     """Equal for replicates that may train together."""
-    values = {**vars(config), "jacobian_penalty": config.jacobian_penalty > 0}
+    values = {**vars(config), **{name: getattr(config, name) > 0 for name in _SWITCHED}}
     return tuple(value for name, value in values.items() if name not in _FREE)
 
 

@@ -20,7 +20,8 @@ from study.training.member import Member
 from study.training.options import usable
 from study.training.penalty import unit_directions
 from study.training.schedule import scheduled_rate
-from study.training.stack import Stack, StackedSGD
+from study.training.stack import Stack
+from study.training.stacked import stacked_optimizer
 
 # Maps the replicates' splits to one that gives their batches side by side (``study.data.parts.Together``).
 Abreast = Callable[[Sequence[Any]], Any]
@@ -39,7 +40,8 @@ class Lane:
         self._device = next(members[0].model.parameters()).device
         self.options = usable(options, self._configs[0], self._device.type)
         self._stack = Stack([member.model for member in members], channels_last="channels_last" in self.options)
-        self._sgd = StackedSGD(self._stack, [member.optimizer for member in members])
+        clip_norms = [each.clip_norm for each in self._configs] if self._configs[0].clip_norm > 0 else None
+        self._optimizer = stacked_optimizer(self._stack, [member.optimizer for member in members], clip_norms)
         self._train = abreast([member.train_split for member in members])
         self._val = abreast([member.val_split for member in members])
         self._strengths = self._stack.flat.new_tensor([each.jacobian_penalty for each in self._configs])
@@ -51,7 +53,7 @@ class Lane:
             self._compiled = torch.compile(self._losses, dynamic=False)
         self._graph: Graphed | None = None
         if "graph" in self.options:
-            changed = [self._stack.flat, self._sgd.velocity, *self._stack.buffers.values()]
+            changed = [self._stack.flat, *self._optimizer.state.values(), *self._stack.buffers.values()]
             self._graph = Graphed(self._step, [*changed, self._loss_sum, self._num_correct])
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
@@ -59,7 +61,7 @@ class Lane:
         found = self.train(epoch) | {f"val/{name}": value for name, value in self.evaluate().items()}
         rows = torch.stack(list(found.values())).tolist()  # the only wait for the device
         self._stack.hand_back()
-        self._sgd.hand_back()
+        self._optimizer.hand_back()
         return [dict(zip(found, values, strict=True)) for values in zip(*rows, strict=True)]
 
     def train(self, epoch: int) -> dict[str, Tensor]:
@@ -67,33 +69,34 @@ class Lane:
         config, num = self._configs[0], len(self._train)
         batch, steps, num_seen = batches_per_epoch(config, num)
         if config.optimizer_made == "each_epoch":
-            self._sgd.velocity.zero_()
+            self._optimizer.reset()
         orders = [epoch_order(num, each.seed, epoch) for each in self._configs]
         seeds = [derive_seed(each.seed, "augment", epoch) for each in self._configs]
-        plan = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
-        # learning rates (steps, R)
-        rates = torch.tensor(plan, dtype=self._stack.flat.dtype).to(self._device, non_blocking=True)
+        rates = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
+        # what each step is given: (steps, K, R)
+        given = torch.tensor(self._optimizer.plan(rates), dtype=self._stack.flat.dtype)
+        given = given.to(self._device, non_blocking=True)
         self._loss_sum.zero_()
         self._num_correct.zero_()
         batches = self._train.epoch(orders, batch, config.augment, seeds, **kept_last(config))
         for step, (pixels, labels) in enumerate(batches):
             self._stack.start_step([derive_seed(each.seed, "masks", epoch, step) for each in self._configs])
             if config.jacobian_penalty > 0:
-                self._penalised_step(pixels, labels, rates[step], epoch, step)
+                self._penalised_step(pixels, labels, given[step], epoch, step)
             else:
-                (self._graph or self._step)(pixels, labels, rates[step])
+                (self._graph or self._step)(pixels, labels, given[step])
         return {
             "train/loss": self._loss_sum.double() / steps,
             "train/accuracy": self._num_correct.double() / num_seen,
         }
 
-    def _step(self, pixels: Tensor, labels: Tensor, rates: Tensor) -> None:
+    def _step(self, pixels: Tensor, labels: Tensor, given: Tensor) -> None:
         losses, logits = (self._compiled or self._losses)(pixels, labels)
-        self._update(losses, losses, logits, labels, rates)
+        self._update(losses, losses, logits, labels, given)
 
-    def _penalised_step(self, pixels: Tensor, labels: Tensor, rates: Tensor, epoch: int, step: int) -> None:
+    def _penalised_step(self, pixels: Tensor, labels: Tensor, given: Tensor, epoch: int, step: int) -> None:
         losses, logits = self._losses(pixels.requires_grad_(), labels)
-        self._update(losses + self._penalties(logits, pixels, epoch, step), losses, logits, labels, rates)
+        self._update(losses + self._penalties(logits, pixels, epoch, step), losses, logits, labels, given)
 
     def _losses(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (R,) and logits (R, N, num_classes)."""
@@ -106,9 +109,9 @@ class Lane:
         logits = logits.float() if bf16 else logits
         return cross_entropies(logits, labels), logits
 
-    def _update(self, objectives: Tensor, losses: Tensor, logits: Tensor, labels: Tensor, rates: Tensor) -> None:
+    def _update(self, objectives: Tensor, losses: Tensor, logits: Tensor, labels: Tensor, given: Tensor) -> None:
         # the sum: each replicate's gradient is the one it has alone
-        self._sgd.step(self._stack.gradients(objectives.sum()), rates)
+        self._optimizer.step(self._stack.gradients(objectives.sum()), given)
         self._loss_sum += losses.detach()
         self._num_correct += (logits.detach().argmax(2) == labels).sum(1)
 

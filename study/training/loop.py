@@ -1,4 +1,4 @@
-"""Training and evaluation of one replicate: stochastic gradient descent, one epoch at a time, resumable after each epoch.
+"""Training and evaluation of one replicate: one epoch at a time, resumable after each epoch.
 
 Nothing is drawn from global random state. The order of epoch e comes from hash(seed, "order", e), its augmentation from
 hash(seed, "augment", e), and what modules draw in step s from hash(seed, "masks", e, s). So a resumed training continues bit
@@ -125,6 +125,8 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
         optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         ranks.average_gradients(model.parameters())
+        if config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         loss_sum += loss.detach()
         num_correct += (logits.detach().argmax(1) == labels).sum()

@@ -1,7 +1,6 @@
 """One replicate in training: network, optimiser and data, what it has reached, the end of an epoch, and its checkpoint."""
 
 import copy
-import inspect
 import math
 import pickle
 import time
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from study.atomic import check_archive, replacing
 from study.config import TrialConfig
 from study.schema import EstimateRecord, TrajectoryPoint
+from study.training.optimizer import make_optimizer
 
 # Training has diverged when its mean loss exceeds this many times the loss of uniform guessing.
 EXPLOSION = 1000.0
@@ -56,20 +56,6 @@ class Trained:
     trajectory: list[TrajectoryPoint] = field(default_factory=list)
 
 
-class LightSGD(torch.optim.SGD):
-    """torch's SGD without its decorators for compiled code; not for use inside a compiled graph.
-
-    They import the compiler wherever an optimiser is made, which costs each worker a second. What is compiled here
-    (``study.training.lane``) is a network and its loss, never an optimiser.
-    """
-
-    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-
-
 @dataclass(kw_only=True, eq=False)
 class Member:
     """A replicate and its training state, resumed from ``checkpoint`` if that file exists.
@@ -83,14 +69,12 @@ class Member:
     config: TrialConfig
     checkpoint: Path | None
     mid_training: MidTraining | None = None
-    optimizer: torch.optim.SGD = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
     trained: Trained = field(init=False)
 
     def __post_init__(self) -> None:
-        config, self.trained = self.config, Trained()
-        self.optimizer = LightSGD(
-            self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self.trained = Trained()
+        self.optimizer = make_optimizer(self.model, self.config)
         if self.checkpoint and (held := load_checkpoint(self.checkpoint, self._is_own)):
             held.pop("trial_key", None)
             self.model.load_state_dict(held.pop("model"))

@@ -51,7 +51,15 @@ LITERAL = [
     }
     for settings in ({}, {"merge": "authors_8", "dropout": 0.3}, {"merge": "authors_21", "jacobian_penalty": 1e-3})
 ]
-CASES = MERGED + ATTENDED + BUILT + DROPPED + PENALISED + LITERAL
+# settings of the recipe, of which two values a case differ between the two replicates
+RECIPES = [
+    {"optimizer": "nesterov"},
+    {"optimizer": "adamw", "beta2": (0.9, 0.999), "lr": (0.01, 0.02)},
+    {"optimizer": "adamw", "decayed": "weights", "optimizer_made": "each_epoch", "lr": (0.01, 0.02)},
+    {"decayed": "weights", "clip_norm": (0.3, 0.7)},
+    {"optimizer": "adamw", "clip_norm": (0.3, 0.7), "merge": "mul", "jacobian_penalty": 1e-3, "lr": (0.01, 0.02)},
+]
+CASES = MERGED + ATTENDED + BUILT + DROPPED + PENALISED + LITERAL + RECIPES
 
 
 @dataclasses.dataclass
@@ -89,15 +97,19 @@ def prepared(levels):
 @pytest.mark.filterwarnings("error:.*could not train together")
 @pytest.mark.parametrize("levels", CASES, ids=lambda levels: "-".join(map(str, levels.values())))
 def test_a_fused_replicate_is_the_one_trained_alone(levels):
-    together = [prepared({**levels, **own}) for own in (ONE, OTHER)]
+    owns = [
+        own | {name: value[index] if isinstance(value, tuple) else value for name, value in levels.items()}
+        for index, own in enumerate((ONE, OTHER))
+    ]
+    together = [prepared(own) for own in owns]
     assert obstacle(together[0][1]) == ""
     members = [
         Member(model=model, train_split=seen, val_split=held, config=config, checkpoint=None)
         for config, model, seen, held in together
     ]
     ended = {e.index: e.outcome for e in train_together(members, Together) if isinstance(e, Ended)}
-    for index, own in enumerate((ONE, OTHER)):
-        config, model, seen, held = prepared({**levels, **own})
+    for index, own in enumerate(owns):
+        config, model, seen, held = prepared(own)
         start = {name: value.clone() for name, value in model.state_dict().items()}
         *_, alone = train(model, seen, held, config, None)
         assert ended[index].stopped == alone.stopped

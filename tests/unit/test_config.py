@@ -16,8 +16,11 @@ OTHER = {
     "batch_size": 64, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.1, "warmup_epochs": 0.5, "schedule": "constant",
     "stop_curve": (1.0, 0.5), "augment": "flip", "dropout": 0.3, "jacobian_penalty": 0.1,
     "last_batch": "keep", "optimizer_made": "each_epoch", "norm_momentum": 0.2, "norm_parts": 2, "input_moments": "imagenet",
-    "validation": "test",
+    "validation": "test", "optimizer": "adamw", "beta2": 0.9, "decayed": "weights", "clip_norm": 1.0,
 }  # fmt: skip
+
+# what a setting goes with
+NEEDED = {"beta2": {"optimizer": "adamw"}}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_a_default_spelled_out_gives_the_same_key():
 
 def test_every_field_changes_the_key():
     assert set(OTHER) == {field.name for field in dataclasses.fields(TrialConfig)}
-    keys = {TrialConfig(**REQUIRED | {name: value}).trial_key for name, value in OTHER.items()}
+    keys = {TrialConfig(**REQUIRED | {name: value} | NEEDED.get(name, {})).trial_key for name, value in OTHER.items()}
     assert len(keys | {TrialConfig(**REQUIRED).trial_key}) == len(OTHER) + 1
 
 

@@ -21,7 +21,8 @@ from study.models import build_network
 from study.training import Progress, load_checkpoint
 from study.training.fused import Ended, fused_with, train_together
 from study.training.member import Member
-from study.training.stack import StackedSGD, obstacle
+from study.training.stack import obstacle
+from study.training.stacked import StackedSGD
 
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=0, split_seed=2, epochs=4, batch_size=16, lr=0.05)
 CONFIGS = [
@@ -67,12 +68,16 @@ def test_what_may_differ_among_members_and_what_not():
     others = {"network": "wrn", "depth": 14, "width": 8, "merge": "mul", "merge_site": "branch", "merge_where": "last"}
     others |= {"attention": "se", "attention_form": "mul", "batch_size": 8, "augment": "flip", "dropout": 0.1}
     others |= {"dataset": "digits", "jacobian_penalty": 0.1, "last_batch": "keep", "optimizer_made": "each_epoch"}
+    others |= {"optimizer": "adamw", "decayed": "weights", "clip_norm": 1.0}
     others |= {"norm_momentum": 0.5, "norm_parts": 2, "input_moments": "imagenet", "validation": "test"}
     for name, value in others.items():
         assert fused_with(dataclasses.replace(CONFIG, **{name: value})) != fused_with(CONFIG), name
-    assert {*free, *others} == {field.name for field in dataclasses.fields(CONFIG)}
-    penalised = [dataclasses.replace(CONFIG, jacobian_penalty=strength) for strength in (0.1, 0.2)]
-    assert fused_with(penalised[0]) == fused_with(penalised[1])
+    adamw = dataclasses.replace(CONFIG, optimizer="adamw")
+    assert fused_with(dataclasses.replace(adamw, beta2=0.9)) == fused_with(adamw)
+    assert {*free, *others, "beta2"} == {field.name for field in dataclasses.fields(CONFIG)}
+    for name in ("jacobian_penalty", "clip_norm"):
+        switched = [dataclasses.replace(CONFIG, **{name: strength}) for strength in (0.1, 0.2)]
+        assert fused_with(switched[0]) == fused_with(switched[1]), name
     with pytest.raises(ValueError, match="may not differ"):
         list(train_together([member(CONFIG), member(dataclasses.replace(CONFIG, merge="mul"))], Together))
 

@@ -13,8 +13,9 @@ from study.data import load_dataset, split
 from study.data.parts import Together
 from study.registry import AUGMENTATIONS
 from study.training.lane import cross_entropies
-from study.training.member import LightSGD
-from study.training.stack import Stack, StackedSGD
+from study.training.optimizer import LightAdamW, LightSGD
+from study.training.stack import Stack
+from study.training.stacked import stacked_optimizer
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS.names())
@@ -55,31 +56,45 @@ class Branches(nn.Module):
         return self.used(x) + self.spare(x) if self.both else self.used(x)
 
 
+# torch's own optimisers by ours: the settings of three replicates (momentum, second beta, decay)
+OWN = {
+    "sgd": lambda parameters, lr, beta1, beta2, decay: torch.optim.SGD(
+        parameters, lr=lr, momentum=beta1, weight_decay=decay
+    ),
+    "nesterov": lambda parameters, lr, beta1, beta2, decay: torch.optim.SGD(
+        parameters, lr=lr, momentum=beta1 or 0.1, weight_decay=decay, nesterov=True
+    ),
+    "adamw": lambda parameters, lr, beta1, beta2, decay: torch.optim.AdamW(
+        parameters, lr=lr, betas=(beta1, beta2), weight_decay=decay
+    ),
+}
+SETTINGS = [(0.1, 0.9, 0.999, 0.0), (0.3, 0.0, 0.9, 1e-2), (0.2, 0.5, 0.99, 1e-3)]
+
+
+@pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("both", [True, False])
-def test_stacked_sgd_is_sgd_with_each_replicates_settings(both):
-    settings = [(0.1, 0.9, 0.0), (0.3, 0.0, 1e-2), (0.2, 0.5, 1e-3)]
+@pytest.mark.parametrize("clips", [None, (0.1, 0.3, 1e6)])
+def test_a_stacked_optimizer_is_torchs_with_each_replicates_settings(kind, both, clips):
     x, target = torch.randn((2, 3, 5, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(1)).unbind()
-    models = [Branches(seed, both) for seed in range(3)]
-    optimizers = [
-        torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=decay)
-        for model, (lr, momentum, decay) in zip(models, settings, strict=True)
-    ]
-    references = [Branches(seed, both) for seed in range(3)]
-    for reference, (lr, momentum, decay), own, wanted in zip(references, settings, x, target, strict=True):
-        sgd = torch.optim.SGD(reference.parameters(), lr=lr, momentum=momentum, weight_decay=decay)
+    models, references = ([Branches(seed, both) for seed in range(3)] for _ in range(2))
+    optimizers = [OWN[kind](model.parameters(), *given) for model, given in zip(models, SETTINGS, strict=True)]
+    for index, (reference, given) in enumerate(zip(references, SETTINGS, strict=True)):
+        theirs = OWN[kind](reference.parameters(), *given)
         for step in range(4):
-            sgd.param_groups[0]["lr"] = lr / (step + 1)
-            sgd.zero_grad()
-            (reference(own) - wanted[:, :2]).square().mean().backward()
-            sgd.step()
-    rates = torch.tensor([lr for lr, _, _ in settings], dtype=torch.float64)
+            theirs.param_groups[0]["lr"] = given[0] / (step + 1)
+            theirs.zero_grad()
+            (reference(x[index]) - target[index][:, :2]).square().mean().backward()
+            if clips:
+                nn.utils.clip_grad_norm_(reference.parameters(), clips[index])
+            theirs.step()
     for begin in (0, 2):  # handed back and stacked anew in between
         stack = Stack(models)
-        stacked = StackedSGD(stack, optimizers)
-        for step in (begin, begin + 1):
+        stacked = stacked_optimizer(stack, optimizers, clips)
+        planned = stacked.plan([[lr / (step + 1) for lr, *_ in SETTINGS] for step in (begin, begin + 1)])
+        for given in torch.tensor(planned, dtype=torch.float64):
             loss = (stack(x, training=True) - target[..., :2]).square().mean((1, 2)).sum()
             gradients = torch.autograd.grad(loss, list(stack.params.values()), allow_unused=True)
-            stacked.step(gradients, rates / (step + 1))
+            stacked.step(gradients, given)
         stack.hand_back()
         stacked.hand_back()
     for model, reference in zip(models, references, strict=True):
@@ -87,13 +102,21 @@ def test_stacked_sgd_is_sgd_with_each_replicates_settings(both):
             torch.testing.assert_close(model.get_parameter(name), value, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_light_sgd_is_torchs_own(momentum):
+LIGHT = [
+    (torch.optim.SGD, LightSGD, {"momentum": 0.0}),
+    (torch.optim.SGD, LightSGD, {"momentum": 0.9}),
+    (torch.optim.SGD, LightSGD, {"momentum": 0.9, "nesterov": True}),
+    (torch.optim.AdamW, LightAdamW, {"betas": (0.8, 0.99)}),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "settings"), LIGHT)
+def test_a_light_optimizer_is_torchs_own(theirs, ours, settings):
     """Bit for bit, also when it goes on from the other's state."""
     pairs = []
-    for kind in (torch.optim.SGD, LightSGD):
+    for kind in (theirs, ours):
         model = Branches(0, both=True)
-        pairs.append((model, kind(model.parameters(), lr=0.1, momentum=momentum, weight_decay=1e-2)))
+        pairs.append((model, kind(model.parameters(), lr=0.1, weight_decay=1e-2, **settings)))
     x = torch.randn((6, 5, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for step, images in enumerate(x):
         for model, optimizer in pairs:
@@ -111,7 +134,8 @@ def test_light_sgd_is_torchs_own(momentum):
         assert not torch.equal(value, Branches(0, both=True).get_parameter(name))
 
 
-def test_a_training_does_not_import_the_compiler():
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_does_not_import_the_compiler(optimizer):
     """It would take every worker of a study a second."""
     lines = [
         "import sys",
@@ -119,7 +143,7 @@ def test_a_training_does_not_import_the_compiler():
         "from study.data import load_dataset, split",
         "from study.models import build_network",
         "from study.training import Member, train",
-        "config = TrialConfig(dataset='digits', merge='add', depth=8, width=4, seed=0, split_seed=0, epochs=1)",
+        f"config = TrialConfig(dataset='digits', depth=8, width=4, seed=0, split_seed=0, epochs=1, optimizer={optimizer!r})",
         "held = load_dataset('digits')",
         "model = build_network(config, num_classes=10, mean=held.mean, deviation=held.deviation)",
         "parts = split(held, 0)",
