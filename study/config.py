@@ -29,6 +29,7 @@ MOST = {
     "warmup_epochs": 1e5,
     "jacobian_penalty": 1e6,
     "clip_norm": 1e6,
+    "mixup": 1e3,
 }
 # Settings that are one of a few words; the first is the default.
 WORDS = {
@@ -99,14 +100,22 @@ class TrialConfig:
         str,
         "`held_out` from training; or `test`: all of it is trained on, and the test images are looked at each epoch.",
     ] = "held_out"
+    label_smoothing: Annotated[float, "Part of each label that goes to all classes alike, below 1."] = 0.0
+    mixup: Annotated[
+        float, "alpha: images and labels of a batch are mixed in pairs, by shares from Beta(alpha, alpha); 0: never."
+    ] = 0.0
+    ema_decay: Annotated[
+        float,
+        "Decay of the moving average of the weights, which is evaluated, measured and kept in their place; 0: none.",
+    ] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("weight_decay", "warmup_epochs", "jacobian_penalty", "clip_norm"):
+        for name in ("weight_decay", "warmup_epochs", "jacobian_penalty", "clip_norm", "mixup"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number of at least 0")
         self._require("lr", 0 < self.lr < math.inf, "a finite number above 0")
-        for name in ("momentum", "beta2", "dropout"):
+        for name in ("momentum", "beta2", "dropout", "label_smoothing", "ema_decay"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
         self._require("norm_momentum", 0 < self.norm_momentum <= 1, "a number above 0, 1 at most")
         self._require("norm_parts", 1 <= self.norm_parts <= self.batch_size, "a whole number from 1 to the batch size")
@@ -115,6 +124,7 @@ class TrialConfig:
             self._require(name, given in words, f"{' or '.join(words)}{nearest(str(given), words)}")
         for name, most in MOST.items():
             self._require(name, getattr(self, name) <= most, f"at most {most:,g}")
+        self._require("mixup", self.mixup == 0 or self.mixup >= 1e-3, "0, or at least 0.001")
         self._require(
             "momentum", self.momentum > 0 or self.optimizer != "nesterov", "above 0 with optimizer = 'nesterov'"
         )

@@ -37,7 +37,7 @@ _FREE = (
     "epochs",
 )
 # Settings that all of them have, of whatever strength, or none has.
-_SWITCHED = ("jacobian_penalty", "clip_norm")
+_SWITCHED = ("jacobian_penalty", "clip_norm", "label_smoothing", "mixup", "ema_decay")
 
 
 def fused_with(config: TrialConfig) -> tuple[Any, ...]:

@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.seeding import derive_seed
+from study.training.average import follow_weights
 from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order, kept_last
 from study.training.member import Member
 from study.training.options import usable
 from study.training.penalty import unit_directions
 from study.training.schedule import scheduled_rate
 from study.training.stack import Stack
-from study.training.stacked import stacked_optimizer
+from study.training.stacked import StackedAverage, stacked_optimizer
+from study.training.targets import hits, mixed, mixup_shares, soft_targets
 
 # Maps the replicates' splits to one that gives their batches side by side (``study.data.parts.Together``).
 Abreast = Callable[[Sequence[Any]], Any]
@@ -42,6 +44,13 @@ class Lane:
         self._stack = Stack([member.model for member in members], channels_last="channels_last" in self.options)
         clip_norms = [each.clip_norm for each in self._configs] if self._configs[0].clip_norm > 0 else None
         self._optimizer = stacked_optimizer(self._stack, [member.optimizer for member in members], clip_norms)
+        self._average: StackedAverage | None = None
+        if self._configs[0].ema_decay:
+            self._average = StackedAverage(self._stack, [member.average for member in members])
+        self._mixes = self._configs[0].mixup > 0
+        self._smoothing: Tensor | None = None
+        if self._configs[0].label_smoothing:
+            self._smoothing = self._stack.flat.new_tensor([each.label_smoothing for each in self._configs])
         self._train = abreast([member.train_split for member in members])
         self._val = abreast([member.val_split for member in members])
         self._strengths = self._stack.flat.new_tensor([each.jacobian_penalty for each in self._configs])
@@ -54,6 +63,7 @@ class Lane:
         self._graph: Graphed | None = None
         if "graph" in self.options:
             changed = [self._stack.flat, *self._optimizer.state.values(), *self._stack.buffers.values()]
+            changed += self._average.tensors if self._average else []
             self._graph = Graphed(self._step, [*changed, self._loss_sum, self._num_correct])
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
@@ -62,6 +72,9 @@ class Lane:
         rows = torch.stack(list(found.values())).tolist()  # the only wait for the device
         self._stack.hand_back()
         self._optimizer.hand_back()
+        if self._average:
+            for member, average in zip(self.members, self._average.hand_back(), strict=True):
+                member.average = average
         return [dict(zip(found, values, strict=True)) for values in zip(*rows, strict=True)]
 
     def train(self, epoch: int) -> dict[str, Tensor]:
@@ -73,8 +86,11 @@ class Lane:
         orders = [epoch_order(num, each.seed, epoch) for each in self._configs]
         seeds = [derive_seed(each.seed, "augment", epoch) for each in self._configs]
         rates = [[scheduled_rate(each, epoch * steps + step, steps) for each in self._configs] for step in range(steps)]
-        # what each step is given: (steps, K, R)
-        given = torch.tensor(self._optimizer.plan(rates), dtype=self._stack.flat.dtype)
+        shares = zip(*(mixup_shares(each, epoch, steps) for each in self._configs), strict=True)
+        followed = zip(*(follow_weights(each, epoch * steps, steps) for each in self._configs), strict=True)
+        rows = zip(self._optimizer.plan(rates), shares, followed, strict=True)
+        # what each step is given, (steps, K + 2, R): the optimiser's rows, shares of mixed images, parts of averages
+        given = torch.tensor([[*moved, *others] for moved, *others in rows], dtype=self._stack.flat.dtype)
         given = given.to(self._device, non_blocking=True)
         self._loss_sum.zero_()
         self._num_correct.zero_()
@@ -91,15 +107,17 @@ class Lane:
         }
 
     def _step(self, pixels: Tensor, labels: Tensor, given: Tensor) -> None:
-        losses, logits = (self._compiled or self._losses)(pixels, labels)
+        pixels = mixed(pixels, given[-2]) if self._mixes else pixels
+        losses, logits = (self._compiled or self._losses)(pixels, labels, given[-2])
         self._update(losses, losses, logits, labels, given)
 
     def _penalised_step(self, pixels: Tensor, labels: Tensor, given: Tensor, epoch: int, step: int) -> None:
-        losses, logits = self._losses(pixels.requires_grad_(), labels)
+        pixels = mixed(pixels, given[-2]) if self._mixes else pixels
+        losses, logits = self._losses(pixels.requires_grad_(), labels, given[-2])
         self._update(losses + self._penalties(logits, pixels, epoch, step), losses, logits, labels, given)
 
-    def _losses(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (R,) and logits (R, N, num_classes)."""
+    def _losses(self, pixels: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (R,) and logits (R, N, num_classes); of mixed ``pixels``, where images are mixed."""
         rounding: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if bf16 := "bf16" in self.options:
             # weights are rounded once per step, so no cache is needed, and a graph could not keep one
@@ -107,13 +125,16 @@ class Lane:
         with rounding:
             logits = self._stack(pixels, training=True)
         logits = logits.float() if bf16 else logits
-        return cross_entropies(logits, labels), logits
+        targets = soft_targets(labels, logits, self._smoothing, share if self._mixes else None)
+        return cross_entropies(logits, targets), logits
 
     def _update(self, objectives: Tensor, losses: Tensor, logits: Tensor, labels: Tensor, given: Tensor) -> None:
         # the sum: each replicate's gradient is the one it has alone
         self._optimizer.step(self._stack.gradients(objectives.sum()), given)
+        if self._average:
+            self._average.follow(given[-1])
         self._loss_sum += losses.detach()
-        self._num_correct += (logits.detach().argmax(2) == labels).sum(1)
+        self._num_correct += hits(logits, labels, given[-2] if self._mixes else None)
 
     def _penalties(self, logits: Tensor, pixels: Tensor, epoch: int, step: int) -> Tensor:
         """Per replicate, lambda / 2 times the squared Jacobian norm, (R,), estimated as in ``jacobian_penalty``."""
@@ -128,10 +149,11 @@ class Lane:
     def evaluate(self) -> dict[str, Tensor]:
         """``evaluate`` with halves, per replicate on its own validation split: values (R,)."""
         loss, found = torch.zeros(len(self.members), device=self._device), []
-        for pixels, labels in self._val.batches(EVALUATION_BATCH):
-            logits = self._stack(pixels, training=False)
-            found.append(logits.argmax(2) == labels)
-            loss = loss + cross_entropies(logits, labels) * labels.shape[1]
+        with self._average.in_place() if self._average else contextlib.nullcontext():
+            for pixels, labels in self._val.batches(EVALUATION_BATCH):
+                logits = self._stack(pixels, training=False)
+                found.append(logits.argmax(2) == labels)
+                loss = loss + cross_entropies(logits, labels) * labels.shape[1]
         correct = torch.cat(found, 1)
         halves = {f"accuracy_half{half + 1}": _share(correct[:, half::2]) for half in range(2)}
         return {"accuracy": _share(correct), "loss": loss.double() / correct.shape[1], **halves}
@@ -142,10 +164,13 @@ def _share(correct: Tensor) -> Tensor:
     return correct.sum(1).double() / correct.shape[1]
 
 
-def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy (nats) per replicate, (R,), from ``logits`` (R, N, num_classes) and ``labels`` (R, N)."""
-    each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.view_as(labels).mean(1)
+def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy (nats) per replicate, (R,), from ``logits`` (R, N, num_classes).
+
+    ``targets``: labels (R, N), or probabilities like ``logits``.
+    """
+    each = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1), reduction="none")
+    return each.view(logits.shape[:2]).mean(1)
 
 
 class Graphed:

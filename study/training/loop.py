@@ -1,13 +1,14 @@
 """Training and evaluation of one replicate: one epoch at a time, resumable after each epoch.
 
 Nothing is drawn from global random state. The order of epoch e comes from hash(seed, "order", e), its augmentation from
-hash(seed, "augment", e), and what modules draw in step s from hash(seed, "masks", e, s). So a resumed training continues bit
-for bit. The host waits for the device once per epoch.
+hash(seed, "augment", e), shares of mixed images from hash(seed, "mixup", e), and what modules draw in step s from
+hash(seed, "masks", e, s). So a resumed training continues bit for bit. The host waits for the device once per epoch.
 
 Several processes (``Ranks``) may train one replicate, each on a share of every batch. Batch, image order, draws and learning
-rate are those of one process, so the numbers agree but for last digits. Two exceptions depend on the number of ranks: parts
-that mix the images of a batch other than by batch norm (placebos that take another image's gate, ``noise_gate``), and dropout,
-whose masks differ by rank. Only the first rank evaluates, measures, stops the training and writes the checkpoint.
+rate are those of one process, so the numbers agree but for last digits. Two exceptions depend on the number of ranks: what
+mixes the images of a batch other than by batch norm (placebos that take another image's gate, ``noise_gate``; mixup, whose
+pairs are of one rank's share), and dropout, whose masks differ by rank. Only the first rank evaluates, measures, stops the
+training and writes the checkpoint.
 
 Source: https://arxiv.org/abs/1706.02677
 """
@@ -27,6 +28,7 @@ from study.training.member import Member, Progress
 from study.training.penalty import jacobian_penalty, unit_directions
 from study.training.process_group import ALONE, Ranks, synchronised
 from study.training.schedule import scheduled_rate
+from study.training.targets import hits, mixed, mixup_shares, soft_targets
 
 EVALUATION_BATCH = 1024
 
@@ -64,7 +66,8 @@ def train(member: Member, ranks: Ranks = ALONE) -> Iterator[Progress]:
 
 def validate(member: Member) -> dict[str, float]:
     """``evaluate`` on the validation split, halves included, as ``val/...``: what each epoch ends with."""
-    found = evaluate(member.model, member.val_split.batches(EVALUATION_BATCH), halves=True)
+    with member.averaged():
+        found = evaluate(member.model, member.val_split.batches(EVALUATION_BATCH), halves=True)
     return {f"val/{name}": value for name, value in found.items()}
 
 
@@ -109,15 +112,21 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
     order, seed = epoch_order(len(split), config.seed, epoch), derive_seed(config.seed, "augment", epoch)
     rows, mine = ranks.rows(batch), [ranks.rank] if ranks.rank else []
     drawing = [module for module in model.modules() if isinstance(module, DrawsEachStep)]
-    loss_sum = torch.zeros((), device=next(model.parameters()).device)
+    weight = next(model.parameters())
+    loss_sum = torch.zeros((), device=weight.device)
     num_correct = torch.zeros_like(loss_sum)
+    numbers = torch.tensor([config.label_smoothing, *mixup_shares(config, epoch, steps)], dtype=weight.dtype)
+    numbers = numbers.to(weight.device, non_blocking=True)
+    smoothing = numbers[0] if config.label_smoothing else None
     for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed, rows, **kept_last(config))):
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, epoch * steps + step, steps)
         for module in drawing:
             module.start_step(derive_seed(config.seed, "masks", epoch, step, *mine))
+        share = numbers[1 + step] if config.mixup else None
+        pixels = pixels if share is None else mixed(pixels, share)
         logits = model(pixels.requires_grad_(config.jacobian_penalty > 0))
-        objective = loss = functional.cross_entropy(logits, labels)
+        objective = loss = functional.cross_entropy(logits, soft_targets(labels, logits, smoothing, share))
         if config.jacobian_penalty > 0:
             directions = unit_directions(len(labels) * ranks.size, logits.shape[1], config.seed, epoch, step)[rows]
             directions = directions.to(logits, non_blocking=True)
@@ -128,8 +137,9 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
         if config.clip_norm > 0:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
+        member.follow_average()
         loss_sum += loss.detach()
-        num_correct += (logits.detach().argmax(1) == labels).sum()
+        num_correct += hits(logits, labels, share)
     return loss_sum, num_correct
 
 

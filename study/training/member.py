@@ -4,7 +4,8 @@ import copy
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from study.atomic import check_archive, replacing
 from study.config import TrialConfig
 from study.schema import EstimateRecord, TrajectoryPoint
+from study.training.average import Average, exchange, follow
 from study.training.optimizer import make_optimizer
 
 # Training has diverged when its mean loss exceeds this many times the loss of uniform guessing.
@@ -42,8 +44,9 @@ class MidTraining:
 class Trained:
     """A replicate's training so far. ``curves`` has one value per epoch; ``best`` the weights of least validation loss.
 
-    ``trajectory`` holds the measurements in mid-training; their time is not in ``train_seconds``. ``train/loss`` is the plain
-    cross-entropy. ``stopped`` is ``diverged`` (NaN, Inf, exploding loss), ``pruned`` (worse than the stop curve) or empty.
+    ``trajectory`` holds the measurements in mid-training; their time is not in ``train_seconds``. ``train/loss`` is the
+    cross-entropy, of smoothed or mixed labels where these are trained on, without a penalty. ``stopped`` is ``diverged`` (NaN,
+    Inf, exploding loss), ``pruned`` (worse than the stop curve) or empty.
     """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Member:
     """A replicate and its training state, resumed from ``checkpoint`` if that file exists.
 
     ``train_split`` gives ``labels`` and, in ``epoch``, augmented batches in a given order; ``val_split`` gives ``batches``.
+    ``average`` is that of the weights; empty where none is kept, and before the first step.
     """
 
     model: nn.Module
@@ -71,6 +75,7 @@ class Member:
     mid_training: MidTraining | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
     trained: Trained = field(init=False)
+    average: Average = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.trained = Trained()
@@ -79,17 +84,39 @@ class Member:
             held.pop("trial_key", None)
             self.model.load_state_dict(held.pop("model"))
             self.optimizer.load_state_dict(held.pop("optimizer"))
+            device = next(self.model.parameters()).device
+            self.average = {name: value.to(device) for name, value in held.pop("average", {}).items()}
             self.trained = Trained(**{"resumed_from": held["epoch"], **held})
 
     def _is_own(self, held: dict[str, Any]) -> bool:
         """Whether a checkpoint is of this replicate; one of an older version does not name it."""
         fields = {"model", "optimizer", *vars(Trained())} - {"resumed_from"}
+        fields |= {"average"} if self.config.ema_decay else set()
         return fields <= held.keys() and held.get("trial_key", self.config.trial_key) == self.config.trial_key
 
     @property
     def ended(self) -> bool:
         """Whether nothing is left to train."""
         return bool(self.trained.stopped) or self.trained.epoch >= self.config.epochs
+
+    def follow_average(self) -> None:
+        """After a step: take its weights into the average, where one is kept."""
+        if self.config.ema_decay:
+            self.average = follow(self.average, self.model, self.config.ema_decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Meanwhile the network has the averaged weights, where an average is kept."""
+        exchange(self.average, self.model.state_dict())
+        try:
+            yield
+        finally:
+            exchange(self.average, self.model.state_dict())
+
+    def take_average(self) -> None:
+        """At the end of training: the averaged weights are the network's, where an average is kept."""
+        exchange(self.average, self.model.state_dict())
+        self.average = {}
 
     def finish_epoch(self, metrics: dict[str, float], seconds: float) -> None:
         """Record an epoch's ``metrics``: the curves, the best weights so far, whether training has stopped."""
@@ -99,7 +126,8 @@ class Member:
         val_loss, best = metrics["val/loss"], trained.curves["val/loss"][trained.best_epoch - 1]
         if math.isfinite(val_loss) and (not trained.best or val_loss < best):
             trained.best_epoch = trained.epoch + 1
-            trained.best = copy.deepcopy(self.model.state_dict())
+            with self.averaged():
+                trained.best = copy.deepcopy(self.model.state_dict())
         trained.stopped = self._stopped(metrics)
         trained.epoch += 1
         trained.train_seconds += seconds
@@ -110,7 +138,8 @@ class Member:
         last = trained.epoch == self.config.epochs
         if due and trained.stopped != "diverged" and (last or trained.epoch % due.every == 0):
             started = time.perf_counter()
-            estimates = due.measure()
+            with self.averaged():
+                estimates = due.measure()
             seconds = time.perf_counter() - started
             trained.trajectory.append({"epoch": trained.epoch, "estimates": estimates, "seconds": seconds})
 
@@ -119,6 +148,7 @@ class Member:
         if self.checkpoint:
             held = {"trial_key": self.config.trial_key, "model": self.model.state_dict()}
             held |= {"optimizer": self.optimizer.state_dict(), **vars(self.trained)}
+            held |= {"average": self.average} if self.average else {}
             if not (ahead and self.ended):
                 del held["resumed_from"]
             save_checkpoint(held, self.checkpoint)

@@ -1,4 +1,4 @@
-"""The optimisers of R replicates as one: torch's SGD and AdamW on all their parameters in one vector.
+"""The optimisers of R replicates as one, and the averages of their weights, on all parameters in one vector.
 
 A few operations for any number of parameters. torch's own take one learning rate and decay for a tensor, and here they differ
 from replicate to replicate within it; so the steps are written out, and tests hold them to torch's.
@@ -6,12 +6,14 @@ from replicate to replicate within it; so the steps are written out, and tests h
 Source: https://arxiv.org/abs/2102.02344
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from study.training.average import Average, averaged_state, exchange
 from study.training.stack import Stack
 
 # what ``torch.nn.utils.clip_grad_norm_`` adds to a norm
@@ -57,7 +59,10 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], given: Tensor) -> None:
-        """One step, as ``plan`` says (K, R); ``gradients`` as in ``stack.params``. A parameter without one stays as it is."""
+        """One step, the first rows of ``given`` being as ``plan`` says (K, R); ``gradients`` as in ``stack.params``.
+
+        A parameter without a gradient stays as it is.
+        """
         named = zip(self._stack.params.items(), gradients, strict=True)
         whole = [(name, value, gradient) for (name, value), gradient in named]
         unused = frozenset(name for name, _, gradient in whole if gradient is None)
@@ -164,7 +169,7 @@ class StackedAdamW(StackedOptimizer):
         return planned
 
     def _move(self, gradient: Tensor, given: Tensor) -> None:
-        rate, size, root = given
+        rate, size, root = given[:3]
         self._stack.flat.mul_(1 - rate * self._decay)
         mean = self.state["exp_avg"].lerp_(gradient, 1 - self._beta1)
         square = self.state["exp_avg_sq"].mul_(self._beta2).addcmul_(gradient.square(), 1 - self._beta2)
@@ -184,3 +189,51 @@ def stacked_optimizer(
     """That of the kind of ``optimizers``."""
     kind = StackedAdamW if isinstance(optimizers[0], torch.optim.AdamW) else StackedSGD
     return kind(stack, optimizers, clip_norms)
+
+
+class StackedAverage:
+    """The averages of a stack's replicates, from ``averages`` where these are not empty, handed back by ``hand_back``."""
+
+    def __init__(self, stack: Stack, averages: Sequence[Average]) -> None:
+        self._stack = stack
+        self._flat = stack.flat.clone()
+        names = averaged_state(stack.models[0])
+        self._buffers = {name: value.clone() for name, value in stack.buffers.items() if name in names}
+        self.pieces = {**stack.pieces(self._flat), **self._buffers}
+        for row, average in enumerate(averages):
+            for name, piece in self.pieces.items() if average else ():
+                piece[row].copy_(average[name])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What a step changes."""
+        return [self._flat, *self._buffers.values()]
+
+    @torch.no_grad()
+    def follow(self, weights: Tensor) -> None:
+        """Take a step's weights in by the parts ``weights`` (R,)."""
+        self._flat.lerp_(self._stack.flat, weights[self._stack.owner])
+        for name, buffer in self._buffers.items():
+            part = weights.to(buffer).view(-1, *[1] * (buffer.dim() - 1))
+            buffer.lerp_(self._stack.buffers[name], part)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Meanwhile the stack has the averages for its weights."""
+        pairs = {"flat": self._flat, **self._buffers}, {"flat": self._stack.flat, **self._stack.buffers}
+        exchange(*pairs)
+        try:
+            yield
+        finally:
+            exchange(*pairs)
+
+    @torch.no_grad()
+    def hand_back(self) -> list[Average]:
+        """Each replicate's average; what is not trained is the network's."""
+        return [
+            {
+                name: (self.pieces[name][row] if name in self.pieces else value).clone()
+                for name, value in averaged_state(model).items()
+            }
+            for row, model in enumerate(self._stack.models)
+        ]

@@ -143,6 +143,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
         record = kept["record"]
     else:
         yield from train(member)
+        member.take_average()
         record = _finish(task, dataset, splits, member)
         _keep(task, folder, member, record)
     records: list[Record] = [record]

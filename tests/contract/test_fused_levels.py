@@ -6,13 +6,13 @@ import pytest
 import torch
 from operators import MATCHED as ALL_MATCHED
 from operators import PLAIN
-from trainings import train
 
 from study.config import TrialConfig
 from study.data.parts import Together
 from study.models import build_network
 from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 from study.training.fused import Ended, train_together
+from study.training.loop import train
 from study.training.member import Member
 from study.training.stack import obstacle
 
@@ -57,6 +57,19 @@ RECIPES = [
     {"optimizer": "adamw", "beta2": (0.9, 0.999), "lr": (0.01, 0.02)},
     {"optimizer": "adamw", "decayed": "weights", "optimizer_made": "each_epoch", "lr": (0.01, 0.02)},
     {"decayed": "weights", "clip_norm": (0.3, 0.7)},
+    {"label_smoothing": (0.1, 0.3)},
+    {"mixup": (0.2, 1.0)},
+    {"label_smoothing": (0.1, 0.3), "mixup": (0.2, 1.0), "jacobian_penalty": 1e-3},
+    {"ema_decay": (0.5, 0.8)},
+    {
+        "ema_decay": (0.5, 0.8),
+        "network": "wrn",
+        "depth": 10,
+        "width": 1,
+        "dropout": 0.3,
+        "attention": "se",
+        "attention_form": "add",
+    },
     {"optimizer": "adamw", "clip_norm": (0.3, 0.7), "merge": "mul", "jacobian_penalty": 1e-3, "lr": (0.01, 0.02)},
 ]
 CASES = MERGED + ATTENDED + BUILT + DROPPED + PENALISED + LITERAL + RECIPES
@@ -111,7 +124,10 @@ def test_a_fused_replicate_is_the_one_trained_alone(levels):
     for index, own in enumerate(owns):
         config, model, seen, held = prepared(own)
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        *_, alone = train(model, seen, held, config, None)
+        one = Member(model=model, train_split=seen, val_split=held, config=config, checkpoint=None)
+        list(train(one))
+        alone = one.trained
+        torch.testing.assert_close(members[index].average, one.average, rtol=1e-7, atol=1e-9, equal_nan=True)
         assert ended[index].stopped == alone.stopped
         for name, curve in alone.curves.items():
             assert ended[index].curves[name] == pytest.approx(curve, rel=1e-5, nan_ok=True), name  # summed in float32

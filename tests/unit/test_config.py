@@ -17,6 +17,7 @@ OTHER = {
     "stop_curve": (1.0, 0.5), "augment": "flip", "dropout": 0.3, "jacobian_penalty": 0.1,
     "last_batch": "keep", "optimizer_made": "each_epoch", "norm_momentum": 0.2, "norm_parts": 2, "input_moments": "imagenet",
     "validation": "test", "optimizer": "adamw", "beta2": 0.9, "decayed": "weights", "clip_norm": 1.0,
+    "label_smoothing": 0.1, "mixup": 0.2, "ema_decay": 0.9,
 }  # fmt: skip
 
 # what a setting goes with

@@ -29,6 +29,9 @@ CONFIGS = [
     dataclasses.replace(CONFIG, seed=seed, split_seed=seed, lr=0.03 * (seed + 1), weight_decay=1e-3 * seed)
     for seed in range(4)
 ]
+RECIPE = {
+    "optimizer": "adamw", "decayed": "weights", "clip_norm": 0.5, "label_smoothing": 0.1, "mixup": 0.4, "ema_decay": 0.8
+}  # fmt: skip
 
 
 def member(config, folder=None):
@@ -69,13 +72,14 @@ def test_what_may_differ_among_members_and_what_not():
     others |= {"attention": "se", "attention_form": "mul", "batch_size": 8, "augment": "flip", "dropout": 0.1}
     others |= {"dataset": "digits", "jacobian_penalty": 0.1, "last_batch": "keep", "optimizer_made": "each_epoch"}
     others |= {"optimizer": "adamw", "decayed": "weights", "clip_norm": 1.0}
+    others |= {"label_smoothing": 0.1, "mixup": 0.1, "ema_decay": 0.1}
     others |= {"norm_momentum": 0.5, "norm_parts": 2, "input_moments": "imagenet", "validation": "test"}
     for name, value in others.items():
         assert fused_with(dataclasses.replace(CONFIG, **{name: value})) != fused_with(CONFIG), name
     adamw = dataclasses.replace(CONFIG, optimizer="adamw")
     assert fused_with(dataclasses.replace(adamw, beta2=0.9)) == fused_with(adamw)
     assert {*free, *others, "beta2"} == {field.name for field in dataclasses.fields(CONFIG)}
-    for name in ("jacobian_penalty", "clip_norm"):
+    for name in ("jacobian_penalty", "clip_norm", "label_smoothing", "mixup", "ema_decay"):
         switched = [dataclasses.replace(CONFIG, **{name: strength}) for strength in (0.1, 0.2)]
         assert fused_with(switched[0]) == fused_with(switched[1]), name
     with pytest.raises(ValueError, match="may not differ"):
@@ -94,7 +98,8 @@ def test_together_as_alone_over_some_epochs():
         assert ended[index].best.keys() == trained.best.keys()
 
 
-def test_an_epoch_asks_the_device_for_no_number():
+@pytest.mark.parametrize("changes", [{}, RECIPE])
+def test_an_epoch_asks_the_device_for_no_number(changes):
     """The host waits where a value is read: as often in an epoch of many steps as in one of few."""
 
     class Reads(TorchDispatchMode):
@@ -108,7 +113,7 @@ def test_an_epoch_asks_the_device_for_no_number():
 
     counted = []
     for batch in (16, 4):
-        config = dataclasses.replace(CONFIG, network="wrn", depth=10, width=1, dropout=0.3, batch_size=batch)
+        config = dataclasses.replace(CONFIG, network="wrn", depth=10, width=1, dropout=0.3, batch_size=batch, **changes)
         lane = module.Lane([member(dataclasses.replace(config, seed=seed)) for seed in (1, 2)], Together)
         with Reads() as mode:
             lane.train(0)

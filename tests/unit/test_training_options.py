@@ -25,6 +25,11 @@ VARIANTS = [
     {"network": "wrn", "depth": 10, "width": 1, "dropout": 0.3, "augment": "pad_crop"},
     {"merge": "mul", "jacobian_penalty": 0.01},
 ]
+RECIPE = {
+    "optimizer": "adamw", "lr": 0.01, "decayed": "weights", "clip_norm": 0.5, "label_smoothing": 0.1, "mixup": 0.4,
+    "ema_decay": 0.8,
+}  # fmt: skip
+VARIANTS.append(RECIPE)
 
 
 def member(config=CONFIG, checkpoint=None):
@@ -53,7 +58,7 @@ def assert_alike(model, other, exact=False):
         torch.testing.assert_close(value, expected[name], msg=name, **({"rtol": 0, "atol": 0} if exact else CLOSE))
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=["attention", "dropout", "penalty"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=["attention", "dropout", "penalty", "recipe"])
 @pytest.mark.parametrize("num", [1, 2])
 def test_channels_innermost_and_weights_in_one_vector_train_as_the_plain_step(variant, num):
     configs = [dataclasses.replace(CONFIG, **variant, seed=seed) for seed in range(num)]
@@ -162,10 +167,9 @@ class Recorded:
 
 
 @pytest.mark.parametrize("num", [1, 2])
-def test_a_graph_is_captured_once_its_warm_up_does_not_count_and_it_sees_every_batch(monkeypatch, num):
-    configs = [
-        dataclasses.replace(CONFIG, seed=seed, network="wrn", depth=10, width=1, dropout=0.3) for seed in range(num)
-    ]
+@pytest.mark.parametrize("changes", [{"network": "wrn", "depth": 10, "width": 1, "dropout": 0.3}, RECIPE])
+def test_a_graph_is_captured_once_its_warm_up_does_not_count_and_it_sees_every_batch(monkeypatch, num, changes):
+    configs = [dataclasses.replace(CONFIG, seed=seed, **changes) for seed in range(num)]
     plain, _ = run(["fused"], *configs)
     seen = Recorded(monkeypatch)
     models, _ = run(["graph"], *configs)
@@ -176,10 +180,12 @@ def test_a_graph_is_captured_once_its_warm_up_does_not_count_and_it_sees_every_b
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("num", [1, 4])
-def test_a_graph_on_a_gpu_trains_as_the_step_that_it_captured(num):
+@pytest.mark.parametrize("changes", [{}, RECIPE])
+def test_a_graph_on_a_gpu_trains_as_the_step_that_it_captured(num, changes):
     found = []
     for options in (["fused"], ["graph"]):
-        lane = Lane([on_gpu(member(dataclasses.replace(CONFIG, seed=seed))) for seed in range(num)], Together, options)
+        configs = [dataclasses.replace(CONFIG, seed=seed, **changes) for seed in range(num)]
+        lane = Lane([on_gpu(member(config)) for config in configs], Together, options)
         found.append([lane.epoch(epoch) for epoch in range(2)])
     for ours, theirs in zip(found[1], found[0], strict=True):
         assert [m["train/loss"] for m in ours] == pytest.approx([m["train/loss"] for m in theirs], rel=1e-3)

@@ -1,18 +1,22 @@
-"""Recipes: optimisers, decay, clipping. Each is torch's own loop, step by step; goes on bit for bit; the bad are refused."""
+"""Recipes: each is a loop of torch's own parts, step by step; goes on bit for bit; what is bad is refused."""
 
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainings import train
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms.v2 import MixUp
 
 from study.config import TrialConfig
 from study.data import load_dataset, split
 from study.data.parts import Together
 from study.errors import UserError
 from study.models import build_network
+from study.seeding import derive_seed
 from study.training import Member
 from study.training.fused import train_together
 from study.training.loop import epoch_order
@@ -28,10 +32,14 @@ RECIPES = {
     "decayed": {"decayed": "weights", "weight_decay": 0.3},
     "decayed by adamw": {"optimizer": "adamw", "lr": 0.01, "decayed": "weights", "weight_decay": 0.3},
     "clipped": {"clip_norm": 0.5},
+    "smoothed": {"label_smoothing": 0.2},
+    "mixed": {"mixup": 0.4},
+    "averaged": {"ema_decay": 0.8},
     "made each epoch": {"optimizer": "adamw", "lr": 0.01, "optimizer_made": "each_epoch"},
 }
 ALL = {
-    "optimizer": "adamw", "lr": 0.01, "beta2": 0.95, "decayed": "weights", "clip_norm": 0.5,
+    "optimizer": "adamw", "lr": 0.01, "beta2": 0.95, "decayed": "weights", "clip_norm": 0.5, "label_smoothing": 0.1,
+    "mixup": 0.4, "ema_decay": 0.8,
 }  # fmt: skip
 
 
@@ -71,37 +79,65 @@ def torch_optimizer(model, config):
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.optimizer == "nesterov")
 
 
-def by_hand(config, seen):
-    """A network trained by torch alone, and the loss of its last epoch."""
+def by_hand(config, seen, held):
+    """A network trained by torch alone, its average, and losses: of the last epoch, and on ``held``."""
     model = network(config).train()
+    # torch's AveragedModel with buffers; where there is no decay, the weights
+    decay = get_ema_multi_avg_fn(config.ema_decay) if config.ema_decay else None
+    average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if decay else model
     optimizer, losses = torch_optimizer(model, config), []
     for epoch in range(config.epochs):
         if config.optimizer_made == "each_epoch":
             optimizer = torch_optimizer(model, config)
-        losses = []
-        for index in epoch_order(len(seen), config.seed, epoch).split(config.batch_size):
-            loss = nn.CrossEntropyLoss()(model(seen.pixels[index]), seen.labels[index])
+        losses, shares = [], itertools.repeat(1.0)
+        if config.mixup:
+            generator = np.random.default_rng(derive_seed(config.seed, "mixup", epoch))
+            shares = generator.beta(config.mixup, config.mixup, len(seen) // config.batch_size)
+        batches = epoch_order(len(seen), config.seed, epoch).split(config.batch_size)
+        for index, share in zip(batches, shares, strict=False):
+            pixels, labels = seen.pixels[index], seen.labels[index]
+            mixing = MixUp(num_classes=4)
+            if config.mixup:
+                # transform takes the share that its own draw would give
+                pixels = mixing.transform(pixels, {"lam": share, "labels": labels, "batch_size": len(labels)})
+            criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+            logits = model(pixels)
+            loss = share * criterion(logits, labels) + (1 - share) * criterion(logits, labels.roll(1))
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
+            if config.ema_decay:
+                average.update_parameters(model)
             losses.append(float(loss.detach()))
-    return model, sum(losses) / len(losses)
+    kept = average.module if config.ema_decay else model
+    told = functional.cross_entropy(kept.eval()(held.pixels), held.labels)
+    return model, kept, sum(losses) / len(losses), float(told.detach())
 
 
 @pytest.mark.parametrize("changes", [*RECIPES.values(), ALL], ids=[*RECIPES, "all"])
 def test_a_training_is_that_of_torchs_own_parts(changes):
-    config, seen = dataclasses.replace(CONFIG, **changes), Exact.drawn(0)
-    theirs, loss = by_hand(config, seen)
-    plain, _ = by_hand(CONFIG, seen)
-    ours = network(config)
-    *_, trained = train(ours, seen, Exact.drawn(1), config, None)
-    assert trained.curves["train/loss"][-1] == pytest.approx(loss, rel=1e-6)
-    for name, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-9, atol=1e-11, msg=name)
+    config, seen, held = dataclasses.replace(CONFIG, **changes), Exact.drawn(0), Exact.drawn(1)
+    model, kept, loss, val_loss = by_hand(config, seen, held)
+    one = Member(model=network(config), train_split=seen, val_split=held, config=config, checkpoint=None)
+    list(train_member(one))
+    assert one.trained.curves["train/loss"][-1] == pytest.approx(loss, rel=1e-6)
+    assert one.trained.curves["val/loss"][-1] == pytest.approx(val_loss, rel=1e-6)
+    assert_state(one.model, model)
+    one.take_average()
+    assert_state(one.model, kept)
+    best = one.trained.best
+    assert one.trained.best_epoch < 2 or all(torch.equal(best[n], v) for n, v in one.model.state_dict().items())
     # the recipe counts
-    assert not torch.allclose(ours.head.weight, plain.head.weight, rtol=1e-6)
+    _, plain, _, _ = by_hand(CONFIG, seen, held)
+    assert not torch.allclose(one.model.head.weight, plain.head.weight, rtol=1e-6)
+
+
+def assert_state(model, other):
+    for name, value in other.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
 def member(config, folder=None):
@@ -141,12 +177,17 @@ def test_killed_after_an_epoch_it_goes_on_bit_for_bit(changes, tmp_path):
 
 
 def assert_equal(one, other):
-    assert one.trained.curves == other.trained.curves
+    assert one.trained.curves == other.trained.curves and one.average.keys() == other.average.keys()
+    for name, value in one.average.items():
+        assert torch.equal(value, other.average[name]), name
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
 
 
 def assert_close(one, other):
+    assert one.average.keys() == other.average.keys()
+    for name, value in one.average.items():
+        torch.testing.assert_close(value, other.average[name], rtol=5e-3, atol=1e-3, msg=name)
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(value, other.model.state_dict()[name], rtol=5e-3, atol=1e-3, msg=name)
 
@@ -159,6 +200,10 @@ def assert_close(one, other):
         ({"beta2": 0.9}, "'beta2' = 0.9: expected 0.999 unless optimizer is adamw"),
         ({"optimizer": "adamw", "beta2": 1.0}, "'beta2' = 1.0: expected a number from 0 to below 1"),
         ({"decayed": "none"}, "'decayed' = 'none': expected all or weights"),
+        ({"label_smoothing": 1.0}, "'label_smoothing' = 1.0: expected a number from 0 to below 1"),
+        ({"mixup": 1e-9}, "'mixup' = 1e-09: expected 0, or at least 0.001"),
+        ({"mixup": 2e3}, "'mixup' = 2000.0: expected at most 1,000"),
+        ({"ema_decay": 1.0}, "'ema_decay' = 1.0: expected a number from 0 to below 1"),
         ({"clip_norm": -1.0}, "'clip_norm' = -1.0: expected a finite number of at least 0"),
     ],
 )

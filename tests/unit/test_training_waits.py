@@ -32,6 +32,16 @@ CONFIG = TrialConfig(
 )
 VARIANTS = [{"augment": entry.name} for entry in AUGMENTATIONS]
 VARIANTS += [{"jacobian_penalty": 0.1}, {"network": "wrn", "depth": 10, "width": 1}]
+VARIANTS += [
+    {
+        "optimizer": "adamw",
+        "decayed": "weights",
+        "clip_norm": 0.5,
+        "label_smoothing": 0.1,
+        "mixup": 0.4,
+        "ema_decay": 0.8,
+    }
+]
 WAYS = ["alone", "options", "together"]
 
 

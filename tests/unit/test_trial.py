@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import defaultdict
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from study.errors import UserError
 from study.models import build_network
 from study.schema import ReplicateRecord
 from study.smoothness import MeasureContext, measure, parse_settings, reestimated_batchnorm, statistic_key
-from study.training import Progress, evaluate, load_checkpoint, save_checkpoint
+from study.training import Member, Progress, evaluate, load_checkpoint, save_checkpoint
 from study.worker.group import discard_outcome, run_group
 
 STATISTICS = {"path": {"num_pairs": 8, "num_steps": 4}, "input_jacobian": {"num_samples": 8}}
@@ -306,3 +307,42 @@ def test_a_statistic_in_error_leaves_the_others_alone(tmp_path, task_of, monkeyp
     assert record["state"] == "completed"
     assert path["error"] == "not enough images" and path["estimates"] == {}
     assert jacobian["error"] == "" and jacobian["estimates"]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_is_evaluated_measured_and_kept_is_the_average(tmp_path, task_of, monkeypatch, together):
+    task = dataclasses.replace(
+        task_of(statistics=STATISTICS, ema_decay=0.9, lr=0.2), together=together, during=STATISTICS, every=1
+    )
+    tasks = [task, dataclasses.replace(task, config=dataclasses.replace(task.config, seed=99))][:together]
+    swapped = []
+
+    def take(self):
+        swapped.append([{n: v.clone() for n, v in held.items()} for held in (self.model.state_dict(), self.average)])
+        taken(self)
+
+    def see(task, splits, num_classes, model):
+        seen[task.config.seed].append(model.head.weight.detach().clone())
+        return {}
+
+    seen = defaultdict(list)
+    taken = Member.take_average
+    monkeypatch.setattr(measurement, "measure_during", see)
+    monkeypatch.setattr(Member, "take_average", take)
+    (record, *measured), *_ = run(tmp_path, *tasks)
+    (live, average), *_ = swapped
+    kept = load_checkpoint(folder(tmp_path, task) / "final.pt")["model"]
+    assert average.keys() == {name for name, value in kept.items() if value.is_floating_point()}
+    assert all(torch.equal(kept[name], average.get(name, value)) for name, value in live.items())
+    assert not torch.equal(kept["head.weight"], live["head.weight"])
+    data = load_dataset("fake")
+    parts = split(data, task.config.split_seed)
+    model = build_network(task.config, num_classes=4, mean=data.mean, deviation=data.deviation)
+    found = {}
+    for which, weights in (("average", kept), ("live", live)):
+        model.load_state_dict(weights)
+        found[which] = evaluate(model, parts.test.batches(1024))["loss"]
+    assert record["metrics"]["test/loss"] == pytest.approx(found["average"], rel=1e-5)
+    assert record["metrics"]["test/loss"] != pytest.approx(found["live"], rel=1e-3)
+    assert record["metrics"]["val/loss"] == pytest.approx(record["curves"]["val/loss"][-1], rel=1e-5)
+    assert torch.equal(seen[task.config.seed][-1], kept["head.weight"]) and len(measured) == 2
