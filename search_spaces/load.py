@@ -1,5 +1,6 @@
 """Reading a specification: a preset by name or a YAML file by path, safely, with one line about a fault."""
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from importlib import resources
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from search_spaces.document import DocumentError, read_text, read_yaml
 from search_spaces.spec import Spec
 from search_spaces.strict import canonical, found, quoted
+
+# a specification in the folder of a published study
+SPECIFICATION = "specification.yaml"
 
 
 class SpecError(ValueError):
@@ -39,6 +43,10 @@ def _read(name_or_path: str) -> str:
     if name_or_path in presets():
         return (resources.files("search_spaces") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     path = Path(name_or_path)
+    if _is_folder(path):
+        inside = path / SPECIFICATION
+        which = f": {inside} is one" if _is_file(inside) else ""
+        raise SpecError(f"{quoted(name_or_path)} is a folder; give a preset or a path to a .yaml file{which}")
     if path.suffix not in (".yaml", ".yml") and not _is_file(path):
         raise SpecError(
             f"unknown preset {quoted(name_or_path)}{_nearest(name_or_path, presets())}; or give a path to a .yaml file"
@@ -50,10 +58,15 @@ def _read(name_or_path: str) -> str:
 
 
 def _is_file(path: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or holds a null
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        return False
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
 
 
 def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
@@ -82,6 +95,11 @@ def spec_from(values: Any, origin: str, overrides: Sequence[str] = ()) -> Spec:
     except DocumentError as error:
         raise SpecError(str(error)) from None
     return check_spec(values, origin)
+
+
+def with_changes(spec: Spec, overrides: list[str], origin: str) -> Spec:
+    """``spec`` with ``dotted.key=value`` overrides. Raises ``SpecError``, which names ``origin``."""
+    return spec_from(spec.model_dump(mode="json"), origin, overrides) if overrides else spec
 
 
 def check_spec(values: Any, origin: str) -> Spec:

@@ -51,7 +51,7 @@ def course_of(
         # blocks past the look are none of the study's here, and are left out of its grid
         at_look = spec.at_look(num_blocks)
         grid = confirm_grid(at_look, trials, chance)
-        tables = effects_table(grid, correct), differences_table(grid)
+        tables = effects_table(grid, correct, main=True), differences_table(grid)
         levels, rule = list(level_readings(grid)), rule_of(spec, number)
         judged = judge(at_look, *tables, assay_of(at_look, assay_trials, chance), levels, rule)
         found = [replace(judgement, look=number) for judgement in judged]

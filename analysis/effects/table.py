@@ -48,8 +48,12 @@ _PAIR = schema_of(DIFFERENCES, "one eligible pair of replicates in one contrast,
 MAX_STRATA = 4
 
 
-def effects_table(grid: ConfirmGrid, correct: Correct | None = None, amended: str = "") -> pa.Table:
+def effects_table(
+    grid: ConfirmGrid, correct: Correct | None = None, amended: str = "", *, main: bool = False
+) -> pa.Table:
     """One row per contrast, dataset, outcome and stratum of the confirm phase (stratum ``all``: pooled over strata).
+
+    ``main``: only the outcomes that the study is mainly read on (``main_outcomes``), which is all that a verdict needs.
 
     Differences are arm minus reference within a replicate; intervals hold at 1 - ``spec.alpha``. On the scale "log
     ratio" differences are of logarithms, and ``mean_arm`` and ``mean_reference`` are geometric means. Accuracies are
@@ -61,7 +65,8 @@ def effects_table(grid: ConfirmGrid, correct: Correct | None = None, amended: st
     """
     spec, images = grid.spec, ImageVariance(grid, correct or {})
     rows: list[dict[str, Any]] = []
-    for reading in readings(grid, spec.all_contrasts(), outcomes_of(spec, grid.confirm)):
+    outcomes = (main_outcomes if main else outcomes_of)(spec, grid.confirm)
+    for reading in readings(grid, spec.all_contrasts(), outcomes):
         numbers = compare(reading, spec.alpha)
         numbers["mean_verdict"] &= spec.blocks > 1
         numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
@@ -84,7 +89,7 @@ def _askers(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:
     claims = [
         name
         for name, claim in spec.claims.items()
-        if reading.contrast in claim.contrasts() and reading.outcome.name in [o.name for o in claim.outcomes]
+        if reading.outcome.name in [o.name for o in claim.outcomes] and reading.contrast in claim.contrasts()
     ]
     if claims:
         role = "primary" if reading.stratum == POOLED else "exploratory"

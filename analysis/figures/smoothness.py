@@ -15,7 +15,7 @@ from analysis.tables.matched import BUDGETS, Paths, all_paths, smoothness_outcom
 from analysis.trials.table import estimate_names
 from analysis.words.columns import FRACTION, counts, flag, number, shared, texts
 from analysis.words.rows import Row, Rows, distinct, grouped, where
-from analysis.words.wording import axis_text
+from analysis.words.wording import Unit, axis_text, unit_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
 
@@ -66,6 +66,7 @@ def draw_smoothness(data: pa.Table, spec: Spec) -> Figure:
     styles = series_styles(distinct(rows, "arm"))
     figure, axes = panel_grid(len(contexts), len(statistics), (3.5, 2.9), (1.9, 0.5), sharex="col", sharey=True)
     for row in rows:
+        row["value"] *= unit_of(row["statistic"]).factor
         # hollow marks: networks that enter no effect
         row["counts"] = row["state"] == "completed" and row["converged"]
     # collapsed networks lie far outside (no output, no slope): they are drawn at the border, not given the scale
@@ -184,7 +185,8 @@ def draw_matched(data: pa.Table, spec: Spec) -> Figure:
             for arm, style in styles.items():
                 for along in ways:
                     mine = where(rows, context=context, statistic=statistic, arm=arm, along=along)
-                    x, y = [100 * r["val_accuracy"] for r in mine], [r["value"] for r in mine]
+                    unit = unit_of(statistic, mine[0]["scale"]) if mine else Unit()
+                    x, y = [100 * r["val_accuracy"] for r in mine], [unit.factor * r["value"] for r in mine]
                     if along == BUDGETS:
                         axis.plot(x, y, color=style.colour, linewidth=1.8, marker=style.marker, markersize=4)
                         axis.plot(x[-1:], y[-1:], color=style.colour, marker=style.marker, markersize=7)

@@ -23,7 +23,7 @@ from study.planning.pareto import chosen
 from study.planning.plan import Plan
 from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
 from study.results.kept_tables import read_kept
-from study.results.ledger import Contents, decode, lines_of, segments
+from study.results.ledger import Contents, decode, is_compressed, lines_of, segments, written_records
 from study.results.workspace import Workspace
 from study.schema import TRAINED, Registration, ReplicateRecord
 from study.tracking.reading import packed_study
@@ -189,13 +189,16 @@ def _measures(plan: Plan, contents: Contents) -> Iterator[str]:
 
 def _folder(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]:
     """Files that a run should have removed, and missing or damaged ones that the study keeps."""
+    # no weights are published
+    copied = filter(is_compressed, segments(workspace.ledger))
+    published = {record["trial_key"] for record in written_records(copied)}
     for key, record in contents.replicates.items():
         folder = checkpoint_folder(workspace.root, key)
         left = {STATE: (folder / STATE).exists(), OUTCOME: _older(folder / OUTCOME, workspace.root / REPORT)}
         if record["state"] != "failed":
             yield from (f"checkpoints: {key}/{name} is left over" for name, there in left.items() if there)
         kept = record["phase"] != "search" and record["state"] in TRAINED
-        if kept and plan.spec.checkpoints != "none":
+        if kept and key not in published and plan.spec.checkpoints != "none":
             yield from _readable(check_archive, folder / FINAL, f"checkpoints: {key}/{FINAL}", _where(record))
     for key, measured in contents.measures.items():
         for table in measured.get("kept", []):

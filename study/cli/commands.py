@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A preset's name (digits), a path to a YAML file, or a study's folder.")
+]
 
 
 def _storage(storage: Path) -> Path:
@@ -95,7 +98,7 @@ def cost(
 
 @app.command()
 def run(
-    spec: SpecArgument,
+    spec: StudyArgument,
     storage: StorageOption = RESULTS,
     override: SetOption = [],
     address: AddressOption = None,
@@ -127,7 +130,7 @@ def run(
 
 
 @app.command()
-def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
+def status(spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
     from study.commands.show import has_ended, recorded_plan
     from study.printing.describe import print_status
@@ -141,7 +144,7 @@ def status(spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOp
 
 @app.command()
 def retry(
-    spec: SpecArgument,
+    spec: StudyArgument,
     failed: Annotated[bool, typer.Option("--failed", help="Run failed replicates again.")] = False,
     storage: StorageOption = RESULTS,
     override: SetOption = [],
@@ -168,7 +171,7 @@ def retry(
 
 @app.command()
 def audit(
-    spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], tracking_uri: TrackingOption = None
+    spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = [], tracking_uri: TrackingOption = None
 ) -> None:
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
     from study.commands import show
@@ -182,7 +185,7 @@ def audit(
 
 @app.command()
 def report(
-    spec: SpecArgument, storage: StorageOption = RESULTS, override: SetOption = [], from_mlflow: FromOption = None
+    spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = [], from_mlflow: FromOption = None
 ) -> None:
     """Write tables, figures and one self-contained report.html."""
     from study.commands import show
@@ -211,7 +214,7 @@ def compare(
 
 @app.command()
 def ui(
-    spec: SpecArgument,
+    spec: StudyArgument,
     storage: StorageOption = RESULTS,
     override: SetOption = [],
     tracking_uri: TrackingOption = None,
@@ -228,7 +231,7 @@ def ui(
 
 @app.command()
 def export(
-    spec: SpecArgument,
+    spec: StudyArgument,
     storage: StorageOption = RESULTS,
     override: SetOption = [],
     table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],
@@ -243,6 +246,21 @@ def export(
     for paths in build_tables(held.inputs, workspace.tables, table, formats).values():
         for path in paths:
             typer.echo(path)
+
+
+@app.command()
+def publish(
+    spec: StudyArgument,
+    into: Annotated[Path, typer.Option(help="Folder of published studies; this one gets its own there.")] = Path(
+        "published"
+    ),
+    storage: StorageOption = RESULTS,
+) -> None:
+    """Copy a study, finished or not, into a repository: ledger, tables, figures, report, README; no weights, no images."""
+    from study.commands.publish import publish
+
+    _, workspace = opened(spec, [], storage, reading=True)
+    typer.echo(publish(workspace, into, spec))
 
 
 @app.command()
@@ -334,18 +352,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def opened(name_or_path: str, override: list[str], storage: Path, *, reading: bool = False) -> "tuple[Spec, Workspace]":
-    """The specification that a command names and its study's folder. Raises ``SpecError`` or ``UserError``.
+def opened(name: str, override: list[str], storage: Path, *, reading: bool = False) -> "tuple[Spec, Workspace]":
+    """``study.results.workspace.opened``, imported when a command needs it."""
+    from study.results import workspace
 
-    ``reading``: the folder of all studies must be there.
-    """
-    from search_spaces import load_spec
-    from study.results.workspace import Workspace
-
-    spec = load_spec(name_or_path, override)
-    workspace = Workspace(storage / spec.name)
-    workspace.check(reading=reading)
-    return workspace.as_begun(spec), workspace
+    return workspace.opened(name, override, storage, reading=reading)
 
 
 def _drive(spec: "Spec", workspace: "Workspace", options: "RunOptions") -> None:

@@ -20,7 +20,7 @@ from analysis.claims.rejudged import earlier_verdicts, keep_earlier
 from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
-from search_spaces import Spec, SpecError, load_spec, write_yaml
+from search_spaces import Spec, SpecError, load_spec, with_changes, write_yaml
 from study.checks.audit import LOOKED_AT, NOT_LOOKED_AT, audit, audit_view
 from study.config import Execution
 from study.data import dataset_facts
@@ -30,12 +30,12 @@ from study.planning.importance import importances
 from study.planning.plan import Plan, lay_out, load_levels, make_plan
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
-from study.results.ledger import Contents, read_ledger
+from study.results.ledger import Contents, is_compressed, read_ledger, segments
 from study.results.provenance import accepted_changes, noted_facts, read_sessions, session_tags
 from study.results.revisions import up_to_date
-from study.results.workspace import Workspace, read_registration
+from study.results.workspace import Workspace, opened, read_registration
 from study.tracking.pages import addresses
-from study.tracking.reading import ReadStudy, read_study, with_changes
+from study.tracking.reading import ReadStudy, read_study
 from study.tracking.runs import headlines
 from study.tracking.server import serving
 from study.tracking.sqlite import ARTIFACTS
@@ -187,10 +187,8 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
     ``UserError`` or ``SpecError``.
     """
     if from_mlflow is None:
-        spec = load_spec(name, override)
-        workspace = Workspace(storage / spec.name)
-        workspace.check(reading=True)
-        held = in_folder(workspace, workspace.as_begun(spec))
+        spec, workspace = opened(name, override, storage, reading=True)
+        held = in_folder(workspace, spec)
         recorded_plan(spec, workspace, held.contents)
         return held, workspace
     Workspace(storage / "any").check(reading=False)
@@ -221,12 +219,14 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
     plan = recorded_plan(spec, workspace, contents, levels=True)
     uri = tracking_uri(tracking, workspace.root.parent)
     faults = list(audit(plan, contents, workspace))
-    if workspace.holder() is None:
+    if workspace.holder():
+        where = "not MLflow, which the driver at work is writing"
+    elif tracking is None and all(map(is_compressed, segments(workspace.ledger))):
+        where = "not weights and not MLflow, which are not published"
+    else:
         with as_user_error(uri):
             faults += audit_view(spec, contents, uri)
         where = f"MLflow at {masked(uri)}"
-    else:
-        where = "not MLflow, which the driver at work is writing"
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
     if accepted := accepted_changes(held.sessions):
         counted += f"; {'; '.join(accepted)}"

@@ -2,7 +2,8 @@
 
 The driver alone writes it (``Workspace.locked``). A line that a crash cut short is dropped and counted when the ledger is
 opened again; a damaged line elsewhere is skipped and counted, never guessed at. Lines go into numbered segments, so that
-finished ones can be mirrored to storage that can neither append nor fsync.
+finished ones can be mirrored to storage that can neither append nor fsync. One whose name ends in ``.xz`` is compressed:
+a published study holds such segments, and no driver appends to them.
 
 A driver appends to segments that it has made itself, each by an exclusive creation. So a segment's number is its fencing
 number: of two drivers that a broken lock lets in, the one whose next number is taken, or whose lease is gone, stops.
@@ -12,23 +13,28 @@ import base64
 import contextlib
 import gc
 import json
+import lzma
 import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from study.atomic import read_regular
+from study.atomic import read_regular, replacing
 from study.config import settings_types
 from study.errors import StorageError, UserError
 from study.results.files import is_inside
 from study.schema import MeasureRecord, Record, ReplicateRecord, departure
 
 SEGMENT_RECORDS = 4096
+# the end of a compressed segment's name
+COMPRESSED = ".xz"
+# a few kilobytes could unpack to any size
+_MOST_UNPACKED = 2**31
 
 
 @dataclass
@@ -138,12 +144,15 @@ def segments(folder: Path) -> list[Path]:
         if not _SEGMENT.fullmatch(name):
             raise UserError(f"{folder / name} is no part of a ledger (000001.jsonl, ...): move it elsewhere")
     for number, name in enumerate(names, start=1):
-        if int(name[:-6]) != number:
+        found = int(name.partition(".")[0])
+        if 0 < found < number:
+            raise UserError(f"{folder} holds segment {found} twice, the second time as {name}: move one elsewhere")
+        if found != number:
             raise UserError(f"{folder} lacks {_name(number)}: put it back from a copy; results are in it")
     return [folder / name for name in names]
 
 
-_SEGMENT = re.compile(r"[0-9]{6,}\.jsonl")
+_SEGMENT = re.compile(rf"[0-9]{{6,}}\.jsonl({re.escape(COMPRESSED)})?")
 
 
 def _name(number: int) -> str:
@@ -152,7 +161,33 @@ def _name(number: int) -> str:
 
 def lines_of(segment: Path) -> list[bytes]:
     """The lines of a segment, without their newlines. Raises ``UserError`` where it cannot be read."""
-    return (read_regular(segment, most=sys.maxsize) or b"").splitlines()
+    data = read_regular(segment, most=sys.maxsize) or b""
+    if is_compressed(segment):
+        unpacking = lzma.LZMADecompressor()
+        try:
+            data = unpacking.decompress(data, max_length=_MOST_UNPACKED)
+        except lzma.LZMAError as error:
+            raise UserError(f"{segment} is damaged ({error}): put it back from a copy") from None
+        if not unpacking.eof:
+            raise UserError(f"{segment} is cut short, or holds over {_MOST_UNPACKED} bytes: put it back from a copy")
+    return data.splitlines()
+
+
+def add_compressed(folder: Path, records: list[Record]) -> None:
+    """Put ``records`` into a compressed segment of their own, after those that are there. Raises ``StorageError``."""
+    with replacing(folder / f"{_name(len(segments(folder)) + 1)}{COMPRESSED}") as partial:
+        partial.write_bytes(lzma.compress(b"".join(map(encode, records))))
+
+
+def written_records(segments: Iterable[Path]) -> Iterator[Record]:
+    """Every record in the order of writing, also failed ones that gave way to others later; damaged lines are left out."""
+    for segment in segments:
+        yield from filter(None, decode_all(lines_of(segment)))
+
+
+def is_compressed(segment: Path) -> bool:
+    """Whether it was published: copied from a study elsewhere, whose weights stayed there."""
+    return segment.suffix == COMPRESSED
 
 
 def read_ledger(folder: Path) -> Contents:
@@ -195,8 +230,9 @@ class Ledger:
     """The ledger opened for appending; use as a context manager. Opening repairs a torn tail (counted in ``num_damaged``).
 
     ``guard`` is called before anything is written and raises where another driver has taken over (``study.results.lease``);
-    what is appended then goes into segments of this driver's own. Without it the last segment goes on. Raises ``UserError``
-    for a ledger that cannot be read, ``StorageError`` where it cannot be written; it then holds what it held before.
+    what is appended then goes into segments of this driver's own. Without it the last segment goes on, if it is not
+    compressed. Raises ``UserError`` for a ledger that cannot be read, ``StorageError`` where it cannot be written; it then
+    holds what it held before.
     """
 
     def __init__(self, folder: Path, guard: Callable[[], None] | None = None) -> None:
@@ -204,15 +240,16 @@ class Ledger:
         self.folder, self._guard = folder, guard
         existing = segments(folder)
         # cut before reading: a last record that lacks nothing but its newline must not count as held
-        torn = bool(existing) and _cut_torn_tail(existing[-1])
+        last = existing[-1] if existing and not is_compressed(existing[-1]) else None
+        torn = last is not None and _cut_torn_tail(last)
         self.contents = read_ledger(folder)
         self.contents.num_damaged += torn
         self._index, self._lines = len(existing), 0
         self._file: FileIO | None = None
         if guard is None:
-            self._index = max(1, self._index)
+            self._index += last is None
             self._file = self._open(new=False)
-            self._lines = len(lines_of(existing[-1])) if existing else 0
+            self._lines = len(lines_of(last)) if last else 0
 
     def __enter__(self) -> "Ledger":
         return self

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search_spaces import Spec, SpecError, check_spec
+from search_spaces import Spec, SpecError, check_spec, load_spec, presets, with_changes
 from search_spaces.registered import changes, digest, registered
 from search_spaces.strict import quoted
 from study.atomic import read_json, write_json
@@ -170,6 +170,31 @@ class Workspace:
         path = self.root / SPECIFICATION
         held = read_json(path, dict[str, Any])
         return None if held is None else check_spec(held, str(path))
+
+
+def opened(name: str, overrides: list[str], storage: Path, *, reading: bool = False) -> tuple[Spec, Workspace]:
+    """The specification that a command names, and its study's folder.
+
+    ``name``: a preset or a YAML file, whose study lies under ``storage``; or the folder of a study that was run, with the
+    specification in it. ``reading``: the folder of all studies must be there. Raises ``SpecError`` or ``UserError``.
+    """
+    if _is_study(name):
+        workspace = Workspace(Path(name))
+        path = workspace.root / SPECIFICATION
+        spec = with_changes(check_spec(read_json(path, dict[str, Any]), str(path)), overrides, name)
+    else:
+        spec = load_spec(name, overrides)
+        workspace = Workspace(storage / spec.name)
+    workspace.check(reading=reading)
+    return workspace.as_begun(spec), workspace
+
+
+def _is_study(name: str) -> bool:
+    """Whether ``name`` is the folder of a study that was run, and no preset."""
+    try:
+        return name not in presets() and (Path(name) / SPECIFICATION).is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a null
+        return False
 
 
 def _mended(held: dict[str, Any], now: dict[str, Any], path: Path) -> Spec:

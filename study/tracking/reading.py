@@ -123,11 +123,6 @@ def _fetch(uri: str, name: str, run_id: str, contents: Contents, folder: Path) -
             fetch_files(uri, name, run_id, lacking, folder)
 
 
-def with_changes(spec: Spec, overrides: list[str], origin: str) -> Spec:
-    """``spec`` with ``dotted.key=value`` overrides. Raises ``SpecError``, which names ``origin``."""
-    return spec_from(spec.model_dump(mode="json"), origin, overrides) if overrides else spec
-
-
 def _order(run: HeldRun) -> tuple[bool, int, int, str]:
     """As the ledger was written: what is superseded comes before what supersedes it, which is all that tables ask."""
     return run.tags.get("superseded") != "yes", run.end or run.start, run.start, run.tags["trial_key"]

@@ -9,13 +9,14 @@ import yaml
 from mlflow import MlflowClient
 from read_back import texts, written
 
+from search_spaces import with_changes
 from study.commands import show
 from study.commands.show import in_folder, in_store
 from study.errors import UserError
 from study.results.ledger import Contents, read_ledger
 from study.results.provenance import read_sessions
 from study.results.workspace import Workspace
-from study.tracking.reading import read_study, with_changes
+from study.tracking.reading import read_study
 from study.tracking.runs import pack, unpack
 from study.tracking.store import read_runs, tracking_uri
 from study.tracking.view import replay

@@ -115,6 +115,32 @@ def test_smoothness_points_are_the_trials():
     assert sum(r["state"] == "collapsed" for r in data) == 1
 
 
+@pytest.mark.parametrize("name", ["smoothness", "matched"])
+def test_an_axis_in_percent_shows_percent(name):
+    """Accuracy under noise is a fraction in tables, and its axis says percent."""
+    noise, book = "noise_64_accuracy", Book()
+    for block in range(4):
+        for share in ("confirm", "short"):
+            made = {"phase": share, "config": {"epochs": 6 if share == "confirm" else 3}}
+            made |= {"epochs": made["config"]["epochs"], "state": "completed"}
+            metrics = {"test/accuracy": 0.9 + block / 100, "val/accuracy": 0.9, "train/loss": 1.0}
+            book.measure(
+                book.replicate("add", 8, block, metrics=metrics, **made), "noise_accuracy", {noise: 0.8 + block / 100}
+            )
+    claim = {"text": "x", "arm": {"merge": "mul"}, "references": [{"merge": "add"}]}
+    claims = {"C6": claim | {"outcomes": [{"name": noise, "margin": 0.01}]}}
+    budget = {"search_trials": 2, "startup_trials": 1, "shortened": [0.5]}
+    inputs = inputs_of(book, claims=claims, budget=budget)
+    figure = FIGURES[name].build(figure_data(inputs, name), inputs.spec)
+    axis = figure.axes[0]
+    label, values = {
+        "smoothness": (axis.get_xlabel(), axis.lines[0].get_xdata()),
+        "matched": (axis.get_ylabel(), axis.lines[0].get_ydata()),
+    }[name]
+    assert label.replace("\n", " ") == "noise 64 accuracy (%)"
+    assert min(values) >= 80 and max(values) <= 83
+
+
 def test_curves_and_hyperparameters_are_the_records():
     inputs = inputs_of(full())
     curves = figure_data(inputs, "curves").to_pylist()

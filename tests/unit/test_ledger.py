@@ -8,7 +8,7 @@ import pytest
 from book import planted
 
 from study.results import ledger as module
-from study.results.ledger import Contents, Ledger, decode, encode, read_ledger, segments
+from study.results.ledger import Contents, Ledger, add_compressed, decode, encode, read_ledger, segments
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,17 @@ def test_what_is_written_is_read(tmp_path, records):
     with Ledger(tmp_path / "a" / "ledger") as ledger:
         assert all_of(ledger.contents) == records
     assert held(tmp_path / "nothing here") == []
+
+
+@pytest.mark.parametrize("guard", [None, lambda: None], ids=["alone", "a driver"])
+def test_no_driver_appends_to_a_compressed_segment(tmp_path, records, guard):
+    add_compressed(tmp_path, records[:3])
+    packed = segments(tmp_path)[0].read_bytes()
+    with Ledger(tmp_path, guard) as ledger:
+        assert all_of(ledger.contents) == records[:3]
+        assert not ledger.append(records[0]) and all(ledger.append(record) for record in records[3:])
+    assert [path.name for path in segments(tmp_path)] == ["000001.jsonl.xz", "000002.jsonl"]
+    assert held(tmp_path) == records and segments(tmp_path)[0].read_bytes() == packed
 
 
 def test_a_line_is_a_checksum_and_json(records):
