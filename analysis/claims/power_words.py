@@ -4,7 +4,6 @@ from analysis.stats.power import expected_blocks, pairs_for_verdict, pairs_neede
 from analysis.stats.sequential import spent
 from analysis.stats.signflip import smallest_p
 from analysis.trials.grid import label
-from analysis.trials.records import agrees
 from analysis.words.wording import levels_text, outcome_text, size_text
 from search_spaces.claims import Claim, LevelClaim
 from search_spaces.spec import Spec
@@ -72,11 +71,8 @@ def undecidable(spec: Spec) -> str:
     """Which claims so few pairs cannot support, or cannot refute, whatever the data; why, and how many would do.
 
     Support needs a p of alpha / (m A) for m claims and A arms of a family, refutation one of alpha / (m k) for k comparisons.
-    First of all each comparison, of a claim, the control or the assay, needs a pair of cells that differ in nothing else.
     Empty where all is there, and for one block, which gives no verdict in any case.
     """
-    if spec.blocks > 1 and spec.all_claims and (found := _without_cells(spec)):
-        return found
     num_claims, least = len(spec.all_claims), smallest_p(spec.blocks)
     demands = {name: _demand(claim) for name, claim in spec.all_claims.items()}
     lost = [name for name, (_, num, _) in demands.items() if least > spec.alpha / num_claims / num]
@@ -91,27 +87,6 @@ def undecidable(spec: Spec) -> str:
         f"{verb} {worst} takes {level:.2g} ({spec.alpha:g} over {num_claims} claims{shared}); blocks: {enough} would do, and "
         "blocks: 1 runs without verdicts"
     )
-
-
-def _without_cells(spec: Spec) -> str:
-    """The first comparison or level that no cell of the study could show; empty where there is none."""
-    asked = [(name, contrast.arm, contrast.reference) for name, c in spec.claims.items() for contrast in c.contrasts()]
-    asked += [("control", spec.control.arm, spec.control.reference)] if spec.control else []
-    if assay := spec.assay:
-        asked.append(("assay", assay.side(assay.arm), assay.side(assay.reference)))
-    asked += [(name, arm, arm) for name, claim in spec.level_claims.items() for arm in claim.all_arms]
-    cells = list(spec.cells())
-    for name, *sides in asked:
-        contexts = []
-        for levels in sides:
-            there = [cell for cell in cells if agrees(cell, levels)]
-            if not there:
-                return f"{name}: no cell of this study has {levels_text(label(levels))}"
-            contexts.append({tuple((k, v) for k, v in sorted(cell.items()) if k not in levels) for cell in there})
-        if not contexts[0] & contexts[1]:
-            arm, reference = (levels_text(label(levels)) for levels in sides)
-            return f"{name}: no cell with {arm} has its like with {reference}: all other factors must agree"
-    return ""
 
 
 def _demand(claim: Claim | LevelClaim) -> tuple[str, int, str]:

@@ -71,8 +71,8 @@ RESULTS = Path("results")
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
+    from study.commands.claimed import check_claims
     from study.commands.start import refuse_undecidable
-    from study.planning.estimable import check_claims
     from study.planning.plan import make_plan
     from study.printing.describe import print_plan
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Spec
+from study.commands.claimed import check_claims
 from study.commands.show import agenda_of, held_by, report
 from study.commands.start import Purse, RunOptions
 from study.data.files import telling
-from study.planning.estimable import check_claims
 from study.planning.plan import make_plan
 from study.planning.trying import check_sampler
 from study.plugins import plugin_sources

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.claims.named import misnamed
 from analysis.claims.power_words import undecidable
 from analysis.words.spending import device_hours, trial_seconds, unit
 from search_spaces import Resources, Spec
@@ -69,8 +70,11 @@ class Purse:
 
 
 def refuse_undecidable(spec: Spec) -> None:
-    """Raise ``UserError`` if the study has a claim that no data could decide. One that has begun is judged as it is."""
-    if found := undecidable(spec):
+    """Raise ``UserError`` if the study has a claim that no data could decide, or a comparison without a pair of cells.
+
+    One that has begun is judged as it is.
+    """
+    if found := misnamed(spec) or undecidable(spec):
         raise UserError(found)
 
 

@@ -10,9 +10,9 @@ from torch import nn
 from toys import SMALL, Fn, conv_context, fn_context, gated_net, gen, images, run
 
 from search_spaces.load import parse_spec
+from study.commands.claimed import check_claims
 from study.data import Split, fake
 from study.errors import UserError
-from study.planning.estimable import check_claims
 from study.planning.plan import make_plan
 from study.registry import DATASETS, STATISTICS
 from study.smoothness import estimate_names, fewest_classes, parse_settings
@@ -153,7 +153,7 @@ def test_a_claim_on_what_two_classes_cannot_give_is_refused(pair, tmp_path, outc
     outcome = outcome if outcome in names else next(name for name in names if "components" in name)
     plan = make_plan(parse_spec(text(outcome, statistic, level), "s.yaml"))
     told = (
-        rf"claim C[13]: outcome '{outcome}' is not estimable on pair: it needs 3 classes or more, not 2; name another"
+        rf"claims.C[13]: outcome '{outcome}' is not estimable on pair: it needs 3 classes or more, not 2; name another"
     )
     with pytest.raises(UserError, match=told):
         check_claims(plan)

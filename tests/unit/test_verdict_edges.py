@@ -12,7 +12,7 @@ from one_depth import inputs_of as inputs_at_one_depth
 from analysis.claims.amendments import Amendment
 from analysis.claims.findings import findings
 from analysis.claims.judgement import amend
-from analysis.claims.power_words import undecidable
+from analysis.claims.named import misnamed
 from analysis.claims.rejudged import changed_verdicts
 from analysis.effects.controls import AAResult
 from analysis.inputs import Inputs
@@ -207,20 +207,23 @@ def test_the_share_of_an_assay_is_a_number():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"claims": {"C4": claim(arm={"merge": "mull"})}}, "C4: no cell of this study has merge mull"),
+        (
+            {"claims": {"C4": claim(arm={"merge": "mull"})}},
+            "C4: no cell of this study has merge 'mull' (did you mean 'mul'?)",
+        ),
         (
             {"control": {"arm": {"merge": "alias"}, "reference": {"merge": "add"}}},
-            "control: no cell of this study has merge alias",
+            "control: no cell of this study has merge 'alias' (did you mean 'add_alias'?)",
         ),
         (
             {"factors": [{"merge": ["add", "add_alias"], "depth": [8]}, {"merge": ["mul"], "depth": [14]}]},
-            "C4: no cell with merge mul has its like with merge add: all other factors must agree",
+            "C4: no cell with merge mul has its like with merge add: all other factors must agree, and depth cannot",
         ),
     ],
 )
 def test_a_claim_on_cells_that_are_not_there_is_refused(changes, told):
-    assert undecidable(synthetic_spec(**({"claims": {"C4": claim()}} | changes))) == told
-    assert undecidable(synthetic_spec()) == ""
+    assert misnamed(synthetic_spec(**({"claims": {"C4": claim()}} | changes))) == told
+    assert misnamed(synthetic_spec()) == ""
 
 
 def test_a_supported_claim_says_the_interactions_of_all_its_outcomes():
