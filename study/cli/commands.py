@@ -64,6 +64,10 @@ AcceptOption = Annotated[
         "--accept-changes", help="Go on with other data or plug-in code than before; audit and report say so."
     ),
 ]
+InProcessOption = Annotated[
+    bool,
+    typer.Option("--in-process", help="Train and measure in this process, on its device, without Ray and MLflow."),
+]
 RESULTS = Path("results")
 
 
@@ -113,6 +117,7 @@ def run(
     max_money: Annotated[float | None, typer.Option(help="The same in money, at --price.", min=0)] = None,
     price: PriceOption = None,
     accept_changes: AcceptOption = False,
+    in_process: InProcessOption = False,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
     from study.commands.start import RunOptions, allowed_hours
@@ -125,6 +130,7 @@ def run(
         max_hours=hours,
         price=price,
         accept_changes=accept_changes,
+        in_process=in_process,
     )
     _drive(*opened(spec, override, storage), options)
 
@@ -152,6 +158,7 @@ def retry(
     num_cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
     accept_changes: AcceptOption = False,
+    in_process: InProcessOption = False,
 ) -> None:
     """Run failed replicates once more, then whatever follows from them."""
     from study.commands.start import RunOptions
@@ -165,6 +172,7 @@ def retry(
         tracking=tracking_uri,
         retry_failed=True,
         accept_changes=accept_changes,
+        in_process=in_process,
     )
     _drive(*opened(spec, override, storage), options)
 

@@ -1,7 +1,6 @@
 """A Tune trial: one group of replicates, in an actor that is reused for the next group."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from study.config import Task
 from study.errors import StorageError, UserError
 from study.schema import Record
 from study.training import Progress
+from study.worker.ahead import device_of
 from study.worker.group import run_group
 
 
@@ -28,11 +28,9 @@ class Group(tune.Trainable):
             self._fault = f"workers are lost before they begin: {error}"
             return
         tasks = [Task.from_plain(json.loads(task)) for task in config["tasks"]]
-        # the variable is for logical GPUs, by which placement is tried on a machine that has none
-        device = os.environ.get("FMM_STUDY_DEVICE") or ("cuda" if config["gpus"] else "cpu")
         given = {name: config[name] for name in ("threads", "driver")} | {"plugins": config["surroundings"]["plugins"]}
         self._report_seconds = config["report_seconds"]
-        self._events = run_group(tasks, Path(config["storage"]), device=device, **given)
+        self._events = run_group(tasks, Path(config["storage"]), device=device_of(config["gpus"]), **given)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start on the next group in the same process."""

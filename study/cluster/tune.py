@@ -1,19 +1,14 @@
-"""Runs an agenda by Ray Tune: hands it groups, and writes what workers report to the ledger.
+"""Runs a study by Ray Tune: hands it a feed's groups, and gives what workers report back.
 
-The driver alone writes the ledger. Tune's own state, checkpoints and restore are not used: after a crash the agenda is
-rebuilt from the ledger.
+Tune's own state, checkpoints and restore are not used: after a crash the agenda is rebuilt from the ledger.
 """
 
 import contextlib
 import json
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,14 +22,12 @@ from study.cluster.code import surroundings
 from study.cluster.connection import slots
 from study.cluster.group import Group
 from study.config import Task
+from study.driver.feed import Feed
+from study.driver.notice import draining
 from study.errors import UserError
-from study.planning.agenda import Agenda
 from study.results.files import SCRATCH, checkpoint_folder
-from study.results.ledger import Ledger
-from study.schema import Record
 from study.training import Progress
 from study.worker.attempts import Attempts
-from study.worker.group import discard_outcome
 
 # Tune logs a traceback of every lost worker, though its group went on; ``LedgerWriter`` tells what failed
 for _name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
@@ -53,8 +46,6 @@ HOSTS_SECONDS = 10.0
 # Ray counts as dead if the smallest task takes longer.
 PROBE_SECONDS = 60.0
 
-Listener = Callable[[Record | Progress], None]
-
 
 class RayLost(UserError):
     """Ray itself has died, not a group of replicates."""
@@ -70,54 +61,29 @@ class _Stateless:
         return {}
 
 
-class AgendaSearcher(_Stateless, Searcher):
-    """Hands Tune the agenda's groups. ``None`` while every thread is busy, ``FINISHED`` when all is done."""
+class FeedSearcher(_Stateless, Searcher):
+    """Hands Tune the groups of a feed. ``None`` while none is ready, ``FINISHED`` when no more will come."""
 
-    def __init__(
-        self,
-        agenda: Agenda,
-        common: dict[str, Any],
-        writer: "LedgerWriter",
-        enough: Callable[[], bool],
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, feed: Feed, common: dict[str, Any], writer: "LedgerWriter") -> None:
         super().__init__(metric="done", mode="max")
-        self._agenda = agenda
-        self._common = common
-        self._writer = writer
-        self._enough = enough
-        self._tell = tell
+        self._feed, self._common, self._writer = feed, common, writer
         self._groups: dict[str, list[Task]] = {}
-        self._began = time.monotonic()
-        self.draining = False
-
-    def drain(self) -> None:
-        """Start no more groups; the ones that were started are finished, which is told at once."""
-        self.draining = True
-        num, left = len(self._groups), sum(map(self._writer.num_left, self._groups.values()))
-        finished = self._writer.num_finished
-        about = f" (about {(time.monotonic() - self._began) / finished * left:.0f} s)" if finished else ""
-        line = f"finishing {num} group{'s'[: num != 1]}{about}; Ctrl-C again stops now"
-        # by a thread: this is called in the midst of whatever was being printed
-        threading.Thread(target=self._tell, args=(line,), daemon=True).start()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next group, as a Tune configuration."""
-        self.draining = self.draining or self._enough()
-        tasks = None if self.draining else self._agenda.next_group()
+        tasks = self._feed.next_group()
         if tasks is None:
-            return Searcher.FINISHED if self.draining or self._agenda.done else None
+            return Searcher.FINISHED if self._feed.over else None
         self._groups[trial_id] = tasks
         return {"tasks": [json.dumps(task.to_plain()) for task in tasks], **self._common}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A group has ended, or Tune has given it up: then what is unfinished of it is ahead again."""
+        """A group has ended, or Tune has given it up."""
         tasks = self._groups.pop(trial_id, None)
         if tasks is not None:
             if error:
                 self._writer.lost()
-            self._writer.ended(tasks)
-            self._agenda.group_ended(tasks)
+            self._feed.ended(tasks)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -164,17 +130,14 @@ class LeaveStarting(FIFOScheduler):
 
 
 class LedgerWriter(_Stateless, tune.Callback):
-    """Appends what workers report to the ledger, and tells a listener."""
+    """Gives what workers report to the feed, and watches over Ray."""
 
-    def __init__(self, ledger: Ledger, storage: Path, listen: Listener, attempts: Attempts) -> None:
-        self._ledger, self._storage, self._listen, self._attempts = ledger, storage, listen, attempts
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._attempts = feed, Attempts(feed.driver)
         self._asked = time.monotonic()
         # what was raised, which Tune wraps in an error of its own
         self.fault: UserError | None = None
         self._num_unbegun = 0
-        # members that have ended in this run
-        self.num_finished = 0
-        self._taken: set[str] = set()
 
     def _fail(self, fault: UserError) -> NoReturn:
         self.fault = fault
@@ -191,10 +154,13 @@ class LedgerWriter(_Stateless, tune.Callback):
         """Take in the records of one report. Raises ``UserError`` if the worker cannot write to the storage."""
         if fault := result.pop("fault", ""):
             self._fail(UserError(fault))
-        new = self.append(json.loads(result.pop("records", "[]")))
+        try:
+            new = self._feed.append(json.loads(result.pop("records", "[]")))
+        except UserError as error:
+            self._fail(error)
         progress = json.loads(result.pop("progress", "[]"))
         if progress:
-            self._listen(Progress(*progress))
+            self._feed.listen(Progress(*progress))
         if new or progress:
             # only losses without an epoch between them count: a group goes on from its checkpoint in the next worker
             trial.run_metadata.num_failures = self._num_unbegun = 0
@@ -202,7 +168,7 @@ class LedgerWriter(_Stateless, tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A worker was lost, and the group is started again. Raises ``RayLost`` when none of many has begun its work."""
         keys = [Task.from_plain(json.loads(task)).config.trial_key for task in trial.config["tasks"]]
-        if any(self._attempts.losses(checkpoint_folder(self._storage, key)) for key in keys):
+        if any(self._attempts.losses(checkpoint_folder(self._feed.storage, key)) for key in keys):
             return
         self._num_unbegun += 1
         if self._num_unbegun > MAX_UNBEGUN:
@@ -218,92 +184,24 @@ class LedgerWriter(_Stateless, tune.Callback):
             self.fault = RayLost(f"Ray starts no more workers ({type(error).__name__}):")
             raise self.fault from error
 
-    def append(self, records: Sequence[Record]) -> bool:
-        """Write records through to disk, leaving out those held already; whether there was a new one."""
-        try:
-            new = [record for record in records if self._ledger.append(record)]
-        except UserError as error:
-            self._fail(error)
-        for record in new:
-            self._listen(record)
-        self._taken |= {record["trial_key"] for record in records}
-        self.num_finished += len({record["trial_key"] for record in new})
-        return bool(new)
 
-    def num_left(self, tasks: Sequence[Task]) -> int:
-        """How many members of a group have not ended."""
-        return len({task.config.trial_key for task in tasks} - self._taken)
+def run_on_ray(feed: Feed, *, connection: contextlib.AbstractContextManager[Any]) -> None:
+    """Run what ``feed`` hands out.
 
-    def ended(self, tasks: Sequence[Task]) -> None:
-        """Remove hand-over files of a group that has ended: a worker that goes on with a lost one's group needs them."""
-        for key in self._taken & {task.config.trial_key for task in tasks}:
-            self._taken.discard(key)
-            discard_outcome(self._storage, key)
-
-
-@contextlib.contextmanager
-def draining(drain: Callable[[], None]) -> Iterator[None]:
-    """Call ``drain`` at the first SIGINT, SIGTERM or SIGHUP: running groups finish and no more are started.
-
-    The second SIGINT or SIGTERM meets the handlers that were there before: it stops at once, and nothing is lost. A terminal
-    that is closed sends several SIGHUP, which all ask for the same; one that is ignored (``nohup``) stays so. Outside the
-    main thread this does nothing.
+    ``connection``: to Ray, for the time of the run (``study.cluster.connection.connected``). Raises ``UserError`` if the
+    cluster cannot hold one group or runs other code, ``RayLost`` if Ray dies.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # enter with Ray started: this replaces Ray's own handler of SIGTERM, which aborts
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    asked = False
-
-    def restore(numbers: Iterable[signal.Signals]) -> None:
-        for number in numbers:
-            signal.signal(number, before[number])
-
-    def stop(number: int, _: object) -> None:
-        nonlocal asked
-        if not asked:
-            drain()
-        asked = True
-        if number != signal.SIGHUP:
-            restore(before.keys() - {signal.SIGHUP})
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore(before)
-
-
-def run_agenda(
-    agenda: Agenda,
-    ledger: Ledger,
-    storage: Path,
-    listen: Listener,
-    *,
-    connection: contextlib.AbstractContextManager[Any],
-    enough: Callable[[], bool] = lambda: False,
-    tell: Callable[[str], None] = lambda line: None,
-) -> bool:
-    """Run groups until the agenda is done; ``False`` when Ctrl-C or ``enough`` ended it early, running groups finished.
-
-    ``connection``: to Ray, for the time of the run (``study.cluster.connection.connected``). ``tell`` prints a line. Raises
-    ``UserError`` if the cluster cannot hold one group or runs other code, ``RayLost`` if Ray dies.
-    """
-    resources = agenda.plan.spec.resources
-    driver = uuid.uuid4().hex
-    common: dict[str, Any] = {"storage": str(storage.resolve()), "threads": resources.threads, "gpus": resources.gpus}
-    common |= {"surroundings": surroundings(agenda.plan.spec.plugins), "driver": driver}
-    writer = LedgerWriter(ledger, storage, listen, Attempts(driver))
-    searcher = AgendaSearcher(agenda, common, writer, enough, tell)
+    spec = feed.agenda.plan.spec
+    resources, storage = spec.resources, feed.storage.resolve()
+    common: dict[str, Any] = {"storage": str(storage), "threads": resources.threads, "gpus": resources.gpus}
+    common |= {"surroundings": surroundings(spec.plugins), "driver": feed.driver}
+    writer = LedgerWriter(feed)
     storage.mkdir(parents=True, exist_ok=True)
     with (
         connection,
         # Tune's own files, on the study's storage so that all hosts see them
-        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=storage.resolve(), ignore_cleanup_errors=True) as scratch,
-        draining(searcher.drain),
+        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=storage, ignore_cleanup_errors=True) as scratch,
+        draining(feed.drain),
     ):
         # as many groups wait as can run, so that an actor that falls free has the next one at once
         num_slots = slots(resources.cpus, resources.gpus)
@@ -312,7 +210,10 @@ def run_agenda(
         tuner = tune.Tuner(
             tune.with_resources(Group, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, scheduler=LeaveStarting(), num_samples=-1, reuse_actors=True
+                search_alg=FeedSearcher(feed, common, writer),
+                scheduler=LeaveStarting(),
+                num_samples=-1,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
@@ -329,7 +230,6 @@ def run_agenda(
             if writer.fault:
                 raise writer.fault from writer.fault.__cause__
             raise
-    return agenda.done
 
 
 def _cause(error_file: Path) -> str:

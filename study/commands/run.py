@@ -1,18 +1,18 @@
 """``run``: from a checked specification to results, continuing whatever was begun."""
 
-import contextlib
 import functools
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from search_spaces import Spec
 from study.commands.claimed import check_claims
+from study.commands.executors import Connection, Executor, InProcess, OnRay
 from study.commands.show import agenda_of, held_by, report
 from study.commands.start import Purse, RunOptions
 from study.data.files import telling
+from study.driver.feed import Feed
 from study.planning.plan import make_plan
 from study.planning.trying import check_sampler
 from study.plugins import plugin_sources
@@ -20,8 +20,6 @@ from study.printing import describe
 from study.printing.console import open_console, say
 from study.printing.live import LiveView
 from study.resources.execution import frozen_execution
-from study.resources.sharing import sharing_gpus
-from study.resources.timing import asking
 from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
 from study.results.provenance import note_session, noted_facts, read_sessions
@@ -29,7 +27,6 @@ from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
 from study.tracking.runs import headlines
 from study.tracking.store import masked, tracking_uri
-from study.tracking.view import MlflowView
 from study.training import Progress
 from study.worker.group import discard_outcome, outcomes
 
@@ -40,7 +37,7 @@ def run(
     spec: Spec,
     workspace: Workspace,
     options: RunOptions = _DEFAULTS,
-    connection: contextlib.AbstractContextManager[Any] | None = None,
+    connection: Connection | None = None,
 ) -> bool:
     """Run or continue a study, as far as its budget goes; ``False`` when it was interrupted.
 
@@ -48,6 +45,7 @@ def run(
     Raises ``UserError`` before any training starts.
     """
     tell = functools.partial(say, console := open_console())
+    executor: Executor = InProcess() if options.in_process else OnRay(options, connection)
     root = workspace.root
     workspace.check(reading=False)
     # a study that is finished needs no data
@@ -68,7 +66,7 @@ def run(
             plan = plan.continuing(contents)
             register(root, spec, before, contents.num_confirmed)
             describe.print_start(plan, contents, workspace, console)
-            with asking(spec, options.address, tell) as ask:
+            with executor.asking(spec, tell) as ask:
                 execution = frozen_execution(plan, root, ask, started=bool(contents.replicates))
                 agenda = agenda_of(plan, contents, workspace, retry_failed=options.retry_failed, execution=execution)
                 if not agenda.done:
@@ -80,17 +78,14 @@ def run(
                             price=options.price,
                             plugins=plugin_sources(spec.plugins),
                             accept=options.accept_changes,
+                            in_process=options.in_process,
                         )
-                    agenda.plan, shared = sharing_gpus(plan, root, execution, ask)
+                    agenda.plan, shared = executor.sharing(plan, root, execution, ask)
                     if shared:
                         tell(shared)
             purse = Purse(options.max_hours, agenda.plan.spec.resources, contents)
-            with MlflowView(spec, root, contents, uri, lambda line: tell(f"warning: {line}")) as view:
+            with executor.view(spec, root, contents, uri, lambda line: tell(f"warning: {line}")) as view:
                 if not agenda.done and not purse.is_empty():
-                    # Ray takes seconds to import, and a finished study needs none of it
-                    from study.cluster.connection import connected
-                    from study.cluster.tune import run_agenda
-
                     with LiveView(plan, contents, console) as live:
 
                         def listen(event: Record | Progress) -> None:
@@ -102,10 +97,7 @@ def run(
                             if event["kind"] == "replicate" and event["phase"] == "confirm":
                                 note_confirm(root)
 
-                        connection = connection or connected(options.address, options.num_cpus)
-                        run_agenda(
-                            agenda, ledger, root, listen, connection=connection, enough=purse.is_empty, tell=tell
-                        )
+                        executor.run(Feed(agenda, ledger, root, listen, enough=purse.is_empty, tell=tell))
                 for record in _collect(ledger, root, tell):
                     view.tell(record)
                 guard()
@@ -114,7 +106,7 @@ def run(
                 if agenda.done:
                     describe.print_results(held.inputs, console)
                 whole = view.finish(headlines(held.inputs.effects.to_pylist()), done=agenda.done)
-    describe.print_places(workspace, f"{masked(uri)}{'' if whole else ' (incomplete)'}", console)
+    describe.print_places(workspace, f"{masked(uri)}{'' if whole else f' ({view.behind})'}", console)
     if agenda.done:
         describe.refuse_all_failed(spec, contents)
         describe.print_failures(spec, contents, console)

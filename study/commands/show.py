@@ -38,7 +38,7 @@ from study.tracking.pages import addresses
 from study.tracking.reading import ReadStudy, read_study
 from study.tracking.runs import headlines
 from study.tracking.server import serving
-from study.tracking.sqlite import ARTIFACTS
+from study.tracking.sqlite import ARTIFACTS, is_missing
 from study.tracking.store import masked, tracking_uri
 from study.tracking.view import Shown, as_user_error, find_view, replay
 
@@ -223,6 +223,8 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
         where = "not MLflow, which the driver at work is writing"
     elif tracking is None and all(map(is_compressed, segments(workspace.ledger))):
         where = "not weights and not MLflow, which are not published"
+    elif held.session.get("in_process") and is_missing(uri):
+        where = f"not MLflow, which nothing was written to yet (fmm-study ui {spec.name})"
     else:
         with as_user_error(uri):
             faults += audit_view(spec, contents, uri)

@@ -14,6 +14,7 @@ from analysis.claims.named import misnamed
 from analysis.claims.power_words import undecidable
 from analysis.words.spending import device_hours, trial_seconds, unit
 from search_spaces import Resources, Spec
+from search_spaces.strict import quoted
 from study.errors import UserError
 from study.results.ledger import Contents
 from study.results.workspace import Workspace
@@ -26,7 +27,8 @@ class RunOptions:
     ``address``: of a running Ray cluster; ``None`` for this machine with ``num_cpus`` cores (all if ``None``).
     ``tracking``: an MLflow store or server; ``None`` for SQLite beside the study's folder. ``max_hours`` of GPUs (of cores,
     where trials hold no GPU) for the whole study; ``price`` per hour, if known. ``accept_changes``: go on with other data or
-    other code of plug-ins than before.
+    other code of plug-ins than before. ``in_process``: in this process, without Ray and MLflow. Raises ``UserError`` for
+    that together with what belongs to Ray or MLflow.
     """
 
     address: str | None = None
@@ -36,6 +38,16 @@ class RunOptions:
     price: float | None = None
     retry_failed: bool = False
     accept_changes: bool = False
+    in_process: bool = False
+
+    def __post_init__(self) -> None:
+        theirs = {"--address": self.address, "--num-cpus": self.num_cpus, "--tracking-uri": self.tracking}
+        for option, value in theirs.items():
+            if self.in_process and value is not None:
+                raise UserError(
+                    f"--in-process goes without {option} {quoted(value)}: it runs one group at a time in this process, and "
+                    "leaves MLflow's view to fmm-study ui"
+                )
 
 
 def allowed_hours(max_hours: float | None, max_money: float | None, price: float | None) -> float | None:
@@ -78,6 +90,19 @@ def refuse_undecidable(spec: Spec) -> None:
         raise UserError(found)
 
 
+def connected_to_ray(options: RunOptions) -> contextlib.AbstractContextManager[None]:
+    """A connection to Ray, which takes seconds to import. Raises ``UserError`` where it is not installed."""
+    try:
+        from study.cluster.connection import connected
+    except ImportError as error:
+        if str(error.name).partition(".")[0] != "ray":
+            raise
+        raise UserError(
+            f"Ray cannot be imported here ({error}): pip install 'ray[tune]', or go without: --in-process"
+        ) from None
+    return connected(options.address, options.num_cpus)
+
+
 def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
     """``study.commands.run.run``, ended as by Ctrl-C by SIGTERM and, but for ``nohup``, by a terminal that is closed.
 
@@ -90,14 +115,14 @@ def start(spec: Spec, workspace: Workspace, options: RunOptions) -> bool:
         begun = workspace.ledger.exists()
         if not begun:
             refuse_undecidable(spec)
-            from study.cluster.connection import connected
-
+        early = not begun and not options.in_process
+        if early:
             # in this thread: Ray's processes end with the thread that has started them
-            connection.enter_context(connected(options.address, options.num_cpus))
+            connection.enter_context(connected_to_ray(options))
         # once more, because Ray sets a handler of its own
         _end_as_by_ctrl_c()
         try:
-            done: bool = driver.result().run(spec, workspace, options, None if begun else connection)
+            done: bool = driver.result().run(spec, workspace, options, connection if early else None)
         except KeyboardInterrupt:
             # at once: that Ray ends takes a moment
             sys.stderr.write("stopping\n")

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from search_spaces import FloatRange, Levels, Spec
+from study.errors import UserError
+from study.planning.lazily import optuna
 from study.planning.search import OBJECTIVE
 from study.schema import TRAINED, ReplicateRecord
 from study.seeding import derive_seed
@@ -59,9 +59,7 @@ def importances(spec: Spec, records: Sequence[ReplicateRecord]) -> list[dict[str
     return rows
 
 
-def _over_blocks(
-    spec: Spec, dataset: str, evaluator: str, searches: Mapping[int, optuna.Study | str]
-) -> Iterator[dict[str, Any]]:
+def _over_blocks(spec: Spec, dataset: str, evaluator: str, searches: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
     found: list[dict[str, float]] = []
     notes: list[str] = []
     for block, study in searches.items():
@@ -88,7 +86,7 @@ def _over_blocks(
         }
 
 
-def _evaluate(study: optuna.Study, evaluator: str, seed: int) -> dict[str, float] | str:
+def _evaluate(study: Any, evaluator: str, seed: int) -> dict[str, float] | str:
     """Parameter -> its share; or why there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -100,7 +98,7 @@ def _evaluate(study: optuna.Study, evaluator: str, seed: int) -> dict[str, float
     return {name: float(share) for name, share in shares.items() if math.isfinite(share)} or f"{evaluator} gives none"
 
 
-def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRecord]) -> optuna.Study | str:
+def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRecord]) -> Any:
     """A block's trials as a study of Optuna's; or why nothing can be said of them."""
     points, losses = _told(spec, records)
     if len(points) > _MAX_TRIALS:
@@ -111,11 +109,14 @@ def _search(spec: Spec, dataset: str, block: int, records: Sequence[ReplicateRec
         return f"{len(points)} search trials with a loss, two are needed"
     if len(set(losses)) == 1:
         return "all search trials reached the same loss"
-    distributions = {
-        name: known
-        for name in points[0]
-        if (known := _distribution(spec, name, [point[name] for point in points])) is not None
-    }
+    try:
+        distributions = {
+            name: known
+            for name in points[0]
+            if (known := _distribution(spec, name, [point[name] for point in points])) is not None
+        }
+    except UserError as error:  # where there is no Optuna
+        return str(error)
     if not distributions:
         return "nothing varied between the search trials"
     study = optuna.create_study(direction="minimize")
@@ -147,15 +148,17 @@ def _parameters(spec: Spec, config: Mapping[str, Any]) -> Levels:
     return named | {name: config[name] for name in spec.nuisance}
 
 
-def _distribution(spec: Spec, name: str, values: Sequence[Any]) -> BaseDistribution | None:
+def _distribution(spec: Spec, name: str, values: Sequence[Any]) -> Any | None:
     """The distribution of a parameter's values; ``None`` where all are equal."""
     distinct = list(dict.fromkeys(values))
     if len(distinct) == 1:
         return None
     nuisance = spec.nuisance.get(name)
     if isinstance(nuisance, FloatRange):
-        return FloatDistribution(_scaled(spec, name, nuisance.low), _scaled(spec, name, nuisance.high))
-    return CategoricalDistribution(distinct)
+        return optuna.distributions.FloatDistribution(
+            _scaled(spec, name, nuisance.low), _scaled(spec, name, nuisance.high)
+        )
+    return optuna.distributions.CategoricalDistribution(distinct)
 
 
 def _scaled(spec: Spec, name: str, value: Any) -> Any:

@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from scipy.stats import qmc
 
 from search_spaces import Choice, FloatRange, Levels, Nuisance, Spec
 from study.planning import space
+from study.planning.lazily import optuna
 from study.planning.pareto import objectives
 from study.registry import SAMPLERS, SCHEDULERS
 from study.schema import TRAINED, ReplicateRecord
@@ -44,15 +43,13 @@ _REDRAWS = 16
 Cells = Mapping[str, Mapping[str, Any]]
 Domain = Mapping[str, Nuisance]
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 
 @SAMPLERS.register(
     "tpe",
     formula="tree-structured Parzen estimator, multivariate",
     source="https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization",
 )
-def tpe(seed: int, **settings: Any) -> optuna.samplers.BaseSampler:
+def tpe(seed: int, **settings: Any) -> Any:
     """Optuna's TPE. Start-up points come from the shared Sobol set, so the sampler has none of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -60,7 +57,7 @@ def tpe(seed: int, **settings: Any) -> optuna.samplers.BaseSampler:
 
 
 @SAMPLERS.register("random", formula="independent uniform draws", source="https://jmlr.org/papers/v13/bergstra12a.html")
-def random_sampler(seed: int, **settings: Any) -> optuna.samplers.BaseSampler:
+def random_sampler(seed: int, **settings: Any) -> Any:
     """Random search."""
     return optuna.samplers.RandomSampler(seed=seed, **settings)
 
@@ -187,7 +184,7 @@ def _draw(
     return drawn
 
 
-def _sampler(spec: Spec, cells: Cells, block: int, number: int, redraw: int) -> optuna.samplers.BaseSampler:
+def _sampler(spec: Spec, cells: Cells, block: int, number: int, redraw: int) -> Any:
     if number < spec.budget.startup_trials and spec.space:
         # What a function asks is not known before it runs, so there is no Sobol set. One seed per block and number: where
         # two cells ask the same questions, they get the same answers.
@@ -225,10 +222,10 @@ def _outcomes(spec: Spec, history: Sequence[ReplicateRecord]) -> list[dict[str, 
     return told
 
 
-def _distribution(nuisance: Nuisance) -> BaseDistribution:
+def _distribution(nuisance: Nuisance) -> Any:
     if isinstance(nuisance, Choice):
-        return CategoricalDistribution(nuisance.choices)
-    return FloatDistribution(nuisance.low, nuisance.high, log=nuisance.log)
+        return optuna.distributions.CategoricalDistribution(nuisance.choices)
+    return optuna.distributions.FloatDistribution(nuisance.low, nuisance.high, log=nuisance.log)
 
 
 def from_unit(nuisance: Nuisance, unit: float) -> Any:

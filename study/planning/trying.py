@@ -11,14 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import optuna
-
 from search_spaces import Spec
 from search_spaces.strict import quoted
 from search_spaces.trials import Budget, Named
 from study.config import TrialConfig
 from study.errors import UserError
 from study.planning import search, space
+from study.planning.lazily import can_search, optuna
 from study.registry import SAMPLERS, SCHEDULERS
 from study.schema import ReplicateRecord
 
@@ -40,10 +39,17 @@ def check_parts(spec: Spec) -> None:
     scheduler, sampler = SCHEDULERS[spec.scheduler.name].build, SAMPLERS[spec.sampler.name].build
     _check_types("scheduler", spec.scheduler, scheduler)
     _try("scheduler", spec.scheduler, functools.partial(_stop, scheduler))
+    if not _searches(spec):
+        return
     _check_types("sampler", spec.sampler, sampler)
     built: list[Any] = []
     _try("sampler", spec.sampler, lambda settings: built.append(sampler(0, **settings)))
     _check_types("sampler", spec.sampler, type(built[0]).__init__)
+
+
+def _searches(spec: Spec) -> bool:
+    """Whether the sampler can be looked at: without a search it need not be there."""
+    return bool(spec.budget.search_trials) or can_search()
 
 
 def check_sampler(spec: Spec, searches: Mapping[str, search.Cells]) -> None:
@@ -54,7 +60,7 @@ def check_sampler(spec: Spec, searches: Mapping[str, search.Cells]) -> None:
 
 def check_search(spec: Spec, searches: Mapping[str, search.Cells]) -> None:
     """Ask the sampler in each search space of ``spec``. Raises ``UserError`` naming the setting that it refuses."""
-    if not spec.nuisance:
+    if not spec.nuisance or not _searches(spec):
         return
     # a space of one's own may differ from cell to cell, others do not
     for cells in list(searches.values()) if spec.space else list(searches.values())[:1]:

@@ -48,8 +48,7 @@ def sharing_gpus(plan: Plan, folder: Path, execution: Mapping[str, Execution], a
     seconds per cell, and once as long as measuring one replicate per network. Raises ``UserError`` where not even one
     group fits.
     """
-    resources = plan.spec.resources
-    asked = resources.gpus
+    asked = plan.spec.resources.gpus
     if not 0 < asked < 1:
         return plan, ""
     if ask is None:
@@ -67,12 +66,23 @@ def sharing_gpus(plan: Plan, folder: Path, execution: Mapping[str, Execution], a
     fit, wanted = max(1, int(room / (needs[largest] + beside))), _UNITS // max(1, round(asked * _UNITS))
     if fit >= wanted:
         return plan, ""
-    resources = resources.model_copy(update={"gpus": _UNITS // fit / _UNITS})
-    fitting = dataclasses.replace(plan, spec=plan.spec.model_copy(update={"resources": resources}))
     return (
-        fitting,
+        _with_gpus(plan, _UNITS // fit / _UNITS),
         f"{fit} group{'s' if fit > 1 else ''} on a GPU at once, not the {wanted} of resources.gpus = {asked:g}: {filled}",
     )
+
+
+def whole_gpu(plan: Plan) -> tuple[Plan, str]:
+    """``plan`` where one group runs at a time, so that none shares a GPU, and a line that says so, or is empty."""
+    if not 0 < plan.spec.resources.gpus < 1:
+        return plan, ""
+    told = f"one group at a time: it has the GPU to itself, not the {plan.spec.resources.gpus:g} of resources.gpus"
+    return _with_gpus(plan, 1), told
+
+
+def _with_gpus(plan: Plan, gpus: float) -> Plan:
+    resources = plan.spec.resources.model_copy(update={"gpus": gpus})
+    return dataclasses.replace(plan, spec=plan.spec.model_copy(update={"resources": resources}))
 
 
 def _needs(

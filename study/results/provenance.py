@@ -37,12 +37,13 @@ def note_session(
     price: float | None = None,
     plugins: Mapping[str, Mapping[str, str]] | None = None,
     accept: bool = False,
+    in_process: bool = False,
 ) -> None:
     """Add how the study runs now to ``provenance.json``, unless the last entry says the same. Loads each dataset (cached).
 
     Raises ``UserError`` where data or a plug-in's code is not what an earlier session ran with; with ``accept`` that is noted.
     ``gpus``: what a group of replicates occupies; 0 is the CPU. ``price``: of an hour of a GPU, or of a core.
-    ``plugins``: as ``study.plugins.plugin_sources`` gives them.
+    ``plugins``: as ``study.plugins.plugin_sources`` gives them. ``in_process``: trained by the driver itself.
     """
     session: dict[str, Any] = {
         **_commit(Path(__file__).parents[1]),
@@ -56,6 +57,8 @@ def note_session(
     }
     if plugins:
         session["plugins"] = {name: dict(source) for name, source in plugins.items()}
+    if in_process:
+        session["in_process"] = True
     if price is not None:
         session["price"] = price
     sessions = read_sessions(root)

@@ -80,6 +80,9 @@ class MlflowView:
     ``contents`` is copied; later records come by ``tell``.
     """
 
+    # of a view that is not whole
+    behind = "incomplete"
+
     def __init__(self, spec: Spec, root: Path, contents: Contents, uri: str, warn: Warn) -> None:
         self._replay = _Replay(spec, root, contents, uri)
         self._uri, self._warn = masked(uri), warn
@@ -157,6 +160,25 @@ class MlflowView:
     def _take(self, record: Record | None) -> None:
         if record is not None:
             self._replay.add(record)
+
+
+class LaterView:
+    """Stands where ``MlflowView`` would: nothing is written, and MLflow is not imported. A later replay writes all."""
+
+    behind = "not written yet"
+
+    def __enter__(self) -> "LaterView":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        pass
+
+    def tell(self, record: Record) -> None:
+        """Leave it to the ledger."""
+
+    def finish(self, headlines: Mapping[str, float], *, done: bool) -> bool:
+        """``False``: the view is not whole."""
+        return False
 
 
 class _Replay:

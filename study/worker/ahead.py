@@ -7,6 +7,7 @@ that were at work when a worker was lost continue one by one, so that the one th
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,13 +19,20 @@ from study.data.parts import Together
 from study.measuring.replicate import mid_training
 from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
-from study.smoothness.context import use_exact_float32
+from study.smoothness.context import exact_float32, use_exact_float32
 from study.training import Member, Progress
 from study.training.fused import fused_with, train_together
 from study.worker.attempts import MAX_LOSSES, Attempts
 
 # Lists of indices of this many blocks are kept between the trials of an actor.
 _SPLITS_KEPT = 8
+# Names another device: for logical GPUs, by which placement is tried on a machine that has none.
+DEVICE_VARIABLE = "FMM_STUDY_DEVICE"
+
+
+def device_of(gpus: float) -> str:
+    """The device of a group that occupies ``gpus``."""
+    return os.environ.get(DEVICE_VARIABLE) or ("cuda" if gpus else "cpu")
 
 
 def set_backend(threads: int) -> None:
@@ -33,6 +41,19 @@ def set_backend(threads: int) -> None:
     use_exact_float32()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+@contextlib.contextmanager
+def backend_kept() -> Iterator[None]:
+    """Put what ``set_backend`` changes back on leaving: for a process that is not a worker's own."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with exact_float32():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            cudnn.benchmark, cudnn.deterministic = before
 
 
 def train_ahead(tasks: Sequence[Task], storage: Path, device: torch.device, attempts: Attempts) -> Iterator[Progress]:

@@ -51,6 +51,30 @@ assert records[0]["state"] in ("completed", "collapsed"), records[0]["reason"]
     assert done.returncode == 0, done.stderr
 
 
+def test_a_study_in_one_process_needs_no_ray_and_no_mlflow(tmp_path: Path) -> None:
+    """Nor Optuna, where it searches nothing. Where they are installed they are not imported."""
+    (tmp_path / "one.yaml").write_text(
+        "{name: one, factors: {merge: [add]}, fixed: {dataset: fake, depth: 8, width: 2, epochs: 1, batch_size: 16}, "
+        "blocks: 1, budget: {search_trials: 0, startup_trials: 0}}"
+    )
+    script = """
+import sys
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "mlflow", "optuna", "sqlalchemy", "alembic", "psutil", "cloudpickle"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuses())
+from analysis.figures import build
+build.build_figures = lambda *_, **__: {}
+from study.cli import main
+sys.argv = ["fmm-study", "run", "one.yaml", "--in-process"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/one/report.html").is_file() and not (tmp_path / "results/mlflow.db").exists()
+
+
 def test_nothing_of_one_machine_is_committed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

@@ -1,4 +1,4 @@
-"""The whole driver, with its groups run one after another in its own process instead of by Ray: quick to start and to kill.
+"""The whole driver in one process (``run --in-process``), without Ray: quick to start and to kill.
 
 As a program (``serial.py SPEC STORAGE NUM_KILLS SEED``) it starts the driver again and again, each in a process of its own,
 kills it with SIGKILL at random moments spread over the study, lets the last one finish, and prints what happened as JSON.
@@ -11,57 +11,33 @@ import random
 import signal
 import sys
 import time
-import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from search_spaces import load_spec
 from study.commands import run as driver
-from study.planning.agenda import Agenda
+from study.commands.executors import InProcess
+from study.commands.start import RunOptions
 from study.planning.plan import make_plan
 from study.registry import discover
-from study.results.ledger import Ledger, read_ledger
+from study.results.ledger import read_ledger
 from study.results.workspace import Workspace
-from study.training import Progress
-from study.worker.group import discard_outcome, run_group
+from study.tracking.view import MlflowView
 
 
-def run_agenda(agenda: Agenda, ledger: Ledger, storage: Path, listen: Any, **_: Any) -> bool:
-    """As ``study.cluster.tune.run_agenda``, one group at a time."""
-    while (group := agenda.next_group()) is not None:
-        for event in run_group(group, storage):
-            if isinstance(event, Progress):
-                listen(event)
-                continue
-            for record in event:
-                if ledger.append(record):
-                    listen(record)
-                discard_outcome(storage, record["trial_key"])
-        agenda.group_ended(group)
-    return agenda.done
+def run_serially(spec: Path, storage: Path, *, report: bool = True, view: bool = True, **options: Any) -> bool:
+    """``fmm-study run SPEC --storage STORAGE --in-process``, without figures and report if not ``report``.
 
-
-@contextlib.contextmanager
-def without_ray() -> Iterator[None]:
-    stand_in: Any = types.ModuleType("study.cluster.tune")
-    stand_in.run_agenda = run_agenda
-    held = sys.modules.get("study.cluster.tune")
-    sys.modules["study.cluster.tune"] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules["study.cluster.tune"]
-        sys.modules |= {"study.cluster.tune": held} if held else {}
-
-
-def run_serially(spec: Path, storage: Path, *, report: bool = True, **options: Any) -> bool:
-    """``fmm-study run SPEC --storage STORAGE``, without figures and report if not ``report``. Raises what it raises."""
+    ``view``: with MLflow's beside it, as a run on Ray has it. Raises what it raises.
+    """
     checked = load_spec(str(spec))
-    nothing = contextlib.nullcontext() if report else mock.patch("analysis.report.page.build_report")
-    with without_ray(), nothing:
-        return driver.run(checked, Workspace(storage / checked.name), **options)
+    with contextlib.ExitStack() as stack:
+        if not report:
+            stack.enter_context(mock.patch("analysis.report.page.build_report"))
+        if view:
+            stack.enter_context(mock.patch.object(InProcess, "view", staticmethod(MlflowView)))
+        return driver.run(checked, Workspace(storage / checked.name), RunOptions(in_process=True, **options))
 
 
 def begin(spec: Path, storage: Path) -> int:

@@ -10,7 +10,6 @@ from picture_files import write_images
 from serial import run_serially
 
 from study.atomic import read_json
-from study.commands.start import RunOptions
 from study.data import load_dataset
 from study.errors import UserError
 
@@ -158,7 +157,7 @@ def test_data_and_code_that_changed_stop_a_run_before_anything_trains(root, how)
 
 def test_changes_are_accepted_once_and_told_ever_after(root):
     changed(root, "an image other")
-    assert longer(root, 3, options=RunOptions(accept_changes=True))
+    assert longer(root, 3, accept_changes=True)
     assert longer(root, 4)  # what was accepted needs no second word
     told, done = "(accepted in session 2 of 3)", fmm_study("audit", "own.yaml")
     assert done.returncode == 0 and "digest was" in done.stdout and told in done.stdout, done.stdout

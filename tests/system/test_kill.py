@@ -21,12 +21,12 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_spec(tmp_path_factory.mktemp("spec") / "kill.yaml")
 
 
-def kill_at(spec: Path, storage: Path, records: int) -> tuple[set[str], set[str]]:
+def kill_at(spec: Path, storage: Path, records: int, *options: str) -> tuple[set[str], set[str]]:
     """Kill the driver once ``records`` replicates are in the ledger and one is in training with a checkpoint.
 
     Returns the keys finished and the keys in training at that moment.
     """
-    driver = start(spec, storage)
+    driver = start(spec, storage, *options)
     checkpoints = storage / "kill/checkpoints"
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and driver.poll() is None:
@@ -42,13 +42,14 @@ def kill_at(spec: Path, storage: Path, records: int) -> tuple[set[str], set[str]
 
 
 def test_three_kills_change_nothing(spec: Path, calm: Path, tmp_path: Path) -> None:
+    """On Ray and in one process in turn: each goes on from what the other left."""
     broken = tmp_path / "broken"
     finished: set[str] = set()
     training: set[str] = set()
     lines: list[bytes] = []
-    for records in (0, 5, PLANNED - 4):
+    for records, options in ((0, ()), (5, ("--in-process",)), (PLANNED - 4, ())):
         before = lines
-        done, in_flight = kill_at(spec, broken, records)
+        done, in_flight = kill_at(spec, broken, records, *options)
         lines = [line for path in segments(broken / "kill/ledger") for line in path.read_bytes().splitlines()]
         assert lines[: len(before)] == before, "the ledger is only ever appended to"
         assert done >= finished

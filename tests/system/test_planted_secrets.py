@@ -3,30 +3,14 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planted_secret import SECRET, SPEC
 
 from study import cli
-from study.planning.agenda import Agenda
-from study.results.ledger import Ledger
+from study.commands.executors import InProcess, OnRay
 from study.tracking.view import MlflowView
-from study.worker.group import discard_outcome, run_group
-
-
-def run_here(agenda: Agenda, ledger: Ledger, storage: Path, listen: Callable[[Any], None], **_: Any) -> bool:
-    """What Ray does, in this process."""
-    while (group := agenda.next_group()) is not None:
-        for event in run_group(group, storage):
-            for record in event if isinstance(event, list) else []:
-                if ledger.append(record):
-                    listen(record)
-                discard_outcome(storage, record["trial_key"])
-        agenda.group_ended(group)
-    return agenda.done
 
 
 def test_planted_secrets_are_found_nowhere(
@@ -34,7 +18,6 @@ def test_planted_secrets_are_found_nowhere(
 ) -> None:
     """Secrets in the environment and in the tracking address; then every byte that a study leaves or prints is searched."""
     from study.cluster import connection as cluster
-    from study.cluster import tune
 
     caplog.set_level(logging.INFO)
     for name in (
@@ -45,7 +28,7 @@ def test_planted_secrets_are_found_nowhere(
         "RAY_AUTH_TOKEN",
     ):
         monkeypatch.setenv(name, SECRET)
-    monkeypatch.setattr(tune, "run_agenda", run_here)
+    monkeypatch.setattr(OnRay, "run", InProcess.run)
     # no Ray either: it reads its token once a process, which another test may have done
     monkeypatch.setattr(cluster, "connected", lambda *_: contextlib.nullcontext())
     monkeypatch.chdir(tmp_path)

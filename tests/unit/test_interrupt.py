@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from study.cluster.tune import draining
+from study.driver.notice import draining
 from study.printing.console import lasting_output
 
 

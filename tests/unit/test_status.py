@@ -11,7 +11,6 @@ from made_up_worker import Worker
 from rich.console import Console
 from serial import run_serially
 
-from study.commands.start import RunOptions
 from study.errors import UserError
 from study.planning.agenda import Agenda
 from study.planning.plan import Plan, make_plan
@@ -98,7 +97,7 @@ def test_a_space_that_is_used_up_leaves_nothing_waiting(
     assert f"{len(contents.replicates)} done, 0 waiting" in status and told in status
 
 
-def test_a_run_whose_trainings_all_fail_says_why_once(tmp_path: Path, monkeypatch, uri: str) -> None:
+def test_a_run_whose_trainings_all_fail_says_why_once(tmp_path: Path, monkeypatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("no kernel\nfor this device")
 
@@ -113,11 +112,11 @@ def test_a_run_whose_trainings_all_fail_says_why_once(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr("study.worker.group.train", broken)
         with pytest.raises(UserError) as caught:
-            run_serially(spec, tmp_path, report=False, options=RunOptions(tracking=uri))
+            run_serially(spec, tmp_path, report=False, view=False)
     cause = "RuntimeError: no kernel for this device"
     assert str(caught.value) == f"all 2 trainings failed: {cause}; when that is mended: fmm-study retry SPEC --failed"
     # and again: it is not done
     with pytest.raises(UserError, match="all 2 trainings failed"):
-        run_serially(spec, tmp_path, report=False, options=RunOptions(tracking=uri))
+        run_serially(spec, tmp_path, report=False, view=False)
     status = fmm_study("status", str(spec), "--storage", str(tmp_path))
     assert f"failed (2): {cause}\n" in status.stdout and "2 done, 0 waiting" in status.stdout
