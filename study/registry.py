@@ -4,6 +4,7 @@ A part is added by one decorated function or class in one file. The packages tha
 (``discover``), so there is no second list to keep.
 """
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry[T]] = {}
+        self._sized: dict[str, tuple[range, Callable[[str, int], Entry[Any]]]] = {}
 
     def register(self, name: str, *, formula: str, source: str, **traits: Any) -> Callable[[U], U]:
         """A decorator that registers what it decorates under ``name``, and returns it unchanged."""
@@ -47,14 +49,42 @@ class Registry(Generic[T]):
 
         return decorate
 
+    def register_sizes(self, prefix: str, sizes: range, *, formula: str, source: str) -> Callable[[U], U]:
+        """A decorator that registers ``prefix`` followed by any number of ``sizes``, as in ``image_folder_48``.
+
+        What it decorates is called with the name and the number. ``formula`` has ``{size}`` where the number belongs.
+        """
+
+        def decorate(build: U) -> U:
+            def entry(name: str, size: int) -> Entry[Any]:
+                made: Callable[..., Any] = build  # type: ignore[assignment]
+                return Entry(
+                    name=name,
+                    build=functools.partial(made, name, size),
+                    formula=formula.format(size=size),
+                    source=source,
+                )
+
+            self._sized[prefix] = sizes, entry
+            return build
+
+        return decorate
+
     def __getitem__(self, name: str) -> Entry[T]:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UserError(f"unknown {self.kind} {name!r}{nearest(name, self._entries)}") from None
+        entry = self._entries.get(name) or self._of_size(name)
+        if entry is None:
+            raise UserError(f"unknown {self.kind} {name!r}{nearest(name, self._entries)}")
+        return entry
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or self._of_size(str(name)) is not None
+
+    def _of_size(self, name: str) -> Entry[T] | None:
+        """What ``register_sizes`` promised; made anew, so that a list of all names does not depend on who asked for what."""
+        prefix, _, size = name.rpartition("_")
+        sizes, entry = self._sized.get(f"{prefix}_", (range(0), None))
+        fits = size == size.lstrip("0") and size.isdecimal() and int(size) in sizes
+        return entry(name, int(size)) if entry and fits else None
 
     def __iter__(self) -> Iterator[Entry[T]]:
         return iter(self._entries.values())

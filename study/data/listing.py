@@ -1,10 +1,9 @@
 """Datasets of image files, one folder per class: listed, split, and only then decoded into memory or streamed.
 
-``image_folder`` is images of one's own, in memory at 3x64x64, ``image_folder_32`` the same at 3x32x32, and
-``image_folder_224`` at 3x224x224, decoded when needed.
+``image_folder`` is images of one's own, in memory at 3x64x64, ``image_folder_32`` the same at 3x32x32, and so on for any
+size; ``image_folder_224`` is at 3x224x224, decoded when needed.
 """
 
-import functools
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ LEFT_OVERS = frozenset(
      "system volume information")
 )  # fmt: skip
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+# Larger images are streamed.
+SIZES = range(8, 257)
 TEST_SEED = 0
 TEST_SHARE = 0.2
 URL = "https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html"
@@ -164,22 +165,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
-@DATASETS.register("image_folder", formula="images of your own, resized to 3x64x64, one folder a class", source=URL)
+@DATASETS.register_sizes("image_folder_", SIZES, formula="image_folder, resized to 3x{size}x{size}", source=URL)
+@DATASETS.register(
+    "image_folder",
+    formula="images of your own, one folder a class, resized to 3x64x64; image_folder_48: to 3x48x48, and so on",
+    source=URL,
+)
 def image_folder(name: str = "image_folder", size: int = SIZE) -> Dataset:
     """Load ``image_folder/train/CLASS/*`` and ``image_folder/test/CLASS/*`` of the data root.
 
     Without a ``test`` folder a stratified fifth of ``train`` is the test split, the same in every study. A data root holds
     one such folder (or a link to it): point ``FMM_STUDY_DATA`` elsewhere for another. Raises ``UserError`` where it is
     absent, a class has no image or too few, or the two parts' classes differ. Floor: the largest class's share and a tenth
-    of the rest. ``size``: of the images, for a dataset that is registered as ``name`` by ``functools.partial``.
+    of the rest. ``name``, ``size``: the dataset's, and the images' (``image_folder_48``, 48).
     """
     pool, test = _parts(name)
     return decoded(pool, test, accuracy_floor=_floor(pool), size=size)
-
-
-DATASETS.register("image_folder_32", formula="image_folder, resized to 3x32x32 (CIFAR's size)", source=URL)(
-    functools.partial(image_folder, "image_folder_32", 32)
-)
 
 
 @DATASETS.register("image_folder_224", formula="images of your own at 3x224x224, decoded when needed", source=URL)

@@ -1,6 +1,5 @@
 """Pictures as users have them: deep pixels, turned photographs, folders that systems leave behind, files that are no image."""
 
-import functools
 import os
 import zlib
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from study.data import load_dataset
 from study.data.decoding import open_rgb
-from study.data.listing import image_folder, listing
+from study.data.listing import listing
 from study.errors import UserError
 from study.registry import DATASETS
 
@@ -239,9 +238,17 @@ def test_a_folder_of_ones_own_in_other_sizes(train, root):
     )
     assert torch.equal(small.pool.images[0], torch.from_numpy(np.array(photograph)).permute(2, 0, 1))
     write_images(root / "image_folder" / "test" / "a", 3), write_images(root / "image_folder" / "test" / "b", 2)
-    own = functools.partial(image_folder, "mine_48", 48)()
-    assert own.name == "mine_48" and own.image_shape == (3, 48, 48) and (len(own.pool), len(own.test)) == (20, 5)
-    assert {"image_folder", "image_folder_32", "image_folder_224"} <= set(DATASETS.names())
+    own = load_dataset("image_folder_48")
+    assert (
+        own.name == "image_folder_48" and own.image_shape == (3, 48, 48) and (len(own.pool), len(own.test)) == (20, 5)
+    )
+    assert DATASETS["image_folder_48"].formula == "image_folder, resized to 3x48x48"
+    for name in ("image_folder_7", "image_folder_257", "image_folder_048"):
+        assert name not in DATASETS
+        with pytest.raises(UserError, match=f"unknown dataset '{name}' "):
+            load_dataset(name)
+    with pytest.raises(UserError, match=r"unknown dataset 'image_foldr_32' \(did you mean 'image_folder"):
+        load_dataset("image_foldr_32")
 
 
 def test_the_home_of_an_unknown_user_is_told(monkeypatch):
