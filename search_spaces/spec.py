@@ -256,6 +256,13 @@ class Spec(Strict):
         """Names of all factors, in order of first appearance."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
 
+    @property
+    def networks(self) -> list[str]:
+        """Levels of ``network``, wherever they stand, each once."""
+        tuned = self.nuisance.get("network")
+        named = [*self.levels_of("network"), self.fixed.get("network", ""), *getattr(tuned, "choices", [])]
+        return list(dict.fromkeys(str(name) for name in named if name))
+
     def levels_of(self, factor: str) -> list[Level]:
         """Levels of ``factor``, grid by grid: one that several grids have, several times."""
         return [level for grid in self.factors for level in grid.get(factor, [])]

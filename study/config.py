@@ -42,6 +42,8 @@ WORDS = {
 }
 # Settings that have an effect only where another one is one of a few words.
 GOES_WITH = {"beta2": ("optimizer", ("adamw",))}
+# Settings of a network that is built from its registered parts. One of one's own has its own keywords in their place.
+OF_NETWORK = ("depth", "width", "merge", "merge_site", "merge_where", "attention", "attention_form", "dropout")
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
 
@@ -51,10 +53,14 @@ class TrialConfig:
     """Everything that decides the weights of one trained replicate, each setting with its meaning."""
 
     dataset: Annotated[str, "A registered dataset."]
-    depth: Annotated[int, "The network's number of layers, as its paper counts them."]
+    depth: Annotated[
+        int, "The network's number of layers, as its paper counts them. A network of one's own needs none."
+    ] = 0
     seed: Annotated[int, "The root of initial weights, data order and augmentation."]
     split_seed: Annotated[int, "The root of the split into training and validation images."]
-    network: Annotated[str, "A registered network."] = "cifar_resnet"
+    network: Annotated[
+        str, "A registered network, or one of one's own: `module:function`, `timm/name` (`docs/plugins.md`)."
+    ] = "cifar_resnet"
     width: Annotated[int, "Channels of the first stage; in `wrn` the factor by which it is widened."] = 16
     merge: Annotated[str, "A registered merge operator."] = "add"
     merge_site: Annotated[str, "Where it sits: `skip` (in place of the addition) or `branch` (inside the branch)."] = (
@@ -108,6 +114,9 @@ class TrialConfig:
         float,
         "Decay of the moving average of the weights, which is evaluated, measured and kept in their place; 0: none.",
     ] = 0.0
+    keywords: Annotated[
+        tuple[tuple[str, Any], ...], "Of a network of one's own, what is given to it: names and values, by name."
+    ] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
@@ -123,7 +132,7 @@ class TrialConfig:
             given = getattr(self, name)
             self._require(name, given in words, f"{' or '.join(words)}{nearest(str(given), words)}")
         for name, most in MOST.items():
-            self._require(name, getattr(self, name) <= most, f"at most {most:,g}")
+            self._require(name, self._value(name) <= most, f"at most {most:,g}")
         self._require("mixup", self.mixup == 0 or self.mixup >= 1e-3, "0, or at least 0.001")
         self._require(
             "momentum", self.momentum > 0 or self.optimizer != "nesterov", "above 0 with optimizer = 'nesterov'"
@@ -133,28 +142,43 @@ class TrialConfig:
             fits = getattr(self, name) == default or getattr(self, other) in words
             self._require(name, fits, f"{default!r} unless {other} is {' or '.join(words)}")
 
+    def _value(self, name: str) -> Any:
+        return dict(self.keywords).get(name, getattr(self, name))
+
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise UserError(f"setting {name!r} = {getattr(self, name)!r}: expected {expected}")
+            raise UserError(f"setting {name!r} = {self._value(name)!r}: expected {expected}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "TrialConfig":
-        """Build from plain values (as JSON gives them). Raises ``UserError`` naming an unknown or missing key."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
+        """Build from plain values (as JSON gives them). Raises ``UserError`` naming an unknown or missing key.
+
+        For a network of one's own every key that is no setting of a training is a keyword of the network.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "keywords"}
+        own = is_own(values.get("network", cls.network))
+        keywords = {name: value for name, value in values.items() if own and _is_keyword(name, fields)}
         for key in values:
-            if key not in fields:
+            if key not in fields and key not in keywords:
                 raise UserError(f"unknown setting {key!r}{nearest(key, fields)}")
-        missing = [n for n, f in fields.items() if f.default is _REQUIRED and n not in values]
+        required = [n for n, f in fields.items() if f.default is _REQUIRED or (n == "depth" and not own)]
+        missing = [name for name in required if name not in values]
         if missing:
             raise UserError(f"missing setting {missing[0]!r}: it has no default")
         checked: dict[str, Any] = {
-            name: _checked(name, typing.get_args(fields[name].type)[0], value) for name, value in values.items()
+            name: _checked(name, typing.get_args(fields[name].type)[0], value)
+            if name in fields
+            else _level(name, value)
+            for name, value in values.items()
         }
-        return cls(**checked)
+        given = {name: checked.pop(name) for name in sorted(keywords)}
+        return cls(**checked, keywords=tuple(given.items()))
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """All settings as plain JSON values: of a network of one's own its keywords, not the settings of registered parts."""
+        left_out = {"keywords", *(OF_NETWORK if is_own(self.network) else ())}
+        fields = [f.name for f in dataclasses.fields(self) if f.name not in left_out]
+        return {name: _plain(getattr(self, name)) for name in fields} | dict(self.keywords)
 
     @property
     def trial_key(self) -> str:
@@ -162,14 +186,25 @@ class TrialConfig:
         changed = {
             f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(self)
-            if f.default is _REQUIRED or getattr(self, f.name) != f.default
+            if f.name != "keywords" and (f.default is _REQUIRED or getattr(self, f.name) != f.default)
         }
-        return _digest("train", changed)
+        return _digest("train", changed | dict(self.keywords))
+
+    @property
+    def structure(self) -> str:
+        """The network and its size in words; of one of one's own all of its keywords."""
+        size = dict(self.keywords) if is_own(self.network) else {"depth": self.depth, "width": self.width}
+        return ", ".join([self.network, *(f"{name} {value}" for name, value in size.items())])
+
+
+def is_own(network: Any) -> bool:
+    """Whether a level of ``network`` names one of one's own (``module:function``) or a library's (``timm/name``)."""
+    return isinstance(network, str) and (":" in network or "/" in network)
 
 
 def settings_types() -> dict[str, Any]:
     """The type of each setting, as JSON holds it."""
-    kinds = {f.name: typing.get_args(f.type)[0] for f in dataclasses.fields(TrialConfig)}
+    kinds = {f.name: typing.get_args(f.type)[0] for f in dataclasses.fields(TrialConfig) if f.name != "keywords"}
     return {name: list[float] if typing.get_origin(kind) is tuple else kind for name, kind in kinds.items()}
 
 
@@ -234,6 +269,19 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return float(value)
     if type(value) is not kind:
         raise UserError(f"setting {name!r} = {value!r}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _is_keyword(name: str, fields: Mapping[str, Any]) -> bool:
+    return name in OF_NETWORK or (name not in fields and name.isidentifier())
+
+
+def _level(name: str, value: Any) -> Any:
+    """The value of a network's keyword. A whole number is an int, however it is written: equal values give one key."""
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if type(value) not in (bool, int, float, str):
+        raise UserError(f"setting {name!r} = {str(value)[:200]!r}: expected a text, a number or a boolean")
     return value
 
 

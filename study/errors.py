@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def nearest(name: object, known: Iterable[str]) -> str:
         return f" (did you mean {matches[0]!r}?)"
     shown = ", ".join(names[:_MOST_NAMES])
     return f" (known: {shown}{f', and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''})"
+
+
+def reason(error: BaseException) -> str:
+    """``TypeError: what it says (my_nets.py line 12)``, of what a user's code raises; the line is theirs, not a library's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    ours = ("site-packages", str(Path(__file__).parent))
+    theirs = [frame for frame in frames if not any(part in frame.filename for part in ours)] or frames
+    where = f" ({Path(theirs[-1].filename).name} line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -8,16 +8,17 @@ a command is run in, is not installed. The list enters no trial key; the names o
 """
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import site
 import sys
 import sysconfig
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -28,10 +29,12 @@ from torch import Tensor, nn
 
 # the package's own parts are registered first, so that a plug-in that takes one of their names raises
 from study import data, models, smoothness  # noqa: F401
-from study.errors import UserError
+from study.config import is_own
+from study.errors import UserError, nearest, reason
 from study.models.attention import build_attention
 from study.models.build import initialise
-from study.registry import ATTENTION_FORMS, MERGES, NAMED
+from study.models.own import ALIAS, OF_DATA, signature_of
+from study.registry import ATTENTION_FORMS, MERGES, NAMED, NETWORKS
 from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.untouched import untouched, with_weights
 
@@ -43,13 +46,68 @@ _CHANNELS = 8
 def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
     """Import every installed plug-in, then ``modules``; ``folder``, if given, is the last place where they are sought.
 
-    A module that is imported already is left as it is. Raises ``UserError`` naming a module that is missing or raises, as one
-    does that registers a name twice.
+    A module that is imported already is left as it is. Among ``modules`` may be networks of one's own (``module:function``,
+    ``timm/name``). Raises ``UserError`` naming a module that is missing or raises, as one does that registers a name twice.
     """
     if folder and folder not in sys.path:
         sys.path.append(folder)
     for name in [*installed(), *modules]:
-        import_plugin(name)
+        load_network(name) if is_own(name) else import_plugin(name)
+
+
+def load_network(name: str) -> None:
+    """Register the network ``module:function`` or ``timm/name``; importing a module runs its code. Raises ``UserError``."""
+    if name in NETWORKS:
+        return
+    library, slash, model = name.partition("/")
+    if slash:
+        if library != "timm":
+            raise UserError(f"network = {name!r}: expected a registered name, module:function, or timm/name")
+        _register_timm(name, model)
+        return
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), function]):
+        raise UserError(f"network = {name!r}: expected a registered name, module:function, or timm/name")
+    imported = import_plugin(module)
+    found = getattr(imported, function, None) or getattr(imported, function.removesuffix(ALIAS), None)
+    if not callable(found):
+        known = [each for each, value in vars(imported).items() if getattr(value, "__module__", "") == module]
+        raise UserError(f"network = {name!r}: module {module!r} has no function {function!r}{nearest(function, known)}")
+    told = (inspect.getdoc(found) or "").partition("\n")[0]
+    source = Path(imported.__file__).name if imported.__file__ else module
+    NETWORKS.register(name, formula=told, source=source, own=signature_of(found))(found)
+
+
+def _register_timm(name: str, model: str) -> None:
+    """Register a network of timm's, untrained. Its keywords are the parameters of its class."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UserError(f"network = {name!r}: timm is not installed: pip install 'fmm-study[timm]'") from None
+    model = model if timm.is_model(model) else model.removesuffix(ALIAS)
+    if not timm.is_model(model):
+        raise UserError(
+            f"network = {name!r}: unknown model {model!r} of timm {timm.__version__}{nearest(model, timm.list_models())}"
+        )
+
+    def build(*, num_classes: int, in_channels: int, **keywords: Any) -> nn.Module:
+        made: nn.Module = timm.create_model(
+            model, pretrained=False, num_classes=num_classes, in_chans=in_channels, **keywords
+        )
+        return made
+
+    with torch.device("meta"):
+        kind = type(build(num_classes=2, in_channels=3))
+    own = signature_of(kind, beside=("in_chans", "global_pool"))
+    # what its class must be given, its own function gives
+    optional = {name: dataclasses.replace(keyword, required=False) for name, keyword in own.keywords.items()}
+    own = dataclasses.replace(own, keywords=optional, given=frozenset(OF_DATA[:2]), takes_any=False)
+    NETWORKS.register(
+        name,
+        formula=f"{model} of timm, untrained",
+        source="https://github.com/huggingface/pytorch-image-models",
+        own=own,
+    )(build)
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
@@ -85,13 +143,16 @@ def site_folders() -> list[str]:
 def refuse_foreign(modules: Iterable[str]) -> None:
     """Raise ``UserError`` for modules that are neither installed as plug-ins nor named in ``FMM_STUDY_PLUGINS``.
 
-    For the driver: what it lets through, workers import.
+    Among ``modules`` may be networks of one's own; a library's run no code but the library's. For the driver: what it lets
+    through, workers import.
     """
-    unknown = set(modules) - {name.strip() for name in os.environ.get(ALLOWED, "").split(",")}
+    unknown = {module_of(name) for name in modules if "/" not in name} - {
+        name.strip() for name in os.environ.get(ALLOWED, "").split(",")
+    }
     if foreign := sorted(unknown and unknown - set(installed())):
         raise UserError(
-            f"plugins, space: the specification would run the code of {', '.join(foreign)}; if you have read it or it is "
-            f"yours: export {ALLOWED}={','.join(foreign)}"
+            f"plugins, space, network: the specification would run the code of {', '.join(foreign)}; if you have read it or "
+            f"it is yours: export {ALLOWED}={','.join(foreign)}"
         )
 
 
@@ -105,17 +166,14 @@ def import_plugin(name: str) -> ModuleType:
             raise UserError(
                 f"plugins: no module {name!r}: install it, or run where {name.partition('.')[0]}.py is"
             ) from None
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
-        reason = " ".join(str(error).split())
-        raise UserError(f"plugins: module {name!r} raises {type(error).__name__}: {reason}{where}") from error
+        raise UserError(f"plugins: module {name!r} raises {reason(error)}") from error
 
 
 def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
     """Module -> distribution and version, if one declares it, a digest (16 hex digits) of its file, and what it registers."""
     declared = installed()
     found: dict[str, dict[str, str]] = {}
-    for name in dict.fromkeys([*declared, *modules]):
+    for name in dict.fromkeys([*declared, *map(module_of, modules)]):
         distribution = declared.get(name)
         source = {"distribution": distribution.name, "version": distribution.version} if distribution else {}
         known = importlib.util.find_spec(name)
@@ -123,8 +181,16 @@ def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
             source["digest"] = hashlib.blake2b(Path(known.origin).read_bytes(), digest_size=8).hexdigest()
         if registered := registered_by(name):
             source["registers"] = ", ".join(registered)
+        if any(own.startswith(f"{name}/") for own in modules):
+            # a library of networks: its first file says nothing of them, its release does
+            source = {"distribution": name, "version": importlib.metadata.version(name)}
         found[name] = source
     return found
+
+
+def module_of(name: str) -> str:
+    """The module whose code a plug-in or a network of one's own (``module:function``, ``timm/name``) runs."""
+    return name.partition(":")[0].partition("/")[0]
 
 
 def registered_by(module: str) -> list[str]:

@@ -49,7 +49,10 @@ def importance_data(inputs: Inputs) -> Rows:
 def draw_importance(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per type of attention, one column per dataset and depth; in a layer one column of marks per form."""
     rows = data.to_pylist()
-    types, contexts = distinct(rows, "attention"), sorted(distinct(rows, "dataset", "depth"))
+    types, contexts = (
+        distinct(rows, "attention"),
+        sorted(distinct(rows, "dataset", "depth"), key=lambda at: (at[0], at[1] or 0)),
+    )
     styles = series_styles(distinct(rows, "attention_form"))
     layers = {at: max(row["layer"] for row in same) for at, same in grouped(rows, "dataset", "depth").items()}
     widths = [min(_MOST_PANEL, max(_LEAST_PANEL, layers[at] * (_LAYER + _FORM * len(styles)))) for at in contexts]
@@ -62,7 +65,8 @@ def draw_importance(data: pa.Table, spec: Spec) -> Figure:
             _panel(axis, where(rows, attention=kind, dataset=at[0], depth=at[1]), styles, layers[at])
         line[0].set_ylabel(kind)
     for at, axis in zip(contexts, grid[0], strict=True):
-        axis.set_title(f"{at[0]}, depth {at[1]}" if several else f"depth {at[1]}")
+        depth = [] if at[1] is None else [f"depth {at[1]}"]
+        axis.set_title(", ".join([at[0], *depth] if several else depth))
     say_axes(figure, "attention layer", "Spearman's rank correlation, by attention", color=INK)
     handles = series_marks(styles, linestyle="none", markersize=4)
     handles.append(mark(color=INK, linewidth=1.5, label="noise ceiling"))

@@ -27,7 +27,9 @@ def arm_name(spec: Spec, values: Mapping[str, Any]) -> str:
     elif form is not None:
         levels["attention"] = f"{levels.get('attention', 'attention')}.{form}"
     texts = [
-        value if isinstance(value, str) else f"{name}={value:g}" for name, value in levels.items() if value is not None
+        value if isinstance(value, str) else f"{name}={value if isinstance(value, bool) else format(value, 'g')}"
+        for name, value in levels.items()
+        if value is not None
     ]
     return "/".join(texts) or str(values["cell"])
 

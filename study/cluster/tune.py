@@ -194,7 +194,7 @@ def run_on_ray(feed: Feed, *, connection: contextlib.AbstractContextManager[Any]
     spec = feed.agenda.plan.spec
     resources, storage = spec.resources, feed.storage.resolve()
     common: dict[str, Any] = {"storage": str(storage), "threads": resources.threads, "gpus": resources.gpus}
-    common |= {"surroundings": surroundings(spec.plugins), "driver": feed.driver}
+    common |= {"surroundings": surroundings(feed.agenda.plan.code), "driver": feed.driver}
     writer = LedgerWriter(feed)
     storage.mkdir(parents=True, exist_ok=True)
     with (

@@ -76,7 +76,7 @@ def run(
                             {cell.settings["dataset"] for cell in plan.cells},
                             gpus=spec.resources.gpus,
                             price=options.price,
-                            plugins=plugin_sources(spec.plugins),
+                            plugins=plugin_sources(plan.code),
                             accept=options.accept_changes,
                             in_process=options.in_process,
                         )

@@ -173,7 +173,7 @@ def agenda_of(
 def has_ended(plan: Plan, contents: Contents, workspace: Workspace) -> bool:
     """Whether nothing is left to run; ``False`` also where only plug-ins could say so that may not be imported here."""
     try:
-        if plan.spec.plugins or plan.spec.space:
+        if plan.code or plan.spec.space:
             load_levels(plan.spec)
         return agenda_of(plan, contents, workspace).done
     except UserError:

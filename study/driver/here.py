@@ -20,7 +20,7 @@ def run_here(feed: Feed) -> None:
     spec = feed.agenda.plan.spec
     check_gpus(spec.resources)
     device, storage = device_of(spec.resources.gpus), feed.storage.resolve()
-    given: dict[str, Any] = {"threads": spec.resources.threads, "plugins": spec.plugins, "driver": feed.driver}
+    given: dict[str, Any] = {"threads": spec.resources.threads, "plugins": feed.agenda.plan.code, "driver": feed.driver}
     with draining(feed.drain), backend_kept():
         while (tasks := feed.next_group()) is not None:
             for event in run_group(tasks, storage, device=device, **given):

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from study.atomic import check_archive
-from study.config import TrialConfig
+from study.config import TrialConfig, is_own
 from study.data import Dataset, load_dataset, split
 from study.errors import UserError, nearest
 from study.measuring.replicate import estimates_of, measure_context
 from study.measuring.state_dict import few, fit_state_dict
 from study.models import build_network
-from study.registry import DATASETS, STATISTICS
+from study.plugins import load_plugins, refuse_foreign
+from study.registry import DATASETS, NETWORKS, STATISTICS
 from study.smoothness import Estimate, in_turn, parse_settings
 from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.context import exact_evaluation
@@ -105,7 +106,12 @@ def measure_checkpoint(
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds a configuration that is none: {_one_line(error)}") from None
     known = load_dataset(config.dataset)
-    model = build_network(config, num_classes=known.num_classes, mean=known.mean, deviation=known.deviation)
+    if is_own(config.network) and config.network not in NETWORKS:
+        refuse_foreign([config.network])
+        load_plugins([config.network], str(Path.cwd()))
+    model = build_network(
+        config, num_classes=known.num_classes, image_shape=known.image_shape, mean=known.mean, deviation=known.deviation
+    )
     _fill(model, kept["model"], path, "the configuration that it holds")
     seeds = {"seed": config.seed, "split_seed": config.split_seed}
     return measure_network(

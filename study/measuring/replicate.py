@@ -135,7 +135,7 @@ def unmeasured_records(task: Task, error: str) -> list[MeasureRecord]:
 
 
 def _empty_record(task: Task, name: str, error: str) -> MeasureRecord:
-    trial_key, parts = task.config.trial_key, revised_parts(vars(task.config))
+    trial_key, parts = task.config.trial_key, revised_parts(task.config.as_dict())
     sampled = name in task.keep_samples
     return {
         "kind": "measure",

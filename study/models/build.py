@@ -13,10 +13,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from study.config import TrialConfig
+from study.config import TrialConfig, is_own
 from study.errors import UserError
 from study.models.blocks import BlockParts
 from study.models.norms import set_norms
+from study.models.own import build_own
 from study.registry import NETWORKS
 from study.seeding import derive_seed
 
@@ -26,13 +27,38 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def build_network(
-    config: TrialConfig, *, num_classes: int, mean: Sequence[float], deviation: Sequence[float], weights: bool = True
+    config: TrialConfig,
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    image_shape: tuple[int, int, int] | None = None,
+    weights: bool = True,
 ) -> nn.Module:
     """Return the network of ``config``, its weights drawn from ``config.seed`` (unless ``weights`` are not wanted).
 
-    Raises ``UserError`` for bad levels, and for dropout in a network that has no place for it.
+    ``image_shape`` (C, H, W) is for a network of one's own that asks for it. Raises ``UserError`` for bad levels, for
+    keywords that do not fit a network of one's own, and for dropout in a network that has no place for it.
     """
     entry = NETWORKS[config.network]
+    if config.input_moments == "imagenet":
+        if len(mean) != len(IMAGENET_MEAN):
+            raise UserError(f"setting 'input_moments' = 'imagenet' with images of {len(mean)} channels: it is for 3")
+        mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
+    if is_own(config.network):
+        own = build_own(
+            entry,
+            config,
+            num_classes=num_classes,
+            image_shape=image_shape,
+            mean=mean,
+            deviation=deviation,
+            weights=weights,
+        )
+        set_norms(own, momentum=config.norm_momentum, parts=config.norm_parts)
+        if weights:
+            start_parts(own, config.seed)
+        return own
     if config.dropout and not entry.traits.get("dropout"):
         places = [entry.name for entry in NETWORKS if entry.traits.get("dropout")]
         raise UserError(
@@ -47,10 +73,6 @@ def build_network(
         attention_form=config.attention_form,
         dropout=config.dropout,
     )
-    if config.input_moments == "imagenet":
-        if len(mean) != len(IMAGENET_MEAN):
-            raise UserError(f"setting 'input_moments' = 'imagenet' with images of {len(mean)} channels: it is for 3")
-        mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
     network: nn.Module = entry.build(
         depth=config.depth, width=config.width, num_classes=num_classes, mean=mean, deviation=deviation, parts=parts
     )
@@ -108,6 +130,12 @@ def initialise(model: nn.Module, seed: int) -> None:
                 if plain:
                     drawn.uniform_(-bound, bound, generator=generator(f"{name}.bias"))
                 module.bias.copy_(drawn)
+    start_parts(model, seed)
+
+
+def start_parts(model: nn.Module, seed: int) -> None:
+    """Let the modules that draw constants of their own draw them, and those that start elsewhere set their values."""
+    for name, module in model.named_modules():
         if isinstance(module, StartsFromSeed):
             module.start_from(derive_seed(seed, "init", name))
     for module in model.modules():

@@ -5,26 +5,22 @@ What can be refused is refused here, before anything starts: unknown settings, l
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from search_spaces import Choice, Levels, Spec
-from study.config import TrialConfig
+from study.config import OF_NETWORK, TrialConfig, is_own
 from study.data import dataset_facts, load_dataset
 from study.data.dataset import Facts
 from study.errors import UserError, nearest
-from study.models import build_network, num_flops, num_params
+from study.planning.networks import check_network, untrained
 from study.planning.search import num_points
 from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
-from study.registry import AUGMENTATIONS, DATASETS, PARTS, Registry, revised_parts
+from study.registry import AUGMENTATIONS, DATASETS, NETWORKS, PARTS, Registry, revised_parts
 from study.results.ledger import Contents
 from study.schema import Phase
 from study.seeding import derive_seed
@@ -36,10 +32,8 @@ _REGISTRIES: dict[str, Registry[Any]] = {"dataset": DATASETS, "augment": AUGMENT
 SETTINGS = {
     field.name: field
     for field in dataclasses.fields(TrialConfig)
-    if field.name not in ("seed", "split_seed", "stop_curve")
+    if field.name not in ("seed", "split_seed", "stop_curve", "keywords")
 }
-# The largest network of a study: that of ResNet-50 on ImageNet has 26 million parameters and takes 8 billion FLOPs.
-_MOST = {"parameters": 500_000_000, "FLOPs an image": 100_000_000_000}
 # The name of a joint search; names of cells have a slash.
 _JOINT = "joint"
 
@@ -64,6 +58,11 @@ class Plan:
         """By name of a search, the settings of the cells that it chooses among: each cell's own, or one of all (joint)."""
         settings = {cell.name: cell.settings for cell in self.cells}
         return {_JOINT: settings} if self.spec.joint else {name: {name: settings[name]} for name in settings}
+
+    @property
+    def code(self) -> list[str]:
+        """What workers import: plug-ins, and networks of one's own."""
+        return named_code(self.spec)
 
     def search_of(self, cell: str) -> str:
         """The name of the search that tunes ``cell``."""
@@ -113,7 +112,7 @@ class Plan:
     def measure_keys(self, config: TrialConfig, replicate: int, phase: Phase) -> dict[str, str]:
         """Statistic -> the key of what a study wants measured on a replicate with this ``config``."""
         wanted, sampled = self.statistics_of(replicate, phase), self.spec.measure.keep_samples
-        trial_key, parts = config.trial_key, revised_parts(vars(config))
+        trial_key, parts = config.trial_key, revised_parts(config.as_dict())
         return {
             name: statistic_key(trial_key, name, settings, samples=name in sampled, parts=parts)
             for name, settings in wanted.items()
@@ -174,11 +173,16 @@ def lay_out(spec: Spec) -> Plan:
     return Plan(spec=spec, cells=tuple(_cell(spec, levels) for levels in spec.cells()))
 
 
+def named_code(spec: Spec) -> list[str]:
+    """The plug-ins that ``spec`` names, and its networks of one's own (``module:function``, ``timm/name``)."""
+    return [*spec.plugins, *filter(is_own, spec.networks)]
+
+
 def load_levels(spec: Spec) -> None:
-    """Import the plug-ins that ``spec`` names. Raises ``UserError`` for those that its user has not allowed."""
-    foreign = [*spec.plugins, *filter(None, [spec.space.partition(":")[0]])]
+    """Import the plug-ins and networks that ``spec`` names. Raises ``UserError`` for those that its user has not allowed."""
+    foreign = [*named_code(spec), *filter(None, [spec.space.partition(":")[0]])]
     refuse_foreign(foreign)
-    load_plugins(spec.plugins, str(Path.cwd()) if foreign else "")
+    load_plugins(named_code(spec), str(Path.cwd()) if foreign else "")
 
 
 def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts] | None = None) -> Plan:
@@ -188,10 +192,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
     are ``known`` (by name) no more is looked at.
     """
     load_levels(spec)
-    for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
-        for name in names:
-            if name not in SETTINGS:
-                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, SETTINGS)}")
+    _check_names(spec)
     if "epochs" in spec.nuisance:
         raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
     check_parts(spec)
@@ -218,6 +219,22 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
     return plan
 
 
+def _check_names(spec: Spec) -> None:
+    """Raise ``UserError`` for a setting that neither trainings nor any network of the study have."""
+    own = [(name, NETWORKS[name].traits["own"]) for name in filter(is_own, spec.networks)]
+    settled = {**spec.fixed, **spec.defaults}
+    registered = not all(is_own({**settled, **levels}.get("network")) for levels in spec.cells())
+    for role, names in (("fixed", spec.fixed), ("factors", spec.factor_names()), ("nuisance", spec.nuisance)):
+        for name in names:
+            if name in SETTINGS and (registered or name not in OF_NETWORK):
+                continue
+            if not any(name in signature.keywords or signature.takes_any for _, signature in own):
+                if len(own) == 1 and not registered:
+                    own[0][1].check_name(own[0][0], name)
+                known = [*SETTINGS, *(keyword for _, signature in own for keyword in signature.keywords)]
+                raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
+
+
 def _cell(spec: Spec, levels: Levels) -> Cell:
     settings = {**spec.fixed, **levels}
     config = TrialConfig.from_mapping({**settings, **spec.defaults, "seed": 0, "split_seed": 0})
@@ -226,19 +243,24 @@ def _cell(spec: Spec, levels: Levels) -> Cell:
 
 def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> None:
     """Raise ``UserError`` unless every value, every level and the network are fit; facts of its data become ``known``."""
+    tried = []
     for name, nuisance in spec.nuisance.items():
         for value in nuisance.choices if isinstance(nuisance, Choice) else (nuisance.low, nuisance.high):
-            TrialConfig.from_mapping({**config.as_dict(), name: value})
+            other = TrialConfig.from_mapping({**config.as_dict(), name: value})
+            # what a range allows of a network's keyword, the network has to take
+            tried += [other] if name in dict(other.keywords) and other != config else []
     check_schedule(config.schedule)
     if config.validation == "test" and spec.budget.search_trials:
         raise UserError(
             "setting 'validation' = 'test' with budget.search_trials above 0: the search would choose by test images"
         )
     for name, registry in _REGISTRIES.items():
-        registry[getattr(config, name)]
+        if name not in OF_NETWORK or not is_own(config.network):
+            registry[getattr(config, name)]
     if config.dataset not in known:
         known[config.dataset] = dataset_facts(config.dataset)
-    _check_network(config, known[config.dataset])
+    for one in (config, *tried):
+        check_network(one, known[config.dataset])
 
 
 def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
@@ -260,49 +282,6 @@ def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
             )
 
 
-def _check_network(config: TrialConfig, known: Facts) -> None:
-    """Build the network. Raises ``UserError`` for one that no machine is to hold, found before it takes memory."""
-    size = {"parameters": num_params(shapes(config, known))}
-    # a weight serves once at each place of the image at most
-    if 2 * size["parameters"] * math.prod(known.image_shape[1:]) > _MOST["FLOPs an image"]:
-        size["FLOPs an image"] = counted_flops(config, known)
-    for what, num in size.items():
-        if num > _MOST[what]:
-            raise UserError(
-                f"setting 'width' = {config.width} with depth = {config.depth}: a network of {num:,} {what}, at most "
-                f"{_MOST[what]:,}"
-            )
-
-
-def shapes(config: TrialConfig, known: Facts) -> nn.Module:
-    """The network without numbers, which takes no memory; one that needs real numbers to be built, with them."""
-    try:
-        with torch.device("meta"):
-            return untrained(config, known, weights=False)
-    except UserError:
-        raise
-    except Exception:  # noqa: BLE001  whatever a plug-in's module raises that looks at its numbers
-        return untrained(config, known)
-
-
-def counted_flops(config: TrialConfig, known: Facts) -> int:
-    """FLOPs of a forward pass of one image, counted without doing the arithmetic where the network allows it."""
-    try:
-        return num_flops(shapes(config, known), known.image_shape)
-    except Exception:  # noqa: BLE001  a gate that draws or looks at its input
-        return num_flops(untrained(config, known), known.image_shape)
-
-
-def untrained(config: TrialConfig, known: Facts, *, weights: bool = True) -> nn.Module:
-    """The network of ``config`` for data of which only facts are known: pixels are taken to have mean .5, deviation .25.
-
-    Without ``weights`` they are not drawn.
-    """
-    channels = known.image_shape[0]
-    pixels = {"mean": (0.5,) * channels, "deviation": (0.25,) * channels}
-    return build_network(config, num_classes=known.num_classes, **pixels, weights=weights)
-
-
 def _placed(plan: Plan, cell: Cell, facts: Facts) -> str:
     """All settings but ``merge_where``, and where that puts the operator: modules by name, with their plain attributes.
 
@@ -321,16 +300,21 @@ def _placed(plan: Plan, cell: Cell, facts: Facts) -> str:
 
 
 def _name(config: TrialConfig, levels: Levels) -> str:
-    """``digits/d8/add`` or ``digits/d8/add/se.mul``; further factors follow as ``width=16``.
+    """``digits/d8/add``, ``digits/d8/add/se.mul`` or ``digits/my_net/kernel=7``; further factors follow as ``width=16``.
 
     It rests on levels alone, not on which other cells there are, so that extending a study renames no cell.
     """
+    named: tuple[str, ...] = ("dataset", "depth", "merge", "merge_site", "attention", "attention_form")
     parts = [config.dataset, f"d{config.depth}", config.merge]
+    if is_own(config.network):
+        own = {name: value for name, value in config.keywords if name in levels}
+        network = config.network if "network" in levels else config.network.replace(":", "/").rpartition("/")[2]
+        parts = [config.dataset, network, *(f"{name}={value}" for name, value in own.items())]
+        named = ("dataset", "network", *own)
     if config.merge_site != "skip":
         parts[-1] += f"@{config.merge_site}"
     if config.attention != "none":
         parts.append(f"{config.attention}.{config.attention_form}")
-    named = ("dataset", "depth", "merge", "merge_site", "attention", "attention_form")
     # as the setting holds it, in the order of the settings: 0.0 where a specification says 0
     further = [name for name in SETTINGS if name in levels and name not in named]
     return "/".join(parts + [f"{name}={getattr(config, name)}" for name in further])

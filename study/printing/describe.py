@@ -16,7 +16,8 @@ from search_spaces import Resources, Spec, presets
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.models.cost import LayerCost, layer_costs
-from study.planning.plan import Cell, Plan, untrained
+from study.planning.networks import untrained
+from study.planning.plan import Cell, Plan
 from study.printing.console import print_table, say, say_heading
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.results.files import FIGURES_FOLDER, REPORT

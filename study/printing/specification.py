@@ -46,11 +46,26 @@ class _AsWritten(GenerateJsonSchema):
 def schema() -> dict[str, Any]:
     """The JSON schema of a specification; unlike the models it knows the names of settings."""
     written = Spec.model_json_schema(schema_generator=_AsWritten)
-    keys = written["properties"]
-    one, many = keys["factors"]["anyOf"]
-    for named in (keys["fixed"], keys["nuisance"], one, many["items"]):
-        named["propertyNames"] = {"enum": list(SETTINGS)}
-    return {"$schema": GenerateJsonSchema.schema_dialect, **written}
+    return {"$schema": GenerateJsonSchema.schema_dialect, **written, **_known_settings()}
+
+
+def _known_settings() -> dict[str, Any]:
+    """The part of the schema that knows the names of settings; a network of one's own has others too."""
+    known, own = {"propertyNames": {"enum": list(SETTINGS)}}, {"type": "string", "pattern": "[:/]"}
+    same = {"propertyNames": {"$ref": "#/else/properties/fixed/propertyNames"}}
+
+    def has(network: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": {"network": network}, "required": ["network"]}
+
+    grid = has({"contains": own})
+    places = {
+        "fixed": has(own),
+        "nuisance": has({"properties": {"choices": {"contains": own}}, "required": ["choices"]}),
+        "factors": {"anyOf": [grid, {"type": "array", "contains": grid}]},
+    }
+    found = [{"properties": {key: held}, "required": [key]} for key, held in places.items()]
+    grids = {"if": {"type": "array"}, "then": {"items": same}, "else": same}
+    return {"if": {"anyOf": found}, "else": {"properties": {"fixed": known, "nuisance": same, "factors": grids}}}
 
 
 def schema_text() -> str:
@@ -76,7 +91,7 @@ def page() -> str:
     rows = []
     for setting in SETTINGS.values():
         kind, meaning = typing.get_args(setting.type)
-        required = setting.default is dataclasses.MISSING
+        required = setting.default is dataclasses.MISSING or setting.name == "depth"
         most = f" ≤ {MOST[setting.name]:g}" if setting.name in MOST else ""
         rows.append(
             (f"`{setting.name}`", _KINDS[kind] + most, "required" if required else _code(setting.default), meaning)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from study.atomic import read_json, write_json
-from study.config import Execution, TrialConfig
+from study.config import Execution, TrialConfig, is_own
 from study.data.dataset import Facts, dataset_facts
-from study.errors import out_of_memory
+from study.errors import out_of_memory, reason
 from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
 from study.results.files import EXECUTION
@@ -60,8 +60,7 @@ def frozen_execution(plan: Plan, folder: Path, ask: Ask | None, *, started: bool
 
 def _decide(plan: Plan, cell: Cell, measured: dict[tuple[Any, ...], dict[str, Any]], ask: Ask | None) -> dict[str, Any]:
     config = plan.default_config(cell)
-    names = ("network", "depth", "width", "dataset", "batch_size", "optimizer")
-    like = (*(getattr(config, name) for name in names), config.jacobian_penalty > 0)
+    like = (config.structure, config.dataset, config.batch_size, config.optimizer, config.jacobian_penalty > 0)
     if like not in measured:
         with torch_threads(plan.spec.resources.threads):
             measured[like] = _group(plan, config, ask)
@@ -74,12 +73,20 @@ def _group(plan: Plan, config: TrialConfig, ask: Ask | None) -> dict[str, Any]:
     resources = plan.spec.resources
     # a group holds members of different blocks, or all replicates of one
     most = min(resources.group, max(plan.spec.blocks, plan.spec.replicates))
+    fused = most > 1 and resources.fuse != "never"
+    if fused and ask is not None and is_own(config.network) and (why := _apart(plan, config, ask)):
+        warnings.warn(f"network {config.structure!r}: its replicates train one by one: {why}", stacklevel=2)
+        return {"together": 1}
     if resources.fuse == "always":
         return {"together": most}
     if resources.fuse == "never" or most == 1 or ask is None:
         return {"together": 1}
     found: dict[str, Any] = ask(measure_groups, config, dataset_facts(config.dataset), most, _device(plan))
     return found
+
+
+def _apart(plan: Plan, config: TrialConfig, ask: Ask) -> str:
+    return str(ask(apart, few_images(config), dataset_facts(config.dataset), _device(plan)))
 
 
 def _step(plan: Plan, config: TrialConfig, together: int, ask: Ask | None) -> dict[str, Any]:
@@ -97,6 +104,15 @@ def _step(plan: Plan, config: TrialConfig, together: int, ask: Ask | None) -> di
 
 def _device(plan: Plan) -> str:
     return "cuda" if plan.spec.resources.gpus else "cpu"
+
+
+def apart(config: TrialConfig, known: Facts, device: str) -> str:
+    """Why replicates of a network of one's own cannot train as one (it draws, or looks at its numbers); empty if they can."""
+    try:
+        timer(config, known, 2, device, steps=1)
+    except Exception as error:  # noqa: BLE001  whatever a user's module raises under vmap
+        return reason(error)
+    return ""
 
 
 def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -> dict[str, Any]:

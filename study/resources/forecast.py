@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from study.config import TrialConfig
+from study.config import TrialConfig, is_own
 from study.data.dataset import Facts, dataset_facts
 from study.errors import UserError
 from study.models import num_params
-from study.planning.plan import Cell, Plan, counted_flops, shapes, untrained
+from study.planning.networks import counted_flops, num_activations, shapes, untrained
+from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, few_images, medians, random_split, timer, torch_threads
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings
@@ -146,7 +147,10 @@ def _image_seconds(config: TrialConfig, known: Facts, device: str) -> float:
     """Seconds of a training step per image of its batch."""
     seconds = timer(few_images(config), known, 1, device, steps=1)()
     pixels = min(config.batch_size, known.num_train) * math.prod(known.image_shape[1:])
-    large = device == "cpu" and 16.0 * pixels * config.depth * config.width > _MOST_BYTES
+    each = pixels * config.depth * config.width
+    if is_own(config.network):
+        each = min(config.batch_size, known.num_train) * num_activations(config, known)
+    large = device == "cpu" and 16.0 * each > _MOST_BYTES
     if seconds > _SLOW_STEP or large:
         return seconds / min(FEW_IMAGES, known.num_train)
     return medians({"step": timer(config, known, 1, device, steps=1)})["step"] / min(config.batch_size, known.num_train)

@@ -24,7 +24,8 @@ from study.data.parts import Split
 from study.data.stream import NUM_HELD
 from study.errors import UserError, out_of_memory
 from study.measuring.replicate import estimates_of, measure_context
-from study.planning.plan import Cell, Plan, untrained
+from study.planning.networks import untrained
+from study.planning.plan import Cell, Plan
 from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.schema import DeviceMemory
@@ -100,10 +101,7 @@ def _needs(
         if label not in known["training"]:
             known["training"][label] = ask(metered, "training", config, way.together, way.step)
         training[name] = known["training"][label]
-    networks = {
-        name: f"{config.network}, depth {config.depth}, width {config.width}, {config.dataset}"
-        for name, config in configs.items()
-    }
+    networks = {name: f"{config.structure}, {config.dataset}" for name, config in configs.items()}
     # a later run of the study may measure other statistics
     statistics = [[name, settings] for _, name, settings in plan.spec.measure.all()]
     for network in dict.fromkeys(networks.values()):

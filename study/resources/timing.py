@@ -19,7 +19,8 @@ from search_spaces import Spec
 from study.config import TrialConfig
 from study.data.dataset import Facts
 from study.data.parts import Split, Together
-from study.planning.plan import untrained
+from study.planning.networks import untrained
+from study.planning.plan import named_code
 from study.seeding import derive_seed
 from study.smoothness.context import exact_float32
 from study.training.lane import Lane
@@ -57,7 +58,7 @@ def asking(spec: Spec, address: str | None, tell: Callable[[str], None]) -> Iter
     else:
         from study.cluster.connection import asking_a_gpu
 
-        with asking_a_gpu(address, spec.plugins, tell) as ask:
+        with asking_a_gpu(address, named_code(spec), tell) as ask:
             yield ask
 
 

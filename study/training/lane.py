@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from study.config import is_own
 from study.seeding import derive_seed
 from study.training.average import follow_weights
-from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order, kept_last
+from study.training.loop import EVALUATION_BATCH, batches_per_epoch, epoch_order, kept_last, seed_own_draws
 from study.training.member import Member
 from study.training.options import usable
 from study.training.penalty import unit_directions
@@ -41,6 +42,9 @@ class Lane:
         self._configs = [member.config for member in members]
         self._device = next(members[0].model.parameters()).device
         self.options = usable(options, self._configs[0], self._device.type)
+        if len(members) == 1 and is_own(self._configs[0].network):
+            # one that draws in its forward pass would draw to warm up and to be captured too; as one of several it cannot draw
+            self.options -= {"graph"}
         self._stack = Stack([member.model for member in members], channels_last="channels_last" in self.options)
         clip_norms = [each.clip_norm for each in self._configs] if self._configs[0].clip_norm > 0 else None
         self._optimizer = stacked_optimizer(self._stack, [member.optimizer for member in members], clip_norms)
@@ -96,6 +100,7 @@ class Lane:
         self._num_correct.zero_()
         batches = self._train.epoch(orders, batch, config.augment, seeds, **kept_last(config))
         for step, (pixels, labels) in enumerate(batches):
+            seed_own_draws(config, epoch, step)
             self._stack.start_step([derive_seed(each.seed, "masks", epoch, step) for each in self._configs])
             if config.jacobian_penalty > 0:
                 self._penalised_step(pixels, labels, given[step], epoch, step)

@@ -1,8 +1,9 @@
 """Training and evaluation of one replicate: one epoch at a time, resumable after each epoch.
 
-Nothing is drawn from global random state. The order of epoch e comes from hash(seed, "order", e), its augmentation from
-hash(seed, "augment", e), shares of mixed images from hash(seed, "mixup", e), and what modules draw in step s from
-hash(seed, "masks", e, s). So a resumed training continues bit for bit. The host waits for the device once per epoch.
+No registered part draws from global random state; for a network of one's own it is seeded before each step. The order of
+epoch e comes from hash(seed, "order", e), its augmentation from hash(seed, "augment", e), shares of mixed images from
+hash(seed, "mixup", e), and what modules draw in step s from hash(seed, "masks", e, s). So a resumed training continues bit
+for bit. The host waits for the device once per epoch.
 
 Several processes (``Ranks``) may train one replicate, each on a share of every batch. Batch, image order, draws and learning
 rate are those of one process, so the numbers agree but for last digits. Two exceptions depend on the number of ranks: what
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.config import TrialConfig
+from study.config import TrialConfig, is_own
 from study.seeding import derive_seed
 from study.training.member import Member, Progress
 from study.training.penalty import jacobian_penalty, unit_directions
@@ -94,6 +95,12 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=generator)
 
 
+def seed_own_draws(config: TrialConfig, epoch: int, step: int, *rank: int) -> None:
+    """Seed torch's global generators before a step of a network of one's own, which may draw from them (``nn.Dropout``)."""
+    if is_own(config.network):
+        torch.manual_seed(derive_seed(config.seed, "draws", epoch, step, *rank))
+
+
 def train_epoch(member: Member, epoch: int, ranks: Ranks = ALONE) -> dict[str, float]:
     """One pass over the training split: mean loss and accuracy, of all ``ranks``."""
     _, steps, num = batches_per_epoch(member.config, len(member.train_split))
@@ -119,6 +126,7 @@ def train_steps(member: Member, epoch: int, ranks: Ranks = ALONE) -> tuple[Tenso
     numbers = numbers.to(weight.device, non_blocking=True)
     smoothing = numbers[0] if config.label_smoothing else None
     for step, (pixels, labels) in enumerate(split.epoch(order, batch, config.augment, seed, rows, **kept_last(config))):
+        seed_own_draws(config, epoch, step, *mine)
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, epoch * steps + step, steps)
         for module in drawing:

@@ -89,8 +89,13 @@ def member_of(task: Task, folder: Path, device: torch.device) -> Member:
     """The member that ``task`` trains, resumed from the checkpoint in ``folder``. Raises ``UserError`` for unknown parts."""
     config, dataset = task.config, load_dataset(task.config.dataset)
     splits = splits_on(config.dataset, config.split_seed, str(device), config.validation)
-    model = build_network(config, num_classes=dataset.num_classes, mean=dataset.mean, deviation=dataset.deviation)
-    model = model.to(device)
+    model = build_network(
+        config,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.image_shape,
+        mean=dataset.mean,
+        deviation=dataset.deviation,
+    ).to(device)
     return Member(
         model=model,
         train_split=splits.train,

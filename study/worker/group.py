@@ -229,7 +229,7 @@ def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> Rep
         "reason": reason,
         "boundary": list(task.boundary),
         "defaulted": task.defaulted,
-        "revisions": revised_parts(vars(task.config)),
+        "revisions": revised_parts(task.config.as_dict()),
         **{**empty, **values},  # type: ignore[typeddict-item]
     }
     return record

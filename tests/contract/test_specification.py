@@ -75,3 +75,17 @@ def test_the_schema_knows_the_settings(key):
     held = values[key][0] if key == "factors" else values[key]
     assert VALIDATOR.is_valid(values | {key: held})
     assert not VALIDATOR.is_valid(values | {key: {"widht": next(iter(held.values()))}})
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"fixed": {"network": "my_nets:f"}},
+        {"factors": [{"network": ["a", "timm/b"]}]},
+        {"factors": {"network": ["m:f"]}},
+    ],
+)
+def test_beside_a_network_of_ones_own_other_settings_may_stand(own):
+    values = yaml.safe_load((SCHEMA.parent / "dose.yaml").read_text())
+    keyword = {"nuisance": {"variant": {"choices": ["a", "b"]}}}
+    assert VALIDATOR.is_valid(values | keyword | own) and not VALIDATOR.is_valid(values | keyword)

@@ -23,6 +23,8 @@ NAMES = (
 )
 PLUGIN = """
 from pathlib import Path
+from typing import Literal
+import torch
 from study.models.merges import Merge
 from study.registry import MERGES
 
@@ -33,6 +35,11 @@ FACTOR = float(Path("factor.txt").read_text())
 class Mine(Merge):
     def forward(self, x, f):
         return x + FACTOR * f
+
+class Net(torch.nn.Sequential):
+    def __init__(self, num_classes: int, width: int, variant: Literal["a", "b"] = "a") -> None:
+        hidden = torch.nn.Linear(64, 2 * width if variant == "b" else width)
+        super().__init__(torch.nn.Flatten(), hidden, torch.nn.ReLU(), torch.nn.Linear(hidden.out_features, num_classes))
 """
 
 
@@ -50,7 +57,8 @@ def test_nothing_is_imported_from_the_folder_but_what_its_user_agreed_to(tmp_pat
     (folder / "factor.txt").write_text("0.5")
     # what a killed driver has left
     (folder / "results/kill/.tune-of-the-dead/tune").mkdir(parents=True)
-    changes = FAKE | {"factors": "{merge: [add, mine], attention: [none], attention_form: [none], depth: [8]}"}
+    ours = "{merge: [add, mine], attention: [none], attention_form: [none], depth: [8]}"
+    changes = FAKE | {"factors": f"[{ours}, {{network: ['mine_beside:Net'], variant: [a, b]}}]"}
     write_spec(
         folder / "kill.yaml", **changes, plugins="[mine_beside]", blocks=1, contrasts="[]", measure="{}",
         budget="{search_trials: 0, startup_trials: 0}",
@@ -63,5 +71,6 @@ def test_nothing_is_imported_from_the_folder_but_what_its_user_agreed_to(tmp_pat
     assert done.returncode == 0, done.stderr
     assert not ran.exists(), ran.read_text()
     rows = pq.read_table(folder / "results/kill/tables/trials.parquet").to_pylist()
-    assert {(row["merge"], row["reason"]) for row in rows} == {("add", ""), ("mine", "")}
+    found = {(row["merge"], row["variant"], row["depth"], row["reason"]) for row in rows}
+    assert found == {("add", None, 8, ""), ("mine", None, 8, ""), (None, "a", None, ""), (None, "b", None, "")}
     assert not list((folder / "results/kill").glob(".tune-*"))

@@ -8,7 +8,8 @@ import torch
 from study.data import dataset_facts
 from study.errors import UserError
 from study.models import num_flops, num_params
-from study.planning.plan import counted_flops, make_plan, shapes, untrained
+from study.planning.networks import counted_flops, shapes, untrained
+from study.planning.plan import make_plan
 from study.registry import MERGES
 from study.resources import forecast as forecasting
 
