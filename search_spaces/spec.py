@@ -7,14 +7,14 @@ levels and settings are checked where they are registered.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.claims import SHORTENED, Assay, Claim, Contrast, Dose, LevelClaim, Published, Sequential
-from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, once
-from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Resources
+from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, once, quoted
+from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Ranges, Resources, widest
 
 _Grid = Annotated[Grid, Field(min_length=1)]
 _Grids = Annotated[list[_Grid], Field(min_length=1)]
@@ -49,6 +49,14 @@ class Spec(Strict):
         default={},
         description="Settings that are tuned in every cell and block: a range or choices.",
         examples=[{"lr": {"low": 0.03, "high": 1.0, "log": True, "default": 0.2}}],
+    )
+    ranges: list[Ranges] = Field(
+        default=[],
+        max_length=100,
+        description="Other ranges where cells have certain levels, mapped from the same points. Of several the last counts.",
+        examples=[
+            [{"where": {"optimizer": "adamw"}, "nuisance": {"lr": {"low": 0.0003, "high": 0.03, "default": 0.003}}}]
+        ],
     )
     blocks: int = Field(
         ge=1,
@@ -192,11 +200,37 @@ class Spec(Strict):
             if claim.presupposes and (claim.presupposes == name or claim.presupposes not in self.all_claims):
                 others = ", ".join(other for other in self.all_claims if other != name)
                 raise ValueError(f"claims.{name}.presupposes {claim.presupposes!r}, which is no other claim ({others})")
+        if self.ranges:
+            self._check_ranges()
         if self.assay:
             self._check_assay(self.assay)
         for name, dose in self.doses.items():
             dose.check(name, list(self.cells()))
         return self
+
+    def _check_ranges(self) -> None:
+        """Raise ``ValueError`` naming a range that no cell has, or that no hyperparameter can have."""
+        cells = list(self.cells())
+        for index, other in enumerate(self.ranges):
+            where = f"ranges.{index}"
+            for factor, level in other.where.items():
+                if factor not in self.factor_names():
+                    known = ", ".join(self.factor_names())
+                    raise ValueError(f"{where}.where names {factor!r}, which is no factor of this study ({known})")
+                if level not in self.levels_of(factor):
+                    raise ValueError(f"{where}.where: {factor} = {quoted(level)} is none of {self.levels_of(factor)}")
+            for name in other.nuisance:
+                if name not in self.nuisance:
+                    raise ValueError(
+                        f"{where}.nuisance names {name!r}, which nuisance does not declare ({', '.join(self.nuisance)})"
+                    )
+            if not any(map(other.fits, cells)):
+                raise ValueError(f"{where}: no cell has {quoted(other.where)}")
+        for name in self.nuisance:
+            try:
+                self.widest(name)
+            except ValueError as error:
+                raise ValueError(f"ranges of {name!r}: {error}") from None
 
     def _check_assay(self, assay: Assay) -> None:
         """Raise ``ValueError`` naming what an assay cannot be read from."""
@@ -219,6 +253,8 @@ class Spec(Strict):
         """Raise ``ValueError`` naming what a joint search has no place for."""
         if self.space:
             raise ValueError("space with joint: a joint search chooses from nuisance and factors; remove one")
+        if self.ranges:
+            raise ValueError("ranges with joint: a joint search has one space for all cells; remove one")
         for key in ("claims", "level_claims", "control", "assay", "contrasts", "doses"):
             if getattr(self, key):
                 raise ValueError(
@@ -281,6 +317,17 @@ class Spec(Strict):
     def defaults(self) -> Levels:
         """Nuisance values of a cell that was not tuned."""
         return {name: nuisance.default for name, nuisance in self.nuisance.items()}
+
+    def in_cell(self, levels: Mapping[str, Any]) -> "Spec":
+        """The study as a cell of these ``levels`` sees it: ``nuisance`` has the ranges of that cell."""
+        other = {
+            name: range_ for ranges in self.ranges if ranges.fits(levels) for name, range_ in ranges.nuisance.items()
+        }
+        return self.model_copy(update={"nuisance": self.nuisance | other}) if other else self
+
+    def widest(self, name: str) -> Nuisance:
+        """What holds the ranges of a nuisance hyperparameter in all cells."""
+        return widest([self.nuisance[name], *(each.nuisance[name] for each in self.ranges if name in each.nuisance)])
 
     def cells(self) -> Iterator[Levels]:
         """Every combination of levels, once, in the order of the spec."""

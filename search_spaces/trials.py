@@ -3,12 +3,12 @@
 Source: https://doi.org/10.1007/978-3-540-88908-3_14
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.strict import Level, Number, Strict, once
+from search_spaces.strict import Level, Levels, Number, Strict, once, quoted
 
 _Option = Literal["auto", "fused", "channels_last", "graph", "compile", "bf16"]
 Statistics = dict[str, dict[str, Any]]
@@ -53,6 +53,40 @@ class Choice(Strict):
 
 
 Nuisance = FloatRange | Choice
+
+
+class Ranges(Strict):
+    """Other ranges or choices of nuisance hyperparameters, for cells with certain levels."""
+
+    where: Levels = Field(
+        min_length=1, description="Factor -> the level that such a cell has.", examples=[{"optimizer": "adamw"}]
+    )
+    nuisance: dict[str, Nuisance] = Field(
+        min_length=1,
+        description="What stands there in the place of `nuisance`, whose names it takes.",
+        examples=[{"lr": {"low": 0.0003, "high": 0.03, "log": True, "default": 0.003}}],
+    )
+
+    def fits(self, levels: Mapping[str, Any]) -> bool:
+        """Whether a cell of these ``levels`` has them."""
+        return all(name in levels and levels[name] == level for name, level in self.where.items())
+
+
+def widest(ranges: Iterable[Nuisance]) -> Nuisance:
+    """What holds all of ``ranges``: from the lowest bound to the highest, or every choice. The default is the first's.
+
+    Raises ``ValueError`` for ranges beside choices that are no numbers.
+    """
+    listed = list(ranges)
+    choices = list(dict.fromkeys(value for each in listed if isinstance(each, Choice) for value in each.choices))
+    bounded = [each for each in listed if isinstance(each, FloatRange)]
+    if not bounded:
+        return Choice(choices=choices)
+    if any(isinstance(value, str | bool) for value in choices):
+        raise ValueError(f"a range in some cells and {quoted(choices)} in others: expected numbers")
+    bounds = [*map(float, choices), *(bound for each in bounded for bound in (each.low, each.high))]
+    log = min(bounds) > 0 and all(each.log for each in bounded)
+    return FloatRange(low=min(bounds), high=max(bounds), log=log, default=float(listed[0].default))
 
 
 class Budget(Strict):

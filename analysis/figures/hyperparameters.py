@@ -25,9 +25,9 @@ def hyperparameters_data(inputs: Inputs) -> Rows:
     """One row per confirmed replicate and nuisance hyperparameter: ``value`` of a range, ``choice`` of a choice."""
     rows = []
     for head, row in networks(inputs, ["boundary", *map(setting_column, inputs.spec.nuisance)]):
-        for name, nuisance in inputs.spec.nuisance.items():
+        for name in inputs.spec.nuisance:
             chosen = row[setting_column(name)]
-            is_range = isinstance(nuisance, FloatRange)
+            is_range = isinstance(inputs.spec.widest(name), FloatRange)
             given = {"value": chosen if is_range else None, "choice": None if is_range else str(chosen)}
             named = {**head, "cell": row["cell"], "hyperparameter": name}
             rows.append({**named, **given, "at_boundary": name in row["boundary"].split(",")})
@@ -40,7 +40,7 @@ def hyperparameters_data(inputs: Inputs) -> Rows:
     place=4.3,
     always=True,
     formula="Each mark is the winner of one search block. The white band is the inner part of the searched range; a winner "
-    "in its outer tenth (shaded) is flagged by a black ring. Dotted: the default. "
+    "in its outer tenth (shaded, where all cells have one range) is flagged by a black ring. Dotted: the default. "
     "Of more than 150 winners in a line every k-th is drawn.",
     source="https://github.com/google-research/tuning_playbook",
     data=hyperparameters_data,
@@ -61,9 +61,9 @@ def draw_hyperparameters(data: pa.Table, spec: Spec) -> Figure:
     figure, axes = panel_grid(1, len(by_name), (3.3, 0.25 * len(cells)), (2.1, 1.4), sharey=True)
     drawn = 0
     for axis, (name, mine) in zip(axes[0], by_name.items(), strict=True):
-        nuisance = spec.nuisance[name]
+        nuisance = spec.widest(name)
         if isinstance(nuisance, FloatRange):
-            _range(axis, nuisance)
+            _range(axis, nuisance, alike=nuisance == spec.nuisance[name])
         else:
             axis.set_xticks(range(len(nuisance.choices)), [str(choice) for choice in nuisance.choices])
             axis.set_xlim(-0.5, len(nuisance.choices) - 0.5)
@@ -99,17 +99,19 @@ def _place(row: Row, nuisance: Nuisance, y: int, seen: dict[Any, int]) -> float:
     return float(x + 0.05 * (seen[place] + 1) // 2 * (-1) ** seen[place])
 
 
-def _range(axis: Axes, nuisance: FloatRange) -> None:
+def _range(axis: Axes, nuisance: FloatRange, *, alike: bool) -> None:
+    """``alike``: whether it is the range of all cells."""
     low, high = nuisance.low, nuisance.high
-    axis.axvline(nuisance.default, color=MUTED, linewidth=1, linestyle=":")
+    if alike:
+        axis.axvline(nuisance.default, color=MUTED, linewidth=1, linestyle=":")
     if nuisance.log:
         axis.set_xscale("log")
         marked = sorted({low, nuisance.default, high})
         axis.set_xticks(marked, [f"{x:g}" for x in marked])
         axis.xaxis.set_minor_formatter(NullFormatter())
         share = (high / low) ** _OUTER
-        axis.axvspan(low, low * share, color=FAINT, zorder=0)
-        axis.axvspan(high / share, high, color=FAINT, zorder=0)
+        for start, end in ((low, low * share), (high / share, high)) if alike else ():
+            axis.axvspan(start, end, color=FAINT, zorder=0)
         axis.set_xlim(low / share**0.3, high * share**0.3)
     else:
         axis.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))

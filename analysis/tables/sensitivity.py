@@ -53,12 +53,12 @@ def sensitivity_rows(inputs: Inputs) -> Rows:
     one study; the learning rate's columns are null where it is not searched on a log scale.
     """
     spec = inputs.spec
-    searched = _searched_range(spec)
-    names = (_RATE,) if searched is not None else ()
+    names = (_RATE,) if _searched_range(spec) is not None else ()
     margins = [o.margin for claim in spec.claims.values() for o in claim.outcomes if "/accuracy" in o.name]
     within = max(margins, default=DEFAULT_MARGIN)
     rows = []
     for cell, blocks in by_cell(inputs, names).items():
+        searched = _searched_range(spec.in_cell(inputs.heads[cell]["levels"]))
         good = [near_best(block, within) for block in blocks]
         row = inputs.heads[cell] | search_counts(blocks) | {"within": within, "lr_decades_searched": searched}
         every = [len(block.accuracy) for block in blocks]

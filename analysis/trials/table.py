@@ -110,7 +110,8 @@ def rows_of(trials: pa.Table, columns: Iterable[str] = (), *, phase: str = "") -
 def _settings(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     """Factors that are no identity column, then nuisance values."""
     levels = {name: spec.levels_of(name) for name in spec.factor_names() if name not in IDENTITY_COLUMNS}
-    for name, nuisance in spec.nuisance.items():
+    for name in spec.nuisance:
+        nuisance = spec.widest(name)
         levels[name] = nuisance.choices if isinstance(nuisance, Choice) else [nuisance.default]
     columns = {}
     for name, known in levels.items():

@@ -82,7 +82,8 @@ def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
 def _parent_differences(spec: Spec, run: HeldRun) -> Iterator[str]:
     again = f"(written by: fmm-study ui {spec.name})"
     try:
-        if packed_study(run.tags)["spec"] != spec.model_dump(mode="json"):
+        # through the model: a key that is new since then has its default
+        if Spec.model_validate(packed_study(run.tags)["spec"]) != spec:
             yield f"mlflow: the specification there is not this one {again}"
     except ValueError as error:
         yield f"mlflow: the run of the study itself {error} {again}"
@@ -160,7 +161,8 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
             yield f"search: {name} block {block} has trials {[record['number'] for record in history]}"
             continue
         for number, record in enumerate(history):
-            suggested = search.suggest(spec, plan.searches.get(name, {name: {}}), block, history[:number])
+            own, cells = plan.spec_of(name), plan.searches.get(name, {name: {}})
+            suggested = search.suggest(own, cells, block, history[:number])
             run = record["cell"], {nuisance: record["config"][nuisance] for nuisance in spec.nuisance}
             if suggested != run:
                 yield f"search: {_where(record)} ran {run}, Optuna suggests {suggested}"
@@ -173,7 +175,7 @@ def _suggestions(plan: Plan, contents: Contents) -> Iterator[str]:
             front = {trial["cell"]: trial["number"] for trial in chosen(spec, history)}
             if front.get(record["cell"], record["number"]) != record["number"]:
                 yield f"search: {_where(record)} was confirmed and is not the block's choice"
-        elif (values := search.winner(spec, history)[0]) != run[1]:
+        elif (values := search.winner(plan.spec_of(record["cell"]), history)[0]) != run[1]:
             yield f"search: {_where(record)} confirmed {run[1]}, the winner is {values}"
 
 

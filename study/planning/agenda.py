@@ -131,7 +131,8 @@ class Agenda:
         return self._tasks[thread]
 
     def _work_out(self, thread: Thread) -> list[Task]:
-        spec, (name, block), history = self.plan.spec, thread, self._history[thread]
+        (name, block), history = thread, self._history[thread]
+        spec = self.plan.spec_of(name)
         again = [record for record in history if record["trial_key"] in self._to_retry]
         if again:
             config = TrialConfig.from_mapping(again[0]["config"])
@@ -154,7 +155,7 @@ class Agenda:
 
     def _confirm(self, cell: Cell, block: int, values: Levels, number: int, *, defaulted: bool = False) -> list[Task]:
         """What is missing of the replicates that train a search's winner, ``values``: in full first, then shortened."""
-        spec = self.plan.spec
+        spec = self.plan.spec_of(self.plan.search_of(cell.name))
         common: dict[str, Any] = {
             "cell": cell.name,
             "block": block,

@@ -153,7 +153,7 @@ def _distribution(spec: Spec, name: str, values: Sequence[Any]) -> Any | None:
     distinct = list(dict.fromkeys(values))
     if len(distinct) == 1:
         return None
-    nuisance = spec.nuisance.get(name)
+    nuisance = spec.widest(name) if name in spec.nuisance else None
     if isinstance(nuisance, FloatRange):
         return optuna.distributions.FloatDistribution(
             _scaled(spec, name, nuisance.low), _scaled(spec, name, nuisance.high)
@@ -163,5 +163,5 @@ def _distribution(spec: Spec, name: str, values: Sequence[Any]) -> Any | None:
 
 def _scaled(spec: Spec, name: str, value: Any) -> Any:
     """A value of a log range as its logarithm, any other as it is."""
-    nuisance = spec.nuisance.get(name)
+    nuisance = spec.widest(name) if name in spec.nuisance else None
     return math.log(value) if isinstance(nuisance, FloatRange) and nuisance.log else value

@@ -70,7 +70,11 @@ class Plan:
 
     def default_config(self, cell: Cell) -> TrialConfig:
         """Settings of the cell's first replicate with nuisance hyperparameters at their defaults."""
-        return self.confirm_config(cell, 0, 0, self.spec.defaults)
+        return self.confirm_config(cell, 0, 0, self.spec.in_cell(cell.settings).defaults)
+
+    def spec_of(self, search: str) -> Spec:
+        """The specification with the ranges of a search's cell; as it is for one that the plan does not have."""
+        return self.spec.in_cell(next(iter(self.searches.get(search, {"": {}}).values())))
 
     def search_config(self, cell: Cell, block: int, nuisance: Levels, stop_curve: tuple[float, ...]) -> TrialConfig:
         """Settings of a search trial. All trials of a block, in every cell, share its split and its seed."""
@@ -120,8 +124,9 @@ class Plan:
 
     @property
     def trials_a_search(self) -> int:
-        """Trials of one search: what the budget grants, or as many as its space has points."""
-        return int(min(self.spec.budget.search_trials, num_points(self.spec, next(iter(self.searches.values())))))
+        """Trials of one search: what the budget grants, or as many as its space has points; the most of any search."""
+        points = (num_points(self.spec_of(name), cells) for name, cells in self.searches.items())
+        return int(min(self.spec.budget.search_trials, max(points)))
 
     @property
     def num_search(self) -> int:
@@ -200,7 +205,7 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
         parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
     plan, found = lay_out(spec), dict(known or {})
     for cell in plan.cells:
-        _check_cell(spec, plan.default_config(cell), found)
+        _check_cell(spec.in_cell(cell.settings), plan.default_config(cell), found)
     check_search(plan.spec, plan.searches)
     same: dict[str, str] = {}
     for cell in plan.cells:
@@ -237,7 +242,8 @@ def _check_names(spec: Spec) -> None:
 
 def _cell(spec: Spec, levels: Levels) -> Cell:
     settings = {**spec.fixed, **levels}
-    config = TrialConfig.from_mapping({**settings, **spec.defaults, "seed": 0, "split_seed": 0})
+    defaults = spec.in_cell(settings).defaults
+    config = TrialConfig.from_mapping({**settings, **defaults, "seed": 0, "split_seed": 0})
     return Cell(name=_name(config, levels), settings={**settings, "epochs": config.epochs})
 
 
@@ -265,7 +271,7 @@ def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> Non
 
 def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
     """Raise ``UserError`` for a batch that ``resources.data_parallel`` processes cannot share out evenly."""
-    num, given = spec.resources.data_parallel, spec.nuisance.get("batch_size")
+    num, given = spec.resources.data_parallel, spec.in_cell(cell.settings).nuisance.get("batch_size")
     for name in ("last_batch", "norm_parts"):
         if num > 1 and cell.settings.get(name, SETTINGS[name].default) != SETTINGS[name].default:
             raise UserError(

@@ -36,6 +36,7 @@ def ask(spec: Spec, trial: Any, cell: Mapping[str, Any]) -> Levels:
     ``trial`` is Optuna's. Raises ``UserError`` where the function raises, returns no mapping, names an undeclared
     hyperparameter, leaves its range, or returns another value than it was suggested.
     """
+    spec = spec.in_cell(cell)
     where = f"space = {spec.space!r} at {dict(cell).get('merge', '')!r}"
     try:
         returned = load_space(spec.space)(trial, dict(cell))

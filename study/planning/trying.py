@@ -62,11 +62,12 @@ def check_search(spec: Spec, searches: Mapping[str, search.Cells]) -> None:
     """Ask the sampler in each search space of ``spec``. Raises ``UserError`` naming the setting that it refuses."""
     if not spec.nuisance or not _searches(spec):
         return
-    # a space of one's own may differ from cell to cell, others do not
-    for cells in list(searches.values()) if spec.space else list(searches.values())[:1]:
+    # a space of one's own, and ranges by level, may differ from cell to cell; others do not
+    for cells in list(searches.values()) if spec.space or spec.ranges else list(searches.values())[:1]:
         for settings in cells.values():
             check_space(spec, settings)
-        _try("sampler", spec.sampler, functools.partial(_ask, spec, cells))
+        own = spec.in_cell(next(iter(cells.values())))
+        _try("sampler", spec.sampler, functools.partial(_ask, own, cells))
 
 
 def check_space(spec: Spec, settings: Mapping[str, Any]) -> None:

@@ -65,7 +65,9 @@ def _known_settings() -> dict[str, Any]:
     }
     found = [{"properties": {key: held}, "required": [key]} for key, held in places.items()]
     grids = {"if": {"type": "array"}, "then": {"items": same}, "else": same}
-    return {"if": {"anyOf": found}, "else": {"properties": {"fixed": known, "nuisance": same, "factors": grids}}}
+    ranges = {"items": {"properties": {"where": same, "nuisance": same}}}
+    named = {"fixed": known, "nuisance": same, "factors": grids, "ranges": ranges}
+    return {"if": {"anyOf": found}, "else": {"properties": named}}
 
 
 def schema_text() -> str:

@@ -116,7 +116,7 @@ def _needs(
 
 def _config(plan: Plan, cell: Cell) -> TrialConfig:
     """A replicate of the cell, with the largest batch that its search may choose."""
-    batch, config = plan.spec.nuisance.get("batch_size"), plan.default_config(cell)
+    batch, config = plan.spec.in_cell(cell.settings).nuisance.get("batch_size"), plan.default_config(cell)
     if isinstance(batch, Choice):
         return dataclasses.replace(config, batch_size=max(map(int, batch.choices)))
     return config

@@ -36,8 +36,8 @@ from study.schema import Holder, Registration
 _FREE = {
     "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
     "checkpoints", "plugins", "doses", "resources.cpus", "resources.gpus",
-    # whether cells have gone is checked by itself
-    "factors",
+    # whether cells have gone, or have other ranges, is checked by itself
+    "factors", "ranges",
 }  # fmt: skip
 # No result rests on a value of these that cannot be used.
 _MENDABLE = ("sampler", "scheduler", "resources")
@@ -228,7 +228,16 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
     for key in ("blocks", "budget.search_trials"):
         if new[key] < old[key]:
             raise UserError(f"{where} holds results with {key} = {old[key]!r}; it can grow, not shrink to {new[key]!r}")
-    old_cells, new_cells = (_cells(Spec.model_validate(each)) for each in (before, now))
+    earlier, later = (Spec.model_validate(each) for each in (before, now))
+    old_cells, new_cells = _cells(earlier), _cells(later)
+    for cell in earlier.cells() if earlier.ranges or later.ranges else ():
+        ranges = [spec.in_cell({**spec.fixed, **cell}).nuisance for spec in (earlier, later)]
+        for name in ranges[0]:
+            if ranges[0][name] != ranges[1][name]:
+                raise UserError(
+                    f"{where} holds results of cell {quoted(cell)} with {name} in {quoted(ranges[0][name])}, now "
+                    f"{quoted(ranges[1][name])}; put back: ranges"
+                )
     if new.get("joint.confirm") and old_cells != new_cells:
         raise UserError(f"{where} holds results of a joint search over other cells; use another name or --storage")
     gone = [cell for cell in old_cells if cell not in new_cells]
