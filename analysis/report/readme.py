@@ -45,8 +45,8 @@ def readme(inputs: Inputs, session: Mapping[str, Any], folder: str, progress: st
 
 
 def networks_text(spec: Spec) -> str:
-    """``cifar_resnet of depth 8 and 14, width 8, 8 epochs``: what a specification trains."""
-    network = _levels(spec, "network") or "cifar_resnet"
+    """``ResNet of depth 8 and 14, width 8, 8 epochs``: what a specification trains."""
+    network = (_levels(spec, "network") or "cifar_resnet").replace("cifar_resnet", "ResNet")
     parts = [f"{name} {told}" for name in ("depth", "width") if (told := _levels(spec, name))]
     epochs = _levels(spec, "epochs")
     return f"{network} of {', '.join([*parts, f'{epochs} epochs'] if epochs else parts)}"

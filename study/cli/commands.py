@@ -204,19 +204,26 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A study's folder, its name, or URI#NAME in an MLflow store.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The study to compare it with, likewise.")],
+    studies: Annotated[
+        list[str], typer.Argument(metavar="A B ...", help="Studies: a folder, a name, or URI#NAME in an MLflow store.")
+    ],
     storage: StorageOption = RESULTS,
     form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
 ) -> None:
-    """Show what changed from one study to another: specification, provenance, outcomes, effects, verdicts."""
+    """Show what changed from one study to another; of more than two their claims side by side, and what they say together."""
     from analysis.comparison import Side, compare_studies
     from study.commands.show import anywhere
-    from study.printing.comparison import check_format, print_comparison
+    from study.errors import UserError
+    from study.printing.comparison import check_format, print_by_study, print_comparison
 
     check_format(form)
-    studies = [anywhere(a, storage), anywhere(b, storage)]
-    sides = [Side(inputs=held.inputs, session=held.session, where=held.where, earlier=held.earlier) for held in studies]
+    if len(studies) < 2:
+        raise UserError(f"compare needs two studies or more, got {len(studies)}: fmm-study compare A B")
+    found = [anywhere(place, storage) for place in studies]
+    if len(found) > 2:
+        print_by_study([held.inputs for held in found], form, open_console())
+        return
+    sides = [Side(inputs=held.inputs, session=held.session, where=held.where, earlier=held.earlier) for held in found]
     print_comparison(compare_studies(*sides), form, open_console())
 
 

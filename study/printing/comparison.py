@@ -1,20 +1,32 @@
-"""What ``compare`` prints: two studies side by side on a terminal, as Markdown or as JSON."""
+"""What ``compare`` prints: two studies side by side, or the claims of more, on a terminal, as Markdown or as JSON."""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from tabulate import tabulate
 
 from analysis.comparison import TwoStudies
+from analysis.inputs import Inputs
+from analysis.report.by_study import (
+    POOLED_HEADINGS,
+    agreement,
+    claim_table,
+    claim_texts,
+    findings_over,
+    pooled_rows,
+    pooling_rules,
+    study_of,
+)
 from analysis.words.export import markdown_text
 from analysis.words.wording import contrast_text, effect_text, outcome_text
 from study.errors import UserError, nearest
 from study.printing.console import print_table, say
 
 FORMATS = ("text", "md", "json")
+_OVER = ("Claim", "Verdict", "Answer")
 _Section = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, headings, rows
 
 
@@ -29,17 +41,53 @@ def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
     if form == "json":
         values = {**dataclasses.asdict(found), "identical": found.identical}
         console.out(json.dumps(values, indent=2), highlight=False)
-    elif form == "md":
-        parts = ["\n".join(f"- {markdown_text(line)}" for line in _lines(found))]
-        for title, headings, rows in _sections(found):
+    else:
+        _print(list(_lines(found)), _sections(found), form, console)
+
+
+def print_by_study(inputs: Sequence[Inputs], form: str, console: Console) -> None:
+    """Print the claims of several studies side by side, whether they agree, and what they say over their datasets."""
+    studies = list(map(study_of, inputs))
+    reasons, texts = pooling_rules(studies), claim_texts(studies)
+    over: list[tuple[str, ...]] = (
+        [] if reasons else [(each.name, each.verdict, each.sentence) for each in findings_over(inputs)]
+    )
+    agree = {name: agreement(studies, name) for name in texts}
+    headings, rows = claim_table(studies)
+    pooled = pooled_rows(studies)
+    if form == "json":
+        values = {"claims": [dict(zip(headings, row, strict=True)) for row in rows], "agreement": agree}
+        values |= {
+            "no verdict over datasets": reasons,
+            "over datasets": [dict(zip(_OVER, row, strict=True)) for row in over],
+        }
+        values |= {"pooled": [dict(zip(POOLED_HEADINGS, row, strict=True)) for row in pooled]}
+        console.out(json.dumps(values, indent=2), highlight=False)
+        return
+    lines = [f"{name}: {told}" for name, told in agree.items() if told]
+    if reasons:
+        lines.append(f"no verdict over datasets, by the rules: {'; '.join(reasons)}")
+    sections: list[_Section] = [("Claims by study", headings, [tuple(row) for row in rows])]
+    if over:
+        sections.append(("Over datasets, by the rules", _OVER, over))
+    if pooled:
+        sections.append(("Over datasets, exploratory", POOLED_HEADINGS, [tuple(row) for row in pooled]))
+    _print(lines, sections, form, console)
+
+
+def _print(lines: Sequence[str], sections: Iterable[_Section], form: str, console: Console) -> None:
+    """Lines, then tables, on a terminal or as Markdown."""
+    if form == "md":
+        parts = ["\n".join(f"- {markdown_text(line)}" for line in lines)]
+        for title, headings, rows in sections:
             cells = [[markdown_text(cell) for cell in row] for row in rows]
             parts.append(f"## {title}\n\n{tabulate(cells, headings, tablefmt='pipe', disable_numparse=True)}")
         console.out("\n\n".join(parts), highlight=False)
-    else:
-        for line in _lines(found):
-            say(console, line)
-        for title, headings, rows in _sections(found):
-            print_table(console, headings, rows, title=title, num_left=len(headings))
+        return
+    for line in lines:
+        say(console, line)
+    for title, headings, rows in sections:
+        print_table(console, headings, rows, title=title, num_left=len(headings))
 
 
 def _lines(found: TwoStudies) -> Iterator[str]:

@@ -26,7 +26,7 @@ CLAIM = {
     "references": [{"merge": "add"}],
     "outcomes": [{"name": "test/accuracy", "margin": 0.01}],
 }
-SECRETS = ("/home/", "secret-host", "/data/mine")
+SECRETS = ("/srv/", "secret-host", "/data/mine")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def run(spec_of: Any, record_of: Any, measured_of: Any) -> Any:
             agenda = Agenda(plan, ledger.contents)
 
             def append(record: Any) -> bool:
-                reason = 'File "/home/someone/x.py", line 3' if record.get("state") == "failed" else ""
+                reason = 'File "/srv/someone/x.py", line 3' if record.get("state") == "failed" else ""
                 told = {"reason": reason, "host": "secret-host"} if record["kind"] == "replicate" else {}
                 return ledger.append(record | told)
 
@@ -224,7 +224,7 @@ def test_a_name_that_is_no_study_is_one_line(name: str, told: str, tmp_path: Pat
 PATHS = {
     "dataset fake in /data/mine/sets is not": "dataset fake in sets is not",
     "https://archive.ics.uci.edu/dataset/80": "https://archive.ics.uci.edu/dataset/80",
-    'File "/home/a/b.py", line 3': 'File "b.py", line 3',
+    'File "/srv/a/b.py", line 3': 'File "b.py", line 3',
     "~/data/x.png cannot be read": "x.png cannot be read",
     "train/loss and 1 / 2 / 3, s/epoch": "train/loss and 1 / 2 / 3, s/epoch",
     "(/a/b/c.pt)": "(c.pt)",
