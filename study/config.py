@@ -37,13 +37,21 @@ WORDS = {
     "optimizer_made": ("once", "each_epoch"),
     "optimizer": ("sgd", "nesterov", "adamw"),
     "decayed": ("all", "weights"),
+    "norm": ("batch", "group", "layer", "none"),
+    "activation": ("relu", "gelu", "silu"),
     "input_moments": ("dataset", "imagenet"),
     "validation": ("held_out", "test"),
 }
 # Settings that have an effect only where another one is one of a few words.
-GOES_WITH = {"beta2": ("optimizer", ("adamw",))}
+GOES_WITH = {
+    "beta2": ("optimizer", ("adamw",)),
+    "norm_momentum": ("norm", ("batch",)),
+    "norm_parts": ("norm", ("batch",)),
+}
 # Settings of a network that is built from its registered parts. One of one's own has its own keywords in their place.
-OF_NETWORK = ("depth", "width", "merge", "merge_site", "merge_where", "attention", "attention_form", "dropout")
+OF_NETWORK = (
+    "depth", "width", "merge", "merge_site", "merge_where", "attention", "attention_form", "dropout", "norm", "activation",
+)  # fmt: skip
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
 
@@ -114,6 +122,13 @@ class TrialConfig:
         float,
         "Decay of the moving average of the weights, which is evaluated, measured and kept in their place; 0: none.",
     ] = 0.0
+    norm: Annotated[
+        str,
+        "`batch`, `group` (of 16 channels or more), `layer` (all of an image's map) or `none`: scale and shift alone.",
+    ] = "batch"
+    activation: Annotated[
+        str, "`relu`, `gelu` or `silu`, in blocks and stem; formulas of operators and gates stay."
+    ] = "relu"
     keywords: Annotated[
         tuple[tuple[str, Any], ...], "Of a network of one's own, what is given to it: names and values, by name."
     ] = ()

@@ -6,7 +6,8 @@ merge site branch:  out = relu(x + merge(g, F))
 
 This is the basic block; the docstrings of the other two say where they differ. At site ``branch`` the operator takes the
 branch's hidden map g for its shortcut, as in-branch gates do (StarNet, 2403.19967), and the outer skip stays additive. So
-``none`` at the branch is ``add`` at the skip. F is the same at both sites.
+``none`` at the branch is ``add`` at the skip. F is the same at both sites. For relu and BN read the network's activation and
+norm.
 
 Source: https://arxiv.org/abs/1512.03385
 """
@@ -17,6 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from study.models.activations import ACTIVATIONS
 from study.models.attention import build_attention
 from study.models.fixed_draws import HashedDropout
 from study.models.merges import Merge
@@ -29,7 +31,7 @@ class BlockParts:
     """The levels from which a network builds its blocks. Raises ``UserError`` for an unknown merge site.
 
     ``merge_where`` says which blocks have ``merge``; the others have ``add`` at the skip. Attention is in all blocks.
-    ``dropout`` is for blocks with a place for it.
+    ``dropout`` is for blocks with a place for it. Operators and gates keep the activations that their formulas name.
     """
 
     merge: str = "add"
@@ -38,6 +40,7 @@ class BlockParts:
     attention: str = "none"
     attention_form: str = "none"
     dropout: float = 0.0
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         check_site(self.merge_site)
@@ -76,6 +79,8 @@ class Block(nn.Module):
         at the skip that normalises the shortcut leaves the norm out; where one drops x, nothing is projected.
         """
         self.merge_site = parts.merge_site
+        self.activation = ACTIVATIONS[parts.activation]
+        merge.activation = self.activation
         self.attention = build_attention(parts.attention, parts.attention_form, out_channels)
         self.shortcut: nn.Module = nn.Identity()
         changes = stride != 1 or in_channels != out_channels
@@ -92,11 +97,11 @@ class Block(nn.Module):
         if self.merge_site == "branch":
             taken: tuple[Tensor, Tensor] = self.merge.hidden(normalised)
             return taken
-        g = normalised.relu()
+        g = self.activation(normalised)
         return g, g
 
     def merged(self, x: Tensor, g: Tensor, f: Tensor) -> Tensor:
-        """The output before a ReLU, from shortcut ``x``, hidden map ``g`` and branch ``f``."""
+        """The output before an activation, from shortcut ``x``, hidden map ``g`` and branch ``f``."""
         out: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + self.merge(g, f)
         return out
 
@@ -128,7 +133,7 @@ class BasicBlock(Block):
         """Apply the block."""
         g, taken = self.hidden(self.bn1(self.conv1(h)))
         f = self.attention(self.bn2(self.conv2(taken)))
-        return self.merged(self.shortcut(h), g, f).relu()
+        return self.activation(self.merged(self.shortcut(h), g, f))
 
 
 class Bottleneck(Block):
@@ -168,10 +173,10 @@ class Bottleneck(Block):
         inner = self.bn2(self.conv2(taken))
         if self.merge_site == "branch":
             inner = self.merge(g[..., :: self.stride, :: self.stride], inner)
-        f = self.attention(self.bn3(self.conv3(inner.relu())))
+        f = self.attention(self.bn3(self.conv3(self.activation(inner))))
         x = self.shortcut(h)
         out: Tensor = self.merge(x, f) if self.merge_site == "skip" else x + f
-        return out.relu()
+        return self.activation(out)
 
 
 class PreActivationBlock(Block):
@@ -202,7 +207,7 @@ class PreActivationBlock(Block):
 
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
-        a = self.bn1(h).relu()
+        a = self.activation(self.bn1(h))
         g, taken = self.hidden(self.bn2(self.conv1(a)))
         f = self.attention(self.conv2(self.dropout(taken)))
         x = h if isinstance(self.shortcut, nn.Identity) else self.shortcut(a)
@@ -237,6 +242,6 @@ class AuthorsBlock(Block):
 
     def forward(self, h: Tensor) -> Tensor:
         """Apply the block."""
-        g, taken = self.hidden(self.bn2(self.dropout(self.conv1(self.bn1(h).relu()))))
+        g, taken = self.hidden(self.bn2(self.dropout(self.conv1(self.activation(self.bn1(h))))))
         f = self.attention(self.conv2(taken))
         return self.merged(self.shortcut(h), g[..., :: self.stride, :: self.stride], f)

@@ -16,7 +16,7 @@ from torch import nn
 from study.config import TrialConfig, is_own
 from study.errors import UserError
 from study.models.blocks import BlockParts
-from study.models.norms import set_norms
+from study.models.norms import replace_norms, set_norms
 from study.models.own import build_own
 from study.registry import NETWORKS
 from study.seeding import derive_seed
@@ -24,6 +24,8 @@ from study.seeding import derive_seed
 # as torchvision has them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+# settings that only networks with a trait of that name have a place for
+_PLACES = ("dropout", "activation")
 
 
 def build_network(
@@ -38,7 +40,7 @@ def build_network(
     """Return the network of ``config``, its weights drawn from ``config.seed`` (unless ``weights`` are not wanted).
 
     ``image_shape`` (C, H, W) is for a network of one's own that asks for it. Raises ``UserError`` for bad levels, for
-    keywords that do not fit a network of one's own, and for dropout in a network that has no place for it.
+    keywords that do not fit a network of one's own, and for dropout or a norm in a network that has no place for it.
     """
     entry = NETWORKS[config.network]
     if config.input_moments == "imagenet":
@@ -59,12 +61,13 @@ def build_network(
         if weights:
             start_parts(own, config.seed)
         return own
-    if config.dropout and not entry.traits.get("dropout"):
-        places = [entry.name for entry in NETWORKS if entry.traits.get("dropout")]
-        raise UserError(
-            f"setting 'dropout' = {config.dropout!r}: network {config.network!r} has no place for it"
-            f" (networks that have: {', '.join(places)})"
-        )
+    for name in _PLACES:
+        if getattr(config, name) != getattr(TrialConfig, name) and not entry.traits.get(name):
+            places = [entry.name for entry in NETWORKS if entry.traits.get(name)]
+            raise UserError(
+                f"setting {name!r} = {getattr(config, name)!r}: network {config.network!r} has no place for it"
+                f" (networks that have: {', '.join(places)})"
+            )
     parts = BlockParts(
         merge=config.merge,
         merge_site=config.merge_site,
@@ -72,10 +75,13 @@ def build_network(
         attention=config.attention,
         attention_form=config.attention_form,
         dropout=config.dropout,
+        activation=config.activation,
     )
     network: nn.Module = entry.build(
         depth=config.depth, width=config.width, num_classes=num_classes, mean=mean, deviation=deviation, parts=parts
     )
+    if config.norm != "batch":
+        replace_norms(network, config.norm)
     set_norms(network, momentum=config.norm_momentum, parts=config.norm_parts)
     if weights:
         initialise(network, config.seed)

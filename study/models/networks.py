@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.errors import UserError
+from study.models.activations import ACTIVATIONS
 from study.models.blocks import AuthorsBlock, BasicBlock, Block, BlockParts, Bottleneck, PreActivationBlock
 from study.models.stages import Layout, build_stages
 from study.registry import NETWORKS
@@ -66,6 +67,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         layout, kernel = self.layout(depth, width), self.stem_kernel
+        self.activation = ACTIVATIONS[parts.activation]
         self.normalize = Normalize(mean, deviation)
         self.conv = nn.Conv2d(
             len(mean), layout.stem, kernel, stride=self.stem_stride, padding=kernel // 2, bias=self.stem_bias
@@ -83,14 +85,14 @@ class ResNet(nn.Module):
         """Return logits (N, num_classes)."""
         h = self.stages(self.stem(self.normalize(x)))
         if self.preactivation:
-            h = self.bn(h).relu()
+            h = self.activation(self.bn(h))
         logits: Tensor = self.head(h.mean((2, 3)))
         return logits
 
     def stem(self, x: Tensor) -> Tensor:
         """Return the first stage's input, from normalised pixels."""
         h: Tensor = self.conv(x)
-        return h if self.preactivation else self.bn(h).relu()
+        return h if self.preactivation else self.activation(self.bn(h))
 
 
 @NETWORKS.register(
@@ -98,6 +100,7 @@ class ResNet(nn.Module):
     formula="3x3 stem, 3 stages of (depth - 2) / 6 basic blocks",
     source=RESNET,
     smallest_depth=8,
+    activation=True,
 )
 class CifarResNet(ResNet):
     """Basic blocks of ``width``, 2 and 4 times ``width`` channels (published: 16). Depth 6n + 2."""
@@ -114,6 +117,7 @@ class CifarResNet(ResNet):
     formula="3x3 stem, 3 stages of (depth - 2) / 9 bottleneck blocks",
     source="https://arxiv.org/abs/1603.05027",
     smallest_depth=11,
+    activation=True,
 )
 class CifarResNetBottleneck(ResNet):
     """Bottlenecks of ``width``, 2 and 4 times ``width`` hidden channels (published: 16), the fourfold outside.
@@ -133,6 +137,7 @@ class CifarResNetBottleneck(ResNet):
     formula="7x7 stem and max pooling, 4 stages of basic (depth 18, 34) or bottleneck blocks (50, 101)",
     source=RESNET,
     smallest_depth=18,
+    activation=True,
 )
 class ImageNetResNet(ResNet):
     """ResNet-18, 34, 50 and 101 for images of about 224x224 pixels. Published width: 64; the settings' default, 16, is not.
@@ -168,6 +173,7 @@ class ImageNetResNet(ResNet):
     formula="3x3 stem of 16, 3 stages of (depth - 4) / 6 pre-activation blocks, 16 * width channels and up",
     source="https://arxiv.org/abs/1605.07146",
     smallest_depth=10,
+    activation=True,
     dropout=True,
 )
 class WideResNet(ResNet):
@@ -192,6 +198,7 @@ class WideResNet(ResNet):
     formula="wrn as in the authors' public code: biases, raw shortcut, stride in conv2, dropout before its norm, Xavier start",
     source="https://github.com/xyegithub/Featrue-map-multiplication",
     smallest_depth=10,
+    activation=True,
     dropout=True,
 )
 class AuthorsWideResNet(WideResNet):

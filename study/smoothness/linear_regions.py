@@ -75,8 +75,8 @@ def linear_regions(settings: LinearRegionsSettings, context: MeasureContext) -> 
     Units: numbers of sign changes, lengths in pixel units of [0, 1]. Counted are ReLU, leaky and parametric ReLU, and ReLU6 at
     both ends, each call of a module by itself; not maxima (max pooling, merge ``max``). Standard errors are over images:
     pairs that share one are not independent. Cost per path: ``num_steps`` + 1 forward passes, shared with ``path`` if pairs
-    and steps are the same; memory for all signs at three points. Raises ``UserError`` without ReLUs and for non-finite
-    outputs, ``IncompleteError`` with the rest if a kind has no pair.
+    and steps are the same; memory for all signs at three points. Raises ``UserError`` without ReLUs, with GELU
+    or SiLU, and for non-finite outputs, ``IncompleteError`` with the rest if a kind has no pair.
 
     Coverage of .95 intervals: .91 to .97 (n = 200 samples of 360 images, 128 pairs of each kind, or ellipses around 128).
     """
@@ -141,6 +141,8 @@ def _ellipse(centre: Tensor, a: Tensor, b: Tensor, radius: float, num_steps: int
 
 # operations that have a kink at 0 of their first argument
 _KINKS = {f"aten::{name}" for name in ("relu", "relu_", "leaky_relu", "leaky_relu_", "_prelu_kernel")}
+# activations of which a network has no linear regions
+_SMOOTH = {f"aten::{name}" for name in ("gelu", "gelu_", "silu", "silu_")}
 _CLAMPS = {"aten::hardtanh", "aten::hardtanh_"}
 
 
@@ -163,6 +165,10 @@ class ReluSigns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func.name() in _CLAMPS and len(args) > 2 and args[1] == 0:
             self._read(args[0], 0.0)
             self._read(args[0], float(args[2]))
+        elif func.name() in _SMOOTH:
+            raise UserError(
+                f"the network has {func.name().removeprefix('aten::').strip('_').upper()}: it has no linear regions to count"
+            )
         return func(*args, **(kwargs or {}))
 
     def _read(self, before: Tensor, kink: float) -> None:

@@ -61,6 +61,9 @@ RECIPES = [
     {"mixup": (0.2, 1.0)},
     {"label_smoothing": (0.1, 0.3), "mixup": (0.2, 1.0), "jacobian_penalty": 1e-3},
     {"ema_decay": (0.5, 0.8)},
+    {"norm": "group", "activation": "gelu", "width": 16},
+    {"norm": "layer", "activation": "silu", "merge": "authors_8", "attention": "se", "attention_form": "add"},
+    {"norm": "none", "merge": "authors_22", "lr": (0.001, 0.002), "ema_decay": (0.5, 0.8)},
     {
         "ema_decay": (0.5, 0.8),
         "network": "wrn",

@@ -175,6 +175,10 @@ def test_networks_without_regions_to_count_are_refused():
     smooth = Fn(lambda x: torch.tanh(x)[:, :K], K)
     with pytest.raises(UserError, match="the network has no ReLU"):
         run("linear_regions", fn_context(smooth, points()))
+    for activation in (functional.gelu, functional.silu, nn.SiLU(inplace=True)):
+        mixed = Fn(lambda x, smooth=activation: functional.relu(smooth(x - 0.5))[:, :K], K)
+        with pytest.raises(UserError, match=r"the network has (GELU|SILU): it has no linear regions"):
+            run("linear_regions", fn_context(mixed, points()))
     turned = Fn(lambda x: functional.relu(x.T - 0.5).T[:, :K], K)
     with pytest.raises(UserError, match=r"ReLU sees a tensor of shape \(5, .*first dimension must be"):
         run("linear_regions", fn_context(turned, points()))

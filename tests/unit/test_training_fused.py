@@ -73,6 +73,7 @@ def test_what_may_differ_among_members_and_what_not():
     others |= {"dataset": "digits", "jacobian_penalty": 0.1, "last_batch": "keep", "optimizer_made": "each_epoch"}
     others |= {"keywords": (("variant", "a"),), "optimizer": "adamw", "decayed": "weights", "clip_norm": 1.0}
     others |= {"label_smoothing": 0.1, "mixup": 0.1, "ema_decay": 0.1}
+    others |= {"norm": "group", "activation": "gelu"}
     others |= {"norm_momentum": 0.5, "norm_parts": 2, "input_moments": "imagenet", "validation": "test"}
     for name, value in others.items():
         assert fused_with(dataclasses.replace(CONFIG, **{name: value})) != fused_with(CONFIG), name

@@ -10,6 +10,7 @@ Source: https://arxiv.org/abs/2106.15067
 from torch import Tensor, nn
 
 from study.models.attention.gates import Gate, Parts
+from study.models.norms import RunningMoments
 from study.registry import ATTENTION_FORMS
 
 FMMNET = "https://arxiv.org/abs/2106.15067"
@@ -95,7 +96,7 @@ class AddForm(Form):
 
     def __init__(self, gate: Gate, channels: int) -> None:
         super().__init__(gate, channels)
-        self.statistics = nn.BatchNorm2d(self.carrier.num_moved, affine=False)
+        self.statistics = RunningMoments(self.carrier.num_moved)
 
     def change(self, parts: Parts) -> Tensor:
         """Return sd_c * u."""

@@ -12,6 +12,9 @@ Traits in the registry: ``extra_params``, the operator's own number of parameter
 Source: https://arxiv.org/abs/2106.15067
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 FMMNET = "https://arxiv.org/abs/2106.15067"
@@ -24,6 +27,8 @@ class Merge(nn.Module):
     normalizes_branch = False
     normalizes_shortcut = False
     uses_shortcut = True
+    # the block's; what a formula names stays
+    activation: Callable[[Tensor], Tensor] = staticmethod(torch.relu)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +40,7 @@ class Merge(nn.Module):
 
     def hidden(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
         """At site ``branch``, from the hidden map after its norm: what the operator takes, and what the convolution takes."""
-        g = normalised.relu()
+        g = self.activation(normalised)
         return g, g
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
