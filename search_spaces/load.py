@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,14 @@ def presets() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def load_spec(name_or_path: str, overrides: Sequence[str] = ()) -> Spec:
-    """Read a preset by name, or a YAML file by path, with ``dotted.key=value`` overrides. Raises ``SpecError``."""
-    return parse_spec(_read(name_or_path), name_or_path, overrides)
+def load_spec(source: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Spec:
+    """Read a preset by name, a YAML file by path, or a mapping as YAML would give it. Raises ``SpecError``.
+
+    ``overrides``: ``dotted.key=value``.
+    """
+    if isinstance(source, str):
+        return parse_spec(_read(source), source, overrides)
+    return spec_from(_in_order(dict(source)), "specification", overrides)
 
 
 def _read(name_or_path: str) -> str:
@@ -75,10 +80,14 @@ def parse_spec(text: str, origin: str, overrides: Sequence[str] = ()) -> Spec:
         values = read_yaml(text, origin)
     except DocumentError as error:
         raise SpecError(str(error)) from None
+    return spec_from(_in_order(values), origin, overrides)
+
+
+def _in_order(values: Any) -> Any:
+    """``values`` with hyperparameters by name: their order decides which coordinate of a Sobol set is whose."""
     if isinstance(values, dict) and isinstance(tuned := values.get("nuisance"), dict):
-        # the order decides which coordinate of a Sobol set is whose
-        values["nuisance"] = dict(sorted(tuned.items(), key=lambda item: str(item[0])))
-    return spec_from(values, origin, overrides)
+        return values | {"nuisance": dict(sorted(tuned.items(), key=lambda item: str(item[0])))}
+    return values
 
 
 def spec_from(values: Any, origin: str, overrides: Sequence[str] = ()) -> Spec:

@@ -7,6 +7,7 @@ specification may come from someone else: a module that is named but not install
 a command is run in, is not installed. The list enters no trial key; the names of levels do.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -34,7 +35,7 @@ from study.errors import UserError, nearest, reason
 from study.models.attention import build_attention
 from study.models.build import initialise
 from study.models.own import ALIAS, OF_DATA, signature_of
-from study.registry import ATTENTION_FORMS, MERGES, NAMED, NETWORKS
+from study.registry import ATTENTION_FORMS, MAIN, MERGES, NAMED, NETWORKS, Entry, home_of
 from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.untouched import untouched, with_weights
 
@@ -57,7 +58,8 @@ def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
 
 def load_network(name: str) -> None:
     """Register the network ``module:function`` or ``timm/name``; importing a module runs its code. Raises ``UserError``."""
-    if name in NETWORKS:
+    # a notebook's own may have been written anew since
+    if name in NETWORKS and module_of(name) != MAIN:
         return
     library, slash, model = name.partition("/")
     if slash:
@@ -70,11 +72,12 @@ def load_network(name: str) -> None:
         raise UserError(f"network = {name!r}: expected a registered name, module:function, or timm/name")
     imported = import_plugin(module)
     found = getattr(imported, function, None) or getattr(imported, function.removesuffix(ALIAS), None)
-    if not callable(found):
+    # of a notebook's names, those that it imported are not offered to a specification
+    if not callable(found) or (module == MAIN and home_of(found) != MAIN):
         known = [each for each, value in vars(imported).items() if getattr(value, "__module__", "") == module]
         raise UserError(f"network = {name!r}: module {module!r} has no function {function!r}{nearest(function, known)}")
     told = (inspect.getdoc(found) or "").partition("\n")[0]
-    source = Path(imported.__file__).name if imported.__file__ else module
+    source = Path(getattr(imported, "__file__", None) or module).name
     NETWORKS.register(name, formula=told, source=source, own=signature_of(found))(found)
 
 
@@ -146,9 +149,9 @@ def refuse_foreign(modules: Iterable[str]) -> None:
     Among ``modules`` may be networks of one's own; a library's run no code but the library's. For the driver: what it lets
     through, workers import.
     """
-    unknown = {module_of(name) for name in modules if "/" not in name} - {
-        name.strip() for name in os.environ.get(ALLOWED, "").split(",")
-    }
+    # what a notebook or a script holds has run already
+    allowed = {MAIN, *(name.strip() for name in os.environ.get(ALLOWED, "").split(","))}
+    unknown = {module_of(name) for name in modules if "/" not in name} - allowed
     if foreign := sorted(unknown and unknown - set(installed())):
         raise UserError(
             f"plugins, space, network: the specification would run the code of {', '.join(foreign)}; if you have read it or "
@@ -170,10 +173,15 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Module -> distribution and version, if one declares it, a digest (16 hex digits) of its file, and what it registers."""
+    """Module -> distribution and version, if one declares it, a digest (16 hex digits) of its file, and what it registers.
+
+    What a notebook or a script registered itself stands there part by part.
+    """
     declared = installed()
     found: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys([*declared, *map(module_of, modules)]):
+        if name == MAIN:
+            continue
         distribution = declared.get(name)
         source = {"distribution": distribution.name, "version": distribution.version} if distribution else {}
         known = importlib.util.find_spec(name)
@@ -185,7 +193,7 @@ def plugin_sources(modules: Sequence[str]) -> dict[str, dict[str, str]]:
             # a library of networks: its first file says nothing of them, its release does
             source = {"distribution": name, "version": importlib.metadata.version(name)}
         found[name] = source
-    return found
+    return found | _own_sources()
 
 
 def module_of(name: str) -> str:
@@ -195,12 +203,23 @@ def module_of(name: str) -> str:
 
 def registered_by(module: str) -> list[str]:
     """The levels that ``module`` registered: ``merge geometric``, ..."""
-    return [
-        f"{registry.kind} {entry.name}"
-        for registry in NAMED
-        for entry in registry
-        if getattr(getattr(entry.build, "func", entry.build), "__module__", "") == module
-    ]
+    return [f"{kind} {entry.name}" for kind, entry in _entries_of(module)]
+
+
+def _entries_of(module: str) -> list[tuple[str, Entry[Any]]]:
+    return [(registry.kind, entry) for registry in NAMED for entry in registry if home_of(entry.build) == module]
+
+
+def _own_sources() -> dict[str, dict[str, str]]:
+    """As ``plugin_sources``, of each part that a notebook or a script registered itself."""
+    found = {}
+    for kind, entry in _entries_of(MAIN):
+        source = {"registers": f"{kind} {entry.name}"}
+        with contextlib.suppress(OSError, TypeError):  # its text is kept nowhere
+            text = inspect.getsource(getattr(entry.build, "func", entry.build))
+            source["digest"] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        found[f"{MAIN}: {entry.name}"] = source
+    return found
 
 
 def check_merge(name: str) -> None:

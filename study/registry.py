@@ -17,6 +17,15 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+# The module of a notebook, or of a script.
+MAIN = "__main__"
+
+
+def home_of(build: object) -> str:
+    """The name of the module that a part is from."""
+    return str(getattr(getattr(build, "func", build), "__module__", ""))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry(Generic[T]):
     """A registered part: what builds it, its formula or definition, where it comes from, and traits of its kind."""
@@ -40,7 +49,8 @@ class Registry(Generic[T]):
         """A decorator that registers what it decorates under ``name``, and returns it unchanged."""
 
         def decorate(build: U) -> U:
-            if name in self._entries:
+            # a notebook's cell is run again; what it registers has no other module
+            if name in self._entries and not MAIN == home_of(build) == home_of(self._entries[name].build):
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             # the part keeps its own type in its module; the registry sees it as T
             entry: Entry[Any] = Entry(name=name, build=build, formula=formula, source=source, traits=traits)

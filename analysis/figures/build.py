@@ -3,10 +3,13 @@
 Figures of a report are drawn by several processes, since drawing takes most of a report's time.
 """
 
+import contextlib
 import io
 import math
 import multiprocessing
 import os
+import sys
+import types
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +18,7 @@ import pyarrow as pa
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 from analysis.figures.style import RC, message, plain_logs
 from analysis.inputs import Inputs
@@ -50,15 +54,26 @@ def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[st
     return _draw(name, figure_data(inputs, name), inputs.spec, tuple(formats))
 
 
+def draw_figure(inputs: Inputs, name: str) -> Figure:
+    """One figure, for a notebook. Raises ``UserError`` for an unknown name."""
+    with style.context(RC, after_reset=True):
+        return _figure(name, figure_data(inputs, name), inputs.spec)
+
+
+def _figure(name: str, data: pa.Table, spec: Spec) -> Figure:
+    entry = FIGURES[name]
+    empty = not data.num_rows and "empty" in entry.traits
+    figure: Figure = message(entry.traits["empty"]) if empty else entry.build(data, spec)
+    plain_logs(figure)
+    return figure
+
+
 def _draw(name: str, data: pa.Table, spec: Spec, formats: tuple[str, ...]) -> dict[str, bytes]:
     discover("analysis.figures")  # here too, for it may be another process
     files = {}
     # from matplotlib's own defaults: a user's matplotlibrc changes no figure
     with style.context(RC, after_reset=True):
-        entry = FIGURES[name]
-        empty = not data.num_rows and "empty" in entry.traits
-        figure = message(entry.traits["empty"]) if empty else entry.build(data, spec)
-        plain_logs(figure)
+        figure = _figure(name, data, spec)
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")
@@ -90,6 +105,17 @@ def build_figures(
     return written
 
 
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Processes that are started meanwhile leave the main module alone: a user's script would run in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _draw_all(
     data: dict[str, pa.Table], spec: Spec, formats: tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -102,7 +128,8 @@ def _draw_all(
     here: dict[str, dict[str, bytes]] = {}
     # not forked: threads of Ray's and Arrow's may hold locks
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        there = {name: pool.submit(_draw, name, data[name], spec, formats) for name in ours}
+        with _no_main():
+            there = {name: pool.submit(_draw, name, data[name], spec, formats) for name in ours}
         for name in reversed(data):
             if name not in there or there[name].cancel():
                 here[name] = _draw(name, data[name], spec, formats)

@@ -11,6 +11,12 @@ from analysis.words.export import FORMATS, write_table
 from study.registry import TABLES, discover
 
 
+def table_names() -> list[str]:
+    """Names of all registered tables."""
+    discover("analysis.tables")
+    return TABLES.names()
+
+
 def build_table(inputs: Inputs, name: str) -> pa.Table:
     """One registered table, with the unit of every number. Raises ``UserError`` for an unknown name."""
     discover("analysis.tables")
@@ -32,9 +38,8 @@ def build_tables(
 
     ``formats`` overrules each table's own. Raises ``UserError`` for an unknown table or format.
     """
-    discover("analysis.tables")
     written = {}
-    for name in list(names) or TABLES.names():
+    for name in list(names) or table_names():
         traits = TABLES[name].traits
         chosen = list(formats) or traits.get("formats", FORMATS)
         table, note = build_table(inputs, name), inputs.amendment.words

@@ -10,7 +10,10 @@ from study.commands.start import RunOptions, connected_to_ray
 from study.config import Execution
 from study.driver.feed import Feed
 from study.driver.here import asking_here, run_here
+from study.errors import UserError
 from study.planning.plan import Plan
+from study.plugins import registered_by
+from study.registry import MAIN
 from study.resources.sharing import sharing_gpus, whole_gpu
 from study.resources.timing import Ask, asking
 from study.results.ledger import Contents
@@ -75,7 +78,12 @@ class OnRay:
         return MlflowView(spec, root, contents, uri, warn)
 
     def run(self, feed: Feed) -> None:
-        """As many at once as the cluster holds."""
+        """As many at once as the cluster holds. Raises ``UserError`` where workers would lack a level."""
+        if own := registered_by(MAIN):
+            raise UserError(
+                f"{', '.join(own)}: registered by this notebook or script, which workers do not have: put it into a "
+                "module and name that under plugins, or run in this process"
+            )
         connection = self._connection or connected_to_ray(self._options)
         # here, because it takes seconds, and a finished study needs none of it
         from study.cluster.tune import run_on_ray

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("study", "analysis", "search_spaces")
+PACKAGES = ("study", "analysis", "search_spaces", "fmm_study")
 
 
 def test_every_package_is_declared_and_nothing_else() -> None:
