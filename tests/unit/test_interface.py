@@ -2,9 +2,12 @@
 
 import json
 import multiprocessing.spawn
+import shutil
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -18,8 +21,8 @@ from analysis.figures.build import _no_main
 from study.commands.executors import OnRay
 from study.commands.start import RunOptions
 from study.errors import UserError
-from study.plugins import plugin_sources
-from study.registry import MERGES
+from study.plugins import load_network, plugin_sources, refuse_foreign, registered_by
+from study.registry import MERGES, NETWORKS
 from study.results.provenance import _changes
 
 PARTS: dict[str, Any] = {
@@ -134,6 +137,29 @@ def test_other_code_under_the_name_of_a_notebooks_level_is_seen(
     assert not _changes(sessions[:1], sessions[1])
     (told,) = _changes(sessions[:2], sessions[2])
     assert told.startswith("plug-in module __main__: mine (merge mine) is not what the study was run with: digest was")
+
+
+def test_a_network_of_a_notebook(register: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own functions alone, in their latest version; what it imported is not offered to a specification."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+
+    def own(variant: str) -> nn.Module:
+        """A network."""
+        return nn.Identity()
+
+    own.__module__ = "__main__"
+    for name, found in {"net": own, "rmtree": shutil.rmtree}.items():
+        setattr(main, name, found)
+    refuse_foreign(["__main__:net"])
+    load_network("__main__:net")
+    assert NETWORKS["__main__:net"].build is own and registered_by("__main__") == ["network __main__:net"]
+    main.net = FunctionType(own.__code__, {"__name__": "__main__"}, "net")  # type: ignore[attr-defined]
+    load_network("__main__:net")
+    assert NETWORKS["__main__:net"].build is main.net
+    with pytest.raises(UserError, match="module '__main__' has no function 'rmtree'"):
+        load_network("__main__:rmtree")
 
 
 def test_on_ray_a_notebooks_level_is_refused(register: Callable[..., None]) -> None:
