@@ -50,7 +50,8 @@ GOES_WITH = {
 }
 # Settings of a network that is built from its registered parts. One of one's own has its own keywords in their place.
 OF_NETWORK = (
-    "depth", "width", "merge", "merge_site", "merge_where", "attention", "attention_form", "dropout", "norm", "activation",
+    "depth", "width", "merge", "merge_site", "merge_where", "attention", "attention_where", "attention_form", "dropout",
+    "norm", "activation",
 )  # fmt: skip
 # fields of a task that JSON holds as lists
 _TUPLES = ("boundary", "keep_samples", "step")
@@ -76,6 +77,7 @@ class TrialConfig:
     )
     merge_where: Annotated[str, "Blocks that have it: `all`, `first` or `last` of each stage, or `alternate`."] = "all"
     attention: Annotated[str, "A registered attention."] = "none"
+    attention_where: Annotated[str, "Blocks that have attention, as in `merge_where`."] = "all"
     attention_form: Annotated[str, "How it enters the network; `none` goes with attention `none` alone."] = "none"
     epochs: Annotated[int, "Epochs of training."] = 10
     batch_size: Annotated[int, "Images of a step."] = 128

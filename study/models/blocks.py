@@ -30,13 +30,15 @@ from study.registry import MERGES
 class BlockParts:
     """The levels from which a network builds its blocks. Raises ``UserError`` for an unknown merge site.
 
-    ``merge_where`` says which blocks have ``merge``; the others have ``add`` at the skip. Attention is in all blocks.
-    ``dropout`` is for blocks with a place for it. Operators and gates keep the activations that their formulas name.
+    ``merge_where`` says which blocks have ``merge``; the others have ``add`` at the skip. ``attention_where`` says which have
+    ``attention``; the others have none. ``dropout`` is for blocks with a place for it. Operators and gates keep the
+    activations that their formulas name.
     """
 
     merge: str = "add"
     merge_site: str = "skip"
     merge_where: str = "all"
+    attention_where: str = "all"
     attention: str = "none"
     attention_form: str = "none"
     dropout: float = 0.0
@@ -54,13 +56,14 @@ class BlockParts:
 class Block(nn.Module):
     """Base of the blocks. Maps (N, in, H, W) to (N, out, H / stride, W / stride).
 
-    ``expansion``: output channels by hidden ones, in a stage of plain width.
+    ``expansion`` and ``inside``: output channels and hidden ones, by the width of a stage.
 
     Arguments of all: ``in_channels``, ``out_channels``, ``stride``, ``parts``, and ``hidden``, the channels inside; others
     than the default go with operators that match a cost. Raises ``UserError`` for an unknown merge, attention or form.
     """
 
     expansion: ClassVar[int] = 1
+    inside: ClassVar[int] = 1
 
     def finish(
         self,

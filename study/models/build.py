@@ -72,6 +72,7 @@ def build_network(
         merge=config.merge,
         merge_site=config.merge_site,
         merge_where=config.merge_where,
+        attention_where=config.attention_where,
         attention=config.attention,
         attention_form=config.attention_form,
         dropout=config.dropout,

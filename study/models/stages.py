@@ -21,7 +21,7 @@ from torch import nn
 
 from study.models.blocks import Block, BlockParts
 from study.models.cost import num_params
-from study.models.merges.placement import blocks_that_merge
+from study.models.merges.placement import blocks_chosen
 from study.registry import MERGES
 
 # in channels, out channels, stride
@@ -32,7 +32,7 @@ Shape = tuple[int, int, int]
 class Layout:
     """The kind of ``block``, the channels that the ``stem`` gives, and the number of blocks per stage.
 
-    Stages have ``width``, 2, 4, ... times ``width`` hidden channels; all but the first halve the resolution.
+    Stages have ``width``, 2, 4, ... times ``width`` channels; all but the first halve the resolution.
     """
 
     block: type[Block]
@@ -41,28 +41,30 @@ class Layout:
     num_blocks: tuple[int, ...]
 
     @property
-    def hidden(self) -> list[int]:
-        """Hidden channels per stage, of blocks that are not widened."""
+    def widths(self) -> list[int]:
+        """Channels per stage, before a block's ``expansion``."""
         return [self.width * 2**index for index in range(len(self.num_blocks))]
 
     @property
     def channels(self) -> int:
         """Channels after the last stage."""
-        return self.block.expansion * self.hidden[-1]
+        return self.block.expansion * self.widths[-1]
 
 
 def build_stages(layout: Layout, parts: BlockParts) -> nn.Sequential:
     """The stages of ``layout``, each a sequence of blocks. Raises ``UserError`` for an unknown level."""
-    chosen = blocks_that_merge(parts.merge_where, layout.num_blocks)
-    plain, widening = replace(parts, merge="add", merge_site="skip"), _Widening(layout.block, parts)
-    stages, channels = nn.Sequential(), layout.stem
-    for width, merges in zip(layout.hidden, chosen, strict=True):
+    merges = blocks_chosen("merge_where", parts.merge_where, layout.num_blocks)
+    attends = blocks_chosen("attention_where", parts.attention_where, layout.num_blocks)
+    widening, stages, channels = _Widening(layout.block, parts), nn.Sequential(), layout.stem
+    for width, merging, attending in zip(layout.widths, merges, attends, strict=True):
         stage = nn.Sequential()
-        for merging in merges:
+        for merged, attended in zip(merging, attending, strict=True):
+            own = parts if merged else replace(parts, merge="add", merge_site="skip")
+            own = own if attended else replace(own, attention="none", attention_form="none")
             halved = len(stages) > 0 and len(stage) == 0
             shape = (channels, layout.block.expansion * width, 2 if halved else 1)
-            hidden = widening.hidden(shape, width) if merging else width
-            stage.append(layout.block(*shape, parts if merging else plain, hidden=hidden))
+            plain = layout.block.inside * width
+            stage.append(layout.block(*shape, own, hidden=widening.hidden(shape, plain) if merged else plain))
             channels = shape[1]
         stages.append(stage)
     return stages

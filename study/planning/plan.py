@@ -34,6 +34,8 @@ SETTINGS = {
     for field in dataclasses.fields(TrialConfig)
     if field.name not in ("seed", "split_seed", "stop_curve", "keywords")
 }
+# Settings that pick blocks: at some depths two of their levels pick the same.
+_PLACES = ("merge_where", "attention_where")
 # The name of a joint search; names of cells have a slash.
 _JOINT = "joint"
 
@@ -210,7 +212,8 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
     same: dict[str, str] = {}
     for cell in plan.cells:
         facts = found[cell.settings["dataset"]]
-        same_blocks = " (merge_where picks the same blocks at this depth); leave one out"
+        varied = " or ".join(name for name in _PLACES if name in spec.factor_names())
+        same_blocks = f" ({varied} picks the same blocks at this depth); leave one out"
         for identity, why in ((plan.default_config(cell).trial_key, ""), (_placed(plan, cell, facts), same_blocks)):
             if identity in same:
                 raise UserError(
@@ -289,13 +292,13 @@ def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:
 
 
 def _placed(plan: Plan, cell: Cell, facts: Facts) -> str:
-    """All settings but ``merge_where``, and where that puts the operator: modules by name, with their plain attributes.
+    """All settings but which blocks have operator and attention, and what that gives: modules by name, with attributes.
 
     Names of levels count: ``add`` and its alias are one network on purpose.
     """
-    settings = {**cell.settings, "merge_where": ""}
+    settings = {**cell.settings, **dict.fromkeys(_PLACES, "")}
     parts: list[Any] = [sorted(settings.items())]
-    if "merge_where" in plan.spec.factor_names():
+    if any(name in plan.spec.factor_names() for name in _PLACES):
         config = plan.default_config(cell)
         network = untrained(config, facts)
         for name, module in network.named_modules():

@@ -40,9 +40,10 @@ BUILT = [
 ]
 DROPPED = [{**levels, "dropout": 0.3} for levels in BUILT if NETWORKS[levels["network"]].traits.get("dropout")]
 PENALISED = [{**levels, "jacobian_penalty": 1e-3} for levels in [*BUILT, {"merge": "mul"}]]
+AUTHORS = next(levels for levels in BUILT if levels["network"] == "authors_wrn")
 LITERAL = [
     {
-        **BUILT[-1],
+        **AUTHORS,
         **settings,
         "norm_parts": 2,
         "norm_momentum": 0.5,

@@ -9,7 +9,13 @@ from study.config import TrialConfig
 from study.models import build_network
 from study.registry import NETWORKS
 
-WIDTHS = {"cifar_resnet_bottleneck": 4, "wrn": 1, "authors_wrn": 1, "imagenet_resnet": 4}
+WIDTHS = {
+    "cifar_resnet_bottleneck": 4,
+    "wrn": 1,
+    "authors_wrn": 1,
+    "imagenet_resnet": 4,
+    "cifar_starnet": 2,
+}
 OPERATORS = PLAIN
 
 

@@ -12,7 +12,8 @@ REQUIRED = {"dataset": "digits", "depth": 8, "seed": 1, "split_seed": 2}
 # another value for every field, so that a field left out of the key is found
 OTHER = {
     "dataset": "fake", "depth": 14, "seed": 3, "split_seed": 4, "network": "other", "width": 8, "merge": "mul",
-    "merge_site": "branch", "merge_where": "first", "attention": "se", "attention_form": "mul", "epochs": 11,
+    "merge_site": "branch", "merge_where": "first",
+    "attention_where": "last", "attention": "se", "attention_form": "mul", "epochs": 11,
     "batch_size": 64, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.1, "warmup_epochs": 0.5, "schedule": "constant",
     "stop_curve": (1.0, 0.5), "augment": "flip", "dropout": 0.3, "jacobian_penalty": 0.1,
     "last_batch": "keep", "optimizer_made": "each_epoch", "norm_momentum": 0.2, "norm_parts": 2, "input_moments": "imagenet",

@@ -10,7 +10,7 @@ from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network
 from study.models.blocks import BasicBlock, BlockParts
-from study.models.merges.placement import blocks_that_merge
+from study.models.merges.placement import blocks_chosen
 from study.models.merges.plain import Add
 from study.planning.plan import make_plan
 from study.registry import MERGES
@@ -43,9 +43,9 @@ def test_the_operator_is_in_the_chosen_blocks_and_add_in_the_others(where, chose
 
 
 def test_blocks_are_counted_through_the_network():
-    assert blocks_that_merge("alternate", [2, 2, 2]) == [[True, False]] * 3
-    assert blocks_that_merge("alternate", [1, 1, 1]) == [[True], [False], [True]]
-    assert blocks_that_merge("last", [1, 2]) == [[True], [False, True]]
+    assert blocks_chosen("merge_where", "alternate", [2, 2, 2]) == [[True, False]] * 3
+    assert blocks_chosen("merge_where", "alternate", [1, 1, 1]) == [[True], [False], [True]]
+    assert blocks_chosen("merge_where", "last", [1, 2]) == [[True], [False, True]]
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,28 @@ def test_every_operator_works_at_the_branch(merge):
     x = pixels().double()
     if not MERGES[merge].traits.get("mixes_batch"):
         torch.testing.assert_close(model(x[2:4]), model(x)[2:4], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [("all", "111 111 111"), ("first", "100 100 100"), ("last", "001 001 001"), ("alternate", "101 010 101")],
+)
+def test_attention_is_in_the_chosen_blocks_whatever_the_operator(where, chosen):
+    levels = {"attention": "se", "attention_form": "mul", "attention_where": where}
+    stages = network(**levels, merge="mul", merge_where="first").stages
+    found = ["".join("0" if isinstance(block.attention, nn.Identity) else "1" for block in stage) for stage in stages]
+    assert " ".join(found) == chosen
+    assert [[isinstance(block.merge, Add) for block in stage] for stage in stages] == [[False, True, True]] * 3
+
+
+def test_attention_that_is_somewhere_is_a_factor_of_a_study(spec_of):
+    fixed = {"dataset": "fake", "depth": 14, "width": 4, "epochs": 2, "batch_size": 16}
+    factors = {"merge": ["add"], "attention": ["se"], "attention_form": ["mul"], "attention_where": ["all", "last"]}
+    names = [cell.name for cell in make_plan(spec_of(factors=factors, fixed=fixed)).cells]
+    assert names == [f"fake/d14/add/se.mul/attention_where={where}" for where in ("all", "last")]
+    with pytest.raises(UserError, match=r"unknown attention_where 'lst'.*'last'"):
+        make_plan(spec_of(factors=factors | {"attention_where": ["lst"]}, fixed=fixed))
+    with pytest.raises(
+        UserError, match=r"one and the same network.*attention_where picks the same blocks at this depth"
+    ):
+        make_plan(spec_of(factors=factors | {"attention_where": ["all", "first"]}, fixed=fixed | {"depth": 8}))

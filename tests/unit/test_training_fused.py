@@ -71,7 +71,13 @@ def test_what_may_differ_among_members_and_what_not():
     others = {"network": "wrn", "depth": 14, "width": 8, "merge": "mul", "merge_site": "branch", "merge_where": "last"}
     others |= {"attention": "se", "attention_form": "mul", "batch_size": 8, "augment": "flip", "dropout": 0.1}
     others |= {"dataset": "digits", "jacobian_penalty": 0.1, "last_batch": "keep", "optimizer_made": "each_epoch"}
-    others |= {"keywords": (("variant", "a"),), "optimizer": "adamw", "decayed": "weights", "clip_norm": 1.0}
+    others |= {
+        "attention_where": "last",
+        "keywords": (("variant", "a"),),
+        "optimizer": "adamw",
+        "decayed": "weights",
+        "clip_norm": 1.0,
+    }
     others |= {"label_smoothing": 0.1, "mixup": 0.1, "ema_decay": 0.1}
     others |= {"norm": "group", "activation": "gelu"}
     others |= {"norm_momentum": 0.5, "norm_parts": 2, "input_moments": "imagenet", "validation": "test"}

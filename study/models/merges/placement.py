@@ -1,9 +1,9 @@
-"""Where in a block, and in which blocks, a merge operator sits.
+"""Where in a block, and in which blocks, a merge operator sits; and in which blocks attention does.
 
 Site: ``skip`` (the operator takes the place of the addition) or ``branch`` (inside the residual branch, the outer skip
 additive). Blocks: ``all``; ``first`` or ``last`` of each stage; ``alternate``, every second one counted through the network
-from its first block. The other blocks are plain residual blocks (``add`` at the skip). With one block per stage, as at
-depth 8, ``all``, ``first`` and ``last`` are one network.
+from its first block. The other blocks are plain residual blocks (``add`` at the skip), or without attention. With one block
+per stage, as at depth 8, ``all``, ``first`` and ``last`` are one network.
 
 Source: https://arxiv.org/abs/2106.15067
 """
@@ -22,10 +22,10 @@ def check_site(site: str) -> None:
         raise UserError(f"unknown merge_site {site!r}{nearest(site, SITES)}")
 
 
-def blocks_that_merge(where: str, num_blocks: Sequence[int]) -> list[list[bool]]:
-    """For stages of ``num_blocks`` blocks, whether each block has the operator. ``UserError`` for an unknown place."""
+def blocks_chosen(setting: str, where: str, num_blocks: Sequence[int]) -> list[list[bool]]:
+    """For stages of ``num_blocks`` blocks, whether each is one that ``where`` names. ``UserError`` for an unknown place."""
     if where not in PLACES:
-        raise UserError(f"unknown merge_where {where!r}{nearest(where, PLACES)}")
+        raise UserError(f"unknown {setting} {where!r}{nearest(where, PLACES)}")
     chosen, before = [], 0
     for count in num_blocks:
         stage = {
