@@ -1,7 +1,6 @@
 """Reading a specification: a preset by name or a YAML file by path, safely, with one line about a fault."""
 
 import contextlib
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from search_spaces.document import DocumentError, read_text, read_yaml
 from search_spaces.spec import Spec
-from search_spaces.strict import canonical, found, quoted
+from search_spaces.strict import canonical, found, nearest, quoted
 
 # a specification in the folder of a published study
 SPECIFICATION = "specification.yaml"
@@ -54,7 +53,7 @@ def _read(name_or_path: str) -> str:
         raise SpecError(f"{quoted(name_or_path)} is a folder; give a preset or a path to a .yaml file{which}")
     if path.suffix not in (".yaml", ".yml") and not _is_file(path):
         raise SpecError(
-            f"unknown preset {quoted(name_or_path)}{_nearest(name_or_path, presets())}; or give a path to a .yaml file"
+            f"unknown preset {quoted(name_or_path)}{nearest(name_or_path, presets())}; or give a path to a .yaml file"
         )
     try:
         return read_text(path)
@@ -167,7 +166,7 @@ def _first_fault(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"] if part not in models)
     if fault["type"] == "extra_forbidden":
         known = _known_keys(fault["loc"])
-        return f"unknown key {key!r} = {quoted(fault['input'])}{_nearest(str(fault['loc'][-1]), known)}"
+        return f"unknown key {key!r} = {quoted(fault['input'])}{nearest(str(fault['loc'][-1]), known)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("missing", "value_error"):
         return f"{key}: {message}" if key else message
@@ -188,8 +187,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(known)})" if known else ""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.claims import SHORTENED, Assay, Claim, Contrast, Dose, LevelClaim, Published, Sequential
-from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, once, quoted
+from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, nearest, once, quoted
 from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Ranges, Resources, widest
 
 _Grid = Annotated[Grid, Field(min_length=1)]
@@ -215,15 +215,16 @@ class Spec(Strict):
             where = f"ranges.{index}"
             for factor, level in other.where.items():
                 if factor not in self.factor_names():
-                    known = ", ".join(self.factor_names())
-                    raise ValueError(f"{where}.where names {factor!r}, which is no factor of this study ({known})")
-                if level not in self.levels_of(factor):
-                    raise ValueError(f"{where}.where: {factor} = {quoted(level)} is none of {self.levels_of(factor)}")
+                    known = nearest(factor, self.factor_names())
+                    raise ValueError(f"{where}.where names {factor!r}, which is no factor of this study{known}")
+                levels = list(dict.fromkeys(self.levels_of(factor)))
+                if level not in levels:
+                    known = nearest(str(level), [str(each) for each in levels])
+                    raise ValueError(f"{where}.where: {factor} = {quoted(level)} is no level of this study{known}")
             for name in other.nuisance:
                 if name not in self.nuisance:
-                    raise ValueError(
-                        f"{where}.nuisance names {name!r}, which nuisance does not declare ({', '.join(self.nuisance)})"
-                    )
+                    known = nearest(name, list(self.nuisance))
+                    raise ValueError(f"{where}.nuisance names {name!r}, which nuisance does not declare{known}")
             if not any(map(other.fits, cells)):
                 raise ValueError(f"{where}: no cell has {quoted(other.where)}")
         for name in self.nuisance:

@@ -1,9 +1,10 @@
 """What the models of a specification share: no unknown keys, bounded values, and one form for values that are equal."""
 
+import difflib
 import math
 import reprlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -32,6 +33,12 @@ def found(value: Any) -> str:
     """``value`` as written where another one is due; with a hint where nothing is written."""
     hint = " (nothing, or null; for the word put it in quotes, for no attention and the like write none)"
     return f"got {quoted(value)}{hint if value is None else ''}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name nearest to ``name``, as the end of a message; all of them where none is near."""
+    matches = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else f" (known: {', '.join(known)})" if known else ""
 
 
 def canonical(values: Any) -> Any:

@@ -13,7 +13,7 @@ from analysis.inputs import Inputs
 from analysis.trials.table import setting_column
 from analysis.words.columns import flag, number, shared, text, texts
 from analysis.words.rows import Row, Rows, distinct, grouped
-from search_spaces import FloatRange, Nuisance, Spec
+from search_spaces import Choice, FloatRange, Nuisance, Spec
 from study.registry import FIGURES
 
 # A winner in this outer share of a log range is flagged.
@@ -27,8 +27,11 @@ def hyperparameters_data(inputs: Inputs) -> Rows:
     for head, row in networks(inputs, ["boundary", *map(setting_column, inputs.spec.nuisance)]):
         for name in inputs.spec.nuisance:
             chosen = row[setting_column(name)]
-            is_range = isinstance(inputs.spec.widest(name), FloatRange)
-            given = {"value": chosen if is_range else None, "choice": None if is_range else str(chosen)}
+            known = inputs.spec.widest(name)
+            given = {"value": chosen, "choice": None}
+            if isinstance(known, Choice):
+                # as it is written: a column of numbers holds 0 as 0.0
+                given = {"value": None, "choice": str(next((each for each in known.choices if each == chosen), chosen))}
             named = {**head, "cell": row["cell"], "hyperparameter": name}
             rows.append({**named, **given, "at_boundary": name in row["boundary"].split(",")})
     return rows
@@ -77,7 +80,7 @@ def draw_hyperparameters(data: pa.Table, spec: Spec) -> Figure:
                 style |= {"markeredgecolor": INK, "markeredgewidth": 1.3} if flagged else {"markeredgewidth": 0}
                 axis.plot(marks, [y] * len(marks), styles[arm].marker, alpha=0.8, **style)
         num = sum(row["at_boundary"] for row in mine)
-        axis.set_title(f"{name}, n = {len(mine)}" + (f", {num} at a boundary" if num else ""))
+        axis.set_title(f"{name}\nn = {len(mine)}" + (f", {num} at a boundary" if num else ""))
         axis.set_xlabel(f"{name}, log scale" if isinstance(nuisance, FloatRange) and nuisance.log else name)
         axis.grid(visible=True, axis="y")
     axes[0][0].set_ylim(len(cells) - 0.5, -0.5)

@@ -23,6 +23,15 @@ CASES = {
         "penalised": {"merge": "sig_bn", "jacobian_penalty": 0.1},
         "attention": {"attention": "se", "attention_form": "add"},
         "untrained": {"attention": "se", "attention_form": "untrained"},
+        "recipe": {
+            "optimizer": "adamw",
+            "lr": 0.01,
+            "decayed": "weights",
+            "clip_norm": 0.5,
+            "label_smoothing": 0.1,
+            "ema_decay": 0.8,
+        },
+        "other norm": {"norm": "group", "activation": "gelu", "optimizer": "nesterov"},
         "diverged": {"epochs": 3},
         "pruned": {"stop_curve": (0.0, 0.0, 0.0), "epochs": 3},
     }.items()
@@ -52,7 +61,8 @@ def trained(config, ranks=ALONE, double=True):
         parts = dataclasses.replace(parts, **{name: _doubled(part) for name, part in vars(parts).items()})
     member = Member(model=model, train_split=parts.train, val_split=parts.val, config=config, checkpoint=None)
     told = list(train(member, ranks))
-    momenta = [state.get("momentum_buffer") for state in member.optimizer.state_dict()["state"].values()]
+    states = member.optimizer.state_dict()["state"].values()
+    momenta = [value for state in states for value in state.values()] + list(member.average.values())
     at_end = (member.trained.stopped, member.trained.epoch, len(told))
     return model.state_dict(), momenta, member.trained.curves, at_end
 

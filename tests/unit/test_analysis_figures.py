@@ -155,6 +155,21 @@ def test_curves_and_hyperparameters_are_the_records():
     assert {r["choice"] for r in chosen if r["hyperparameter"] == "optimiser"} == {"sgd"}
 
 
+def test_choices_of_numbers_are_shown_as_they_are_written_and_ranges_of_cells_in_one_axis():
+    """A column of 0 and 0.5 holds 0.0; an axis that cells of other ranges share spans them all, with nothing shaded."""
+    nuisance = {"lr": {"low": 0.01, "high": 1.0, "log": True, "default": 0.1}, "width": {"choices": [8, 0.5]}}
+    other = {"lr": {"low": 0.0001, "high": 0.01, "log": True, "default": 0.001}}
+    inputs = inputs_of(full(), nuisance=nuisance, ranges=[{"where": {"merge": "mul"}, "nuisance": other}])
+    data = figure_data(inputs, "hyperparameters")
+    assert {row["choice"] for row in data.to_pylist() if row["hyperparameter"] == "width"} == {"8"}
+    rates, _ = FIGURES["hyperparameters"].build(data, inputs.spec).axes
+    low, high = rates.get_xlim()
+    assert rates.get_xscale() == "log" and low < 1e-4 and high > 1 and not rates.patches
+    plain = inputs_of(full(), nuisance=nuisance)
+    alone, _ = FIGURES["hyperparameters"].build(figure_data(plain, "hyperparameters"), plain.spec).axes
+    assert len(alone.patches) == 2
+
+
 def test_arms_keep_their_names_and_styles():
     factors = [
         {
