@@ -29,7 +29,7 @@ def main() -> None:
             # here, because it takes a moment, in which Ctrl-C may come
             from study.cli.commands import app
 
-            app()
+            app(prog_name="fmm-study")
     except KeyboardInterrupt:
         _give_up("interrupted", INTERRUPTED)
     except SystemExit as ended:

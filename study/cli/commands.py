@@ -7,6 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from study.cli.options import (
+    RESULTS,
+    AcceptOption,
+    AddressOption,
+    CpusOption,
+    FromOption,
+    InProcessOption,
+    PluginOption,
+    PriceOption,
+    SetOption,
+    SpecArgument,
+    StorageOption,
+    StudyArgument,
+    TrackingOption,
+)
 from study.printing.console import lasting_output, open_console
 
 if TYPE_CHECKING:
@@ -18,57 +33,26 @@ app = typer.Typer(
     name="fmm-study",
     help="Is feature map multiplication what makes attention help CNNs? Plan, run and analyse ablation studies.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
-SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.")]
-StudyArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A preset's name (digits), a path to a YAML file, or a study's folder.")
-]
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        typer.echo(f"fmm-study {importlib.metadata.version('fmm-study')}")
+        raise typer.Exit
 
 
-def _storage(storage: Path) -> Path:
-    from study.results.workspace import storage_folder
-
-    return storage_folder(storage)
-
-
-StorageOption = Annotated[
-    Path, typer.Option("--storage", help="Folder under which each study has its own.", callback=_storage)
-]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")
-]
-AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")]
-CpusOption = Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option("--tracking-uri", help="An MLflow store or server; SQLite under the results folder if left out."),
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from-mlflow",
-        metavar="URI",
-        help="Read from this MLflow store or server instead of the folder; SPEC may then be the study's name there.",
-    ),
-]
-PluginOption = Annotated[list[str], typer.Option(help="A module of one's own to import; may be repeated.")]
-PriceOption = Annotated[
-    float | None, typer.Option(help="Of a GPU hour (a core's without GPUs), to see money.", min=0, max=1e9)
-]
-AcceptOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changes", help="Go on with other data or plug-in code than before; audit and report say so."
-    ),
-]
-InProcessOption = Annotated[
-    bool,
-    typer.Option("--in-process", help="Train and measure in this process, on its device, without Ray and MLflow."),
-]
-RESULTS = Path("results")
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

@@ -1,0 +1,5 @@
+"""``python -m study`` is ``fmm-study``."""
+
+from study.cli import main
+
+main()
