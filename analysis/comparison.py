@@ -52,9 +52,9 @@ class Side:
 class TwoStudies:
     """Changes from ``a`` to ``b``. ``num_shared`` replicates have one trial key, ``num_equal`` of them the same numbers.
 
-    ``verdicts``: claim and dataset -> either verdict, empty where a study does not make the claim; ``refused``: dataset or
-    outcome -> why it cannot be compared; ``rejudged``: study, claim and dataset, the verdict by earlier rules, that by
-    today's, and the rules that make the difference.
+    ``verdicts``: claim and dataset (or claim alone, ``_verdicts``) -> either verdict, empty where a study does not make the
+    claim; ``refused``: dataset or outcome -> why it cannot be compared; ``rejudged``: study, claim and dataset, the verdict by
+    earlier rules, that by today's, and the rules that make the difference.
     """
 
     a: str
@@ -88,7 +88,7 @@ def compare_studies(a: Side, b: Side) -> TwoStudies:
     refused = _refused(a, b)
     ours, theirs = a.inputs.contents, b.inputs.contents
     shared = ours.replicates.keys() & theirs.replicates.keys()
-    verdicts = [{f"{f.name} on {f.dataset}": f.verdict for f in side.inputs.findings} for side in (a, b)]
+    verdicts = _verdicts(a, b)
     results = _results(ours), _results(theirs)
     return TwoStudies(
         a=a.where,
@@ -109,6 +109,14 @@ def compare_studies(a: Side, b: Side) -> TwoStudies:
             for change in changed_verdicts(side.inputs.judgements, side.earlier)
         ],
     )
+
+
+def _verdicts(a: Side, b: Side) -> list[dict[str, str]]:
+    """Claim and dataset -> verdict on either side; the claim alone where each is on one dataset, and not on the same."""
+    datasets = [{finding.dataset for finding in side.inputs.findings} for side in (a, b)]
+    if all(len(names) == 1 for names in datasets) and not datasets[0] & datasets[1]:
+        return [{f.name: f"{f.verdict} on {f.dataset}" for f in side.inputs.findings} for side in (a, b)]
+    return [{f"{f.name} on {f.dataset}": str(f.verdict) for f in side.inputs.findings} for side in (a, b)]
 
 
 def _results(contents: Contents) -> dict[str, str]:

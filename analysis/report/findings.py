@@ -68,12 +68,13 @@ def state_lines(studies: Sequence[Study], running: Sequence[str]) -> Iterator[st
 
 def _often(studies: Sequence[Study]) -> str:
     """Which operators fail often: ``mul fails in 34 of 48 trainings on digits.``"""
-    told = []
+    told: dict[str, list[str]] = {}
     for (arm, place), rows in grouped(failed_cells(studies), "arm", "place").items():
         failed, trained = (sum(row[name] for row in rows) for name in ("failed", "n_confirm"))
         if failed > MANY * trained:
-            told.append(f"`{arm}` fails in {failed} of {trained} trainings on {place}")
-    return f"{'; '.join(told) or 'No arm fails in more than one training of ten'}."
+            told.setdefault(arm, []).append(f"{failed} of {trained} trainings on {place}")
+    arms = [f"`{arm}` fails in {listed(found)}" for arm, found in told.items()]
+    return f"{'; '.join(arms) or 'No arm fails in more than one training of ten'}."
 
 
 def _linked(name: str) -> str:

@@ -12,6 +12,7 @@ from command_line import fmm_study
 from rich.console import Console
 from synthetic import CONTROL, accuracy_claim, inputs_of, planted_study
 
+from analysis.comparison import Side, compare_studies
 from analysis.report.by_study import Study, agreement, claim_table, pooled_rows, pooling_rules, short_answer, study_of
 from analysis.stats.pooling import pool
 from study.commands.show import in_folder
@@ -151,6 +152,12 @@ def test_compare_gives_a_verdict_over_datasets_where_the_rules_do(num: int, caps
         print_by_study(studies, form, Console(width=300))
         shown = capsys.readouterr().out
         assert "Claims by study" in shown and ("needs 5 of them, and there are 3" in shown) == (num == 3)
+
+
+def test_two_studies_on_another_dataset_each_show_their_verdicts_side_by_side() -> None:
+    sides = [Side(inputs=_inputs(shift, seed)) for seed, shift in enumerate((0.06, -0.06))]
+    assert compare_studies(*sides).verdicts == [("C4", "supported on set0", "refuted on set1")]
+    assert compare_studies(sides[0], sides[0]).verdicts == [("C4 on set0", "supported", "supported")]
 
 
 @pytest.mark.parametrize("places", [["one"], []])
