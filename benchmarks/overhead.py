@@ -2,6 +2,7 @@
 
     python -m benchmarks.overhead                      # the preset digits with two blocks
     python -m benchmarks.overhead --scale minute       # 32 trainings in groups of eight that take a minute and more
+    python -m benchmarks.overhead --in-process         # in the command's own process, beside a loop in one process
 
 The loop is one process a core with no Ray, Optuna or MLflow: it takes the settings that the study came to, in the same groups,
 from a queue. Throughput is trainings a second from the first training's beginning to the last record; what a run costs beside
@@ -79,7 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="digits", choices=list(GOALS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--in-process", action="store_true")
     given = parser.parse_args()
+    options = ["--in-process"] if given.in_process else []
     overrides = ["blocks=2"] if given.scale == "digits" else []
     made = tempfile.TemporaryDirectory()
     name: Path | str = "digits"
@@ -89,11 +92,12 @@ def main() -> None:
         name = write_spec(Path(made.name) / f"{given.scale}.yaml", **parts)
     spec = load_spec(str(name), overrides)
     processes = int((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) / spec.resources.cpus)
+    processes = 1 if given.in_process else processes
     rows, ratios, whole = [], [], []
     for i in range(given.rounds):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            seen = watch(name, folder / "results", *(f"--set={text}" for text in overrides))
+            seen = watch(name, folder / "results", *(f"--set={text}" for text in overrides), *options)
             num = seen.marks[-1][1]
             groups = groups_of(str(name), overrides, folder / "results" / spec.name)
             loop = bare(groups, folder / "bare", processes, spec.resources.threads)
@@ -108,7 +112,11 @@ def main() -> None:
     print_table(f"{given.scale} {' '.join(overrides)}, {machine_load()} at the end", headings, rows)
     print(
         result(
-            f"overhead {given.scale}", ratios, GOALS[given.scale], packages=PACKAGES, more={"whole_run": spread(whole)}
+            " ".join(["overhead", given.scale, *options]),
+            ratios,
+            GOALS[given.scale],
+            packages=PACKAGES,
+            more={"whole_run": spread(whole)},
         )
     )
 
