@@ -27,16 +27,20 @@ LEGEND = (
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study that has ended. ``read`` gives a table's rows by its name; ``session``: what it ran with last."""
+    """A study that has ended. ``read`` gives a table's rows by its name; ``session``: what it ran with last.
+
+    ``called``: its name here, where that in its specification is another study's too.
+    """
 
     spec: Spec
     read: Callable[[str], Rows]
     session: Mapping[str, Any] = field(default_factory=dict)
+    called: str = ""
 
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.spec.name
+        return self.called or self.spec.name
 
     def of(self, name: str, claims: str = "claims") -> dict[str, Rows]:
         """Dataset -> rows of a table of claims on it that are of the claim ``name``, without those over all datasets."""
@@ -44,9 +48,9 @@ class Study:
         return grouped(rows, "dataset")
 
 
-def study_of(inputs: Inputs) -> Study:
+def study_of(inputs: Inputs, called: str = "") -> Study:
     """A study from its ledger."""
-    return Study(spec=inputs.spec, read=lambda name: build_table(inputs, name).to_pylist())
+    return Study(spec=inputs.spec, read=lambda name: build_table(inputs, name).to_pylist(), called=called)
 
 
 def claim_texts(studies: Iterable[Study]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from study.cli.options import (
     StorageOption,
     StudyArgument,
     TrackingOption,
+    as_folder,
 )
 from study.printing.console import lasting_output, open_console
 
@@ -205,7 +206,9 @@ def compare(
         raise UserError(f"compare needs two studies or more, got {len(studies)}: fmm-study compare A B")
     found = [anywhere(place, storage) for place in studies]
     if len(found) > 2:
-        print_by_study([held.inputs for held in found], form, open_console())
+        names = [held.spec.name for held in found]
+        shown = [held.spec.name if names.count(held.spec.name) == 1 else held.where for held in found]
+        print_by_study({name: held.inputs for name, held in zip(shown, found, strict=True)}, form, open_console())
         return
     sides = [Side(inputs=held.inputs, session=held.session, where=held.where, earlier=held.earlier) for held in found]
     print_comparison(compare_studies(*sides), form, open_console())
@@ -250,9 +253,9 @@ def export(
 @app.command()
 def publish(
     spec: StudyArgument,
-    into: Annotated[Path, typer.Option(help="Folder of published studies; this one gets its own there.")] = Path(
-        "published"
-    ),
+    into: Annotated[
+        Path, typer.Option(help="Folder of published studies; this one gets its own there.", callback=as_folder)
+    ] = Path("published"),
     storage: StorageOption = RESULTS,
 ) -> None:
     """Copy a study, finished or not, into a repository: ledger, tables, figures, report, README; no weights, no images."""

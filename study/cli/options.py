@@ -36,14 +36,15 @@ StudyArgument = Annotated[
 ]
 
 
-def _storage(storage: Path) -> Path:
+def as_folder(parameter: typer.CallbackParam, folder: Path) -> Path:
+    """What an option names as a folder. Raises ``UserError``."""
     from study.results.workspace import storage_folder
 
-    return storage_folder(storage)
+    return storage_folder(folder, parameter.opts[0])
 
 
 StorageOption = Annotated[
-    Path, typer.Option("--storage", help="Folder under which each study has its own.", callback=_storage)
+    Path, typer.Option("--storage", help="Folder under which each study has its own.", callback=as_folder)
 ]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")

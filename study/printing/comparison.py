@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -45,12 +45,12 @@ def print_comparison(found: TwoStudies, form: str, console: Console) -> None:
         _print(list(_lines(found)), _sections(found), form, console)
 
 
-def print_by_study(inputs: Sequence[Inputs], form: str, console: Console) -> None:
-    """Print the claims of several studies side by side, whether they agree, and what they say over their datasets."""
-    studies = list(map(study_of, inputs))
+def print_by_study(inputs: Mapping[str, Inputs], form: str, console: Console) -> None:
+    """Print the claims of several studies, by name, side by side, whether they agree, what they say over datasets."""
+    studies = [study_of(of, name) for name, of in inputs.items()]
     reasons, texts = pooling_rules(studies), claim_texts(studies)
     over: list[tuple[str, ...]] = (
-        [] if reasons else [(each.name, each.verdict, each.sentence) for each in findings_over(inputs)]
+        [] if reasons else [(each.name, each.verdict, each.sentence) for each in findings_over(list(inputs.values()))]
     )
     agree = {name: agreement(studies, name) for name in texts}
     headings, rows = claim_table(studies)

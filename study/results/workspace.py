@@ -44,15 +44,15 @@ _MENDABLE = ("sampler", "scheduler", "resources")
 _GROWING = ("blocks", "budget.search_trials", "budget.shortened")
 
 
-def storage_folder(storage: Path) -> Path:
-    """``--storage`` as a folder: ``~`` is a home. Raises ``UserError`` for an address, such as ``s3://bucket``."""
+def storage_folder(storage: Path, option: str = "--storage") -> Path:
+    """What ``option`` names as a folder: ``~`` is a home. Raises ``UserError`` for an address, such as ``s3://bucket``."""
     # as a path, s3://bucket would be a folder called "s3:"
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(storage), flags=re.IGNORECASE):
-        raise UserError(f"--storage {storage}: a folder is needed, on a filesystem that all hosts share (NFS)")
+        raise UserError(f"{option} {storage}: a folder is needed, on a filesystem that all hosts share (NFS)")
     try:
         return storage.expanduser()
     except RuntimeError:
-        raise UserError(f"--storage {storage}: there is no such home") from None
+        raise UserError(f"{option} {storage}: there is no such home") from None
 
 
 def check_folder(folder: Path) -> bool:

@@ -140,7 +140,7 @@ def vars_of(inputs: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("num", [3, 5])
 def test_compare_gives_a_verdict_over_datasets_where_the_rules_do(num: int, capsys: pytest.CaptureFixture[str]) -> None:
-    studies = [_inputs(0.06 + seed / 1000, seed) for seed in range(num)]
+    studies = {f"study{seed}": _inputs(0.06 + seed / 1000, seed) for seed in range(num)}
     print_by_study(studies, "json", Console(width=200))
     found = json.loads(capsys.readouterr().out)
     assert found["agreement"]["C4"].startswith("consistent: supported on set0, set1")
@@ -158,6 +158,12 @@ def test_two_studies_on_another_dataset_each_show_their_verdicts_side_by_side() 
     sides = [Side(inputs=_inputs(shift, seed)) for seed, shift in enumerate((0.06, -0.06))]
     assert compare_studies(*sides).verdicts == [("C4", "supported on set0", "refuted on set1")]
     assert compare_studies(sides[0], sides[0]).verdicts == [("C4 on set0", "supported", "supported")]
+
+
+def test_studies_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    print_by_study({"here/a": _inputs(0.06, 0), "there/a": _inputs(0.06, 0)}, "json", Console(width=200))
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["claims"][0]) == ["Claim", "set0 (here/a)", "set0 (there/a)"]
 
 
 @pytest.mark.parametrize("places", [["one"], []])
