@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from analysis.claims.rejudged import CLAIMS as CLAIMS_TABLE
+from analysis.claims.rejudged import EARLIER
 from analysis.report.readme import readme
 from search_spaces import Spec, SpecError, load_spec, write_yaml
 from search_spaces.load import SPECIFICATION as SPECIFICATION_YAML
-from study.atomic import checksum_of, read_json, write_json, write_text
+from study.atomic import checksum_of, read_json, replacing, write_json, write_text
 from study.commands.show import Recorded, has_ended, in_folder, recorded_plan, report
 from study.errors import UserError
 from study.planning.plan import Plan
@@ -64,10 +66,16 @@ def publish(workspace: Workspace, into: Path, origin: str) -> Path:
     copy = in_folder(target)
     plan = recorded_plan(copy.spec, target, copy.contents)
     ended = has_ended(plan, copy.contents, target)
-    for path in map(target.root.joinpath, (TABLES_FOLDER, FIGURES_FOLDER, REPORT)):
+    for path in map(target.root.joinpath, (FIGURES_FOLDER, REPORT, *([] if ended else [TABLES_FOLDER]))):
         # of an earlier time, or of a study that has since got more blocks
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    left_out = [*_MADE, *(_report(copy, target) if ended else ()), *_OF_RUNS]
+    large: list[str] = []
+    if ended:
+        for name in (CLAIMS_TABLE, EARLIER):
+            # verdicts by earlier rules are kept
+            _copy(workspace.tables / name, target.tables / name)
+        large = _report(copy, target)
+    left_out = [*_MADE, *large, *_OF_RUNS]
     write_text(target.root / ".gitignore", "".join(f"{name}\n" for name in left_out))
     folder = f"{into.resolve().name}/{target.root.name}"
     done = "" if ended else _progress(plan, copy.contents)
@@ -109,9 +117,15 @@ def _copy_tables(contents: Contents, source: Path, target: Path) -> None:
     for key, record in contents.measures.items():
         for table in record.get("kept", []):
             ours, theirs = (kept_path(root, record["trial_key"], key, table) for root in (source, target))
-            if ours.exists() and not (theirs.exists() and checksum_of(theirs) == checksum_of(ours)):
-                theirs.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ours, theirs)
+            if not (ours.exists() and theirs.exists() and checksum_of(theirs) == checksum_of(ours)):
+                _copy(ours, theirs)
+
+
+def _copy(ours: Path, theirs: Path) -> None:
+    """Put a file, if it is there, at ``theirs``, whole."""
+    if ours.exists():
+        with replacing(theirs) as partial:
+            shutil.copyfile(ours, partial)
 
 
 def _text(spec: Spec, there: Path, origin: str) -> str:

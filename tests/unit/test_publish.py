@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command_line import fmm_study
 from made_up_worker import Interrupted, Worker
@@ -158,8 +160,6 @@ def test_another_study_of_the_name_is_refused(run: Any, tmp_path: Path) -> None:
 def test_kept_tables_are_copied_and_mended(
     tmp_path: Path, run: Any, record_of: Any, config_of: Any, measured_of: Any
 ) -> None:
-    import pyarrow as pa
-
     workspace = run(tmp_path / "results", 3)
     key = next(iter(read_ledger(workspace.ledger).replicates))
     write_kept(workspace.root, key, "m1", {"line": pa.table({"x": [1.0]})})
@@ -171,6 +171,22 @@ def test_kept_tables_are_copied_and_mended(
     copied.write_bytes(b"damaged")
     publish(workspace, tmp_path / "published", "small")
     assert copied.read_bytes() != b"damaged"
+
+
+def test_verdicts_by_earlier_rules_are_kept(run: Any, tmp_path: Path) -> None:
+    workspace = run(tmp_path / "results", claims={"C4": CLAIM})
+    target = publish(workspace, tmp_path / "published", "small")
+    table = pq.read_table(target / "tables/claims.parquet")
+    earlier = table.replace_schema_metadata({**table.schema.metadata, b"rules": b"1"})
+    workspace.tables.mkdir()
+    pq.write_table(earlier, workspace.tables / "claims.parquet")
+    for _ in range(2):
+        publish(workspace, tmp_path / "published", "small")
+        kept = pq.read_schema(target / "tables/claims_earlier.parquet")
+        assert (
+            kept.metadata[b"rules"] == b"1"
+            and pq.read_schema(target / "tables/claims.parquet").metadata[b"rules"] != b"1"
+        )
 
 
 @pytest.mark.parametrize("origin", ["comments that mean the same", "another study's", "a preset"])
