@@ -27,6 +27,7 @@ def main() -> None:
                 stream.reconfigure(errors="backslashreplace")
         with _working_folder_off_the_path():
             # here, because it takes a moment, in which Ctrl-C may come
+            from study.cli import init  # noqa: F401  a command
             from study.cli.commands import app
 
             app(prog_name="fmm-study")

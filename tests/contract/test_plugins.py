@@ -21,7 +21,7 @@ from study.plugins import (
     refuse_foreign,
     site_folders,
 )
-from study.registry import ATTENTIONS, MERGES
+from study.registry import ATTENTIONS, MERGES, NETWORKS
 
 PAGE = Path(__file__).parents[2] / "docs/plugins.md"
 
@@ -63,8 +63,8 @@ def written(folder):
         name = re.match(r"# (\w+\.py)\n", code).group(1)
         with (folder / name).open("a") as file:
             file.write(code)
-    (spec,) = blocks("yaml")
-    (folder / "mine.yaml").write_text(spec)
+    for spec in blocks("yaml"):
+        (folder / f"{re.match('name: (.*)', spec).group(1)}.yaml").write_text(spec)
 
 
 def test_the_pages_study_runs_with_the_pages_levels(tmp_path):
@@ -248,3 +248,18 @@ def test_levels_of_a_plugin_are_listed(module, monkeypatch):
     monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
     module("listed_one", REGISTER.format(name="listed_merge"))
     assert "listed_merge" in [row["name"] for row in levels("merge", ["listed_one"])]
+
+
+def test_the_pages_network_is_planned_as_the_page_says(tmp_path, monkeypatch):
+    from search_spaces import load_spec
+    from study.planning.plan import make_plan
+
+    written(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "my_nets")
+    cells = [cell.name for cell in make_plan(load_spec("mine_nets.yaml"), needs_data=False).cells]
+    del sys.modules["my_nets"]
+    variants = ("plain", "plain_alias", "gated")
+    assert set(cells) == {f"digits/small/kernel={k}/variant={v}" for k in (3, 5) for v in variants}
