@@ -28,6 +28,8 @@ class StackedOptimizer:
     """
 
     names: tuple[str, ...] = ()
+    # what ``plan`` gives each step
+    num_rows = 1
 
     def __init__(
         self, stack: Stack, optimizers: Sequence[torch.optim.Optimizer], clip_norms: Sequence[float] | None = None
@@ -75,7 +77,7 @@ class StackedOptimizer:
             norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients if each is not None]
             total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
             flat.mul_((self._clip / (total + _CLIP_EPS)).clamp(max=1.0)[self._stack.owner])
-        self._move(flat, given[:, self._stack.owner])
+        self._move(flat, given[: self.num_rows, self._stack.owner])
 
     def _move(self, gradient: Tensor, given: Tensor) -> None:
         raise TypeError(f"{type(self).__name__} defines no step")
@@ -149,6 +151,7 @@ class StackedAdamW(StackedOptimizer):
     """
 
     names = ("exp_avg", "exp_avg_sq")
+    num_rows = 3
 
     def __init__(
         self, stack: Stack, optimizers: Sequence[torch.optim.Optimizer], clip_norms: Sequence[float] | None = None
@@ -169,7 +172,7 @@ class StackedAdamW(StackedOptimizer):
         return planned
 
     def _move(self, gradient: Tensor, given: Tensor) -> None:
-        rate, size, root = given[:3]
+        rate, size, root = given
         self._stack.flat.mul_(1 - rate * self._decay)
         mean = self.state["exp_avg"].lerp_(gradient, 1 - self._beta1)
         square = self.state["exp_avg_sq"].mul_(self._beta2).addcmul_(gradient.square(), 1 - self._beta2)

@@ -14,7 +14,7 @@ from study.config import TrialConfig
 from study.errors import UserError
 from study.models import build_network, num_flops, num_params
 from study.models.norms import ClampedBatchNorm2d, RunningMoments, ScaleShift, replace_norms
-from study.registry import ATTENTION_FORMS, ATTENTIONS, NETWORKS
+from study.registry import ATTENTION_FORMS, ATTENTIONS, MERGES, NETWORKS
 from study.smoothness import reestimated_batchnorm
 
 CONFIG = TrialConfig(dataset="fake", depth=8, width=4, seed=1, split_seed=2)
@@ -24,7 +24,9 @@ BUILT = [
     for e in NETWORKS
     if e.traits.get("activation")
 ]
-MERGED = [{"merge": name, "merge_site": site} for name in PLAIN for site in ("skip", "branch")]
+# at the branch, operators that make its norm themselves, and one whose norm it replaces
+BRANCH = [name for name in PLAIN if hasattr(MERGES[name].build(4), "row")] + ["mul_bn"]
+MERGED = [{"merge": name} for name in PLAIN] + [{"merge": name, "merge_site": "branch"} for name in BRANCH]
 ATTENDED = [
     {"attention": attention, "attention_form": form}
     for attention in ATTENTIONS.names()

@@ -75,6 +75,14 @@ def too_few(num_classes: int, in_channels: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, 3))
 
 
+def named_alike(
+    num_classes: int, in_channels: int, norm: Literal["instance", "none"], activation: str = "elu"
+) -> nn.Module:
+    layers = [nn.InstanceNorm2d(in_channels)] if norm == "instance" else []
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes)]
+    return nn.Sequential(*layers, getattr(nn, activation.upper())(), *head)
+
+
 def raising(num_classes: int, depth: int) -> nn.Module:
     raise RuntimeError("no such depth")
 

@@ -149,6 +149,17 @@ def test_an_alias_is_the_same_network_with_a_key_of_its_own():
     assert untrained(aliases[0], dataset_facts("fake")).network[1].variant == "gated"
 
 
+def test_a_norm_and_an_activation_of_its_own_are_keywords_of_its_own():
+    network = untrained(config_of("own_nets:named_alike", norm="instance", activation="selu"), dataset_facts("fake"))
+    assert [type(part).__name__ for part in network.network[:2]] == ["InstanceNorm2d", "SELU"]
+    with pytest.raises(
+        UserError, match="'norm' = 'batch' of network 'own_nets:named_alike': expected 'instance' or 'none'"
+    ):
+        untrained(config_of("own_nets:named_alike", norm="batch"), dataset_facts("fake"))
+    with pytest.raises(UserError, match="unknown setting 'norm': network 'own_nets:gated' has no such parameter"):
+        untrained(config_of(norm="group"), dataset_facts("fake"))
+
+
 def test_its_own_start_stands_and_the_seed_alone_decides():
     before = torch.get_rng_state()
     first, again, other = (weights(config_of(seed=seed)) for seed in (1, 1, 2))
