@@ -27,6 +27,15 @@ class SpecError(ValueError):
         self.key = key
 
 
+# Where this process has read specifications: modules that they name may lie beside them.
+_folders: dict[str, None] = {}
+
+
+def folders() -> list[str]:
+    """The folders of the YAML files that were read, in order."""
+    return list(_folders)
+
+
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
     files = resources.files("search_spaces").iterdir()
@@ -56,9 +65,11 @@ def _read(name_or_path: str) -> str:
             f"unknown preset {quoted(name_or_path)}{nearest(name_or_path, presets())}; or give a path to a .yaml file"
         )
     try:
-        return read_text(path)
+        text = read_text(path)
     except DocumentError as error:
         raise SpecError(str(error)) from None
+    _folders[str(path.resolve().parent)] = None
+    return text
 
 
 def _is_file(path: Path) -> bool:

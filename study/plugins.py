@@ -44,14 +44,20 @@ ALLOWED = "FMM_STUDY_PLUGINS"
 _CHANNELS = 8
 
 
-def load_plugins(modules: Sequence[str] = (), folder: str = "") -> None:
-    """Import every installed plug-in, then ``modules``; ``folder``, if given, is the last place where they are sought.
+# folders that were added to the search path, for a worker to add them too
+sought: dict[str, None] = {}
+
+
+def load_plugins(modules: Sequence[str] = (), *folders: str) -> None:
+    """Import every installed plug-in, then ``modules``; ``folders``, if given, are the last places where they are sought.
 
     A module that is imported already is left as it is. Among ``modules`` may be networks of one's own (``module:function``,
     ``timm/name``). Raises ``UserError`` naming a module that is missing or raises, as one does that registers a name twice.
     """
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
+    for folder in folders:
+        sought[folder] = None
+        if folder not in sys.path:
+            sys.path.append(folder)
     for name in [*installed(), *modules]:
         load_network(name) if is_own(name) else import_plugin(name)
 
@@ -167,7 +173,8 @@ def import_plugin(name: str) -> ModuleType:
         missing = isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}.")
         if missing:
             raise UserError(
-                f"plugins: no module {name!r}: install it, or run where {name.partition('.')[0]}.py is"
+                f"plugins: no module {name!r}: install it, or put {name.partition('.')[0]}.py beside the specification, "
+                "or into the folder that the command is run in"
             ) from None
         raise UserError(f"plugins: module {name!r} raises {reason(error)}") from error
 

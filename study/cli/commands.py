@@ -285,7 +285,7 @@ def measure(
     from study.plugins import load_plugins
     from study.printing.measured import print_measured
 
-    load_plugins(plugin, str(Path.cwd()) if plugin else "")
+    load_plugins(plugin, *([str(Path.cwd())] if plugin else []))
     chosen = parse_statistics(statistic, setting)
     found = measure_file(
         checkpoint, chosen, model=model, dataset=dataset, device=device, say=lambda line: typer.echo(line, err=True)

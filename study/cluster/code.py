@@ -24,17 +24,22 @@ _LIBRARY = sysconfig.get_path("stdlib")
 
 
 class Surroundings(TypedDict):
-    """What a worker needs before its first task: of which code, in which folder, with which ``plugins``."""
+    """What a worker needs before its first task: of which code, in which folder, with which ``plugins``, sought where."""
 
     root: str
     digest: str
     folder: str
     plugins: list[str]
+    sought: list[str]
 
 
 def surroundings(plugins: Sequence[str]) -> Surroundings:
     """This process's own, for its workers."""
-    return Surroundings(root=str(ROOT), digest=source_digest(), folder=str(Path.cwd()), plugins=list(plugins))
+    from study.plugins import sought
+
+    here = str(Path.cwd())
+    folders = list({here: None, **sought}) if plugins else []
+    return Surroundings(root=str(ROOT), digest=source_digest(), folder=here, plugins=list(plugins), sought=folders)
 
 
 def away() -> contextlib.AbstractContextManager[None]:
@@ -58,7 +63,7 @@ def take_up(given: Surroundings) -> None:
     # here, because it imports torch, which a connection does not need
     from study.plugins import load_plugins
 
-    load_plugins(given["plugins"], given["folder"] if given["plugins"] else "")
+    load_plugins(given["plugins"], *given["sought"])
 
 
 def source_digest() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces import Choice, Levels, Spec
+from search_spaces import Choice, Levels, Spec, folders
 from study.config import OF_NETWORK, TrialConfig, is_own
 from study.data import dataset_facts, load_dataset
 from study.data.dataset import Facts
@@ -186,10 +186,13 @@ def named_code(spec: Spec) -> list[str]:
 
 
 def load_levels(spec: Spec) -> None:
-    """Import the plug-ins and networks that ``spec`` names. Raises ``UserError`` for those that its user has not allowed."""
+    """Import the plug-ins and networks that ``spec`` names, installed, in the current folder or beside the specification.
+
+    Raises ``UserError`` for those that its user has not allowed.
+    """
     foreign = [*named_code(spec), *filter(None, [spec.space.partition(":")[0]])]
     refuse_foreign(foreign)
-    load_plugins(named_code(spec), str(Path.cwd()) if foreign else "")
+    load_plugins(named_code(spec), *([str(Path.cwd()), *folders()] if foreign else []))
 
 
 def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts] | None = None) -> Plan:

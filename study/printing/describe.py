@@ -13,6 +13,7 @@ from analysis.report.summary import DEMONSTRATION, summary
 from analysis.tables.build import build_table
 from analysis.words.spending import device_hours, unit
 from search_spaces import Resources, Spec, presets
+from study.config import is_own
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.models.cost import LayerCost, layer_costs
@@ -161,7 +162,10 @@ def _warnings(plan: Plan) -> list[str]:
     elif warning := verdict_warning(spec):
         lines.append(f"warning: {warning}")
     if spec.control is None:
-        lines.append("warning: no A/A control (control: {arm: {merge: add_alias}, reference: {merge: add}})")
+        shown = "{arm: {merge: add_alias}, reference: {merge: add}}"
+        if all(is_own(plan.default_config(cell).network) for cell in plan.cells):
+            shown = "{arm: {FACTOR: LEVEL_alias}, reference: {FACTOR: LEVEL}}, with LEVEL_alias among the levels"
+        lines.append(f"warning: no A/A control (control: {shown})")
     return lines
 
 

@@ -22,7 +22,7 @@ def levels(kind: str | None = None, plugins: Sequence[str] = ()) -> Iterator[dic
 
     With the parts of installed plug-ins and of the modules ``plugins``. Raises ``UserError`` for an unknown kind or module.
     """
-    load_plugins(plugins, str(Path.cwd()) if plugins else "")
+    load_plugins(plugins, *([str(Path.cwd())] if plugins else []))
     known = {registry.kind: registry for registry in NAMED}
     if kind is not None and kind not in known:
         raise UserError(f"unknown kind {kind!r}{nearest(kind, known)}")

@@ -53,20 +53,22 @@ def test_nothing_is_imported_from_the_folder_but_what_its_user_agreed_to(tmp_pat
     (folder / "uninvited-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: uninvited\nVersion: 1.0\n")
     points = "[fmm_study.plugins]\na = uninvited\n[torch.backends]\nb = uninvited:go\n"
     (folder / "uninvited-1.0.dist-info/entry_points.txt").write_text(points)
-    (folder / "mine_beside.py").write_text(PLUGIN)
+    # not in the folder of the command: beside the specification
+    (folder / "specs").mkdir()
+    (folder / "specs/mine_beside.py").write_text(PLUGIN)
     (folder / "factor.txt").write_text("0.5")
     # what a killed driver has left
     (folder / "results/kill/.tune-of-the-dead/tune").mkdir(parents=True)
     ours = "{merge: [add, mine], attention: [none], attention_form: [none], depth: [8]}"
     changes = FAKE | {"factors": f"[{ours}, {{network: ['mine_beside:Net'], variant: [a, b]}}]"}
     write_spec(
-        folder / "kill.yaml", **changes, plugins="[mine_beside]", blocks=1, contrasts="[]", measure="{}",
+        folder / "specs/kill.yaml", **changes, plugins="[mine_beside]", blocks=1, contrasts="[]", measure="{}",
         budget="{search_trials: 0, startup_trials: 0}",
     )  # fmt: skip
     # as pip's script does: the folder of the program first
     (tmp_path / "program.py").write_text(UNDRAWN)
     env = os.environ | {"FMM_STUDY_PLUGINS": "mine_beside", "PYTHONSAFEPATH": ""}
-    command = [sys.executable, str(tmp_path / "program.py"), "run", "kill.yaml"]
+    command = [sys.executable, str(tmp_path / "program.py"), "run", "specs/kill.yaml"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not ran.exists(), ran.read_text()

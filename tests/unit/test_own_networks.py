@@ -7,19 +7,24 @@ import pytest
 import torch
 from trainings import train
 
+from analysis.trials.arms import planned_cells
+from analysis.trials.table import trials_table
 from search_spaces import SpecError
 from search_spaces.load import parse_spec
 from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset, split
 from study.data.parts import Together
 from study.errors import UserError
+from study.measuring.network import measure_checkpoint
 from study.models import build_network
 from study.planning.estimable import check_claims
 from study.planning.networks import untrained
 from study.planning.plan import make_plan
 from study.plugins import load_network, plugin_sources
+from study.printing.describe import _warnings
 from study.registry import NETWORKS
 from study.resources.execution import apart
+from study.results.ledger import Contents
 from study.training import Member
 from study.training.fused import Ended, train_together
 
@@ -265,3 +270,41 @@ def test_what_needs_a_gate_says_so():
         check_claims(plan)
     with pytest.raises(SpecError, match="names 'merge', which is no factor"):
         spec_of(level_claims=CLAIM % "mul")
+
+
+def test_a_kept_replicate_is_measured_with_its_network_where_its_user_allows_that(tmp_path, monkeypatch):
+    config = config_of(variant="gated")
+    held = {"model": untrained(config, dataset_facts("fake")).state_dict(), "config": config.as_dict()}
+    torch.save(held, tmp_path / "final.pt")
+    monkeypatch.delitem(NETWORKS._entries, config.network)
+    monkeypatch.delenv("FMM_STUDY_PLUGINS")
+    chosen = {"input_jacobian": {"num_samples": 8}}
+    with pytest.raises(UserError, match="would run the code of own_nets"):
+        measure_checkpoint(tmp_path / "final.pt", chosen)
+    monkeypatch.setenv("FMM_STUDY_PLUGINS", "own_nets")
+    found = measure_checkpoint(tmp_path / "final.pt", chosen)
+    assert not found["input_jacobian"].error and found["input_jacobian"]["jacobian_logits_mean"].value > 0
+
+
+def test_a_plan_without_a_control_shows_one_that_the_network_can_have():
+    shown = _warnings(make_plan(spec_of(), needs_data=False))
+    assert any("{FACTOR: LEVEL_alias}" in line for line in shown) and not any("add_alias" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("factors", "arms"),
+    [
+        ("{variant: [plain, gated]}", ["plain", "gated"]), ("{residual: [true, false]}", ["residual=True", "residual=False"]),
+        ("{kernel: [3, 5], drop: [0.5]}", ["kernel=3/drop=0.5", "kernel=5/drop=0.5"]),
+    ],
+)  # fmt: skip
+def test_arms_are_named_by_keywords_before_and_after_there_are_results(factors, arms, record_of):
+    spec = spec_of(factors=factors)
+    cells = make_plan(spec, needs_data=False).cells
+    records = [
+        record_of(TrialConfig.from_mapping({**c.settings, "seed": 0, "split_seed": 0}), cell=c.name) for c in cells
+    ]
+    for held in ([], records):
+        contents = Contents(replicates={record["cell"]: {**record, "trial_key": record["cell"]} for record in held})
+        heads = planned_cells(spec, trials_table(spec, contents))
+        assert [head["arm"] for head in heads] == arms and {head["depth"] for head in heads} == {None}
