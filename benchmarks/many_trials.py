@@ -2,6 +2,7 @@
 
     python -m benchmarks.many_trials
     python -m benchmarks.many_trials --trials 2000
+    python -m benchmarks.many_trials --in-process      # on one core, without Tune and MLflow
 
 Groups of eight on two cores; a training is one epoch of 48 made-up images. What is left is what the study itself costs:
 seconds a trial by the thousand, which must not grow, and the driver's memory. The ratio is the first thousand's to the last's.
@@ -39,10 +40,12 @@ def main() -> None:
     """Print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--in-process", action="store_true")
     given = parser.parse_args()
+    options = ["--in-process"] if given.in_process else []
     with tempfile.TemporaryDirectory() as place:
         spec = write_spec(Path(place) / "many.yaml", **specification(given.trials))
-        seen = watch(spec, Path(place) / "results")
+        seen = watch(spec, Path(place) / "results", *options)
     num = seen.marks[-1][1]
     part = num // 10
     times = [seen.begun, *(seen.at(part * (i + 1)) for i in range(10))]
@@ -62,7 +65,15 @@ def main() -> None:
         rows,
     )
     more = {"ms_a_training": round(1000 * (times[-1] - times[0]) / num, 2), "driver_mib": round(max(memory) / 2**20)}
-    print(result("many_trials", [each[0] / each[-1]], GOAL, packages=("ray", "optuna", "mlflow"), more=more))
+    print(
+        result(
+            " ".join(["many_trials", *options]),
+            [each[0] / each[-1]],
+            GOAL,
+            packages=("ray", "optuna", "mlflow"),
+            more=more,
+        )
+    )
 
 
 if __name__ == "__main__":

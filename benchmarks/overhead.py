@@ -1,6 +1,6 @@
 """``fmm-study run`` beside a bare loop that trains and measures the same replicates on the same cores.
 
-    python -m benchmarks.overhead                      # the preset digits with two blocks
+    python -m benchmarks.overhead                      # the preset digits with one block
     python -m benchmarks.overhead --scale minute       # 32 trainings in groups of eight that take a minute and more
     python -m benchmarks.overhead --in-process         # in the command's own process, beside a loop in one process
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--in-process", action="store_true")
     given = parser.parse_args()
     options = ["--in-process"] if given.in_process else []
-    overrides = ["blocks=2"] if given.scale == "digits" else []
+    overrides = ["blocks=1"] if given.scale == "digits" else []
     made = tempfile.TemporaryDirectory()
     name: Path | str = "digits"
     if given.scale != "digits":
