@@ -42,7 +42,8 @@ def groups_of(spec_name: str, overrides: list[str], root: Path) -> list[list[Tas
         for task in group:
             agenda.contents.add(held.replicates[task.config.trial_key])
             keys = agenda.plan.measure_keys(task.config, task.replicate, task.phase)
-            for key in keys.values():
+            # of one that diverged nothing is measured
+            for key in held.measures.keys() & keys.values():
                 agenda.contents.add(held.measures[key])
         agenda.group_ended(group)
     return groups
