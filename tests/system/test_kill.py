@@ -1,4 +1,4 @@
-"""kill -9 of the driver at three moments: the same command continues, nothing is lost, nothing is run or counted twice."""
+"""A worker lost in the midst of its group, a second driver, Ctrl-C: nothing is run or counted twice (kills: test_storm.py)."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import psutil
 import pytest
 from driving import finish, log_of, num_records, results, start, write_spec
 
-from study.results.ledger import decode, read_ledger, segments
+from study.results.ledger import read_ledger
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -19,58 +19,6 @@ PLANNED = 3 * 2 * 3
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_spec(tmp_path_factory.mktemp("spec") / "kill.yaml")
-
-
-def kill_at(spec: Path, storage: Path, records: int, *options: str) -> tuple[set[str], set[str]]:
-    """Kill the driver once ``records`` replicates are in the ledger and one is in training with a checkpoint.
-
-    Returns the keys finished and the keys in training at that moment.
-    """
-    driver = start(spec, storage, *options)
-    checkpoints = storage / "kill/checkpoints"
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and driver.poll() is None:
-        training = {path.parent.name for path in checkpoints.glob("*/state.pt")}
-        if num_records(storage) >= records and training:
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail(f"no such moment: {log_of(storage).read_text()}")
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    return set(read_ledger(storage / "kill/ledger").replicates), training
-
-
-def test_three_kills_change_nothing(spec: Path, calm: Path, tmp_path: Path) -> None:
-    """On Ray and in one process in turn: each goes on from what the other left."""
-    broken = tmp_path / "broken"
-    finished: set[str] = set()
-    training: set[str] = set()
-    lines: list[bytes] = []
-    for records, options in ((0, ()), (5, ("--in-process",)), (PLANNED - 4, ())):
-        before = lines
-        done, in_flight = kill_at(spec, broken, records, *options)
-        lines = [line for path in segments(broken / "kill/ledger") for line in path.read_bytes().splitlines()]
-        assert lines[: len(before)] == before, "the ledger is only ever appended to"
-        assert done >= finished
-        finished, training = done, training | in_flight
-    finish(spec, broken)
-
-    assert results(broken) == results(calm, blocks=2)
-    assert len(results(broken)) == PLANNED
-    records = [decode(line) for path in segments(broken / "kill/ledger") for line in path.read_bytes().splitlines()]
-    replicates = [record for record in records if record is not None and record["kind"] == "replicate"]
-    assert len(replicates) == PLANNED == len({record["trial_key"] for record in replicates})
-    resumed = {record["trial_key"] for record in replicates if record["resumed_from"]}
-    assert resumed & training, "no replicate that was in training went on from its own checkpoint"
-    left = [path for path in (broken / "kill/checkpoints").rglob("*") if path.name in ("state.pt", "outcome.json")]
-    assert not left
-
-    # a finished study runs nothing again
-    ledger = [path.read_bytes() for path in segments(broken / "kill/ledger")]
-    finish(spec, broken)
-    assert [path.read_bytes() for path in segments(broken / "kill/ledger")] == ledger
-    assert results(broken) == results(calm, blocks=2)
 
 
 def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from driving import finish, log_of, num_records, results, start, write_spec
 from search_spaces import load_spec
 from study.commands import show
 from study.results.lease import read_holder
+from study.results.ledger import decode, segments
 from study.results.workspace import Workspace
 
 pytestmark = pytest.mark.timeout(1200)
@@ -63,6 +65,12 @@ def strike(driver: subprocess.Popen[bytes], kind: str) -> bool:
     return bool(found)
 
 
+def written(study: Path) -> list[Any]:
+    """The records of its ledger in the order in which they were written."""
+    lines = [line for path in segments(study / "ledger") for line in path.read_bytes().splitlines()]
+    return [record for line in lines if (record := decode(line)) is not None]
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -100,9 +108,12 @@ def test_storm(calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     generator.shuffle(kinds)
     recovery: list[tuple[str, float]] = []
     late = 0
+    held: list[Any] = []
 
     def begin(coming: list[str]) -> subprocess.Popen[bytes]:
-        """A driver for the next event that strikes it."""
+        """A driver for the next event that strikes it; the ledger was only ever appended to."""
+        before, held[:] = held[:], written(storm / "kill")
+        assert held[: len(before)] == before
         strikes = next((kind for kind in coming if kind != "second driver"), ON_RAY[0])
         return start(spec, storm, *(() if strikes in ON_RAY else ("--in-process",)), report=True)
 
@@ -120,22 +131,28 @@ def test_storm(calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             assert start(spec, storm, report=True).wait(120) == 2  # refused, and the first goes on
             recovery.append((kind, 0.0))
             continue
+        if kind == "driver killed":  # in the midst of a training, of which an epoch is kept
+            assert wait_until(lambda: any(storm.glob("kill/checkpoints/*/state.pt")) or driver.poll() is not None, 120)
         assert wait_until(lambda: strike(driver, kind) or driver.poll() is not None, 120)
-        struck, held = time.monotonic(), num_records(storm)
-        late += held == PLANNED
+        struck, there = time.monotonic(), num_records(storm)
+        late += there == PLANNED
         if kind != "worker killed":
             driver.wait(120)
             if kind in DAMAGE:
                 damage(storm / "kill", kind, generator)
             driver = begin(kinds[i + 1 :])
-        if held < PLANNED:
-            assert wait_until(lambda: num_records(storm) > held or driver.poll() is not None, 240)
+        if there < PLANNED:
+            assert wait_until(lambda: num_records(storm) > there or driver.poll() is not None, 240)
         recovery.append((kind, time.monotonic() - struck))
     if driver.wait(400) != 0:
         finish(spec, storm, report=True)
 
     assert results(storm) == results(calm)
     assert len(results(storm)) == PLANNED
+    replicates = [record for record in written(storm / "kill") if record["kind"] == "replicate"]
+    assert len(replicates) == PLANNED == len({record["trial_key"] for record in replicates})
+    assert any(record["resumed_from"] for record in replicates), "no training went on from its own checkpoint"
+    assert not [path for name in ("state.pt", "outcome.json") for path in storm.glob(f"kill/checkpoints/*/{name}")]
     # the ledger with itself, Optuna, tables, checkpoints, and an MLflow store in which nothing is double or RUNNING
     assert show.check(load_spec(str(spec)), Workspace(storm / "kill"), tracking=None)[0] == []
     with capsys.disabled():
