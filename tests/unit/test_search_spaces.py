@@ -73,8 +73,9 @@ def test_a_file_is_read_by_its_path(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "folder.yaml").mkdir()
-    for name in ("absent.yaml", "binary.yaml", "folder.yaml"):
-        with pytest.raises(SpecError, match=f"cannot read .*{name}"):
+    told = {name: f"cannot read .*{name}" for name in ("absent.yaml", "binary.yaml")}
+    for name, match in {**told, "folder.yaml": r"folder.yaml' is a folder; give a preset or a path to a .yaml"}.items():
+        with pytest.raises(SpecError, match=match):
             load_spec(str(tmp_path / name))
 
 
