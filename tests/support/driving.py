@@ -40,9 +40,12 @@ def write_spec(path: Path, **changes: object) -> Path:
     return path
 
 
-def start(spec: Path, storage: Path, *options: str, report: bool = False) -> subprocess.Popen[bytes]:
-    """``fmm-study run SPEC --storage STORAGE``, without its figures and report, which take seconds, if not ``report``."""
-    script = PROGRAM if report else UNDRAWN
+def start(spec: Path, storage: Path, *options: str, report: bool = False, before: str = "") -> subprocess.Popen[bytes]:
+    """``fmm-study run SPEC --storage STORAGE``, without its figures and report, which take seconds, if not ``report``.
+
+    ``before``: Python that runs first.
+    """
+    script = f"{before}\n{PROGRAM if report else UNDRAWN}"
     command = [sys.executable, "-c", script, "run", str(spec), "--storage", str(storage), *options]
     env = os.environ | PATIENCE
     with log_of(storage).open("ab") as log:

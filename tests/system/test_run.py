@@ -22,6 +22,9 @@ ONE: dict[str, object] = {
     "budget": "{search_trials: 0, startup_trials: 0}",
 }  # fmt: skip
 
+# a server that does not answer is waited for two minutes at a study's end
+SOON = "from study.tracking import view; view.MlflowView.finish.__kwdefaults__.update(timeout=2.0)"
+
 
 def fake_spec(folder: Path, **changes: object) -> Path:
     return write_spec(folder / "kill.yaml", **({"fixed": MADE_UP, "measure": "{}"} | changes))
@@ -32,7 +35,7 @@ def test_a_run_its_continuation_and_what_is_refused(tmp_path: Path) -> None:
     storage = tmp_path / "results"
     spec = fake_spec(tmp_path)
     told = log_of(storage)
-    process = start(spec, storage, "--tracking-uri", "http://127.0.0.1:9", report=True)
+    process = start(spec, storage, "--tracking-uri", "http://127.0.0.1:9", report=True, before=SOON)
     assert process.wait(timeout=300) == 0, told.read_text()
     log = told.read_text()
     assert "warning: no A/A control" in log
@@ -168,8 +171,8 @@ def test_a_study_stops_at_its_budget_and_a_higher_one_continues(tmp_path: Path) 
         and " at 1 a core hour" in (stopped / "kill/report.html").read_text()
     )
     held = num_records(stopped)
-    assert start(spec, stopped, "--max-hours", "0").wait(300) == 0
+    assert start(spec, stopped, "--max-hours", "0", "--in-process").wait(300) == 0
     assert num_records(stopped) == held
-    assert start(spec, stopped, "--max-hours", "1").wait(300) == 0
+    assert start(spec, stopped, "--max-hours", "1", "--in-process").wait(300) == 0
     assert run_serially(spec, whole, report=False)
     assert results(stopped) == results(whole) and len(results(whole)) == 9
