@@ -56,8 +56,8 @@ def log_of(storage: Path) -> Path:
     return storage.parent / f"{storage.name}.log"
 
 
-def finish(spec: Path, storage: Path, *, report: bool = False) -> None:
-    assert start(spec, storage, report=report).wait(timeout=400) == 0, log_of(storage).read_text()
+def finish(spec: Path, storage: Path, *options: str, report: bool = False) -> None:
+    assert start(spec, storage, *options, report=report).wait(timeout=400) == 0, log_of(storage).read_text()
 
 
 def results(storage: Path, blocks: int | None = None) -> list[dict[str, object]]:

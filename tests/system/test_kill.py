@@ -72,5 +72,5 @@ def test_a_second_driver_is_refused_and_ctrl_c_drains(spec: Path, calm: Path, tm
     # the groups that were running are finished, and no other was begun
     assert held <= num_records(storage) < PLANNED
     assert not list((storage / "kill/checkpoints").glob("*/state.pt"))
-    finish(spec, storage)
+    finish(spec, storage, "--in-process")
     assert results(storage) == results(calm, blocks=2)

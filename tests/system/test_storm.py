@@ -145,7 +145,7 @@ def test_storm(calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             assert wait_until(lambda: num_records(storm) > there or driver.poll() is not None, 240)
         recovery.append((kind, time.monotonic() - struck))
     if driver.wait(400) != 0:
-        finish(spec, storm, report=True)
+        finish(spec, storm, "--in-process", report=True)
 
     assert results(storm) == results(calm)
     assert len(results(storm)) == PLANNED
@@ -178,6 +178,6 @@ def test_a_ray_that_starts_no_more_workers_fails_no_replicate(calm: Path, tmp_pa
     log = log_of(storage).read_text()
     assert "the same command continues; nothing is lost" in log.splitlines()[-1]
     assert num_records(storage) < 9
-    finish(spec, storage)
+    finish(spec, storage, "--in-process")
     assert results(storage) == results(calm, blocks=1) and len(results(storage)) == 9
     assert {row["state"] for row in results(storage)} <= {"completed", "diverged", "collapsed"}
