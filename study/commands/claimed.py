@@ -1,4 +1,4 @@
-"""Whether the outcomes that claims and published results name are had by a study, before it begins."""
+"""Whether a study can give what its claims, statistics and published results name, before it begins."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,13 +7,17 @@ from analysis.trials.table import CURVE_OUTCOMES, METRIC_COLUMNS
 from search_spaces import Claim
 from study.data import dataset_facts
 from study.errors import UserError, nearest
+from study.planning.estimable import check_gates
 from study.planning.plan import Plan
 from study.registry import PARTS, STATISTICS
 from study.smoothness import estimate_names, fewest_classes, parse_settings
 
 
 def check_claims(plan: Plan) -> None:
-    """Raise ``UserError`` for an outcome that nothing gives or a dataset cannot have, and for a published level that is none.
+    """Raise ``UserError`` for what a study cannot give.
+
+    That is an outcome of nothing, one that its datasets or networks cannot have (see ``check_gates``), and a published level
+    that is none.
 
     Others may have published what a study leaves out: a registered part, whose row stands without a value of ours.
     """
@@ -39,6 +43,7 @@ def check_claims(plan: Plan) -> None:
                     f"{where}: outcome {outcome!r} is not estimable on {dataset}: it needs {needed} classes or more, not "
                     f"{there}; name another outcome, or leave the dataset out"
                 )
+    check_gates(plan)
 
 
 def _check_metric(where: str, outcome: str, owners: Mapping[str, str]) -> None:

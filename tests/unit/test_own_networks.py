@@ -11,13 +11,13 @@ from analysis.trials.arms import planned_cells
 from analysis.trials.table import trials_table
 from search_spaces import SpecError
 from search_spaces.load import parse_spec
+from study.commands.claimed import check_claims
 from study.config import TrialConfig
 from study.data import dataset_facts, load_dataset, split
 from study.data.parts import Together
 from study.errors import UserError
 from study.measuring.network import measure_checkpoint
 from study.models import build_network
-from study.planning.estimable import check_claims
 from study.planning.networks import untrained
 from study.planning.plan import make_plan
 from study.plugins import load_network, plugin_sources
