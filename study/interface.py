@@ -21,11 +21,11 @@ from analysis.tables.build import build_table, table_names
 from search_spaces import Levels, Spec, SpecError, check_spec
 from study.commands import run as driver
 from study.commands import show
-from study.commands.claimed import check_claims
+from study.commands.claimed import checked_plan
 from study.commands.start import RunOptions, refuse_undecidable
 from study.errors import UserError
 from study.measuring.network import measure_checkpoint, measure_network
-from study.planning.plan import Plan, make_plan
+from study.planning.plan import Plan
 from study.printing.console import open_console
 from study.printing.describe import print_plan
 from study.results.workspace import Workspace, storage_folder
@@ -64,9 +64,7 @@ def plan(source: Source, *, price: float | None = None) -> Plan:
 
     ``price`` of a GPU hour (a core's without GPUs). Raises ``SpecError`` and ``UserError``.
     """
-    spec = load_spec(source)
-    refuse_undecidable(spec)
-    check_claims(planned := make_plan(spec, needs_data=False))
+    planned = checked_plan(load_spec(source))
     print_plan(planned, open_console(), price)
     return planned
 

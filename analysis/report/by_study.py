@@ -14,7 +14,7 @@ from analysis.inputs import Inputs
 from analysis.stats.pooling import ALL_DATASETS, MIN_DATASETS, pool
 from analysis.tables.build import build_table
 from analysis.words.rows import Row, Rows, distinct, grouped, where
-from analysis.words.wording import effect_text, outcome_text
+from analysis.words.wording import effect_text, listed, outcome_text
 from search_spaces import Spec
 
 DECIDED = ("supported", "refuted")
@@ -221,9 +221,3 @@ def _pooled(claim: str, found: Sequence[tuple[Row, Study]]) -> list[str]:
 
 
 POOLED_HEADINGS = ("Claim", "Comparison", "Outcome", "Datasets", "Mean of datasets [t interval]", "For the claim")
-
-
-def listed(items: Iterable[str]) -> str:
-    """``a, b and c``."""
-    *most, last = list(items) or [""]
-    return f"{', '.join(most)} and {last}" if most else last

@@ -7,7 +7,6 @@ from analysis.report.by_study import (
     POOLED_HEADINGS,
     Study,
     datasets_of,
-    listed,
     places,
     pooled_rows,
     pooling_rules,
@@ -16,7 +15,7 @@ from analysis.report.headline import spent
 from analysis.report.readme import data_texts, machine_text, networks_text
 from analysis.words.export import markdown_text
 from analysis.words.rows import Row, Rows, distinct, grouped, where
-from analysis.words.wording import effect_text, outcome_text
+from analysis.words.wording import effect_text, listed, outcome_text
 
 # an operator that fails more often is named
 MANY = 0.1

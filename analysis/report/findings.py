@@ -11,14 +11,13 @@ from analysis.report.by_study import (
     claim_texts,
     comparison_text,
     effect_of,
-    listed,
     places,
     short_answer,
 )
 from analysis.report.evidence import MANY, failed_cells, failures, limits, matched, pooled, size_of, table, trust
 from analysis.words.export import markdown_text
 from analysis.words.rows import Row, Rows, distinct, grouped
-from analysis.words.wording import outcome_text, size_text
+from analysis.words.wording import listed, outcome_text, size_text
 
 
 def page(studies: Sequence[Study], running: Sequence[str], formulas: Mapping[str, Mapping[str, str]], how: str) -> str:

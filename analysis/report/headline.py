@@ -13,7 +13,7 @@ from analysis.tables.cells import boundary_counts
 from analysis.trials.table import rows_of
 from analysis.words.rows import Rows, grouped, where
 from analysis.words.spending import spent_words
-from analysis.words.wording import capitalised, level_text, levels_text
+from analysis.words.wording import capitalised, level_text, levels_text, listed
 
 _ACCURACY = "test/accuracy"
 # verdict -> its verb for one claim, and for several
@@ -63,7 +63,7 @@ def answer(claims: Sequence[Finding]) -> str:
         return f"All {what}{texts[0].removeprefix(str(len(claims)))}."
     if len(claims) == 1:
         return f"The one claim{texts[0].removeprefix('1')}."
-    return f"Of {what} {' and '.join(filter(None, [', '.join(texts[:-1]), texts[-1]]))}." if texts else ""
+    return f"Of {what} {listed(texts)}." if texts else ""
 
 
 def control_word(inputs: Inputs) -> str:

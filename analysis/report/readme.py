@@ -1,13 +1,14 @@
 """The README of a published study, ten lines: what was asked, what was found, hours, hardware, how to run it again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from analysis.inputs import Inputs
+from analysis.report.by_study import effect_of
 from analysis.report.headline import answer, control_word, facts
 from analysis.tables.build import build_table
 from analysis.words.rows import Row
-from analysis.words.wording import effect_text, outcome_text
+from analysis.words.wording import listed, outcome_text
 from search_spaces import Spec
 
 
@@ -63,7 +64,9 @@ def data_texts(session: Mapping[str, Any]) -> list[str]:
 
 def design_text(spec: Spec) -> str:
     """Cells, blocks and search of a study, and the level of its claims."""
-    blocks = f"{_and(spec.looks)} blocks, as far as a claim needs them" if spec.sequential else f"{spec.blocks} blocks"
+    blocks = (
+        f"{listed(spec.looks)} blocks, as far as a claim needs them" if spec.sequential else f"{spec.blocks} blocks"
+    )
     return (
         f"{len(list(spec.cells()))} cells x {blocks}; each cell is tuned in each block by "
         f"{spec.budget.search_trials} trials; claims at {spec.alpha:g} together."
@@ -80,7 +83,7 @@ def machine_text(session: Mapping[str, Any]) -> str:
 
 def _found(row: Row) -> str:
     """``C2 refuted (test accuracy -0.19 pp [-1.11, 0.74])``: a row of the claims table, by the comparison that decides."""
-    effect = effect_text(row["outcome"], row["scale"], row["effect"], row["ci_low"], row["ci_high"])
+    effect = effect_of(row)
     shown = f"{outcome_text(row['outcome'])} {effect}" if effect else row["why"]
     return f"{row['claim']} {row['verdict']} ({shown})"
 
@@ -99,9 +102,4 @@ def _assay(inputs: Inputs) -> str:
 
 def _levels(spec: Spec, name: str) -> str:
     levels = spec.levels_of(name) if name in spec.factor_names() else [spec.fixed.get(name)]
-    return _and(dict.fromkeys(level for level in levels if level is not None))
-
-
-def _and(items: Iterable[Any]) -> str:
-    *most, last = [str(item) for item in items] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
+    return listed(dict.fromkeys(level for level in levels if level is not None))

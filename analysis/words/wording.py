@@ -7,7 +7,9 @@ Tables for machines (parquet, csv) keep the outcome's own unit: accuracy as a fr
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 _MOST_DECIMALS = 6
 # An interval narrower than this share of its value is rounding error around a constant.
@@ -200,3 +202,9 @@ def _decimals(size: float, digits: int) -> int:
 def _fixed(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def listed(items: Iterable[Any]) -> str:
+    """``a, b and c``."""
+    *most, last = [str(item) for item in items] or [""]
+    return f"{', '.join(most)} and {last}" if most else last

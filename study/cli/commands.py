@@ -60,15 +60,10 @@ def _main(
 def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
-    from study.commands.claimed import check_claims
-    from study.commands.start import refuse_undecidable
-    from study.planning.plan import make_plan
+    from study.commands.claimed import checked_plan
     from study.printing.describe import print_plan
 
-    checked = load_spec(spec, override)
-    refuse_undecidable(checked)
-    check_claims(planned := make_plan(checked, needs_data=False))
-    print_plan(planned, open_console(), price)
+    print_plan(checked_plan(load_spec(spec, override)), open_console(), price)
 
 
 @app.command()

@@ -4,13 +4,21 @@ from collections.abc import Iterator, Mapping
 
 from analysis.claims.named import cells_of, missing
 from analysis.trials.table import CURVE_OUTCOMES, METRIC_COLUMNS
-from search_spaces import Claim
+from search_spaces import Claim, Spec
+from study.commands.start import refuse_undecidable
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.estimable import check_gates
-from study.planning.plan import Plan
+from study.planning.plan import Plan, make_plan
 from study.registry import PARTS, STATISTICS
 from study.smoothness import estimate_names, fewest_classes, parse_settings
+
+
+def checked_plan(spec: Spec) -> Plan:
+    """The plan of a study that has not begun, everything checked that needs no data. Raises ``UserError``."""
+    refuse_undecidable(spec)
+    check_claims(plan := make_plan(spec, needs_data=False))
+    return plan
 
 
 def check_claims(plan: Plan) -> None:

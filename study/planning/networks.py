@@ -1,7 +1,8 @@
 """The networks of a study before any is trained: built without data, counted, and refused where no machine can hold them."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from study.errors import UserError, reason
 from study.models import build_network, num_flops, num_params
 from study.models.cost import layer_costs
 
+T = TypeVar("T")
 # The largest network of a study: that of ResNet-50 on ImageNet has 26 million parameters and takes 8 billion FLOPs.
 _MOST = {"parameters": 500_000_000, "FLOPs an image": 100_000_000_000}
 # Images by which a network of one's own is tried: with one, batch norm over a map of one place has no variance.
@@ -86,20 +88,21 @@ def shapes(config: TrialConfig, known: Facts) -> nn.Module:
 
 
 def counted_flops(config: TrialConfig, known: Facts) -> int:
-    """FLOPs of a forward pass of one image, counted without doing the arithmetic where the network allows it."""
-    try:
-        return num_flops(shapes(config, known), known.image_shape)
-    except Exception:  # noqa: BLE001  a gate that draws or looks at its input
-        return num_flops(untrained(config, known), known.image_shape)
+    """FLOPs of a forward pass of one image."""
+    return _counted(num_flops, config, known)
 
 
 def num_activations(config: TrialConfig, known: Facts) -> int:
     """Numbers that the layers give for one image."""
+    return sum(row.activations for row in _counted(layer_costs, config, known))
+
+
+def _counted(count: Callable[[nn.Module, tuple[int, int, int]], T], config: TrialConfig, known: Facts) -> T:
+    """``count`` of the network and an image's shape, without doing the arithmetic where the network allows it."""
     try:
-        rows = layer_costs(shapes(config, known), known.image_shape)
-    except Exception:  # noqa: BLE001  as above
-        rows = layer_costs(untrained(config, known), known.image_shape)
-    return sum(row.activations for row in rows)
+        return count(shapes(config, known), known.image_shape)
+    except Exception:  # noqa: BLE001  a gate that draws or looks at its input
+        return count(untrained(config, known), known.image_shape)
 
 
 def untrained(config: TrialConfig, known: Facts, *, weights: bool = True) -> nn.Module:

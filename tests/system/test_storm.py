@@ -19,7 +19,7 @@ from driving import finish, log_of, num_records, results, start, write_spec
 from search_spaces import load_spec
 from study.commands import show
 from study.results.lease import read_holder
-from study.results.ledger import decode, segments
+from study.results.ledger import segments, written_records
 from study.results.workspace import Workspace
 
 pytestmark = pytest.mark.timeout(1200)
@@ -65,12 +65,6 @@ def strike(driver: subprocess.Popen[bytes], kind: str) -> bool:
     return bool(found)
 
 
-def written(study: Path) -> list[Any]:
-    """The records of its ledger in the order in which they were written."""
-    lines = [line for path in segments(study / "ledger") for line in path.read_bytes().splitlines()]
-    return [record for line in lines if (record := decode(line)) is not None]
-
-
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -112,7 +106,7 @@ def test_storm(calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     def begin(coming: list[str]) -> subprocess.Popen[bytes]:
         """A driver for the next event that strikes it; the ledger was only ever appended to."""
-        before, held[:] = held[:], written(storm / "kill")
+        before, held[:] = held[:], list(written_records(segments(storm / "kill/ledger")))
         assert held[: len(before)] == before
         strikes = next((kind for kind in coming if kind != "second driver"), ON_RAY[0])
         return start(spec, storm, *(() if strikes in ON_RAY else ("--in-process",)), report=True)
@@ -149,7 +143,9 @@ def test_storm(calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     assert results(storm) == results(calm)
     assert len(results(storm)) == PLANNED
-    replicates = [record for record in written(storm / "kill") if record["kind"] == "replicate"]
+    replicates = [
+        record for record in written_records(segments(storm / "kill/ledger")) if record["kind"] == "replicate"
+    ]
     assert len(replicates) == PLANNED == len({record["trial_key"] for record in replicates})
     assert any(record["resumed_from"] for record in replicates), "no training went on from its own checkpoint"
     assert not [path for name in ("state.pt", "outcome.json") for path in storm.glob(f"kill/checkpoints/*/{name}")]

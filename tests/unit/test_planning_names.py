@@ -7,10 +7,8 @@ import pytest
 from command_line import fmm_study
 
 from search_spaces import load_spec
-from study.commands.claimed import check_claims
-from study.commands.start import refuse_undecidable
+from study.commands.claimed import checked_plan
 from study.errors import UserError
-from study.planning.plan import make_plan
 
 PRESETS = [path.stem for path in Path("search_spaces").glob("*.yaml")]
 FAMILY = "[{merge: mul}, {merge: authors_9}]"
@@ -71,25 +69,20 @@ WRONG = {
 }
 
 
-def check(spec):
-    refuse_undecidable(spec)
-    check_claims(make_plan(spec, needs_data=False))
-
-
 @pytest.mark.parametrize(("change", "told"), WRONG.items())
 def test_a_name_that_nothing_has_is_refused(change, told):
     with pytest.raises(UserError, match=re.escape(told)):
-        check(load_spec("digits", [change]))
+        checked_plan(load_spec("digits", [change]))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_name_what_is_there(preset):
-    check(load_spec(preset, []))
+    checked_plan(load_spec(preset, []))
 
 
 def test_others_may_have_published_what_a_study_leaves_out():
     change = "published=[{levels: {merge: authors_9, depth: 8}, outcome: val/accuracy_highest, value: 0.9, source: x}]"
-    check(load_spec("digits", [change]))
+    checked_plan(load_spec("digits", [change]))
 
 
 def test_plan_and_a_first_run_refuse_it(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from exact_images import Exact
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -41,29 +42,6 @@ ALL = {
     "optimizer": "adamw", "lr": 0.01, "beta2": 0.95, "decayed": "weights", "clip_norm": 0.5, "label_smoothing": 0.1,
     "mixup": 0.4, "ema_decay": 0.8,
 }  # fmt: skip
-
-
-@dataclasses.dataclass
-class Exact:
-    """24 images in float64: three batches of 8."""
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-
-    @classmethod
-    def drawn(cls, seed, num=24):
-        generator = torch.Generator().manual_seed(seed)
-        return cls(torch.rand((num, 1, 8, 8), dtype=torch.float64, generator=generator), torch.arange(num) % 4)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def epoch(self, order, size, augment, seed, rows=slice(None)):
-        for index in order.split(size):
-            yield self.pixels[index], self.labels[index]
-
-    def batches(self, size):
-        yield self.pixels, self.labels
 
 
 def network(config):
@@ -118,7 +96,8 @@ def by_hand(config, seen, held):
 
 @pytest.mark.parametrize("changes", [*RECIPES.values(), ALL], ids=[*RECIPES, "all"])
 def test_a_training_is_that_of_torchs_own_parts(changes):
-    config, seen, held = dataclasses.replace(CONFIG, **changes), Exact.drawn(0), Exact.drawn(1)
+    config = dataclasses.replace(CONFIG, **changes)
+    seen, held = (Exact.drawn(seed, num=24, channels=1) for seed in range(2))
     model, kept, loss, val_loss = by_hand(config, seen, held)
     one = Member(model=network(config), train_split=seen, val_split=held, config=config, checkpoint=None)
     list(train_member(one))
