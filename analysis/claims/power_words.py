@@ -71,7 +71,7 @@ def undecidable(spec: Spec) -> str:
     """Which claims so few pairs cannot support, or cannot refute, whatever the data; why, and how many would do.
 
     Support needs a p of alpha / (m A) for m claims and A arms of a family, refutation one of alpha / (m k) for k comparisons.
-    Empty where all is there, and for one block, which gives no verdict in any case.
+    Empty where there are enough, and for one block, which gives no verdict in any case.
     """
     num_claims, least = len(spec.all_claims), smallest_p(spec.blocks)
     demands = {name: _demand(claim) for name, claim in spec.all_claims.items()}
