@@ -17,7 +17,7 @@ from analysis.effects.controls import AAResult, AssayResult, aa_results
 from analysis.effects.crossed import interaction_rows
 from analysis.effects.image_variance import Correct, correctness
 from analysis.effects.levels import level_readings
-from analysis.effects.table import differences_table, effects_table
+from analysis.effects.table import differences_table, effects_table, level_effects_table
 from analysis.trials.arms import cell_heads
 from analysis.trials.grid import ConfirmGrid, confirm_grid
 from analysis.trials.records import current_records
@@ -90,6 +90,11 @@ class Inputs:
     def main_effects(self) -> pa.Table:
         """The rows of ``effects`` on which verdicts rest: a tenth of them, and of the time they take."""
         return effects_table(self.grid, self.correct, self.amendment.words, main=True)
+
+    @cached_property
+    def level_effects(self) -> pa.Table:
+        """Every level against the control's reference, exploratory: rows as ``effects`` has them, on the main outcomes."""
+        return level_effects_table(self.grid, self.correct, self.amendment.words)
 
     @cached_property
     def differences(self) -> pa.Table:

@@ -6,11 +6,11 @@ A level that no cell has would leave a claim without a pair, and a misspelt cont
 from collections.abc import Iterator
 from typing import Any
 
+from analysis.trials.arms import cells_of
 from analysis.trials.grid import label
 from analysis.trials.records import agrees
 from analysis.words.wording import levels_text
 from search_spaces import Levels, Spec
-from study.config import TrialConfig
 from study.errors import nearest
 
 _Cells = list[dict[str, Any]]
@@ -36,12 +36,6 @@ def misnamed(spec: Spec) -> str:
             )
             return told + (f", and {' and '.join(apart)} cannot" if apart else "")
     return ""
-
-
-def cells_of(spec: Spec) -> _Cells:
-    """Each cell's level of every factor of the study: of one that its grid leaves out, the default."""
-    defaults = {name: getattr(TrialConfig, name, None) for name in spec.factor_names()}
-    return [defaults | levels for levels in spec.cells()]
 
 
 def missing(levels: Levels, cells: _Cells) -> str:

@@ -7,15 +7,16 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.effects.compare import COUNTED_STATES, compare, pair_up, subtract
+from analysis.effects.every_level import level_contrasts
 from analysis.effects.image_variance import COLUMNS as IMAGES
 from analysis.effects.image_variance import OUTCOME, Correct, ImageVariance, deciding_p
 from analysis.effects.levels import LevelReading, level_readings
 from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import claim_p, directed_p, holm, padded
 from analysis.trials.grid import ConfirmGrid, label
-from analysis.trials.outcomes import main_outcomes, outcomes_of
+from analysis.trials.outcomes import ReadOutcome, explored_outcomes, main_outcomes, outcomes_of
 from analysis.words.columns import FRACTION, OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
-from search_spaces.spec import Spec
+from search_spaces import Contrast, Spec
 
 COLUMNS = (
     *shared("study claim"),
@@ -63,20 +64,38 @@ def effects_table(
     every label. ``mean_verdict`` says whether a verdict may rest on the row's mean difference; ``note`` says why not, and
     everything that was left out.
     """
-    spec, images = grid.spec, ImageVariance(grid, correct or {})
-    rows: list[dict[str, Any]] = []
-    outcomes = (main_outcomes if main else outcomes_of)(spec, grid.confirm)
-    for reading in readings(grid, spec.all_contrasts(), outcomes):
-        numbers = compare(reading, spec.alpha)
-        numbers["mean_verdict"] &= spec.blocks > 1
-        numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
-        rows += [reading.head | asked | numbers for asked in _askers(spec, reading, amended)]
+    spec, outcomes = grid.spec, (main_outcomes if main else outcomes_of)(grid.spec, grid.confirm)
+    rows = _rows(grid, spec.all_contrasts(), outcomes, correct, amended)
     if not spec.sequential:  # Holm's procedure needs all claims at one time
         adjusted = {dataset: holm(ps) for dataset, ps in claim_ps(spec, rows, list(level_readings(grid))).items()}
         for row in rows:
             if row["role"] == "primary":
                 row["p_holm"] = adjusted[row["dataset"]][row["claim"]]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def level_effects_table(grid: ConfirmGrid, correct: Correct | None = None, amended: str = "") -> pa.Table:
+    """Rows of the same form for every level against the reference's (``level_contrasts``), which no claim names."""
+    outcomes = explored_outcomes(grid.spec, grid.confirm)
+    rows = _rows(grid, level_contrasts(grid.spec), outcomes, correct, amended)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _rows(
+    grid: ConfirmGrid,
+    contrasts: Iterable[Contrast],
+    outcomes: Iterable[ReadOutcome],
+    correct: Correct | None,
+    amended: str,
+) -> list[dict[str, Any]]:
+    spec, images = grid.spec, ImageVariance(grid, correct or {})
+    rows: list[dict[str, Any]] = []
+    for reading in readings(grid, contrasts, outcomes):
+        numbers = compare(reading, spec.alpha)
+        numbers["mean_verdict"] &= spec.blocks > 1
+        numbers |= images.numbers(reading, spec.alpha) if reading.outcome.name == OUTCOME else dict.fromkeys(IMAGES)
+        rows += [reading.head | asked | numbers for asked in _askers(spec, reading, amended)]
+    return rows
 
 
 def _askers(spec: Spec, reading: Reading, amended: str) -> list[dict[str, str]]:

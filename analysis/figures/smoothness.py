@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import INK, MUTED, mark, panel_grid, say_thinned, series_marks, series_styles, thinned
-from analysis.figures.subjects import main_statistics, networks
+from analysis.figures.subjects import networks
 from analysis.inputs import Inputs
 from analysis.tables.matched import BUDGETS, Paths, all_paths, smoothness_outcomes
+from analysis.trials.outcomes import main_statistics
 from analysis.trials.table import estimate_names
 from analysis.words.columns import FRACTION, counts, flag, number, shared, texts
 from analysis.words.rows import Row, Rows, distinct, grouped, where

@@ -1,6 +1,6 @@
 """What figures are about: confirmed networks, and the outcomes that the study asks about."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from analysis.inputs import Inputs
 from analysis.trials.outcomes import METRIC_OUTCOMES
@@ -22,8 +22,3 @@ def networks(inputs: Inputs, columns: Iterable[str] = ()) -> Iterator[tuple[Row,
 def main_outcomes(spec: Spec, most: int | None = _MOST) -> list[str]:
     """Test accuracy, then what claims name."""
     return list(dict.fromkeys([METRIC_OUTCOMES[0], *spec.claimed_outcomes]))[:most]
-
-
-def main_statistics(spec: Spec, measured: Sequence[str]) -> list[str]:
-    """The statistics among ``measured`` that claims name, else the first ones measured."""
-    return ([name for name in spec.claimed_outcomes if name in measured] or list(measured))[:_MOST]

@@ -14,7 +14,7 @@ import jinja2
 
 from analysis.inputs import Inputs
 from analysis.report.headline import answer, control_word, facts, total_spent
-from analysis.report.summary import Summary, summary
+from analysis.report.summary import Block, summary
 from analysis.tables.build import build_table, table_columns
 from analysis.words.export import ReadableCell, readable_rows, write_bytes
 from study.registry import FIGURES, TABLES, discover
@@ -79,7 +79,7 @@ def _packaged(name: str) -> str:
 def _chapters(inputs: Inputs, pictures: Mapping[str, bytes]) -> list[_Shown]:
     """Chapters that have something in them: the effects as ``run`` prints them, titled tables, ``pictures``."""
     found = summary(inputs)
-    items = [_effects(found), *_tables(inputs), *(_picture(name, svg) for name, svg in pictures.items())]
+    items = [_effects(found.effects), *_tables(inputs), *(_picture(name, svg) for name, svg in pictures.items())]
     chapters = []
     for number, title in _CHAPTERS.items():
         # a place that is in no chapter is in the last
@@ -130,7 +130,7 @@ def _tables(inputs: Inputs) -> Iterator[_Shown]:
         }
 
 
-def _effects(found: Summary) -> _Shown:
+def _effects(found: Block) -> _Shown:
     return {
         "name": "main_effects",
         "title": "Main effects",

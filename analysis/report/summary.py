@@ -16,21 +16,20 @@ from analysis.words.wording import capitalised, contrast_text, effect_text, outc
 
 DEMONSTRATION = "A demonstration: what it finds holds for networks and images this small, and for no others."
 _ACCURACY = "test/accuracy"
-_RIGHT = ("Pairs", "p")
+_EXPLORATORY_P = "p (exploratory)"
+_RIGHT = ("Pairs", "p", _EXPLORATORY_P)
 _EFFECT = ("scale", "mean_difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """``claims``: a sentence each; ``contrasts``: headings, each with rows of text under ``headings``; ``notes``."""
+class Block:
+    """Contrasts, each a heading with rows of text under ``headings``."""
 
-    claims: list[str]
     headings: list[str]
     contrasts: list[tuple[str, list[list[str]]]]
-    notes: list[str]
 
     def lines(self) -> list[str]:
-        """The blocks as lines of text with aligned columns, the headings first."""
+        """Lines of text with aligned columns, the headings first; none without a row."""
         rows = [row for _, held in self.contrasts for row in held]
         widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
 
@@ -45,10 +44,21 @@ class Summary:
         return lines
 
 
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """``claims``: a sentence each; ``effects``: of declared contrasts; ``levels``: of others; ``notes``."""
+
+    claims: list[str]
+    effects: Block
+    levels: Block
+    notes: list[str]
+
+
 def summary(inputs: Inputs) -> Summary:
     """Test accuracy for every contrast and each claim's other outcomes for its own, pooled and by stratum.
 
-    Strata are shown where a contrast has two to four of them; the effects table has all.
+    Strata are shown where a contrast has two to four of them; the effects table has all. Of levels that nobody compared
+    stands the pooled effect on test accuracy and on what claims name.
     """
     spec, rows = inputs.spec, inputs.effects.to_pylist()
     strata = shown_strata(rows)
@@ -58,22 +68,22 @@ def summary(inputs: Inputs) -> Summary:
         if (row["outcome"] == _ACCURACY or (row["claim"] and row["outcome"] in spec.claimed_outcomes))
         and row["stratum"] in strata[contrast_key(row)]
     ]
-    several, amended = len({row["dataset"] for row in rows}) > 1, inputs.amendment.words
+    several, amended = len({cell.dataset for cell in inputs.grid.cells}) > 1, inputs.amendment.words
+    told = ["Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]"]
+    others = where(inputs.level_effects.to_pylist(), stratum=POOLED)
     return Summary(
         claims=[
             f"{finding.name} on {finding.dataset}, {finding.verdict}{f' ({finding.label})' if finding.label else ''}. "
             f"{finding.sentence} To change it: {finding.change[:1].lower()}{finding.change[1:]}"
             for finding in inputs.findings
         ],
-        headings=["Where", "Claim", "Outcome", "Pairs", f"Difference [{1 - spec.alpha:.0%}]", "p"],
-        contrasts=_contrasts(main, strata, several),
+        effects=_block(main, ["Where", "Claim", *told, "p"], strata, several),
+        levels=_block(others, [*told, _EXPLORATORY_P], shown_strata(others), several),
         notes=[f"{capitalised(amended)}."] * bool(amended) + _notes(inputs, main),
     )
 
 
-def _contrasts(
-    rows: Rows, strata: dict[tuple[str, ...], dict[str, str]], several: bool
-) -> list[tuple[str, list[list[str]]]]:
+def _block(rows: Rows, headings: list[str], strata: dict[tuple[str, ...], dict[str, str]], several: bool) -> Block:
     contrasts = []
     for held in grouped(rows, "arm", "reference", "dataset").values():
         first = held[0]
@@ -87,12 +97,12 @@ def _contrasts(
                 str(same[0]["n_pairs"]),
                 effect_text(outcome, *(same[0][name] for name in _EFFECT)) or "-",
                 p_text(same[0]["p_sign_flip"]),
-            ]
+            ][-len(headings) :]
             # two claims that read one outcome share its line
             for (outcome, stratum), same in grouped(held, "outcome", "stratum").items()
         ]
         contrasts.append((heading + (f" ({failures})" if failures else ""), lines))
-    return contrasts
+    return Block(headings=headings, contrasts=contrasts)
 
 
 def _notes(inputs: Inputs, rows: Rows) -> list[str]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from analysis.trials.records import agrees
 from analysis.trials.table import setting_column
 from search_spaces import Levels, Spec
+from study.config import TrialConfig
 
 # Factors that a figure spreads over panels and lines instead of arms.
 _CONTEXT = ("dataset", "depth")
@@ -38,6 +39,12 @@ def context_name(values: Mapping[str, Any], *, dataset: bool = False) -> str:
     """``depth 8``, with ``dataset`` first where a study has several; empty where the network has no depth."""
     parts = [str(values["dataset"])] if dataset else []
     return ", ".join(parts + ([] if values["depth"] is None else [f"depth {values['depth']}"]))
+
+
+def cells_of(spec: Spec) -> list[dict[str, Any]]:
+    """Each cell's level of every factor of the study: of one that its grid leaves out, the default."""
+    defaults = {name: getattr(TrialConfig, name, None) for name in spec.factor_names()}
+    return [defaults | levels for levels in spec.cells()]
 
 
 def planned_cells(spec: Spec, trials: pa.Table) -> list[dict[str, Any]]:

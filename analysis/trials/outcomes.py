@@ -1,6 +1,7 @@
 """What a contrast is read on: accuracies, losses, and every estimate, each with the scale of its differences."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ from search_spaces.spec import Spec
 Floats = NDArray[np.float64]
 Scale = Literal["difference", "log ratio"]
 
+# statistics that a figure, or a study without claims, is read on
+_MOST = 3
 METRIC_OUTCOMES = ("test/accuracy", "test/accuracy_best", "test/loss", "test/loss_best", "val/accuracy", "val/loss")
 
 # Estimates that are positive by definition and compared as ratios. A name that ends in _log or _mean_log holds a
@@ -70,6 +73,19 @@ def main_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
     claimed = spec.claimed_outcomes
     wanted = {*claimed, *(other for name in claimed for other in other_scales(name)), METRIC_OUTCOMES[0]}
     return [outcome for outcome in outcomes_of(spec, trials) if outcome.name in wanted]
+
+
+def explored_outcomes(spec: Spec, trials: pa.Table) -> list[ReadOutcome]:
+    """Test accuracy and what claims name; without claims the first estimates."""
+    names = dict.fromkeys(
+        [METRIC_OUTCOMES[0], *(spec.claimed_outcomes or main_statistics(spec, estimate_names(trials)))]
+    )
+    return [ReadOutcome(name=name, scale=scale_of(name)) for name in names]
+
+
+def main_statistics(spec: Spec, measured: Sequence[str]) -> list[str]:
+    """The statistics among ``measured`` that claims name, else the first ones measured."""
+    return ([name for name in spec.claimed_outcomes if name in measured] or list(measured))[:_MOST]
 
 
 def other_scales(name: str) -> list[str]:

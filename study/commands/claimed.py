@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from analysis.claims.named import cells_of, missing
+from analysis.claims.named import missing
+from analysis.trials.arms import cells_of
 from analysis.trials.table import CURVE_OUTCOMES, METRIC_COLUMNS
 from search_spaces import Claim, Spec
 from study.commands.start import refuse_undecidable

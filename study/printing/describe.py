@@ -308,7 +308,13 @@ def print_results(inputs: Inputs, console: Console) -> None:
             say(console, f"block {row['block']}: {row['cell']} ({row['settings']}): {row['objectives']}; {tested}")
         return
     found = summary(inputs)
-    for heading, lines in (("claims", found.claims), ("effects", found.lines()), ("notes", found.notes)):
+    blocks = {
+        "claims": found.claims,
+        "effects": found.effects.lines(),
+        "every other level against the reference (exploratory, no verdict)": found.levels.lines(),
+        "notes": found.notes,
+    }
+    for heading, lines in blocks.items():
         if lines:
             say_heading(console, f"{inputs.spec.name}: {heading}")
         for line in lines:

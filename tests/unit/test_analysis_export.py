@@ -178,11 +178,11 @@ merge: mul - add
 
 def test_summary_shows_accuracy_and_co_primaries_pooled_and_by_depth():
     result = summary(inputs_of(planted(), demonstration=True))
-    squeezed = [" ".join(line.split()) for line in result.lines()]
+    squeezed = [" ".join(line.split()) for line in result.effects.lines()]
     assert squeezed == [" ".join(line.split()) for line in SUMMARY.splitlines()]
-    assert len({len(line) for line in result.lines()[2:5]}) == 1
-    assert max(map(len, result.lines())) <= 100
-    assert sum(len(rows) for _, rows in result.contrasts) == 9
+    assert len({len(line) for line in result.effects.lines()[2:5]}) == 1
+    assert max(map(len, result.effects.lines())) <= 100
+    assert sum(len(rows) for _, rows in result.effects.contrasts) == 9
     assert result.notes[:2] == [
         "A/A control merge add_alias minus merge add on digits: inside: test accuracy differs by 0.00 pp [-0.10, 0.10] over 8 "
         "pairs (margin 2 pp).",
@@ -199,7 +199,7 @@ def test_summary_counts_failures_in_the_heading_and_says_each_note_once():
     book = planted(skip=[("mul", 14, 0)])
     book.confirm("mul", 14, 0, 0.3, state="collapsed")
     result = summary(inputs_of(book))
-    assert "merge: mul - add (merge mul fails in 1 of 16 trainings, merge add in 0 of 16)" in result.lines()
+    assert "merge: mul - add (merge mul fails in 1 of 16 trainings, merge add in 0 of 16)" in result.effects.lines()
     notes = [note for note in result.notes if "collapsed" in note]
     assert notes == [
         "merge: mul - add (test accuracy): 1 of 16 arm runs collapsed.",
