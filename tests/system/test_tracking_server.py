@@ -103,6 +103,7 @@ def test_server_killed_for_a_part_of_the_study(
     server: Server, tmp_path: Path, spec_of: Any, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("study.tracking.view.LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr("study.tracking.view.BEGIN_SECONDS", 0.1)
     said: list[str] = []
     server.start()
     made = records(12)
