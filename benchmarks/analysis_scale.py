@@ -33,7 +33,7 @@ def measure(root: Path) -> dict[str, float]:
     from study.checks.audit import audit
     from study.commands.show import in_folder
     from study.planning.plan import make_plan
-    from study.printing.describe import print_status
+    from study.printing.status import print_status
     from study.results.ledger import read_ledger
     from study.results.workspace import Workspace
 

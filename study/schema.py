@@ -116,6 +116,7 @@ class Session(TypedDict, total=False):
     datasets: dict[str, dict[str, Any]]
     packages: dict[str, str]
     price: float
+    ended: dict[str, int]
 
 
 class StepChoice(TypedDict):

@@ -14,13 +14,16 @@ from study.cli.options import (
     CpusOption,
     FromOption,
     InProcessOption,
+    JsonOption,
     PluginOption,
     PriceOption,
+    QuietOption,
     SetOption,
     SpecArgument,
     StorageOption,
     StudyArgument,
     TrackingOption,
+    VerboseOption,
     as_folder,
 )
 from study.printing.console import lasting_output, open_console
@@ -57,13 +60,17 @@ def _main(
 
 
 @app.command()
-def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None) -> None:
+def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None, as_json: JsonOption = False) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
     from search_spaces import load_spec
     from study.commands.claimed import checked_plan
-    from study.printing.describe import print_plan
+    from study.printing.describe import described, print_plan
 
-    print_plan(checked_plan(load_spec(spec, override)), open_console(), price)
+    checked = checked_plan(load_spec(spec, override))
+    if as_json:
+        typer.echo(json.dumps(described(checked, price), indent=2))
+    else:
+        print_plan(checked, open_console(), price)
 
 
 @app.command()
@@ -98,6 +105,8 @@ def run(
     price: PriceOption = None,
     accept_changes: AcceptOption = False,
     in_process: InProcessOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
     from study.commands.start import RunOptions, allowed_hours
@@ -111,21 +120,30 @@ def run(
         price=price,
         accept_changes=accept_changes,
         in_process=in_process,
+        quiet=quiet,
+        verbose=verbose,
     )
     _drive(*opened(spec, override, storage), options)
 
 
 @app.command()
-def status(spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = []) -> None:
+def status(
+    spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = [], as_json: JsonOption = False
+) -> None:
     """Show what is done, waiting, diverged, collapsed, failed."""
-    from study.commands.show import has_ended, recorded_plan
-    from study.printing.describe import print_status
+    from study.commands.recorded import recorded_plan
+    from study.commands.status import has_ended
+    from study.printing.status import print_status, status_of
     from study.results.ledger import read_ledger
 
     checked, workspace = opened(spec, override, storage, reading=True)
     contents = read_ledger(workspace.ledger)
     plan = recorded_plan(checked, workspace, contents)
-    print_status(plan, contents, workspace, open_console(), ended=has_ended(plan, contents, workspace))
+    ended = has_ended(plan, contents, workspace)
+    if as_json:
+        typer.echo(json.dumps(status_of(plan, contents, workspace, ended=ended), indent=2))
+    else:
+        print_status(plan, contents, workspace, open_console(), ended=ended)
 
 
 @app.command()
@@ -139,6 +157,8 @@ def retry(
     tracking_uri: TrackingOption = None,
     accept_changes: AcceptOption = False,
     in_process: InProcessOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run failed replicates once more, then whatever follows from them."""
     from study.commands.start import RunOptions
@@ -153,20 +173,29 @@ def retry(
         retry_failed=True,
         accept_changes=accept_changes,
         in_process=in_process,
+        quiet=quiet,
+        verbose=verbose,
     )
     _drive(*opened(spec, override, storage), options)
 
 
 @app.command()
 def audit(
-    spec: StudyArgument, storage: StorageOption = RESULTS, override: SetOption = [], tracking_uri: TrackingOption = None
+    spec: StudyArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that ledger, Optuna, tables and MLflow agree; exit 1 and a list where they do not."""
     from study.commands import show
 
     faults, counted = show.check(*opened(spec, override, storage, reading=True), tracking=tracking_uri)
-    for line in [*faults, counted]:
-        typer.echo(line)
+    if as_json:
+        typer.echo(json.dumps({"faults": faults, "looked_at": counted}, indent=2))
+    else:
+        for line in [*faults, counted]:
+            typer.echo(line)
     if faults:
         raise typer.Exit(1)
 
@@ -330,22 +359,28 @@ def behaviour(
 
 @app.command()
 def doctor(
-    storage: StorageOption = RESULTS, address: AddressOption = None, tracking_uri: TrackingOption = None
+    storage: StorageOption = RESULTS,
+    address: AddressOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what works here and what to do about the rest: versions, devices, Ray, datasets, storage, tracking."""
     from study.checks.doctor import LOOKED_AT, OF_HOSTS, examine
 
-    well = True
+    found = []
     for finding in examine(storage, address, tracking_uri):
         absent = not finding.well and finding.name.startswith("dataset ")  # no fault: no study needs them all
-        typer.echo(f"{'ok  ' if finding.well else 'none' if absent else 'FAIL'}  {finding.name}: {finding.found}")
-        if not finding.well:
-            typer.echo(f"      -> {finding.advice}")
-            well = well and absent
+        outcome = "ok" if finding.well else "none" if absent else "FAIL"
+        found.append({"name": finding.name, "outcome": outcome, "found": finding.found, "advice": finding.advice})
+        if not as_json:
+            typer.echo(f"{outcome:4}  {finding.name}: {finding.found}")
+            if not finding.well:
+                typer.echo(f"      -> {finding.advice}")
+    looked_at = f"{LOOKED_AT}{OF_HOSTS if address else ''}; not at the files of a study: fmm-study audit SPEC"
     typer.echo(
-        f"looked at: {LOOKED_AT}{OF_HOSTS if address else ''}; not at the files of a study: fmm-study audit SPEC"
+        json.dumps({"findings": found, "looked_at": looked_at}, indent=2) if as_json else f"looked at: {looked_at}"
     )
-    if not well:
+    if any(finding["outcome"] == "FAIL" for finding in found):
         raise typer.Exit(1)
 
 

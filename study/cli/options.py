@@ -49,6 +49,9 @@ StorageOption = Annotated[
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the specification, e.g. blocks=2.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each training that ends.")]
 AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster; this machine alone if left out.")]
 CpusOption = Annotated[int | None, typer.Option(help="Cores to use on this machine (all if left out).", min=1)]
 TrackingOption = Annotated[

@@ -18,7 +18,9 @@ from analysis.report.readme import readme
 from search_spaces import Spec, SpecError, load_spec, write_yaml
 from search_spaces.load import SPECIFICATION as SPECIFICATION_YAML
 from study.atomic import checksum_of, read_json, replacing, write_json, write_text
-from study.commands.show import Recorded, has_ended, in_folder, recorded_plan, report
+from study.commands.recorded import recorded_plan
+from study.commands.show import Recorded, in_folder, report
+from study.commands.status import has_ended
 from study.errors import UserError
 from study.planning.plan import Plan
 from study.results.files import (

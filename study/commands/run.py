@@ -16,13 +16,14 @@ from study.driver.feed import Feed
 from study.planning.plan import make_plan
 from study.planning.trying import check_sampler
 from study.plugins import plugin_sources
-from study.printing import describe
-from study.printing.console import open_console, say
+from study.printing import describe, status
+from study.printing.console import open_console
 from study.printing.live import LiveView
+from study.printing.log import RunLog
 from study.resources.execution import frozen_execution
 from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
-from study.results.provenance import note_session, noted_facts, read_sessions
+from study.results.provenance import note_end, note_session, noted_facts, read_sessions
 from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
 from study.tracking.runs import headlines
@@ -44,7 +45,9 @@ def run(
     ``connection``: to Ray, where there is one already (``study.commands.start``); else one is made when it is needed.
     Raises ``UserError`` before any training starts.
     """
-    tell = functools.partial(say, console := open_console())
+    console = open_console(quiet=options.quiet)
+    log = RunLog(workspace.root, console, quiet=options.quiet, verbose=options.verbose)
+    tell = log.tell
     executor: Executor = InProcess() if options.in_process else OnRay(options, connection)
     root = workspace.root
     workspace.check(reading=False)
@@ -57,7 +60,7 @@ def run(
     uri = tracking_uri(options.tracking, root.parent)
     with workspace.locked(tell) as guard:
         before = workspace.freeze(spec, functools.partial(check_sampler, searches=plan.searches))
-        with Ledger(workspace.ledger, guard) as ledger:
+        with log.run(), Ledger(workspace.ledger, guard) as ledger:
             contents = ledger.contents
             _collect(ledger, root, tell)
             for left in root.glob(f"{SCRATCH}*"):
@@ -65,7 +68,8 @@ def run(
                 shutil.rmtree(left, ignore_errors=True)
             plan = plan.continuing(contents)
             register(root, spec, before, contents.num_confirmed)
-            describe.print_start(plan, contents, workspace, console)
+            for line in describe.start_lines(plan, contents, workspace):
+                tell(line)
             with executor.asking(spec, tell) as ask:
                 execution = frozen_execution(plan, root, ask, started=bool(contents.replicates))
                 agenda = agenda_of(plan, contents, workspace, retry_failed=options.retry_failed, execution=execution)
@@ -84,7 +88,7 @@ def run(
                     if shared:
                         tell(shared)
             purse = Purse(options.max_hours, agenda.plan.spec.resources, contents)
-            with executor.view(spec, root, contents, uri, lambda line: tell(f"warning: {line}")) as view:
+            with executor.view(spec, root, contents, uri, log.warn) as view:
                 if not agenda.done and not purse.is_empty():
                     with LiveView(plan, contents, console) as live:
 
@@ -92,6 +96,7 @@ def run(
                             live.tell(event)
                             if isinstance(event, Progress):
                                 return
+                            log.ended(event)
                             view.tell(event)
                             purse.tell(event)
                             if event["kind"] == "replicate" and event["phase"] == "confirm":
@@ -104,12 +109,13 @@ def run(
                 held = held_by(workspace, spec, contents)
                 report(held, workspace)
                 if agenda.done:
+                    note_end(root, contents)
                     describe.print_results(held.inputs, console)
                 whole = view.finish(headlines(held.inputs.effects.to_pylist()), done=agenda.done)
     describe.print_places(workspace, f"{masked(uri)}{'' if whole else f' ({view.behind})'}", console)
     if agenda.done:
-        describe.refuse_all_failed(spec, contents)
-        describe.print_failures(spec, contents, console)
+        status.refuse_all_failed(spec, contents)
+        status.print_failures(spec, contents, console)
     if purse.is_empty() and not agenda.done:
         tell(f"Stopped at its budget: {purse.words}. A higher --max-hours continues; nothing is lost.")
     return agenda.done or purse.is_empty()

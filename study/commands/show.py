@@ -4,7 +4,6 @@ It may have run on another machine. Neither place needs the images or the user's
 number of classes, which the study noted when it ran.
 """
 
-import contextlib
 import dataclasses
 import functools
 import secrets
@@ -20,18 +19,19 @@ from analysis.claims.rejudged import earlier_verdicts, keep_earlier
 from analysis.inputs import Inputs
 from analysis.report import page
 from analysis.tables.build import build_tables
-from search_spaces import Spec, SpecError, load_spec, with_changes, write_yaml
+from search_spaces import Spec, load_spec, with_changes, write_yaml
 from study.checks.audit import LOOKED_AT, NOT_LOOKED_AT, audit, audit_view
+from study.commands.recorded import recorded_plan
 from study.config import Execution
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
 from study.planning.importance import importances
-from study.planning.plan import Plan, lay_out, load_levels, make_plan
+from study.planning.plan import Plan
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, is_compressed, read_ledger, segments
-from study.results.provenance import accepted_changes, noted_facts, read_sessions, session_tags
+from study.results.provenance import accepted_changes, read_sessions, session_tags
 from study.results.revisions import up_to_date
 from study.results.workspace import Workspace, opened, read_registration
 from study.tracking.pages import addresses
@@ -137,21 +137,6 @@ def in_store(uri: str, name: str, folder: Path | None = None) -> Recorded:
     return Recorded(**vars(found), where=where, folder=folder)
 
 
-def recorded_plan(spec: Spec, workspace: Workspace, contents: Contents, *, levels: bool = False) -> Plan:
-    """The plan of a study, from its folder alone: what it was run with was checked then.
-
-    What has been changed since is checked, with what the study noted of its data. ``levels``: the plug-ins that it names are
-    imported, for who asks what they registered. Raises ``UserError``.
-    """
-    with contextlib.suppress(SpecError):  # what an older version took
-        if workspace.specification() == spec:
-            if levels:
-                load_levels(spec)
-            return lay_out(spec).continuing(contents)
-    known = noted_facts(read_sessions(workspace.root))
-    return make_plan(spec, needs_data=False, known=known).continuing(contents)
-
-
 def agenda_of(
     plan: Plan,
     contents: Contents,
@@ -168,16 +153,6 @@ def agenda_of(
 
     looks = go_on if plan.spec.sequential else None
     return Agenda(plan, contents, retry_failed=retry_failed, execution=execution, go_on=looks)
-
-
-def has_ended(plan: Plan, contents: Contents, workspace: Workspace) -> bool:
-    """Whether nothing is left to run; ``False`` also where only plug-ins could say so that may not be imported here."""
-    try:
-        if plan.code or plan.spec.space:
-            load_levels(plan.spec)
-        return agenda_of(plan, contents, workspace).done
-    except UserError:
-        return False
 
 
 def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | None) -> tuple[Recorded, Workspace]:

@@ -27,8 +27,9 @@ class RunOptions:
     ``address``: of a running Ray cluster; ``None`` for this machine with ``num_cpus`` cores (all if ``None``).
     ``tracking``: an MLflow store or server; ``None`` for SQLite beside the study's folder. ``max_hours`` of GPUs (of cores,
     where trials hold no GPU) for the whole study; ``price`` per hour, if known. ``accept_changes``: go on with other data or
-    other code of plug-ins than before. ``in_process``: in this process, without Ray and MLflow. Raises ``UserError`` for
-    that together with what belongs to Ray or MLflow.
+    other code of plug-ins than before. ``in_process``: in this process, without Ray and MLflow. ``quiet``: print
+    warnings alone; ``verbose``: a line for each training that ends. Raises ``UserError`` for both at once, and for
+    ``in_process`` together with what belongs to Ray or MLflow.
     """
 
     address: str | None = None
@@ -39,8 +40,12 @@ class RunOptions:
     retry_failed: bool = False
     accept_changes: bool = False
     in_process: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UserError("--quiet and --verbose exclude each other")
         theirs = {"--address": self.address, "--num-cpus": self.num_cpus, "--tracking-uri": self.tracking}
         for option, value in theirs.items():
             if self.in_process and value is not None:

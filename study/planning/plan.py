@@ -22,7 +22,7 @@ from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
 from study.registry import AUGMENTATIONS, DATASETS, NETWORKS, PARTS, Registry, revised_parts
 from study.results.ledger import Contents
-from study.schema import Phase
+from study.schema import Phase, ReplicateRecord
 from study.seeding import derive_seed
 from study.smoothness import estimate_names, on_validation, parse_settings, statistic_key
 from study.training import check_schedule
@@ -100,6 +100,19 @@ class Plan:
     def replicates(self, block: int) -> range:
         """Indices of the replicates that train the winner of ``block``: its own number, or all where it is the only block."""
         return range(self.spec.replicates) if self.spec.blocks == 1 else range(block, block + 1)
+
+    def asks_for(self, record: ReplicateRecord) -> bool:
+        """Whether the plan has a place for a replicate: its cell, block and number."""
+        block = record["block"]
+        if not (record["cell"] in self._names and block < self.spec.blocks):
+            return False
+        if record["phase"] == "search":
+            return record["number"] < self.spec.budget.search_trials
+        return record["replicate"] in self.replicates(block)
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(cell.name for cell in self.cells)
 
     def statistics_of(self, replicate: int, phase: Phase) -> dict[str, dict[str, Any]]:
         """Statistic -> its settings, of those taken on a replicate once it is trained.

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from search_spaces import Choice, FloatRange, Levels, Nuisance, Spec
 from study.planning import space
@@ -197,6 +196,9 @@ def _sampler(spec: Spec, cells: Cells, block: int, number: int, redraw: int) -> 
 @functools.lru_cache(maxsize=4096)
 def _sobol(dimensions: int, seed: int, count: int) -> NDArray[np.float64]:
     """2^count scrambled Sobol points; kept, for all cells of a block ask for them."""
+    # here, because it takes most of a second, and only who suggests needs it
+    from scipy.stats import qmc
+
     return np.asarray(qmc.Sobol(dimensions, rng=seed).random_base2(count))
 
 

@@ -18,10 +18,10 @@ from study.errors import printable
 _WIDE = 10_000
 
 
-def open_console() -> Console:
-    """The console to print on; without a terminal no line is wrapped and no table cut."""
+def open_console(*, quiet: bool = False) -> Console:
+    """The console to print on; without a terminal no line is wrapped and no table cut. A ``quiet`` one prints nothing."""
     width = None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return Console(width=width, markup=False, emoji=False, highlight=False, quiet=quiet)
 
 
 @contextlib.contextmanager

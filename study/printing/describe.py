@@ -1,8 +1,8 @@
 """What ``plan``, ``cost``, ``run`` and ``status`` print."""
 
-import itertools
-from collections import Counter
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,7 +12,7 @@ from analysis.inputs import Inputs
 from analysis.report.summary import DEMONSTRATION, summary
 from analysis.tables.build import build_table
 from analysis.words.spending import device_hours, unit
-from search_spaces import Resources, Spec, presets
+from search_spaces import Resources
 from study.config import is_own
 from study.data import dataset_facts
 from study.errors import UserError, nearest
@@ -20,17 +20,34 @@ from study.models.cost import LayerCost, layer_costs
 from study.planning.networks import untrained
 from study.planning.plan import Cell, Plan
 from study.printing.console import print_table, say, say_heading
+from study.printing.status import OUTDATED, used_up
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.results.files import FIGURES_FOLDER, REPORT
 from study.results.ledger import Contents
 from study.results.revisions import num_outdated
 from study.results.workspace import Workspace
-from study.schema import STATES
 
 # A warning is printed where measuring in mid-training takes a larger share of training.
 MOST_DURING = 0.1
-_OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
 _NUMBERS = ("trained parameters", "FLOPs", "activations")
+
+
+def described(plan: Plan, price: float | None = None) -> dict[str, Any]:
+    """What ``plan --json`` prints: cells with their cost, numbers of trainings, seconds, and the lines of ``print_plan``.
+
+    ``price``: per hour of a GPU, or of a core where the study trains on the CPU. Times a few steps, trains nothing.
+    """
+    device = forecast_device(plan)
+    cells = forecast(plan, device)
+    return {
+        "study": plan.spec.name,
+        "title": plan.spec.title,
+        "device": device,
+        "cells": [dataclasses.asdict(cell) for cell in cells],
+        "trainings": {"search": plan.num_search, "confirm": plan.num_confirm, "shortened": plan.num_short},
+        "seconds_of_one_worker": total_seconds(plan, cells),
+        "lines": _lines(plan, cells, device, price),
+    }
 
 
 def print_plan(plan: Plan, console: Console, price: float | None = None) -> None:
@@ -47,13 +64,16 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
         rows.append((cell.cell, f"{cell.params:,}", f"{cell.flops / 1e6:,.2f}", *(f"{s:,.2f}" for s in seconds)))
     say_heading(console, spec.name, spec.title)
     print_table(console, headings, rows)
-    lines = _joint_lines(plan, cells) if spec.joint else _plan_lines(plan, cells, device)
-    if price is not None:
-        lines.append(money(total_seconds(plan, cells), spec.resources, price, device))
-    if spec.demonstration:
-        lines.append(DEMONSTRATION)
-    for line in lines:
+    for line in _lines(plan, cells, device, price):
         say(console, line)
+
+
+def _lines(plan: Plan, cells: list[CellForecast], device: str, price: float | None) -> list[str]:
+    """What follows the table of cells."""
+    lines = _joint_lines(plan, cells) if plan.spec.joint else _plan_lines(plan, cells, device)
+    if price is not None:
+        lines.append(money(total_seconds(plan, cells), plan.spec.resources, price, device))
+    return [*lines, DEMONSTRATION] if plan.spec.demonstration else lines
 
 
 def _plan_lines(plan: Plan, cells: list[CellForecast], device: str) -> list[str]:
@@ -154,7 +174,7 @@ def money(seconds: float, resources: Resources, price: float, device: str) -> st
 
 def _warnings(plan: Plan) -> list[str]:
     """What stands in the way of a verdict, and what would be enough."""
-    spec, lines = plan.spec, _used_up(plan)
+    spec, lines = plan.spec, used_up(plan)
     if spec.joint:
         return lines
     if spec.blocks == 1:
@@ -167,14 +187,6 @@ def _warnings(plan: Plan) -> list[str]:
             shown = "{arm: {FACTOR: LEVEL_alias}, reference: {FACTOR: LEVEL}}, with LEVEL_alias among the levels"
         lines.append(f"warning: no A/A control (control: {shown})")
     return lines
-
-
-def _used_up(plan: Plan) -> list[str]:
-    """A line where searches end before their budget, for they have tried all there is."""
-    asked, there = plan.spec.budget.search_trials, plan.trials_a_search
-    if there == asked:
-        return []
-    return [f"each search ends after {there} of budget.search_trials = {asked}: its space has no more points"]
 
 
 def print_cost(plan: Plan, name: str, console: Console) -> None:
@@ -208,95 +220,21 @@ def _numbers(layers: Sequence[LayerCost]) -> tuple[str, ...]:
     return tuple(f"{sum(column):,}" for column in zip(*costs, strict=True))
 
 
-def print_start(plan: Plan, contents: Contents, workspace: Workspace, console: Console) -> None:
-    """Print what is about to run, and what is there already."""
+def start_lines(plan: Plan, contents: Contents, workspace: Workspace) -> list[str]:
+    """What is about to run, warnings, and what is there already."""
     spec = plan.spec
-    say(
-        console,
+    lines = [
         f"{spec.name}: {len(plan.cells)} cells, {spec.blocks} blocks, {plan.num_search} search trials, "
         f"{plan.num_confirm} confirmed replicates{_shortened(plan)} -> {workspace.root}",
-    )
-    for line in _warnings(plan):
-        say(console, line)
+        *_warnings(plan),
+    ]
     if contents.num_damaged:
-        say(console, f"warning: {contents.num_damaged} damaged ledger lines were left out; what they held is run again")
+        lines.append(f"warning: {contents.num_damaged} damaged ledger lines were left out; what they held is run again")
     if contents.replicates:
-        say(console, f"continuing: {len(contents.replicates)} replicates are in the ledger")
+        lines.append(f"continuing: {len(contents.replicates)} replicates are in the ledger")
     if outdated := num_outdated(contents):
-        say(console, f"{outdated} of them {_OUTDATED}")
-
-
-def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console, *, ended: bool) -> None:
-    """Print one row per cell, search trials and replicates done and every outcome counted; then what failed and why.
-
-    ``ended``: nothing is left to run, although a plan may have more: a joint or sequential one, or one of a conditional space.
-    """
-    spec = plan.spec
-    # a joint search has no number per cell
-    of_search = "" if spec.joint else f"/{spec.blocks * plan.trials_a_search}"
-    of_confirm = "" if spec.joint else f"/{spec.blocks * spec.replicates}"
-    rows = []
-    for cell in plan.cells:
-        records = [r for r in contents.replicates.values() if r["cell"] == cell.name]
-        counts = Counter(r["phase"] for r in records) + Counter(r["state"] for r in records)
-        row = [cell.name, f"{counts['search']}{of_search}", f"{counts['confirm']}{of_confirm}"]
-        row += [f"{counts['short']}/{plan.num_short // len(plan.cells)}"] if plan.num_short else []
-        rows.append([*row, *(str(counts[state] or "-") for state in STATES)])
-    short = ["shortened"] if plan.num_short else []
-    print_table(console, ["cell", "search", "confirmed", *short, *STATES], rows)
-    names = {cell.name for cell in plan.cells}
-    done = sum(record["cell"] in names for record in contents.replicates.values())
-    left = 0 if ended else plan.num_trainings - done
-    waiting = f"at most {left}" if left and (spec.joint or spec.sequential or spec.space) else left
-    holder = workspace.holder()
-    driver = "running as process {pid} on {host} since {since}".format(**holder) if holder else "not running"
-    say(console, f"{done} done, {waiting} waiting; {driver}")
-    for line in _used_up(plan):
-        say(console, line)
-    print_failures(spec, contents, console)
-    if contents.num_damaged:
-        say(console, f"{contents.num_damaged} damaged ledger lines were left out")
-    if outdated := num_outdated(contents):
-        say(console, f"{outdated} replicates {_OUTDATED}")
-
-
-def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
-    """Print each cause of failure once, what failed of it, and the command that runs it again."""
-    failed = _failures(contents)
-    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
-    for what, causes in (("failed", failed), ("not measured", unmeasured)):
-        for cause, count in causes.most_common():
-            say(console, f"{what} ({count}): {cause}")
-    if failed or unmeasured:
-        say(console, f"to run them again: {_again(spec)}")
-
-
-def refuse_all_failed(spec: Spec, contents: Contents) -> None:
-    """Raise ``UserError``, with the most frequent cause, where every training of a study has failed."""
-    causes = _failures(contents)
-    if causes and causes.total() == len(contents.replicates):
-        (cause, count), *others = causes.most_common()
-        more = f" ({count} of them; fmm-study status tells the others)" if others else ""
-        raise UserError(f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(spec)}")
-
-
-def _failures(contents: Contents) -> Counter[str]:
-    """Cause -> how many trainings it ended."""
-    return Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
-
-
-def _again(spec: Spec) -> str:
-    return f"fmm-study retry {spec.name if spec.name in presets() else 'SPEC'} --failed"
-
-
-def _cause(reason: str) -> str:
-    """What a traceback ends with, after its last frame, as one line; any other text whole."""
-    lines = reason.splitlines()
-    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
-    told = itertools.dropwhile(
-        lambda line: bool(frames) and line.startswith("  "), lines[frames[-1] if frames else 0 :]
-    )
-    return " ".join(" ".join(told).split()) or "no reason is known"
+        lines.append(f"{outdated} of them {OUTDATED}")
+    return lines
 
 
 def print_results(inputs: Inputs, console: Console) -> None:

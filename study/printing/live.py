@@ -1,6 +1,7 @@
 """Live progress of a run: a moving display on a terminal, plain lines elsewhere."""
 
 import math
+import threading
 import time
 from collections import Counter
 from types import TracebackType
@@ -18,7 +19,10 @@ from study.results.ledger import Contents
 from study.schema import STATES, Record, ReplicateRecord
 from study.training import Progress
 
+# without a terminal: at the least between two lines where something ended, at the most where nothing did
 PLAIN_SECONDS = 10.0
+QUIET_SECONDS = 60.0
+TICK_SECONDS = 1.0
 
 
 class LiveView:
@@ -30,22 +34,31 @@ class LiveView:
         self._confirmed: Counter[str] = Counter()
         self._best, self._best_accuracy = "none yet", -math.inf
         self._in_flight: Progress | None = None
-        for record in contents.replicates.values():
+        held = [record for record in contents.replicates.values() if plan.asks_for(record)]
+        for record in held:
             self._count(record)
         # over the whole run: single trainings may take minutes
         self._bar = Bar(BarColumn(bar_width=50), console=console, speed_estimate_period=math.inf)
-        self._bar.add_task("", total=plan.num_trainings, completed=len(contents.replicates))
-        self._printed = time.monotonic()
+        self._bar.add_task("", total=plan.num_trainings, completed=len(held))
+        self._printed, self._told = time.monotonic(), 0
+        self._ended = threading.Event()
+        # of its own, since a minute may pass without an event
+        self._clock = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         self._live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "LiveView":
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._clock.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        else:
+            self._ended.set()
+            self._clock.join()
         self._print_line()
 
     def tell(self, event: Record | Progress) -> None:
@@ -55,9 +68,14 @@ class LiveView:
         elif event["kind"] == "replicate":
             self._count(event)
             self._bar.advance(self._bar.task_ids[0])
-        if not self._console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
-            self._printed = time.monotonic()
-            self._print_line()
+
+    def _print_lines(self) -> None:
+        """A line when a training has ended, or once a minute."""
+        while not self._ended.wait(TICK_SECONDS):
+            since, num = time.monotonic() - self._printed, self._counts.total()
+            if since >= QUIET_SECONDS or (since >= PLAIN_SECONDS and num != self._told):
+                self._printed, self._told = time.monotonic(), num
+                self._print_line()
 
     def _count(self, record: ReplicateRecord) -> None:
         self._counts.update((record["phase"], record["state"]))

@@ -17,6 +17,7 @@ LEASE = "driver.lease"
 TABLES_FOLDER = "tables"
 FIGURES_FOLDER = "figures"
 REPORT = "report.html"
+LOG = "run.log"
 # begins the name of a folder with Tune's own files, which a driver removes at its end
 SCRATCH = ".tune-"
 # written by workers, a folder per replicate

@@ -22,6 +22,7 @@ from study.data.stream import StreamedSplit
 from study.errors import UserError
 from study.registry import DATASETS
 from study.results.files import PROVENANCE
+from study.results.ledger import Contents
 from study.schema import Session
 
 # What must not change between the sessions of a study, of a dataset and of a plug-in.
@@ -69,8 +70,29 @@ def note_session(
                 f"in {root} and have that told: --accept-changes"
             )
         session["accepted"] = changed
-    if sessions[-1:] != [session]:
+    if [_without_end(held) for held in sessions[-1:]] != [session]:
         write_json(root / PROVENANCE, [*sessions, session])
+
+
+def note_end(root: Path, contents: Contents) -> None:
+    """Note in the last session that nothing is left to run after ``contents``: who reads it need not work that out."""
+    sessions = read_sessions(root)
+    if sessions and not is_end(sessions, contents):
+        sessions[-1]["ended"] = _end(contents)
+        write_json(root / PROVENANCE, sessions)
+
+
+def is_end(sessions: Sequence[Mapping[str, Any]], contents: Contents) -> bool:
+    """Whether a study was noted to end with as many records as ``contents`` has; older versions note nothing."""
+    return bool(sessions) and sessions[-1].get("ended") == _end(contents)
+
+
+def _end(contents: Contents) -> dict[str, int]:
+    return {"replicates": len(contents.replicates), "measures": len(contents.measures)}
+
+
+def _without_end(session: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in session.items() if name != "ended"}
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from serial import run_serially
 from study.errors import UserError
 from study.planning.agenda import Agenda
 from study.planning.plan import Plan, make_plan
-from study.printing.describe import print_start, print_status
+from study.printing.describe import start_lines
+from study.printing.status import print_status
 from study.results.ledger import Contents
 from study.results.workspace import Workspace
 
@@ -83,8 +84,7 @@ def test_a_space_that_is_used_up_leaves_nothing_waiting(
     asked = plan.spec.budget.search_trials
     assert plan.trials_a_search == points < asked
     told = f"each search ends after {points} of budget.search_trials = {asked}: its space has no more points"
-    print_start(plan, contents, Workspace(tmp_path), Console(width=200))
-    assert told in capsys.readouterr().out
+    assert told in start_lines(plan, contents, Workspace(tmp_path))
     assert re.search(r"0 done, (at most )?[1-9]\d* waiting", shown(capsys, plan, contents, tmp_path))
     agenda, worker = Agenda(plan, contents), Worker(contents.add, record_of, measured_of, None, ())
     while group := agenda.next_group():

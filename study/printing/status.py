@@ -1,0 +1,137 @@
+"""How far a study is: per cell what is done and how it ended, what waits, what failed and why; as a table or as JSON."""
+
+import itertools
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+
+from search_spaces import Spec, presets
+from study.errors import UserError
+from study.planning.plan import Plan
+from study.printing.console import print_table, say
+from study.results.ledger import Contents
+from study.results.revisions import num_outdated
+from study.results.workspace import Workspace
+from study.schema import STATES, Phase
+
+OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
+# phases as ``status`` names them
+PHASES: dict[Phase, str] = {"search": "search", "confirm": "confirmed", "short": "shortened"}
+
+
+def status_of(plan: Plan, contents: Contents, workspace: Workspace, *, ended: bool) -> dict[str, Any]:
+    """What ``status --json`` prints: cells with counts by phase and outcome, ``done``, ``waiting``, ``driver``, causes.
+
+    ``ended``: nothing is left to run, although a plan may have more: a joint or sequential one, or one of a conditional space.
+    ``planned`` of a phase is ``None`` in a joint search, which has no number per cell. Replicates that the plan does not ask
+    for (of further blocks, say) count as ``further`` alone.
+    """
+    spec = plan.spec
+    each = spec.blocks * spec.replicates
+    planned: dict[Phase, int] = {"search": spec.blocks * plan.trials_a_search, "confirm": each}
+    if plan.num_short:
+        planned["short"] = plan.num_short // len(plan.cells)
+    held = list(contents.replicates.values())
+    asked = [record for record in held if plan.asks_for(record)]
+    cells = []
+    for cell in plan.cells:
+        records = [record for record in asked if record["cell"] == cell.name]
+        phases, states = Counter(r["phase"] for r in records), Counter(r["state"] for r in records)
+        counts = {
+            PHASES[phase]: {"done": phases[phase], "planned": None if spec.joint else num}
+            for phase, num in planned.items()
+        }
+        cells.append({"cell": cell.name, **counts, "outcomes": {state: states[state] for state in STATES}})
+    waiting = 0 if ended else plan.num_trainings - len(asked)
+    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
+    return {
+        "study": spec.name,
+        "folder": str(workspace.root),
+        "cells": cells,
+        "done": len(asked),
+        "further": len(held) - len(asked),
+        "waiting": waiting,
+        "waiting_at_most": bool(waiting and (spec.joint or spec.sequential or spec.space)),
+        "driver": workspace.holder(),
+        "failed": dict(_failures(contents).most_common()),
+        "not_measured": dict(unmeasured.most_common()),
+        "damaged_lines": contents.num_damaged,
+        "outdated": num_outdated(contents),
+    }
+
+
+def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: Console, *, ended: bool) -> None:
+    """Print ``status_of``: one row per cell, search trials and replicates done and every outcome counted; then causes."""
+    found = status_of(plan, contents, workspace, ended=ended)
+    phases = [name for name in PHASES.values() if name in found["cells"][0]]
+    rows = []
+    for cell in found["cells"]:
+        counts = [cell[phase] for phase in phases]
+        shown = [
+            str(count["done"]) if count["planned"] is None else "{done}/{planned}".format(**count) for count in counts
+        ]
+        rows.append([cell["cell"], *shown, *(str(num or "-") for num in cell["outcomes"].values())])
+    print_table(console, ["cell", *phases, *STATES], rows)
+    driver = (
+        "running as process {pid} on {host} since {since}".format(**found["driver"])
+        if found["driver"]
+        else "not running"
+    )
+    further = f" ({found['further']} more that this plan does not ask for)" if found["further"] else ""
+    most = "at most " if found["waiting_at_most"] else ""
+    say(console, f"{found['done']} done{further}, {most}{found['waiting']} waiting; {driver}")
+    for line in used_up(plan):
+        say(console, line)
+    print_failures(plan.spec, contents, console)
+    if found["damaged_lines"]:
+        say(console, f"{found['damaged_lines']} damaged ledger lines were left out")
+    if found["outdated"]:
+        say(console, f"{found['outdated']} replicates {OUTDATED}")
+
+
+def used_up(plan: Plan) -> list[str]:
+    """A line where searches end before their budget, for they have tried all there is."""
+    asked, there = plan.spec.budget.search_trials, plan.trials_a_search
+    if there == asked:
+        return []
+    return [f"each search ends after {there} of budget.search_trials = {asked}: its space has no more points"]
+
+
+def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
+    """Print each cause of failure once, what failed of it, and the command that runs it again."""
+    failed = _failures(contents)
+    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
+    for what, causes in (("failed", failed), ("not measured", unmeasured)):
+        for cause, count in causes.most_common():
+            say(console, f"{what} ({count}): {cause}")
+    if failed or unmeasured:
+        say(console, f"to run them again: {_again(spec)}")
+
+
+def refuse_all_failed(spec: Spec, contents: Contents) -> None:
+    """Raise ``UserError``, with the most frequent cause, where every training of a study has failed."""
+    causes = _failures(contents)
+    if causes and causes.total() == len(contents.replicates):
+        (cause, count), *others = causes.most_common()
+        more = f" ({count} of them; fmm-study status tells the others)" if others else ""
+        raise UserError(f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(spec)}")
+
+
+def _failures(contents: Contents) -> Counter[str]:
+    """Cause -> how many trainings it ended."""
+    return Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+
+
+def _again(spec: Spec) -> str:
+    return f"fmm-study retry {spec.name if spec.name in presets() else 'SPEC'} --failed"
+
+
+def _cause(reason: str) -> str:
+    """What a traceback ends with, after its last frame, as one line; any other text whole."""
+    lines = reason.splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    told = itertools.dropwhile(
+        lambda line: bool(frames) and line.startswith("  "), lines[frames[-1] if frames else 0 :]
+    )
+    return " ".join(" ".join(told).split()) or "no reason is known"
