@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.claims.advice import advice
 from analysis.claims.amendments import Amendment, amendment_of
 from analysis.claims.findings import Finding, findings
 from analysis.claims.judgement import Judgement, amend, judge, pooled_pairs
@@ -156,4 +157,10 @@ class Inputs:
     @cached_property
     def findings(self) -> list[Finding]:
         """The judgements in words, in the order of the claims' names."""
-        return findings(self.spec, self.judgements, self.interactions)
+        advised = {(j.name, j.dataset): advice(self.grid, j, self.statistics) for j in self.judgements}
+        return findings(self.spec, self.judgements, self.interactions, advised)
+
+    @cached_property
+    def statistics(self) -> dict[str, str]:
+        """Estimate -> the statistic that gives it."""
+        return {name: record["statistic"] for record in self.contents.measures.values() for name in record["estimates"]}

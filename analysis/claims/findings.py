@@ -47,9 +47,15 @@ class Finding:
 
 
 def findings(
-    spec: Spec, judgements: Sequence[Judgement], interactions: Sequence[Mapping[str, Any]] = ()
+    spec: Spec,
+    judgements: Sequence[Judgement],
+    interactions: Sequence[Mapping[str, Any]] = (),
+    advised: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Finding]:
-    """Every claim in words, by name, then dataset in the order of the study. ``interactions`` are rows of their table."""
+    """Every claim in words, by name, then dataset in the order of the study. ``interactions`` are rows of their table.
+
+    ``advised``: claim and dataset -> which networks are left out, and what would help.
+    """
     verdicts = {(judgement.name, judgement.dataset): str(judgement.verdict) for judgement in judgements}
     found = [
         Finding(
@@ -62,7 +68,7 @@ def findings(
             sentence=answer_of(judgement, verdicts, interactions),
             estimand=_sentence(_estimand(judgement)),
             reason=_sentence(_reason(judgement)),
-            change=_sentence(_change(judgement, spec)),
+            change=_sentence((advised or {}).get((judgement.name, judgement.dataset)) or _change(judgement, spec)),
         )
         for judgement in judgements
     ]
@@ -127,10 +133,7 @@ def _reason(judgement: Judgement) -> str:
         limit = effect_text(part.outcome, part.row["scale"], part.high_refute)
         which = f" ({_which(claim, part)})" if several else ""
         every = "; so it does for each arm" if len(judgement.arms) > 1 else ""
-        return (
-            f"at level {part.level_refute:.2g} the upper limit, {limit}, lies below the margin of {_margin(part)}{which}"
-            f"{every}"
-        )
+        return f"the upper limit for refutation, {limit}, lies below the margin of {_margin(part)}{which}{every}"
     if isinstance(claim, LevelClaim):
         return "; ".join(_texts(part)) or judgement.missing_text or _between_levels(part)
     by_reason: dict[str, list[str]] = {}
@@ -201,7 +204,7 @@ def _units(part: ClaimPart) -> str:
 def _between_levels(part: ClaimPart) -> str:
     low, high = part.row["ci_low"], part.row["ci_high"]
     if not (math.isfinite(low) and math.isfinite(high)):
-        return f"{_units(part)} cannot reach level {part.level:.2g}"
+        return _too_few(_units(part))
     return f"the interval, {number_text(low, 3)} to {number_text(high, 3)}, lies on neither side"
 
 
@@ -293,10 +296,15 @@ def _margin(part: ClaimPart) -> str:
 def _between(part: ClaimPart) -> str:
     """Why limits decide nothing."""
     if part.low is None or part.high is None or math.isinf(part.high):
-        return f"{pairs_text(part.row['n_pairs'])} cannot reach level {part.level:.2g}"
+        return _too_few(pairs_text(part.row["n_pairs"]))
     if part.low > 0 or part.high < part.margin:
-        return f"the upper limit is below the margin of {_margin(part)}, though not at level {part.level_refute:.2g}"
+        limit = effect_text(part.outcome, part.row["scale"], part.high_refute)
+        return f"the upper limit lies below the margin of {_margin(part)}, that for refutation, {limit}, does not"
     return f"the interval holds both zero and the margin of {_margin(part)}"
+
+
+def _too_few(counted: str) -> str:
+    return f"{counted} {'is' if counted.startswith('1 ') else 'are'} too few for a verdict"
 
 
 def _more_blocks(judgement: Judgement) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from toys import SMALL, assert_same, conv_context, drawn, gated_net, gen, images, run, snapshot
 
+from analysis.claims.advice import MORE
 from study.errors import UserError
 from study.plugins import check_attention, check_merge
 from study.registry import ATTENTIONS, MERGES, STATISTICS
@@ -198,3 +199,11 @@ def test_the_checks_of_plugins_look_for_it(monkeypatch):
     check_attention("named")
     with pytest.raises(UserError, match="merge 'aside': does not follow weights that are put in the place of its own"):
         check_merge("aside")
+
+
+def test_what_makes_an_estimate_converge_is_a_setting_of_its_statistic():
+    """The advice that claims give names it; a statistic of a user's own has none."""
+    ours = {name for name in ALL if STATISTICS[name].build.__module__.startswith("study.")}
+    assert set(MORE) == ours
+    for name, setting in MORE.items():
+        assert setting in STATISTICS[name].traits["settings"].__dataclass_fields__, name

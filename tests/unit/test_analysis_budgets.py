@@ -28,7 +28,7 @@ HALF = BUDGET | {"shortened": [0.5]}
 GOLDEN = """\
 | C3 | digits | 50.0% | supported | supported | near (log Jacobian) | 0.400 log [0.377, 0.423] | 0.1 log | 10 | The interval lies above zero and reaches the margin. |
 | C3 | digits | 100.0% | supported | supported | near (log Jacobian) | 0.400 log [0.377, 0.423] | 0.1 log | 10 | The interval lies above zero and reaches the margin. |
-| C4 | digits | 50.0% | refuted | supported | test accuracy | 0.00 pp [-0.20, 0.20] | 2 pp | 10 | At level 0.025 the upper limit, 0.23 pp, lies below the margin of 2 pp. |
+| C4 | digits | 50.0% | refuted | supported | test accuracy | 0.00 pp [-0.20, 0.20] | 2 pp | 10 | The upper limit for refutation, 0.23 pp, lies below the margin of 2 pp. |
 | C4 | digits | 100.0% | supported | supported | test accuracy | 3.00 pp [2.80, 3.20] | 2 pp | 10 | The interval lies above zero and reaches the margin. |
 """  # noqa: E501
 
@@ -44,7 +44,7 @@ def test_each_share_is_judged_as_the_study_is():
         ("C4", 1.0, "supported", "supported", True, 10),
     ]
     assert [r["effect"] for r in rows if r["claim"] == "C4"] == pytest.approx([0.0, 0.03])
-    assert rows[2]["reason"].startswith("At level")
+    assert rows[2]["reason"].startswith("The upper limit for refutation")
     text = render(table(book, "budget_verdicts", budget=HALF), "md", table_columns("budget_verdicts")).decode()
     assert [" ".join(line.split()) for line in text.splitlines()[2:]] == GOLDEN.splitlines()
 

@@ -42,7 +42,7 @@ def test_lower_is_better_is_turned_round():
 def test_refuted():
     row = claims_of(study(accuracy=0.01, jacobian=0.4))
     assert (row["C3"]["verdict"], row["C4"]["verdict"]) == ("refuted", "refuted")
-    assert row["C4"]["reason"] == "At level 0.025 the upper limit, 1.23 pp, lies below the margin of 2 pp."
+    assert row["C4"]["reason"] == "The upper limit for refutation, 1.23 pp, lies below the margin of 2 pp."
     assert row["C4"]["change"] == ("An effect of at least the margin, 2 pp; these data leave room for 1.23 pp at most.")
 
 
@@ -56,7 +56,7 @@ def test_undecided_says_how_many_blocks():
 
 def test_too_few_pairs_cannot_decide():
     row = claims_of(study(accuracy=0.03, blocks=5), blocks=5)["C4"]
-    assert (row["verdict"], row["reason"]) == ("undecided", "5 pairs cannot reach level 0.025.")
+    assert (row["verdict"], row["reason"]) == ("undecided", "5 pairs are too few for a verdict.")
     assert "smallest detectable effect none" in row["estimand"]
     assert (row["why"], row["sentence"].split(": ")[0]) == ("too few pairs", "Undecided (too few pairs)")
     assert row["ci_low"] == -math.inf
@@ -81,7 +81,7 @@ def test_failures_count_in_accuracy_and_leave_no_smoothness():
     smooth = rows["C3"]
     assert (smooth["verdict"], smooth["why"]) == ("undecided", "not estimable")
     assert smooth["reason"] == "Not estimable: 9 of 10 pairs are ineligible, more than 10%."
-    assert smooth["change"].startswith("Trainings that do not fail")
+    assert smooth["change"].startswith("9 of 10 networks of mul at depth 8 collapsed: trainings that do not fail")
 
 
 def test_one_collapse_of_ten_keeps_the_smoothness_verdict():
@@ -198,7 +198,7 @@ GOLDEN = """\
 | Claim   | Text     | Dataset   | Verdict   | Undecided for   | Label         | Outcome             |                   Effect |   Level |   Margin |   Smallest detectable |   Pairs |   McNemar p | Reason                                                                  | What would change it                                                               |
 |:--------|:---------|:----------|:----------|:----------------|:--------------|:--------------------|-------------------------:|--------:|---------:|----------------------:|--------:|------------:|:------------------------------------------------------------------------|:-----------------------------------------------------------------------------------|
 | C3      | smoother | digits    | supported |                 | demonstration | near (log Jacobian) | 0.400 log [0.377, 0.423] |   0.025 |  0.1 log |              0.03 log |      10 |             | The interval lies above zero and reaches the margin.                    | A repetition whose upper limit lies below the margin of 0.1 log.                   |
-| C4      | better   | digits    | refuted   |                 | demonstration | test accuracy       |     1.00 pp [0.80, 1.20] |    0.05 |     2 pp |               0.26 pp |      10 |             | At level 0.025 the upper limit, 1.23 pp, lies below the margin of 2 pp. | An effect of at least the margin, 2 pp; these data leave room for 1.23 pp at most. |
+| C4      | better   | digits    | refuted   |                 | demonstration | test accuracy       |     1.00 pp [0.80, 1.20] |    0.05 |     2 pp |               0.26 pp |      10 |             | The upper limit for refutation, 1.23 pp, lies below the margin of 2 pp. | An effect of at least the margin, 2 pp; these data leave room for 1.23 pp at most. |
 """  # noqa: E501
 
 

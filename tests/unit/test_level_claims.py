@@ -116,3 +116,20 @@ level_claims: {{C1: {{text: t, arm: {{{next(iter(arm))}: mul}}, outcome: o, belo
 """
     with pytest.raises(SpecError, match=message):
         parse_spec(text, "test")
+
+
+def test_advice_names_the_network_the_reason_and_the_setting():
+    """Estimates that did not converge, beside what they hang on; failures are counted by cell."""
+    book = study(0.3, unconverged=2)
+    for key in [key for key in book.contents.replicates if "mul" in key]:
+        held = book.contents.measures.pop(f"{key}/attention_importance")
+        values = {name: estimate["value"] for name, estimate in held["estimates"].items()}
+        values["attention_importance_ceiling_zero"] = 0.19
+        book.measure(key, "attention_importance", values, converged=held["estimates"][NAME]["converged"])
+    book.contents.replicates["merge=mul,depth=14/confirm/7/1"]["state"] = "collapsed"
+    assert claim(inputs(book))["change"] == (
+        "Replicate 0 of mul at depth 8: noise ceiling 0.19, not converged; replicate 1 of mul at depth 8: noise ceiling "
+        "0.19, not converged; replicate 0 of mul at depth 14: noise ceiling 0.19, not converged (1 more like it): more "
+        "attention_importance.num_samples; 1 of 8 networks of mul at depth 14 collapsed: trainings that do not fail (other "
+        "learning rates, warm-up, more epochs); more blocks alone do not help."
+    )
