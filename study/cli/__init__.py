@@ -1,6 +1,6 @@
 """The command line: it parses, calls and prints. Heavy imports stay inside commands so that --help is quick.
 
-A command is a function under ``@app.command()`` in ``study/cli/commands.py``.
+A command is a function under ``@app.command()`` in ``commands.py``, or in ``tools.py`` where it needs no study.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def main() -> None:
                 stream.reconfigure(errors="backslashreplace")
         with _working_folder_off_the_path():
             # here, because it takes a moment, in which Ctrl-C may come
-            from study.cli import init  # noqa: F401  a command
+            from study.cli import commands, init, tools  # noqa: F401  in the order of --help
             from study.cli.commands import app
 
             app(prog_name="fmm-study")

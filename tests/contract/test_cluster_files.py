@@ -188,7 +188,7 @@ def test_slurms_template_uses_options_that_ray_has() -> None:
     import typer
     from ray.scripts.symmetric_run import symmetric_run
 
-    from study.cli.commands import app
+    from study.cli.tools import app  # of which the others are imported
 
     text = (ROOT / "clusters/slurm.sh").read_text().replace("\\\n", "")
     options, entry = re.search(r"^srun ray symmetric-run (.*?) -- fmm-study run (.*)$", text, re.MULTILINE).groups()
@@ -275,7 +275,7 @@ def test_the_pages_commands_exist() -> None:
     from ray.dashboard.modules.job.cli import job_cli_group
     from ray.scripts.scripts import cli
 
-    from study.cli.commands import app
+    from study.cli.tools import app  # of which the others are imported
 
     known = {"ray": dict(cli.commands), "ray job": dict(job_cli_group.commands)}
     known["fmm-study"] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
