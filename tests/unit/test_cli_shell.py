@@ -53,3 +53,22 @@ def test_commands_presets_folders_and_files_are_completed(shell, tmp_path):
 def test_a_shell_is_told_its_script(monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/bash")
     assert "_FMM_STUDY_COMPLETE" in fmm_study("--show-completion", "bash").stdout
+
+
+@pytest.mark.parametrize("shadow", ["study.py", "analysis/__init__.py", "analysis/notes.txt", "search_spaces.py"])
+def test_a_module_that_hides_a_package_is_named_in_one_line(shadow, tmp_path):
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).touch()
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import fmm_study"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    hidden = not shadow.endswith(".txt")  # a folder without __init__.py comes after every package
+    name = shadow.partition("/")[0].removesuffix(".py")
+    assert done.returncode == int(hidden)
+    assert (f"{tmp_path / shadow} hides fmm-study's package '{name}': rename it" in done.stderr) == hidden
