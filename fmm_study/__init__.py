@@ -4,13 +4,22 @@ Raises ``ImportError`` of one line where a module of the user's hides one of thi
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
+_FOLDER = Path(__file__).resolve().parents[1]
+
 for _name in ("study", "analysis", "search_spaces"):
-    _found, _own = importlib.util.find_spec(_name), Path(__file__).resolve().parents[1] / _name / "__init__.py"
-    if _found is not None and Path(_found.origin or "").resolve() != _own:
-        _where = _found.origin or list(_found.submodule_search_locations or [])
-        raise ImportError(f"{_where} hides fmm-study's package {_name!r}: rename it, or run Python from another folder")
+    _found = importlib.util.find_spec(_name)
+    if _found is not None and _found.origin is None and str(_FOLDER) not in sys.path:
+        # a mere folder of that name comes before an editable install, and after any package on the path
+        sys.path.append(str(_FOLDER))
+        importlib.invalidate_caches()
+        _found = importlib.util.find_spec(_name)
+    if _found is not None and Path(_found.origin or "").resolve() != _FOLDER / _name / "__init__.py":
+        raise ImportError(
+            f"{_found.origin} hides fmm-study's package {_name!r}: rename it, or run Python from another folder"
+        )
 
 from study import interface  # noqa: E402  after the check
 from study.interface import *  # noqa: E402, F403

@@ -68,7 +68,7 @@ def test_a_module_that_hides_a_package_is_named_in_one_line(shadow, tmp_path):
         text=True,
         check=False,
     )
-    hidden = not shadow.endswith(".txt")  # a folder without __init__.py comes after every package
+    hidden = not shadow.endswith(".txt")  # a folder without __init__.py hides nothing
     name = shadow.partition("/")[0].removesuffix(".py")
     assert done.returncode == int(hidden)
     assert (f"{tmp_path / shadow} hides fmm-study's package '{name}': rename it" in done.stderr) == hidden
