@@ -97,7 +97,7 @@ def worker_memory(num_images: int) -> int:
         test = num_images // 10
         return Dataset(
             name="large", pool=draw(num_images - test), test=draw(test), num_val=test, num_classes=10,
-            mean=(0.5,) * 3, deviation=(0.25,) * 3, accuracy_floor=0.01,
+            mean=(0.5,) * 3, deviation=(0.25,) * 3,
         )  # fmt: skip
 
     @NETWORKS.register("small", formula="two convolutions with strides", source="this file")

@@ -27,5 +27,4 @@ def made_up_cifar() -> Dataset:
         num_classes=10,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.25, 0.25, 0.25),
-        accuracy_floor=0.2,
     )

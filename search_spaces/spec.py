@@ -13,11 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.claims import SHORTENED, Assay, Claim, Contrast, Dose, LevelClaim, Published, Sequential
-from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, nearest, once, quoted
+from search_spaces.strict import MOST_NAME, Grid, Level, Levels, Strict, canonical, found, nearest, once, quoted
 from search_spaces.trials import Budget, Joint, Measure, Named, Nuisance, Ranges, Resources, widest
 
 _Grid = Annotated[Grid, Field(min_length=1)]
 _Grids = Annotated[list[_Grid], Field(min_length=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+# The key of a floor that is meant for every dataset.
+ANY_DATASET = "all"
 # What one study can hold: each cell is a network that a plan builds and times, each training a line of the ledger.
 MOST_CELLS, MOST_TRAININGS = 1_000, 1_000_000
 
@@ -44,6 +47,14 @@ class Spec(Strict):
     )
     fixed: dict[str, Level] = Field(
         default={}, description="Settings that all cells share.", examples=[{"dataset": "digits", "epochs": 8}]
+    )
+    accuracy_floor: dict[str, _Share] = Field(
+        default={},
+        max_length=100,
+        description="Validation accuracy below which a network counts as collapsed: of all datasets, or by name. If not "
+        "given, near chance: twice the share of the largest class, or a tenth of the way from it to 1 where that is less. "
+        "Fixed once the study has begun.",
+        examples=[0.5, {"digits": 0.5}],
     )
     nuisance: dict[str, Nuisance] = Field(
         default={},
@@ -143,6 +154,15 @@ class Spec(Strict):
     def _one_or_many_grids(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
 
+    @field_validator("accuracy_floor", mode="before", json_schema_input_type=_Share | dict[str, _Share])
+    @classmethod
+    def _one_or_many_floors(cls, value: Any) -> Any:
+        if type(value) in (int, float):
+            return {ANY_DATASET: value}
+        if not isinstance(value, dict):
+            raise ValueError(f"needs a share from 0 to 1, or one by dataset, {found(value)}")
+        return value
+
     @field_validator("factors")
     @classmethod
     def _no_empty_factor(cls, grids: list[Grid]) -> list[Grid]:
@@ -181,6 +201,11 @@ class Spec(Strict):
             self._refuse_effects()
         if self.sequential:
             self._check_looks(self.sequential.looks[-1])
+        for name in self.accuracy_floor:
+            if name not in (known := [ANY_DATASET, *self.datasets]):
+                raise ValueError(
+                    f"accuracy_floor names {name!r}, which is no dataset of this study{nearest(name, known)}"
+                )
         factors = self.factor_names()
         named: list[tuple[str, list[str]]] = [("published", list(known.levels)) for known in self.published]
         named += [(f"level_claims.{name}", list(claim.all_arms[0])) for name, claim in self.level_claims.items()]
@@ -292,6 +317,16 @@ class Spec(Strict):
     def factor_names(self) -> list[str]:
         """Names of all factors, in order of first appearance."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.factors)))
+
+    @property
+    def datasets(self) -> list[str]:
+        """Levels of ``dataset``, each once."""
+        named = [*self.levels_of("dataset"), self.fixed.get("dataset", "")]
+        return list(dict.fromkeys(str(name) for name in named if name))
+
+    def floor_of(self, dataset: str) -> float | None:
+        """The accuracy floor that is given for ``dataset``."""
+        return self.accuracy_floor.get(dataset, self.accuracy_floor.get(ANY_DATASET))
 
     @property
     def networks(self) -> list[str]:

@@ -245,6 +245,7 @@ class Task:
     ``statistics`` (name -> settings) are still to be measured on its weights; of those in ``keep_samples`` single values are
     kept. ``during`` are measured every ``every`` epochs of training. ``together`` members of its group, at most, train as one
     network; ``ranks`` processes train this one. ``step``: options of the training step (``study.training.options``).
+    ``accuracy_floor``: below it, on validation images, the network has collapsed (``None``: ``study.data.unstated_floor``).
     """
 
     config: TrialConfig
@@ -263,6 +264,7 @@ class Task:
     together: int = 1
     step: tuple[str, ...] = ()
     ranks: int = 1
+    accuracy_floor: float | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """JSON values."""

@@ -76,11 +76,16 @@ def boundary_counts(rows: Rows) -> Counter[str]:
     return Counter(name for row in rows for name in row["boundary"].split(",") if name)
 
 
+def _reached(rows: Rows) -> list[float]:
+    """Test accuracies, where there are any."""
+    return [row[_ACCURACY] for row in rows if row[_ACCURACY] is not None]
+
+
 def _row(rows: Rows) -> Row:
     by_phase = {phase: where(rows, phase=phase) for phase in _PHASES}
     confirm = by_phase["confirm"]
     states = Counter(row["state"] for row in confirm)
-    reached = [row["test/accuracy"] for row in where(confirm, state="completed") if row["test/accuracy"] is not None]
+    reached = _reached(where(confirm, state="completed"))
     return {
         **{name: rows[0][name] if rows else None for name in ("params", "flops")},
         "n_search": len(by_phase["search"]),
@@ -112,12 +117,13 @@ def _row(rows: Rows) -> Row:
         number("mean", FRACTION, "Test accuracy ± sd", "percent", spread="sd", bold="best", missing=DASH),
         number("sd", FRACTION),
         *(count(f"n_{state}", state.capitalize()) for state in COUNTED_STATES),
+        number("collapsed_mean", FRACTION, "Accuracy of the collapsed", "percent"),
         p_value("p_others", "p against the others"),
         flag("best"),
     ),
-    main=f"dataset depth arm mean n n_planned {' '.join(f'n_{state}' for state in COUNTED_STATES)} p_others",
-    row="one planned cell; mean and sd of the completed networks; p_others: of the highest mean in its dataset and depth, the "
-    "largest of its p-values against the other arms, Holm-adjusted",
+    main=f"dataset depth arm mean n n_planned {' '.join(f'n_{state}' for state in COUNTED_STATES)} collapsed_mean p_others",
+    row="one planned cell; mean and sd of the completed networks, collapsed_mean of the collapsed; p_others: of the highest "
+    "mean in its dataset and depth, the largest of its p-values against the other arms, Holm-adjusted",
 )
 def accuracy_rows(inputs: Inputs) -> Rows:
     """One row per planned cell, by dataset and depth, then in the order of the spec."""
@@ -130,6 +136,7 @@ def accuracy_rows(inputs: Inputs) -> Rows:
         rivals = [i for i, head in enumerate(heads) if not (spec.control and agrees(head["levels"], spec.control.arm))]
         first, p_others = _against_the_others(values, rivals)
         ended = [Counter(row["state"] for row in confirmed.get(head["cell"], [])) for head in heads]
+        collapsed = [mean(_reached(where(confirmed.get(head["cell"], []), state="collapsed"))) for head in heads]
         failed = [sum(states[state] for state in FAILURES) for states in ended]
         allowed = [
             num
@@ -144,6 +151,7 @@ def accuracy_rows(inputs: Inputs) -> Rows:
                     "n_planned": inputs.planned_replicates(head["cell"]),
                     **{"n": len(completed), "mean": mean(completed), "sd": sd(completed)},
                     **{f"n_{state}": states[state] for state in COUNTED_STATES},
+                    "collapsed_mean": collapsed[i],
                     "p_others": p_others if i == first else None,
                     "best": i == first
                     and p_others is not None

@@ -55,6 +55,7 @@ def run(
     known = noted_facts(read_sessions(root))
     with telling(tell):
         plan = make_plan(spec, needs_data=not known, known=known)
+    spec = plan.spec  # with the floor of each dataset
     if not workspace.ledger.exists():  # one that has begun is judged as it is
         check_claims(plan)
     uri = tracking_uri(options.tracking, root.parent)

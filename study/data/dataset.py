@@ -21,9 +21,9 @@ from study.seeding import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """``pool`` is trained and validated on; ``test`` is fixed. Below ``accuracy_floor`` a network has collapsed.
+    """``pool`` is trained and validated on; ``test`` is fixed.
 
-    A floor is at least twice the share of the largest class, and far below what the smallest network reaches in a few epochs.
+    ``accuracy_floor``: below it a network has collapsed, unless a specification says otherwise; ``None``: ``near_chance``.
     ``mean`` and ``deviation`` are those of the pool, per channel, in [0, 1] pixel units. ``classes``: their names, if known.
     """
 
@@ -34,7 +34,7 @@ class Dataset:
     num_classes: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    accuracy_floor: float
+    accuracy_floor: float | None = None
     classes: Sequence[str] = ()
 
     @property
@@ -68,7 +68,6 @@ def whole(
     test: Part,
     num_classes: int = 0,
     classes: Sequence[str] = (),
-    accuracy_floor: float,
     moments: Moments | None = None,
 ) -> Dataset:
     """A dataset of these parts: a tenth of the pool for validation, normalised by ``moments``, or the pool's own.
@@ -87,7 +86,6 @@ def whole(
         mean=mean,
         # a channel that is the same everywhere is only centred
         deviation=tuple(value or 1.0 for value in deviation),
-        accuracy_floor=accuracy_floor,
         classes=classes,
     )
 
@@ -112,10 +110,28 @@ def channel_moments(source: Split) -> Moments:
     return tuple(mean), tuple(deviation)
 
 
+def near_chance(largest: float) -> float:
+    """An accuracy hardly above that of guessing, where the largest class has the share ``largest`` of the images.
+
+    Twice that share, or a tenth of the way from it to 1 where that is less: .19 of ten equal classes, .02 of a hundred.
+    """
+    return round(min(2 * largest, largest + (1 - largest) / 10), 4)
+
+
 def published(
-    source: str, image_shape: tuple[int, int, int], how: str = "", *, num_classes: int, num_pool: int, num_test: int
+    source: str,
+    image_shape: tuple[int, int, int],
+    how: str = "",
+    *,
+    num_classes: int,
+    num_pool: int,
+    num_test: int,
+    largest: float = 0.0,
 ) -> dict[str, Any]:
-    """What a dataset that is always the same is registered with: its facts, and a formula of them, with ``how`` it is read."""
+    """What a dataset that is always the same is registered with: its facts, and a formula of them, with ``how`` it is read.
+
+    ``largest``: the largest class's share of the pool, if classes are not equal.
+    """
     shape = "x".join(map(str, image_shape))
     return {
         "formula": f"{num_pool + num_test:,} images {shape}{how}, {num_classes:,} classes",
@@ -124,6 +140,7 @@ def published(
         "num_classes": num_classes,
         "num_pool": num_pool,
         "num_test": num_test,
+        "accuracy_floor": near_chance(largest or 1 / num_classes),
     }
 
 
@@ -190,13 +207,17 @@ def _is_constant(split: Split) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known without the images, to plan a study before a download: their numbers by role, classes, shape (C, H, W)."""
+    """What is known without the images, to plan a study before a download: their numbers by role, classes, shape (C, H, W).
+
+    ``accuracy_floor``: of a study that names none; ``None`` where it is not known, of a study that has begun.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     num_train: int
     num_val: int
     num_test: int
+    accuracy_floor: float | None = None
 
     def validated_on(self, validation: str) -> "Facts":
         """The same for a replicate with this setting ``validation``."""
@@ -215,14 +236,31 @@ def dataset_facts(name: str) -> Facts:
         shape, num_classes, num_pool, num_test = (
             traits[trait] for trait in ("image_shape", "num_classes", "num_pool", "num_test")
         )
-        num_val = num_pool // 10
+        num_val, floor = num_pool // 10, traits["accuracy_floor"]
     else:
         dataset = load_dataset(name)
         shape, num_classes, num_val = dataset.image_shape, dataset.num_classes, dataset.num_val
         num_pool, num_test = len(dataset.pool), len(dataset.test)
+        floor = near_chance(largest_share(dataset)) if dataset.accuracy_floor is None else dataset.accuracy_floor
     return Facts(
-        image_shape=shape, num_classes=num_classes, num_train=num_pool - num_val, num_val=num_val, num_test=num_test
+        image_shape=shape,
+        num_classes=num_classes,
+        num_train=num_pool - num_val,
+        num_val=num_val,
+        num_test=num_test,
+        accuracy_floor=floor,
     )
+
+
+def largest_share(dataset: Dataset) -> float:
+    """The largest class's share of the pool."""
+    return float(np.bincount(dataset.pool.labels.cpu().numpy()).max() / len(dataset.pool))
+
+
+def unstated_floor(dataset: Dataset) -> float:
+    """The accuracy floor of a study on images of one's own that was begun before specifications held floors."""
+    largest = largest_share(dataset)
+    return largest + (1 - largest) / 10 if dataset.accuracy_floor is None else dataset.accuracy_floor
 
 
 def split(dataset: Dataset, split_seed: int, validation: str = "held_out") -> Splits:

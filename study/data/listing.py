@@ -72,7 +72,7 @@ class Listing:
             raise damaged(self.name, self.folder, UserError(f"{found:,} images instead of {expected:,}"))
 
 
-def decoded(pool: Listing, test: Listing, *, accuracy_floor: float, size: int = SIZE) -> Dataset:
+def decoded(pool: Listing, test: Listing, *, size: int = SIZE) -> Dataset:
     """A dataset in memory, 3 x ``size`` x ``size``. Raises ``UserError`` for a file that is no image."""
 
     def part(of: Listing) -> Split:
@@ -80,10 +80,10 @@ def decoded(pool: Listing, test: Listing, *, accuracy_floor: float, size: int = 
 
     # the test part first: it is smaller, so a fault in it is told sooner
     tested = part(test)
-    return whole(pool.name, pool=part(pool), test=tested, classes=pool.classes, accuracy_floor=accuracy_floor)
+    return whole(pool.name, pool=part(pool), test=tested, classes=pool.classes)
 
 
-def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
+def streamed(pool: Listing, test: Listing) -> Dataset:
     """A dataset of files, 3x224x224 when they are read, normalised by ImageNet's moments."""
 
     def part(of: Listing) -> StreamedSplit:
@@ -95,7 +95,6 @@ def streamed(pool: Listing, test: Listing, *, accuracy_floor: float) -> Dataset:
         pool=part(pool),
         test=part(test),
         classes=pool.classes,
-        accuracy_floor=accuracy_floor,
         moments=MOMENTS,
     )
 
@@ -176,18 +175,18 @@ def image_folder(name: str = "image_folder", size: int = SIZE) -> Dataset:
 
     Without a ``test`` folder a stratified fifth of ``train`` is the test split, the same in every study. A data root holds
     one such folder (or a link to it): point ``FMM_STUDY_DATA`` elsewhere for another. Raises ``UserError`` where it is
-    absent, a class has no image or too few, or the two parts' classes differ. Floor: the largest class's share and a tenth
-    of the rest. ``name``, ``size``: the dataset's, and the images' (``image_folder_48``, 48).
+    absent, a class has no image or too few, or the two parts' classes differ. ``name``, ``size``: the dataset's, and the
+    images' (``image_folder_48``, 48).
     """
     pool, test = _parts(name)
-    return decoded(pool, test, accuracy_floor=_floor(pool), size=size)
+    return decoded(pool, test, size=size)
 
 
 @DATASETS.register("image_folder_224", formula="images of your own at 3x224x224, decoded when needed", source=URL)
 def image_folder_224() -> Dataset:
     """The same folder as ``image_folder``, streamed; normalised by ImageNet's moments. Raises ``UserError`` as it does."""
     pool, test = _parts("image_folder_224")
-    return streamed(pool, test, accuracy_floor=_floor(pool))
+    return streamed(pool, test)
 
 
 def _parts(name: str) -> tuple[Listing, Listing]:
@@ -197,8 +196,3 @@ def _parts(name: str) -> tuple[Listing, Listing]:
         return train_and("test", name, folder)
     train = listing(name, folder, "train")
     return train.held_out(round(len(train) * TEST_SHARE))
-
-
-def _floor(pool: Listing) -> float:
-    largest = float(np.bincount(pool.labels).max() / len(pool))
-    return largest + (1 - largest) / 10

@@ -85,7 +85,11 @@ class Agenda:
                 self._in_flight.add(thread)
         ranks = self.plan.spec.resources.data_parallel
         ways = {task.cell: vars(self._execution.get(task.cell, Execution())) for task in group}
-        return [dataclasses.replace(task, ranks=ranks, **ways[task.cell]) for task in group]
+        floors = {task.cell: self.plan.spec.floor_of(task.config.dataset) for task in group}
+        return [
+            dataclasses.replace(task, ranks=ranks, accuracy_floor=floors[task.cell], **ways[task.cell])
+            for task in group
+        ]
 
     def group_ended(self, tasks: list[Task]) -> None:
         """A group has ended and its records are in the ledger: its threads may go on."""

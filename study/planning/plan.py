@@ -238,9 +238,12 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
             same[identity] = cell.name
         _check_shares(spec, cell, facts)
     if needs_data:
-        for name in dict.fromkeys(cell.settings["dataset"] for cell in plan.cells):
+        for name in spec.datasets:
             load_dataset(name)
-    return plan
+    given = {name: spec.floor_of(name) for name in spec.datasets}
+    floors = {name: found[name].accuracy_floor if floor is None else floor for name, floor in given.items()}
+    stated = {name: floor for name, floor in floors.items() if floor is not None}
+    return dataclasses.replace(plan, spec=spec.model_copy(update={"accuracy_floor": stated}))
 
 
 def _check_names(spec: Spec) -> None:

@@ -71,6 +71,8 @@ def print_plan(plan: Plan, console: Console, price: float | None = None) -> None
 def _lines(plan: Plan, cells: list[CellForecast], device: str, price: float | None) -> list[str]:
     """What follows the table of cells."""
     lines = _joint_lines(plan, cells) if plan.spec.joint else _plan_lines(plan, cells, device)
+    floors = ", ".join(f"{floor:.4g} on {dataset}" for dataset, floor in plan.spec.accuracy_floor.items())
+    lines.append(f"accuracy_floor: {floors}; a network that ends below it on validation images counts as collapsed")
     if price is not None:
         lines.append(money(total_seconds(plan, cells), plan.spec.resources, price, device))
     return [*lines, DEMONSTRATION] if plan.spec.demonstration else lines

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -42,7 +43,20 @@ def status_of(plan: Plan, contents: Contents, workspace: Workspace, *, ended: bo
             PHASES[phase]: {"done": phases[phase], "planned": None if spec.joint else num}
             for phase, num in planned.items()
         }
-        cells.append({"cell": cell.name, **counts, "outcomes": {state: states[state] for state in STATES}})
+        cells.append(
+            {
+                "cell": cell.name,
+                **counts,
+                "outcomes": {state: states[state] for state in STATES},
+                "accuracy_floor": spec.floor_of(cell.settings["dataset"]),
+                # of the networks below it, on validation images
+                "collapsed": sorted(
+                    r["metrics"]["val/accuracy"]
+                    for r in records
+                    if r["state"] == "collapsed" and "val/accuracy" in r["metrics"]
+                ),
+            }
+        )
     waiting = 0 if ended else plan.num_trainings - len(asked)
     unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
     return {
@@ -81,13 +95,22 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     further = f" ({found['further']} more that this plan does not ask for)" if found["further"] else ""
     most = "at most " if found["waiting_at_most"] else ""
     say(console, f"{found['done']} done{further}, {most}{found['waiting']} waiting; {driver}")
-    for line in used_up(plan):
+    for line in [*used_up(plan), *filter(None, map(_collapsed, found["cells"]))]:
         say(console, line)
     print_failures(plan.spec, contents, console)
     if found["damaged_lines"]:
         say(console, f"{found['damaged_lines']} damaged ledger lines were left out")
     if found["outdated"]:
         say(console, f"{found['outdated']} replicates {OUTDATED}")
+
+
+def _collapsed(cell: Mapping[str, Any]) -> str:
+    """What the collapsed networks of a cell reach, in a line; empty without any."""
+    if not cell["collapsed"]:
+        return ""
+    within = " to ".join(f"{100 * reached:.1f}" for reached in sorted({min(cell["collapsed"]), max(cell["collapsed"])}))
+    below = "" if cell["accuracy_floor"] is None else f", below accuracy_floor = {cell['accuracy_floor']:.4g}"
+    return f"collapsed (validation accuracy {within}%{below}): {cell['outcomes']['collapsed']} of {cell['cell']}"
 
 
 def used_up(plan: Plan) -> list[str]:

@@ -36,8 +36,13 @@ from study.schema import Holder, Registration
 _FREE = {
     "title", "demonstration", "measure", "contrasts", "control", "claims", "level_claims", "published", "alpha", "sequential",
     "checkpoints", "plugins", "doses", "resources.cpus", "resources.gpus",
-    # whether cells have gone, or have other ranges, is checked by itself
-    "factors", "ranges",
+    # whether cells have gone, or have other ranges or floors, is checked by itself
+    "factors", "ranges", "accuracy_floor",
+}  # fmt: skip
+# What a study is judged by that was begun before its specification held its floors.
+_UNSTATED_FLOORS = {
+    "digits": 0.9, "mnist": 0.9, "fashion_mnist": 0.6, "cifar10": 0.5, "cifar10_jpeg": 0.2, "cifar100": 0.2, "svhn": 0.5,
+    "caltech101": 0.25, "caltech101_authors": 0.25, "imagenet": 0.05, "tiny_imagenet": 0.1, "fake": 0.3,
 }  # fmt: skip
 # No result rests on a value of these that cannot be used.
 _MENDABLE = ("sampler", "scheduler", "resources")
@@ -129,7 +134,8 @@ class Workspace:
             yield guard
 
     def as_begun(self, spec: Spec) -> Spec:
-        """``spec`` in the order in which it was recorded, where order decides what is suggested: hyperparameters, cells.
+        """``spec`` as it was recorded where it does not say: its floors, and the order of hyperparameters and cells, which
+        decides what is suggested.
 
         Raises ``UserError`` where what was recorded cannot be used.
         """
@@ -138,7 +144,9 @@ class Workspace:
         if held is None:
             return spec
         begun = _mended(held, json.loads(spec.model_dump_json()), path)
-        changes: dict[str, Any] = {}
+        given = {name: spec.floor_of(name) for name in spec.datasets}
+        floors = {name: begun.floor_of(name) if floor is None else floor for name, floor in given.items()}
+        changes: dict[str, Any] = {"accuracy_floor": {k: floor for k, floor in floors.items() if floor is not None}}
         if set(begun.nuisance) == set(spec.nuisance):
             changes["nuisance"] = {name: spec.nuisance[name] for name in begun.nuisance}
         if spec.joint and sorted(map(json.dumps, _cells(begun))) == sorted(map(json.dumps, _cells(spec))):
@@ -169,7 +177,7 @@ class Workspace:
         """What the study was run with; ``None`` where nothing was. Raises ``UserError`` or ``SpecError``, naming the file."""
         path = self.root / SPECIFICATION
         held = read_json(path, dict[str, Any])
-        return None if held is None else check_spec(held, str(path))
+        return None if held is None else _checked(held, str(path))
 
 
 def opened(name: str, overrides: list[str], storage: Path, *, reading: bool = False) -> tuple[Spec, Workspace]:
@@ -181,7 +189,7 @@ def opened(name: str, overrides: list[str], storage: Path, *, reading: bool = Fa
     if _is_study(name):
         workspace = Workspace(Path(name))
         path = workspace.root / SPECIFICATION
-        spec = with_changes(check_spec(read_json(path, dict[str, Any]), str(path)), overrides, name)
+        spec = with_changes(_checked(read_json(path, dict[str, Any]) or {}, str(path)), overrides, name)
     else:
         spec = load_spec(name, overrides)
         workspace = Workspace(storage / spec.name)
@@ -197,12 +205,21 @@ def _is_study(name: str) -> bool:
         return False
 
 
+def _checked(held: dict[str, Any], origin: str) -> Spec:
+    """The recorded specification, with its floors where it was begun before they stood there. Raises ``SpecError``."""
+    spec = check_spec(held, origin)
+    if "accuracy_floor" in held:
+        return spec
+    floors = {name: _UNSTATED_FLOORS[name] for name in spec.datasets if name in _UNSTATED_FLOORS}
+    return spec.model_copy(update={"accuracy_floor": floors})
+
+
 def _mended(held: dict[str, Any], now: dict[str, Any], path: Path) -> Spec:
     """The recorded specification; what may change and is not valid there is as in ``now``. Raises ``UserError``."""
     while True:
         try:
             # through the model: a key that is new since then has its default
-            return check_spec(held, f"{path} holds what cannot be used")
+            return _checked(held, f"{path} holds what cannot be used")
         except SpecError as error:
             key = error.key
             if key not in {*_FREE, *_MENDABLE} or held[key] == now[key]:
@@ -229,6 +246,12 @@ def refuse_change(before: dict[str, Any], now: dict[str, Any], where: str) -> No
         if new[key] < old[key]:
             raise UserError(f"{where} holds results with {key} = {old[key]!r}; it can grow, not shrink to {new[key]!r}")
     earlier, later = (Spec.model_validate(each) for each in (before, now))
+    for name, floor in earlier.accuracy_floor.items():
+        if later.floor_of(name) != floor:
+            raise UserError(
+                f"{where} holds networks judged by accuracy_floor.{name} = {floor:g}, not {later.floor_of(name)}; use another "
+                "name or --storage, or put it back"
+            )
     old_cells, new_cells = _cells(earlier), _cells(later)
     for cell in earlier.cells() if earlier.ranges or later.ranges else ():
         ranges = [spec.in_cell({**spec.fixed, **cell}).nuisance for spec in (earlier, later)]

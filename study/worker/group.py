@@ -24,6 +24,7 @@ from torch import nn
 from study.atomic import read_json, write_json
 from study.config import Task, TrialConfig
 from study.data import Dataset, Splits, load_dataset
+from study.data.dataset import unstated_floor
 from study.data.parts import Pixels
 from study.errors import StorageError, UserError
 from study.measuring.replicate import measure_replicate, unmeasured_records
@@ -196,10 +197,13 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
         model.load_state_dict(trained.best)
         measured |= metrics("_best")
         model.load_state_dict(weights)
-    state: State = "collapsed" if final["val/accuracy"] < dataset.accuracy_floor else "completed"
+    floor = unstated_floor(dataset) if task.accuracy_floor is None else task.accuracy_floor
+    state: State = trained.stopped or ("collapsed" if final["val/accuracy"] < floor else "completed")
+    reached = f"validation {_share(final['val/accuracy'])} below the floor of {_share(floor)}"
     return _record(
         task,
-        state=trained.stopped or state,
+        state=state,
+        reason=f"{reached} after {trained.epoch} epoch{'s' * (trained.epoch != 1)}" if state == "collapsed" else "",
         metrics={name: value for name, value in measured.items() if math.isfinite(value)},
         curves=trained.curves,
         epochs=trained.epoch,
@@ -211,6 +215,12 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
         test_correct=base64.b64encode(np.packbits(np.array(correct, dtype=np.bool_)).tobytes()).decode(),
         num_test=len(correct),
     )
+
+
+def _share(value: float) -> str:
+    """``.65``: two to four decimals, cut off, so that what is below a floor never reads as the floor."""
+    whole, decimals = f"{math.floor(1e4 * value + 1e-6) / 1e4:.4f}".split(".")
+    return f"{whole.lstrip('0')}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
 def _record(task: Task, *, state: State, reason: str = "", **values: Any) -> ReplicateRecord:

@@ -22,7 +22,7 @@ from study.commands.start import RunOptions
 from study.planning.plan import make_plan
 from study.registry import discover
 from study.results.ledger import read_ledger
-from study.results.workspace import Workspace
+from study.results.workspace import opened
 from study.tracking.view import MlflowView
 
 
@@ -31,13 +31,13 @@ def run_serially(spec: Path, storage: Path, *, report: bool = True, view: bool =
 
     ``view``: with MLflow's beside it, as a run on Ray has it. Raises what it raises.
     """
-    checked = load_spec(str(spec))
+    checked, workspace = opened(str(spec), [], storage)
     with contextlib.ExitStack() as stack:
         if not report:
             stack.enter_context(mock.patch("analysis.report.page.build_report"))
         if view:
             stack.enter_context(mock.patch.object(InProcess, "view", staticmethod(MlflowView)))
-        return driver.run(checked, Workspace(storage / checked.name), RunOptions(in_process=True, **options))
+        return driver.run(checked, workspace, RunOptions(in_process=True, **options))
 
 
 def begin(spec: Path, storage: Path) -> int:

@@ -54,15 +54,18 @@ def test_arms_that_fail_or_are_missing_leave_the_question_open_and_stay_in_sight
     rows = rows_of(absent)
     assert rows["add", 8] | {"cell": ""} == {
         "study": "synthetic", "dataset": "digits", "cell": "", "arm": "add", "depth": 8, "n_planned": 8, "n": 0, "mean": None,
-        "sd": None, "n_completed": 0, "n_collapsed": 0, "n_diverged": 0, "n_failed": 0, "p_others": None, "best": False,
+        "sd": None, "n_completed": 0, "n_collapsed": 0, "n_diverged": 0, "n_failed": 0, "collapsed_mean": None,
+        "p_others": None, "best": False,
     }  # fmt: skip
     assert not rows["mul", 8]["best"]
     line = next(line for line in written(absent, "md").splitlines() if "| add " in line)
     assert DASH in line
     failing = planted(skip=[("add", 8, 0)])
     failing.confirm("add", 8, 0, 0.1, state="collapsed")
-    row = rows_of(failing)["add", 8]
-    assert (row["n"], row["n_completed"], row["n_collapsed"]) == (7, 7, 1)
+    row, untouched = rows_of(failing)["add", 8], rows_of(planted())["add", 8]
+    assert (row["n"], row["n_completed"], row["n_collapsed"], row["collapsed_mean"]) == (7, 7, 1, 0.1)
+    assert untouched["collapsed_mean"] is None
+    assert "10.0% |" in next(line for line in written(failing, "md").splitlines() if "| add " in line)
     assert rows_of(failing)["mul", 8]["p_others"] is None  # 1 of 8 pairs ineligible
 
 

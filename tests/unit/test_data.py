@@ -38,7 +38,7 @@ def test_it_is_scikit_learns_array(dataset):
     ]
     assert len(set(theirs)) == 1797
     assert sorted(rows(dataset.pool, dataset.test)) == sorted(theirs)
-    assert dataset.image_shape == (1, 8, 8) and dataset.num_classes == 10 and dataset.accuracy_floor == 0.9
+    assert dataset.image_shape == (1, 8, 8) and dataset.num_classes == 10
 
 
 def test_without_scikit_learn_or_its_file_it_is_said_what_to_do(monkeypatch):
