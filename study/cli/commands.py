@@ -262,12 +262,22 @@ def export(
     table: Annotated[list[str], typer.Option(help="A table to write (all if left out); may be repeated.")] = [],
     formats: Annotated[list[str], typer.Option("--format", help="parquet, csv, md or tex; may be repeated.")] = [],
     from_mlflow: FromOption = None,
+    optuna: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sqlite:///FILE", help="Write the searches into a database of Optuna's instead of tables."
+        ),
+    ] = None,
 ) -> None:
-    """Write tables as Parquet, CSV, Markdown and LaTeX."""
+    """Write tables as Parquet, CSV, Markdown and LaTeX, or with --optuna the searches for Optuna and its dashboard."""
     from analysis.tables.build import build_tables
-    from study.commands.show import recorded
+    from study.commands.show import export_to_optuna, recorded
 
     held, workspace = recorded(spec, override, storage, from_mlflow)
+    if optuna is not None:
+        export_to_optuna(held, optuna)
+        if not table and not formats:
+            return
     for paths in build_tables(held.inputs, workspace.tables, table, formats).values():
         for path in paths:
             typer.echo(path)

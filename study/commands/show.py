@@ -7,6 +7,7 @@ number of classes, which the study noted when it ran.
 import dataclasses
 import functools
 import secrets
+import shlex
 import signal
 import threading
 import webbrowser
@@ -26,6 +27,7 @@ from study.config import Execution
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
+from study.planning.exported import export_searches
 from study.planning.importance import importances
 from study.planning.plan import Plan
 from study.printing.console import open_console, say
@@ -185,6 +187,21 @@ def report(held: Recorded, workspace: Workspace) -> Path:
     if accepted := accepted_changes(held.sessions):
         noted["accepted changes"] = "; ".join(accepted)
     return page.build_report(held.inputs, workspace.root, noted)
+
+
+def export_to_optuna(held: Recorded, uri: str) -> None:
+    """Write a study's searches into a database of Optuna's, and say what is there. Raises ``UserError``."""
+    console = open_console()
+    if held.spec.space:
+        load_levels(held.spec)
+    plan = lay_out(held.spec).continuing(held.contents)
+    say(console, f"writing the searches of {held.spec.name} to {masked(uri)} (some 30 ms a trial)")
+    try:
+        num_studies, num_trials, num_new = export_searches(plan, held.contents, uri)
+    except UserError as error:
+        raise UserError(f"--optuna {masked(uri)!r}: {error}") from None
+    say(console, f"{num_studies} studies, one a search and block; {num_trials} trials, {num_new} of them new")
+    say(console, f"to look at them: pip install optuna-dashboard && optuna-dashboard {shlex.quote(masked(uri))}")
 
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:

@@ -164,10 +164,23 @@ def _draw(
         count = max(1, math.ceil(math.log2(spec.budget.startup_trials)))
         units = _sobol(len(domain), derive_seed(spec.seed, *shared), count)[number]
         return {name: from_unit(domain[name], float(unit)) for name, unit in zip(domain, units, strict=True)}
-    directions = [objective.direction for objective in spec.joint.objectives] if spec.joint else ["minimize"]
-    study = optuna.create_study(directions=directions, sampler=_sampler(spec, cells, block, number, redraw))
-    distributions = {name: _distribution(values) for name, values in domain.items()}
-    trials = []
+    study = optuna.create_study(directions=directions(spec), sampler=_sampler(spec, cells, block, number, redraw))
+    study.add_trials(as_trials(spec, cells, history))
+    if spec.space:
+        return space.ask(spec, study.ask(), settings)
+    drawn: Levels = study.ask(fixed_distributions=_distributions(domain)).params
+    return drawn
+
+
+def directions(spec: Spec) -> list[str]:
+    """``minimize`` or ``maximize``, of each value that a search is told."""
+    return [objective.direction for objective in spec.joint.objectives] if spec.joint else ["minimize"]
+
+
+def as_trials(spec: Spec, cells: Cells, history: Sequence[ReplicateRecord]) -> list[Any]:
+    """The trials of a search as Optuna is told of them: ``optuna.trial.FrozenTrial``, with their distributions."""
+    domain, settings = _domain(spec, cells), next(iter(cells.values()))
+    distributions, trials = _distributions(domain), []
     for record, outcome in zip(history, _outcomes(spec, history), strict=True):
         point, asked = _point(record, domain), distributions
         if spec.space:
@@ -176,11 +189,7 @@ def _draw(
             asked = again.distributions
         params = {name: point[name] for name in asked}
         trials.append(optuna.trial.create_trial(params=params, distributions=asked, **outcome))
-    study.add_trials(trials)
-    if spec.space:
-        return space.ask(spec, study.ask(), settings)
-    drawn: Levels = study.ask(fixed_distributions=distributions).params
-    return drawn
+    return trials
 
 
 def _sampler(spec: Spec, cells: Cells, block: int, number: int, redraw: int) -> Any:
@@ -222,6 +231,10 @@ def _outcomes(spec: Spec, history: Sequence[ReplicateRecord]) -> list[dict[str, 
             ended = record["state"] in TRAINED
             told.append({"value": record["metrics"].get(OBJECTIVE, WORST_LOSS) if ended else WORST_LOSS})
     return told
+
+
+def _distributions(domain: Domain) -> dict[str, Any]:
+    return {name: _distribution(values) for name, values in domain.items()}
 
 
 def _distribution(nuisance: Nuisance) -> Any:
