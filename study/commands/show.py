@@ -29,7 +29,7 @@ from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
 from study.planning.exported import export_searches
 from study.planning.importance import importances
-from study.planning.plan import Plan
+from study.planning.plan import Plan, lay_out, load_levels
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, is_compressed, read_ledger, segments
