@@ -23,8 +23,7 @@ from study.planning.search import OBJECTIVE, Cells, as_trials, directions
 from study.results.ledger import Contents
 from study.schema import ReplicateRecord
 
-# which trial of the ledger's one is, and how it ended
-_KEY, _STATE = "trial_key", "state"
+_KNOWN = ("trial_key", "state", "cell", "reason", "epochs")
 
 
 def export_searches(plan: Plan, contents: Contents, uri: str) -> tuple[int, int, int]:
@@ -52,8 +51,10 @@ def export_searches(plan: Plan, contents: Contents, uri: str) -> tuple[int, int,
 def _write(storage: Any, name: str, spec: Spec, cells: Cells, history: Sequence[ReplicateRecord]) -> int:
     """Add the trials that the study ``name`` lacks; how many."""
     study = optuna.create_study(storage=storage, study_name=name, directions=directions(spec), load_if_exists=True)
-    held = [(trial.user_attrs.get(_KEY), trial.user_attrs.get(_STATE)) for trial in study.get_trials(deepcopy=False)]
-    if held != [(record[_KEY], record[_STATE]) for record in history[: len(held)]]:
+    held = [
+        (trial.user_attrs.get("trial_key"), trial.user_attrs.get("state")) for trial in study.get_trials(deepcopy=False)
+    ]
+    if held != [(record["trial_key"], record["state"]) for record in history[: len(held)]]:
         raise UserError(
             f"study {name!r} there holds other trials than the ledger; name another file, or delete that one"
         )
@@ -72,7 +73,7 @@ def _with_records(trial: Any, record: ReplicateRecord) -> Any:
     curve = record["curves"].get(OBJECTIVE, [])
     trial.intermediate_values = {epoch: loss for epoch, loss in enumerate(curve, 1) if math.isfinite(loss)}
     trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record["train_seconds"])
-    known = {name: record[name] for name in (_KEY, _STATE, "cell", "reason", "epochs")}
+    known: dict[str, Any] = {key: value for key, value in record.items() if key in _KNOWN}
     known |= {name: record["config"][name] for name in ("seed", "split_seed")}
     known |= {"at boundary": ", ".join(record["boundary"])}
     known |= {name: value for name, value in record["metrics"].items() if math.isfinite(value)}
