@@ -14,7 +14,8 @@ import numpy as np
 from search_spaces import Spec, load_spec
 from search_spaces.trials import Measure
 from study.planning import search
-from study.planning.plan import Plan, make_plan
+from study.planning.layout import Plan
+from study.planning.plan import make_plan
 from study.results.ledger import SEGMENT_RECORDS, encode
 from study.schema import EstimateRecord, MeasureRecord, Record, ReplicateRecord, State
 from study.smoothness import statistic_key

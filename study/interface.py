@@ -25,7 +25,7 @@ from study.commands.claimed import checked_plan
 from study.commands.start import RunOptions, refuse_undecidable
 from study.errors import UserError
 from study.measuring.network import measure_checkpoint, measure_network
-from study.planning.plan import Plan
+from study.planning.layout import Plan
 from study.printing.console import open_console
 from study.printing.describe import print_plan
 from study.results.workspace import Workspace, storage_folder

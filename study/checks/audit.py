@@ -19,8 +19,8 @@ from search_spaces.registered import digest
 from study.atomic import check_archive, read_json
 from study.config import TrialConfig
 from study.planning import search
+from study.planning.layout import Plan
 from study.planning.pareto import chosen
-from study.planning.plan import Plan
 from study.results.files import CLAIMS, FINAL, OUTCOME, REPORT, STATE, checkpoint_folder, kept_path
 from study.results.kept_tables import read_kept
 from study.results.ledger import Contents, decode, is_compressed, lines_of, segments, written_records

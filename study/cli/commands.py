@@ -108,6 +108,8 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Run a study, or continue it: what is finished is never run again."""
+    # before what takes a second to import: most specifications that are refused are refused here
+    study = opened(spec, override, storage)
     from study.commands.start import RunOptions, allowed_hours
 
     hours = allowed_hours(max_hours, max_money, price)
@@ -122,7 +124,7 @@ def run(
         quiet=quiet,
         verbose=verbose,
     )
-    _drive(*opened(spec, override, storage), options)
+    _drive(*study, options)
 
 
 @app.command()

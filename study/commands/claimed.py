@@ -10,7 +10,8 @@ from study.commands.start import refuse_undecidable
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.estimable import check_gates
-from study.planning.plan import Plan, make_plan
+from study.planning.layout import Plan
+from study.planning.plan import make_plan
 from study.registry import PARTS, STATISTICS
 from study.smoothness import estimate_names, fewest_classes, parse_settings
 

@@ -11,7 +11,7 @@ from study.config import Execution
 from study.driver.feed import Feed
 from study.driver.here import asking_here, run_here
 from study.errors import UserError
-from study.planning.plan import Plan
+from study.planning.layout import Plan
 from study.plugins import registered_by
 from study.registry import MAIN
 from study.resources.sharing import sharing_gpus, whole_gpu

@@ -22,7 +22,7 @@ from study.commands.recorded import recorded_plan
 from study.commands.show import Recorded, in_folder, report
 from study.commands.status import has_ended
 from study.errors import UserError
-from study.planning.plan import Plan
+from study.planning.layout import Plan
 from study.results.files import (
     CLAIMS,
     EXECUTION,

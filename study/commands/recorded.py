@@ -3,9 +3,9 @@
 import contextlib
 
 from search_spaces import Spec, SpecError
-from study.planning.plan import Plan, lay_out, load_levels, make_plan
+from study.planning.layout import Plan, lay_out
 from study.results.ledger import Contents
-from study.results.provenance import noted_facts, read_sessions
+from study.results.sessions import read_sessions
 from study.results.workspace import Workspace
 
 
@@ -17,8 +17,14 @@ def recorded_plan(spec: Spec, workspace: Workspace, contents: Contents, *, level
     """
     if as_run(spec, workspace):
         if levels:
+            # here and below, because they import torch, which status does without
+            from study.planning.plan import load_levels
+
             load_levels(spec)
         return lay_out(spec).continuing(contents)
+    from study.planning.plan import make_plan
+    from study.results.provenance import noted_facts
+
     known = noted_facts(read_sessions(workspace.root))
     return make_plan(spec, needs_data=False, known=known).continuing(contents)
 

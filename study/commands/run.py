@@ -23,7 +23,8 @@ from study.printing.log import RunLog
 from study.resources.execution import frozen_execution
 from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
-from study.results.provenance import note_end, note_session, noted_facts, read_sessions
+from study.results.provenance import note_session, noted_facts
+from study.results.sessions import note_end, read_sessions
 from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
 from study.tracking.runs import headlines

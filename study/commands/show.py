@@ -29,12 +29,13 @@ from study.errors import UserError, nearest
 from study.planning.agenda import Agenda
 from study.planning.exported import export_searches
 from study.planning.importance import importances
-from study.planning.plan import Plan, lay_out, load_levels
+from study.planning.layout import Plan, lay_out
+from study.planning.plan import load_levels
 from study.printing.console import open_console, say
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, is_compressed, read_ledger, segments
-from study.results.provenance import accepted_changes, read_sessions, session_tags
 from study.results.revisions import up_to_date
+from study.results.sessions import accepted_changes, read_sessions, session_tags
 from study.results.workspace import Workspace, opened, read_registration
 from study.tracking.pages import addresses
 from study.tracking.reading import ReadStudy, read_study

@@ -15,7 +15,7 @@ from typing import Any
 from search_spaces import Levels
 from study.config import Execution, Task, TrialConfig
 from study.planning import pareto, search
-from study.planning.plan import Cell, Plan
+from study.planning.layout import Cell, Plan
 from study.results.ledger import Contents
 from study.schema import TRAINED, Phase, ReplicateRecord
 from study.smoothness import on_validation

@@ -7,8 +7,8 @@ from typing import Any
 from search_spaces import Claim
 from study.data import dataset_facts
 from study.errors import UserError
+from study.planning.layout import Cell, Plan
 from study.planning.networks import shapes
-from study.planning.plan import Cell, Plan
 from study.registry import STATISTICS
 from study.smoothness import estimate_names, parse_settings
 from study.smoothness.clamped import gated_modules

@@ -17,8 +17,8 @@ from typing import Any
 
 from search_spaces import Spec
 from study.errors import UserError
+from study.planning.layout import Plan
 from study.planning.lazily import optuna
-from study.planning.plan import Plan
 from study.planning.search import OBJECTIVE, Cells, as_trials, directions
 from study.results.ledger import Contents
 from study.schema import ReplicateRecord

@@ -14,7 +14,6 @@ from typing import Any
 
 from search_spaces import Choice, Levels, Nuisance, Spec
 from study.errors import UserError, nearest
-from study.plugins import import_plugin
 
 Space = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -22,6 +21,9 @@ Space = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 @functools.cache
 def load_space(reference: str) -> Space:
     """The function that ``module:function`` names. Raises ``UserError`` where it is missing or is no function."""
+    # here, because it imports torch, and hardly any study has a space of its own
+    from study.plugins import import_plugin
+
     module, _, name = reference.partition(":")
     found = getattr(import_plugin(module), name, None)
     if not callable(found):

@@ -17,16 +17,17 @@ from study.config import is_own
 from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.models.cost import LayerCost, layer_costs
+from study.planning.layout import Cell, Plan
 from study.planning.networks import untrained
-from study.planning.plan import Cell, Plan
 from study.printing.console import print_table, say, say_heading
-from study.printing.status import OUTDATED, used_up
+from study.printing.status import used_up
 from study.resources.forecast import CellForecast, forecast, forecast_device, total_seconds
 from study.results.files import FIGURES_FOLDER, REPORT
 from study.results.ledger import Contents
 from study.results.revisions import num_outdated
 from study.results.workspace import Workspace
 
+_OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
 # A warning is printed where measuring in mid-training takes a larger share of training.
 MOST_DURING = 0.1
 _NUMBERS = ("trained parameters", "FLOPs", "activations")
@@ -235,7 +236,7 @@ def start_lines(plan: Plan, contents: Contents, workspace: Workspace) -> list[st
     if contents.replicates:
         lines.append(f"continuing: {len(contents.replicates)} replicates are in the ledger")
     if outdated := num_outdated(contents):
-        lines.append(f"{outdated} of them {OUTDATED}")
+        lines.append(f"{outdated} of them {_OUTDATED}")
     return lines
 
 

@@ -14,7 +14,7 @@ from analysis.report.by_study import Study
 from analysis.words.rows import Rows
 from study.errors import UserError
 from study.printing.levels import levels
-from study.results.provenance import read_sessions
+from study.results.sessions import read_sessions
 from study.results.workspace import Workspace
 
 REGENERATE = "python -m study.printing.findings"

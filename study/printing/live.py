@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from study.planning.plan import Plan
+from study.planning.layout import Plan
 from study.printing.console import say
 from study.results.ledger import Contents
 from study.schema import STATES, Record, ReplicateRecord

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from search_spaces import Spec
 from study.config import MOST
-from study.planning.plan import SETTINGS
+from study.planning.layout import SETTINGS
 from study.printing.console import markdown_table
 
 REGENERATE = "python -m study.printing.specification"

@@ -9,14 +9,12 @@ from rich.console import Console
 
 from search_spaces import Spec, presets
 from study.errors import UserError
-from study.planning.plan import Plan
+from study.planning.layout import Plan
 from study.printing.console import print_table, say
 from study.results.ledger import Contents
-from study.results.revisions import num_outdated
 from study.results.workspace import Workspace
 from study.schema import STATES, Phase
 
-OUTDATED = "re-estimated batch norm in an earlier revision of their form: those metrics are left out (docs/faults.md)"
 # phases as ``status`` names them
 PHASES: dict[Phase, str] = {"search": "search", "confirm": "confirmed", "short": "shortened"}
 
@@ -71,7 +69,6 @@ def status_of(plan: Plan, contents: Contents, workspace: Workspace, *, ended: bo
         "failed": dict(_failures(contents).most_common()),
         "not_measured": dict(unmeasured.most_common()),
         "damaged_lines": contents.num_damaged,
-        "outdated": num_outdated(contents),
     }
 
 
@@ -100,8 +97,6 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     print_failures(plan.spec, contents, console)
     if found["damaged_lines"]:
         say(console, f"{found['damaged_lines']} damaged ledger lines were left out")
-    if found["outdated"]:
-        say(console, f"{found['outdated']} replicates {OUTDATED}")
 
 
 def _collapsed(cell: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from study.atomic import read_json, write_json
 from study.config import Execution, TrialConfig, is_own
 from study.data.dataset import Facts, dataset_facts
 from study.errors import out_of_memory, reason
-from study.planning.plan import Cell, Plan
+from study.planning.layout import Cell, Plan
 from study.resources.timing import FEW_IMAGES, Ask, few_images, medians, timer, torch_threads
 from study.results.files import EXECUTION
 from study.schema import ExecutionChoice

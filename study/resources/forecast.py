@@ -17,8 +17,8 @@ from study.config import TrialConfig, is_own
 from study.data.dataset import Facts, dataset_facts
 from study.errors import UserError
 from study.models import num_params
+from study.planning.layout import Cell, Plan
 from study.planning.networks import counted_flops, num_activations, shapes, untrained
-from study.planning.plan import Cell, Plan
 from study.resources.timing import FEW_IMAGES, few_images, medians, random_split, timer, torch_threads
 from study.seeding import derive_seed
 from study.smoothness import MeasureContext, measure, parse_settings

@@ -24,8 +24,8 @@ from study.data.parts import Split
 from study.data.stream import NUM_HELD
 from study.errors import UserError, out_of_memory
 from study.measuring.replicate import estimates_of, measure_context
+from study.planning.layout import Cell, Plan
 from study.planning.networks import untrained
-from study.planning.plan import Cell, Plan
 from study.resources.timing import Ask, random_split, timer
 from study.results.files import MEMORY
 from study.schema import DeviceMemory

@@ -19,8 +19,8 @@ from search_spaces import Spec
 from study.config import TrialConfig
 from study.data.dataset import Facts
 from study.data.parts import Split, Together
+from study.planning.layout import named_code
 from study.planning.networks import untrained
-from study.planning.plan import named_code
 from study.seeding import derive_seed
 from study.smoothness.context import exact_float32
 from study.training.lane import Lane

@@ -17,7 +17,7 @@ from search_spaces import Spec, write_yaml
 from study.errors import UserError
 from study.results.files import FIGURES_FOLDER, MEASUREMENTS, PROVENANCE, REPORT, TABLES_FOLDER
 from study.results.ledger import Contents
-from study.results.provenance import read_sessions, session_tags
+from study.results.sessions import read_sessions, session_tags
 from study.results.workspace import read_registration
 from study.schema import Record
 from study.tracking.pages import experiment_tags

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from search_spaces import Spec, presets
-from study.planning.plan import SETTINGS
+from study.planning.layout import SETTINGS
 from study.printing.specification import PAGE, REGENERATE, SCHEMA, example, page, schema, schema_text
 
 WHOLE = schema()

@@ -12,7 +12,8 @@ from analysis.tables.build import build_tables
 from search_spaces import load_spec
 from study.checks.audit import audit
 from study.planning.agenda import Agenda
-from study.planning.plan import Plan, make_plan
+from study.planning.layout import Plan
+from study.planning.plan import make_plan
 from study.results.ledger import Ledger, encode, read_ledger, segments
 from study.results.workspace import Workspace
 from study.worker.group import discard_outcome, run_group

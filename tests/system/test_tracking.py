@@ -15,7 +15,8 @@ import study.tracking.view as view_module
 from search_spaces import Spec
 from study.errors import UserError
 from study.results.ledger import Contents
-from study.results.provenance import note_session, read_sessions
+from study.results.provenance import note_session
+from study.results.sessions import read_sessions
 from study.schema import MeasureRecord, Record, ReplicateRecord
 from study.tracking.runs import Wanted, headlines, pack, unpack
 from study.tracking.store import masked, tracking_uri

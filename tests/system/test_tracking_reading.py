@@ -14,7 +14,7 @@ from study.commands import show
 from study.commands.show import in_folder, in_store
 from study.errors import UserError
 from study.results.ledger import Contents, read_ledger
-from study.results.provenance import read_sessions
+from study.results.sessions import read_sessions
 from study.results.workspace import Workspace
 from study.tracking.reading import read_study
 from study.tracking.runs import pack, unpack

@@ -16,7 +16,7 @@ from study.resources.execution import frozen_execution
 from study.results.files import EXECUTION, MEMORY, checkpoint_folder, kept_path
 from study.results.kept_tables import read_kept, write_kept
 from study.results.ledger import Ledger, encode, read_ledger
-from study.results.provenance import read_sessions
+from study.results.sessions import read_sessions
 from study.results.workspace import Workspace, read_registration
 from study.schema import Attempt, DeviceMemory, ExecutionChoice, Registration, Session
 from study.tracking.runs import pack, unpack

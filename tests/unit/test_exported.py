@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from study.errors import UserError
 from study.planning.exported import export_searches
-from study.planning.plan import lay_out
+from study.planning.layout import lay_out
 from study.planning.search import SAMPLERS, WORST_LOSS, suggest
 from study.results.ledger import Contents, Ledger
 from study.results.workspace import Workspace

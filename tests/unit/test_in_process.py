@@ -18,7 +18,7 @@ from study.config import Task
 from study.driver import here
 from study.errors import UserError
 from study.planning import lazily
-from study.planning.plan import lay_out
+from study.planning.layout import lay_out
 from study.resources.sharing import whole_gpu
 from study.results.ledger import read_ledger
 from study.training import Progress

@@ -16,7 +16,8 @@ from study.printing import live
 from study.printing.live import LiveView
 from study.printing.log import RunLog
 from study.results.ledger import Contents
-from study.results.provenance import PROVENANCE, is_end, read_sessions
+from study.results.provenance import PROVENANCE
+from study.results.sessions import is_end, read_sessions
 
 SMALL = FAKE | {"nuisance": "{}", "budget": "{search_trials: 0, startup_trials: 0}", "measure": "{}"}
 

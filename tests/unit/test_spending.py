@@ -13,7 +13,8 @@ from study.commands.show import Recorded
 from study.commands.start import Purse, allowed_hours
 from study.errors import UserError
 from study.results.ledger import Contents
-from study.results.provenance import note_session, read_sessions
+from study.results.provenance import note_session
+from study.results.sessions import read_sessions
 
 GPU, SHARED, CORES = Resources(gpus=4, data_parallel=4), Resources(gpus=0.25), Resources(cpus=2)
 

@@ -13,7 +13,8 @@ from serial import run_serially
 
 from study.errors import UserError
 from study.planning.agenda import Agenda
-from study.planning.plan import Plan, make_plan
+from study.planning.layout import Plan
+from study.planning.plan import make_plan
 from study.printing.describe import start_lines
 from study.printing.status import print_status
 from study.results.ledger import Contents
