@@ -26,7 +26,7 @@ from analysis.trials.shortened import FULL, at_share
 from analysis.trials.table import curves_table, trials_table
 from search_spaces.spec import Spec
 from study.results.ledger import Contents
-from study.schema import ReplicateRecord
+from study.schema import Quantity, ReplicateRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ class Inputs:
 
     ``folder`` is the study's own, where the tables that statistics keep lie; ``None`` where there is none.
     ``importance_of`` computes the importance of hyperparameters, for which Optuna is needed; ``None`` leaves it out.
-    ``registration`` is what the study claimed before it knew results (``study.results.workspace``); without one nothing is
-    known to have been changed. ``price`` is of a GPU hour (a core's without GPUs), if it was told.
+    ``quantities_of`` says what each statistic of a study estimates, for which torch is needed; without it a column is told by
+    its name. ``registration`` is what the study claimed before it knew results (``study.results.workspace``); without one
+    nothing is known to have been changed. ``price`` is of a GPU hour (a core's without GPUs), if it was told.
     """
 
     spec: Spec
@@ -44,6 +45,7 @@ class Inputs:
     chance: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
     importance_of: Callable[[Spec, Sequence[ReplicateRecord]], list[dict[str, Any]]] | None = None
+    quantities_of: Callable[[Spec], Mapping[str, Sequence[Quantity]]] | None = None
     registration: Mapping[str, Any] | None = None
     price: float | None = None
     # of a study seen at a share of its epochs: the study itself, whose check of assay sensitivity holds there too
@@ -54,7 +56,7 @@ class Inputs:
     @cached_property
     def trials(self) -> pa.Table:
         """One row per replicate."""
-        return trials_table(self.spec, self.contents)
+        return trials_table(self.spec, self.contents, self.quantities_of(self.spec) if self.quantities_of else {})
 
     @cached_property
     def heads(self) -> dict[str, dict[str, Any]]:

@@ -37,7 +37,10 @@ class Contrast(Strict):
 class Outcome(Strict):
     """A primary outcome of a claim."""
 
-    name: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
+    name: str = Field(
+        description="A column of the table `trials`; `fmm-study levels outcome SPEC` lists them.",
+        examples=["test/accuracy"],
+    )
     margin: Number = Field(gt=0, description="Least difference that matters, in the outcome's unit.", examples=[0.005])
     better: Literal["higher", "lower"] = Field(default="higher", description="The direction that the claim asserts.")
 
@@ -121,7 +124,10 @@ class LevelClaim(Strict):
     control: PositiveControl | None = Field(
         default=None, description="What the measurement must find before the claim is believed."
     )
-    outcome: str = Field(description="A column of the table `trials`.", examples=["attention_importance_ratio_zero"])
+    outcome: str = Field(
+        description="A column of the table `trials`; `fmm-study levels outcome SPEC` lists them.",
+        examples=["attention_importance_ratio_zero"],
+    )
     below: Number = Field(description="Supported if the interval lies below this.", examples=[0.5])
     above: Number = Field(description="Refuted if the interval lies above this.", examples=[0.7])
 
@@ -251,7 +257,10 @@ class Published(Strict):
     """A result that others have reported, shown beside ours."""
 
     levels: Levels = Field(min_length=1, description="Levels of its cells.", examples=[{"merge": "add_bn_f"}])
-    outcome: str = Field(description="A column of the table `trials`.", examples=["test/accuracy"])
+    outcome: str = Field(
+        description="A column of the table `trials`; `fmm-study levels outcome SPEC` lists them.",
+        examples=["test/accuracy"],
+    )
     value: Number = Field(description="What they report, in the outcome's unit.", examples=[0.8543])
     source: str = Field(description="Where.", examples=["https://arxiv.org/abs/2106.15067"])
     note: str = Field(default="", description="What to know of it.", examples=["one run"])

@@ -225,6 +225,11 @@ def settings_types() -> dict[str, Any]:
     return {name: list[float] if typing.get_origin(kind) is tuple else kind for name, kind in kinds.items()}
 
 
+def setting_meanings() -> dict[str, str]:
+    """What each setting means, as ``TrialConfig`` says it."""
+    return {f.name: typing.get_args(f.type)[1] for f in dataclasses.fields(TrialConfig) if f.name != "keywords"}
+
+
 def measure_key(trial_key: str, statistic: str, settings: Mapping[str, Any]) -> str:
     """The name of a statistic, at these non-default ``settings`` (and its revision), on the weights of ``trial_key``."""
     return _digest("measure", {"trial": trial_key, "statistic": statistic, "settings": dict(settings)})

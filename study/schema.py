@@ -3,6 +3,7 @@
 import functools
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import (
     Any,
     Literal,
@@ -17,6 +18,7 @@ from typing import (
 
 from study.errors import nearest
 
+Better = Literal["higher", "lower", "none"]
 State = Literal["completed", "collapsed", "diverged", "pruned", "failed"]
 Phase = Literal["search", "confirm", "short"]
 
@@ -31,8 +33,25 @@ IDENTITY_COLUMNS = (
     "dataset", "network", "depth", "width", "merge", "merge_site", "attention", "attention_form", "search_block",
 )  # fmt: skip
 COST_COLUMNS = ("epochs", "params", "flops", "train_seconds", "measure_seconds")
+# the unit of accuracies and other shares of images
+FRACTION = "fraction of images"
 # Wall-clock readings: the only columns in which two runs of one spec may differ.
 TIMING_COLUMNS = ("train_seconds", "measure_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A column that networks are read on: its name, what it means, its unit, and which way is better.
+
+    Of a smoothness statistic lower is better where lower is smoother. A name with ``{layer}`` stands for one quantity a layer.
+    ``statistic``: what measures it; empty for what training records.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    better: Better = "none"
+    statistic: str = ""
 
 
 class EstimateRecord(TypedDict):

@@ -20,30 +20,65 @@ from search_spaces import Contrast, Spec
 
 COLUMNS = (
     *shared("study claim"),
-    text("role", "Role"),
+    text("role", "Role", meaning="primary (a claim is judged on it), control, or exploratory"),
     *shared("dataset arm reference stratum outcome scale n_pairs n_excluded n_waiting n_unequal"),
-    number("mean_arm", "of the outcome", "Mean arm", "level"),
-    number("mean_reference", "of the outcome", "Mean reference", "level"),
-    number("mean_difference", OF_SCALE, "Difference", "effect", low="ci_low", high="ci_high"),
+    number(
+        "mean_arm",
+        "of the outcome",
+        "Mean arm",
+        "level",
+        meaning="mean of the arm; a geometric mean where scale is log ratio",
+    ),
+    number(
+        "mean_reference",
+        "of the outcome",
+        "Mean reference",
+        "level",
+        meaning="mean of the reference; a geometric mean where scale is log ratio",
+    ),
+    number(
+        "mean_difference",
+        OF_SCALE,
+        "Difference",
+        "effect",
+        low="ci_low",
+        high="ci_high",
+        meaning="mean over replicates of arm minus reference",
+    ),
     number("sd_difference", OF_SCALE, "Spread", "effect"),
-    *floats("ci_low ci_high t_low t_high images_low images_high images_se", OF_SCALE),
-    number("images_df", "degrees of freedom"),
-    p_value("p_images", "p, test images counted"),
+    *floats("ci_low ci_high t_low t_high images_low images_high", OF_SCALE),
+    number("images_se", OF_SCALE, meaning="standard error, replicates and test images drawn at random"),
+    number("images_df", "degrees of freedom", meaning="degrees of freedom of the interval that counts test images"),
+    p_value(
+        "p_images",
+        "p, test images counted",
+        meaning="two-sided p where replicates and test images count as drawn at random",
+    ),
     *shared("p_sign_flip"),
-    p_value("p_holm", "p (Holm)"),
+    p_value("p_holm", "p (Holm)", meaning="the claim's p, adjusted over all claims of the dataset by Holm's procedure"),
     *shared("pairing_gain"),
-    count("n_images"),
-    *(count(f"n_arm_{state}", f"Arm {state}") for state in COUNTED_STATES),
-    *(count(f"n_reference_{state}", f"Reference {state}") for state in COUNTED_STATES),
+    count("n_images", meaning="test images that both sides of every pair have"),
+    *(count(f"n_arm_{s}", f"Arm {s}", meaning=f"networks of the arm that ended {s}") for s in COUNTED_STATES),
+    *(
+        count(f"n_reference_{s}", f"Reference {s}", meaning=f"networks of the reference that ended {s}")
+        for s in COUNTED_STATES
+    ),
     *shared("mcnemar_p"),
-    number("mean_difference_survivors", FRACTION),
-    flag("mean_verdict"),
+    number("mean_difference_survivors", FRACTION, meaning="mean difference in pairs in which both networks completed"),
+    flag("mean_verdict", meaning="whether a verdict may rest on the mean difference"),
     *shared("label note"),
 )
 SCHEMA = schema_of(COLUMNS, "one contrast, dataset, outcome and stratum")
 DIFFERENCES = (
     *shared("study dataset arm reference stratum outcome scale block replicate"),
-    *floats("arm_value reference_value difference", OF_SCALE),
+    *floats(
+        {
+            "arm_value": "mean of the arm's networks of the replicate",
+            "reference_value": "mean of the reference's networks of the replicate",
+            "difference": "arm_value minus reference_value, exactly 0 where they differ by rounding alone",
+        },
+        OF_SCALE,
+    ),
 )
 _PAIR = schema_of(DIFFERENCES, "one eligible pair of replicates in one contrast, dataset, outcome and stratum")
 MAX_STRATA = 4

@@ -20,7 +20,7 @@ from analysis.stats.spread import mean, sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
-from analysis.words.columns import DASH, FRACTION, count, flag, floats, integer, number, p_value, shared, text
+from analysis.words.columns import DASH, FRACTION, Column, count, flag, floats, integer, number, p_value, shared, text
 from analysis.words.rows import Row, Rows, grouped, where
 from study.registry import TABLES
 from study.schema import STATES
@@ -33,6 +33,10 @@ _PHASES = ("search", "confirm", "short")
 _ACCURACY = "test/accuracy"
 
 
+def _ended(state: str) -> Column:
+    return count(f"n_{state}", state.capitalize(), meaning=f"confirmed trainings that ended {state}")
+
+
 @TABLES.register(
     "cells",
     formula="one row a planned cell: networks by how they ended, accuracy of the completed ones, cost",
@@ -42,19 +46,37 @@ _ACCURACY = "test/accuracy"
     always=True,
     columns=(
         *shared("study cell dataset arm depth params flops"),
-        count("n_search", "Search trials"),
-        count("n_confirm", "Confirmed"),
-        *(count(f"n_{state}", state.capitalize()) for state in STATES),
+        count("n_search", "Search trials", meaning="search trials that ended"),
+        count("n_confirm", "Confirmed", meaning="confirmed trainings that ended"),
+        *(_ended(state) for state in STATES),
         number(
-            "test_accuracy_mean", FRACTION, "Test accuracy ± sd", "percent", spread="test_accuracy_sd", missing=DASH
+            "test_accuracy_mean",
+            FRACTION,
+            "Test accuracy ± sd",
+            "percent",
+            spread="test_accuracy_sd",
+            missing=DASH,
+            meaning="mean test accuracy of completed networks",
         ),
-        number("test_accuracy_sd", FRACTION),
-        text("at_boundary", "Winners at a boundary"),
-        count("n_defaulted"),
-        integer("epochs_search", "epochs", "Epochs, search"),
-        integer("epochs_confirm", "epochs", "Epochs, confirm"),
-        integer("epochs_short", "epochs", "Epochs, shortened"),
-        *floats("search_seconds confirm_seconds short_seconds measure_seconds", "s"),
+        number("test_accuracy_sd", FRACTION, meaning="standard deviation of it over networks"),
+        text(
+            "at_boundary",
+            "Winners at a boundary",
+            meaning="hyperparameters whose winning value lies in the outer tenth of its range, and of how many winners",
+        ),
+        count("n_defaulted", meaning="confirmed trainings at the default, no search trial having completed"),
+        integer("epochs_search", "epochs", "Epochs, search", meaning="epochs of all search trials"),
+        integer("epochs_confirm", "epochs", "Epochs, confirm", meaning="epochs of all confirmed trainings"),
+        integer("epochs_short", "epochs", "Epochs, shortened", meaning="epochs of all shortened trainings"),
+        *floats(
+            {
+                "search_seconds": "time of workers in search trials",
+                "confirm_seconds": "time of workers in confirmed trainings",
+                "short_seconds": "time of workers in shortened trainings",
+                "measure_seconds": "time of workers in measuring",
+            },
+            "s",
+        ),
     ),
     main="cell params n_search n_confirm n_completed n_collapsed n_diverged n_failed test_accuracy_mean at_boundary "
     "epochs_search epochs_confirm epochs_short",
@@ -112,14 +134,33 @@ def _row(rows: Rows) -> Row:
     always=True,
     columns=(
         *shared("study dataset cell arm depth"),
-        count("n_planned", "Planned", DASH),
-        count("n", "n"),
-        number("mean", FRACTION, "Test accuracy ± sd", "percent", spread="sd", bold="best", missing=DASH),
-        number("sd", FRACTION),
-        *(count(f"n_{state}", state.capitalize()) for state in COUNTED_STATES),
-        number("collapsed_mean", FRACTION, "Accuracy of the collapsed", "percent"),
-        p_value("p_others", "p against the others"),
-        flag("best"),
+        count("n_planned", "Planned", DASH, meaning="confirmed trainings planned by now"),
+        count("n", "n", meaning="completed networks"),
+        number(
+            "mean",
+            FRACTION,
+            "Test accuracy ± sd",
+            "percent",
+            spread="sd",
+            bold="best",
+            missing=DASH,
+            meaning="mean test accuracy of completed networks",
+        ),
+        number("sd", FRACTION, meaning="standard deviation of it over networks"),
+        *(_ended(state) for state in COUNTED_STATES),
+        number(
+            "collapsed_mean",
+            FRACTION,
+            "Accuracy of the collapsed",
+            "percent",
+            meaning="mean test accuracy of collapsed networks",
+        ),
+        p_value(
+            "p_others",
+            "p against the others",
+            meaning="of the highest mean of a dataset and depth: largest p against another arm, adjusted by Holm",
+        ),
+        flag("best", meaning="whether the arm is surely the best of its dataset and depth"),
     ),
     main=f"dataset depth arm mean n n_planned {' '.join(f'n_{state}' for state in COUNTED_STATES)} collapsed_mean p_others",
     row="one planned cell; mean and sd of the completed networks, collapsed_mean of the collapsed; p_others: of the highest "

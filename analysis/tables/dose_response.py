@@ -27,7 +27,11 @@ from analysis.words.rows import Rows
 from search_spaces import Dose
 from study.registry import TABLES
 
-_HEAD = (text("study"), text("name", "Dose of"), *shared("dataset stratum outcome scale"))
+_HEAD = (
+    text("study", meaning="the study's name"),
+    text("name", "Dose of", meaning="the dose, as the specification calls it"),
+    *shared("dataset stratum outcome scale"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +62,19 @@ class Ladder:
     place=2.6,
     columns=(
         *_HEAD,
-        number("dose", "of the declared dose", "Dose"),
-        text("levels", "Levels"),
-        number("mean", "of the outcome; a geometric mean where scale is log ratio", "Mean", "level"),
+        number("dose", "of the declared dose", "Dose", meaning="how much of it the cells hold"),
+        text("levels", "Levels", meaning="levels of these cells"),
+        number(
+            "mean",
+            "of the outcome; a geometric mean where scale is log ratio",
+            "Mean",
+            "level",
+            meaning="mean over the replicates that are eligible at every dose",
+        ),
         number("sd", OF_SCALE, "Spread", "effect"),
-        count("n_pairs", "Replicates"),
-        count("n_trained", "Trained"),
-        count("n_failures", "Failures"),
+        count("n_pairs", "Replicates", meaning="replicates eligible at every dose"),
+        count("n_trained", "Trained", meaning="networks at this dose that completed"),
+        count("n_failures", "Failures", meaning="networks at this dose that collapsed or diverged"),
     ),
     main="name dataset stratum outcome dose levels mean sd n_pairs n_trained n_failures",
     row="one dose, dataset, outcome and stratum; mean and sd over the replicates eligible at every dose",
@@ -83,9 +93,11 @@ def dose_rows(inputs: Inputs) -> Rows:
     place=2.5,
     columns=(
         *_HEAD,
-        count("n_doses", "Doses"),
-        *tested_columns("Slope per unit of dose", pairs="Replicates"),
-        p_value("p_page", "p (Page)"),
+        count("n_doses", "Doses", meaning="different doses"),
+        *tested_columns(
+            "Slope per unit of dose", pairs="Replicates", meaning="mean over replicates of the least-squares slope"
+        ),
+        p_value("p_page", "p (Page)", meaning="two-sided p of Page's test of a monotone trend"),
         *shared("n_excluded n_failures label"),
     ),
     main="name dataset stratum outcome n_doses estimate sd p_sign_flip p_page n_pairs n_excluded n_failures label",

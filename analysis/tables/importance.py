@@ -14,6 +14,17 @@ KINDS = ("zero", "mean", "taylor")
 SPEARMAN = ("spearman", "spearman_null", "ceiling", "activation")
 KENDALL = ("kendall", "kendall_null", "kendall_ceiling", "kendall_activation")
 TOP = ("top10", "top10_null", "top10_ceiling", "top10_activation")
+_PARTS = (
+    "gate against importance",
+    "gate against importance, units shuffled",
+    "the most that noise leaves of it",
+    "mean absolute activation against importance",
+)
+_WORDS = {
+    "spearman": "Spearman's rank correlation over units",
+    "kendall": "Kendall's tau-b over units",
+    "top10": "share of the top tenth of units in common",
+}
 _MEASURED = (*SPEARMAN, *KENDALL, *TOP)
 _LAYER = re.compile(rf"attention_importance_layer(\d+)_({'|'.join(_MEASURED)})_({'|'.join(KINDS)})")
 
@@ -42,8 +53,10 @@ def layer_rows(inputs: Inputs) -> Rows:
 def _agreement(names: tuple[str, ...], unit: str, headings: tuple[str, ...]) -> list[Column]:
     """Mean and standard deviation of each quantity of one measure of agreement."""
     columns = []
-    for name, heading in zip(names, headings, strict=True):
-        columns += [number(name, unit, heading), number(f"{name}_sd", unit, "Spread")]
+    for name, heading, part in zip(names, headings, _PARTS, strict=True):
+        over = f"{_WORDS[names[0]]}, {part}"
+        columns.append(number(name, unit, heading, meaning=f"{over}: mean over networks"))
+        columns.append(number(f"{name}_sd", unit, "Spread", meaning=f"{over}: standard deviation over networks"))
     return columns
 
 
@@ -57,15 +70,19 @@ def _agreement(names: tuple[str, ...], unit: str, headings: tuple[str, ...]) -> 
     place=2.9,
     columns=(
         *shared("study cell dataset"),
-        *texts("attention attention_form"),
+        *texts({"attention": "the attention gate", "attention_form": "how it enters the network"}),
         *shared("depth"),
-        integer("layer", "identifier", "Layer"),
-        text("importance", "Importance"),
-        count("n", "Networks"),
+        integer("layer", "identifier", "Layer", meaning="number of the attention layer, from the input"),
+        text(
+            "importance",
+            "Importance",
+            meaning="importance of a unit: loss added by taking it to zero, to its mean, or to first order (taylor)",
+        ),
+        count("n", "Networks", meaning="networks that count"),
         *_agreement(SPEARMAN, "rank correlation", ("Spearman", "", "Ceiling", "Activation's")),
         *_agreement(KENDALL, "rank correlation", ("Kendall", "", "Ceiling", "Activation's")),
         *_agreement(TOP, "fraction of units", ("Top tenth", "By chance", "Ceiling", "Activation's")),
-        count("n_not_converged", "Not converged"),
+        count("n_not_converged", "Not converged", meaning="networks that did not converge, left out"),
     ),
     main="cell layer importance n spearman spearman_sd ceiling activation kendall kendall_ceiling kendall_activation top10 "
     "top10_null top10_ceiling top10_activation n_not_converged",

@@ -8,18 +8,18 @@ from study.registry import TABLES
 
 _COLUMNS = (
     *shared("study dataset"),
-    text("arm", "Contrast"),
-    text("reference", "minus"),
-    text("factor", "Factor"),
-    text("kind"),
-    text("level", "Level"),
-    text("base", "against"),
+    text("arm", "Contrast", meaning="levels of the networks that are judged"),
+    text("reference", "minus", meaning="levels that the arm is compared with"),
+    text("factor", "Factor", meaning="the other factor, on which the effect may depend"),
+    text("kind", meaning="difference (of the effects at level and base), slope, or slope per doubling of the level"),
+    text("level", "Level", meaning="level of the other factor"),
+    text("base", "against", meaning="the first level of the other factor"),
     *shared("stratum outcome scale"),
-    number("effect_level", OF_OUTCOME, "Effect at level", "effect"),
-    number("effect_base", OF_OUTCOME, "Effect against", "effect"),
-    *tested_columns("Interaction"),
+    number("effect_level", OF_OUTCOME, "Effect at level", "effect", meaning="mean effect at level"),
+    number("effect_base", OF_OUTCOME, "Effect against", "effect", meaning="mean effect at base"),
+    *tested_columns("Interaction", meaning="effect at level minus that at base, or its slope"),
     *shared("n_excluded n_failures"),
-    count("n_strata"),
+    count("n_strata", meaning="strata that are averaged"),
     *shared("label"),
 )
 _MAIN = "outcome effect_level effect_base estimate sd p_sign_flip n_pairs n_excluded n_failures label"

@@ -5,11 +5,11 @@ import pyarrow.compute as pc
 from analysis.effects.readings import POOLED
 from analysis.effects.table import COLUMNS
 from analysis.inputs import Inputs
-from analysis.words.columns import p_value
+from analysis.words.columns import SIGN_FLIP, p_value
 from analysis.words.rows import Rows
 from study.registry import TABLES
 
-_P = p_value("p_sign_flip", "p (exploratory)")
+_P = p_value("p_sign_flip", "p (exploratory)", meaning=SIGN_FLIP)
 # no claim asks: what a verdict needs has no place
 _LEFT_OUT = ("claim", "role", "p_holm", "mean_verdict")
 

@@ -22,9 +22,13 @@ from study.registry import TABLES
 _RATE = "lr"
 
 
-def _interval(name: str, unit: str, heading: str) -> list[Column]:
+def _interval(name: str, unit: str, heading: str, meaning: str) -> list[Column]:
     low, high = f"{name}_low", f"{name}_high"
-    return [number(name, unit, heading, "interval", low=low, high=high), *floats(f"{low} {high}", unit)]
+    limits = {
+        low: "lower limit of its interval, by the jackknife",
+        high: "upper limit of its interval, by the jackknife",
+    }
+    return [number(name, unit, heading, "interval", meaning=meaning, low=low, high=high), *floats(limits, unit)]
 
 
 @TABLES.register(
@@ -37,11 +41,32 @@ def _interval(name: str, unit: str, heading: str) -> list[Column]:
     place=4.9,
     columns=(
         *shared("study cell dataset arm depth n_blocks n_trials n_diverged"),
-        number("within", FRACTION, "Within", "percent"),
-        *_interval("share", "fraction of trials", "Share of all"),
-        *_interval("share_startup", "fraction of trials", "Share of start-up points"),
-        *_interval("lr_decades", "powers of ten", "Learning rate, powers of ten"),
-        number("lr_decades_searched", "powers of ten", "Searched"),
+        number(
+            "within",
+            FRACTION,
+            "Within",
+            "percent",
+            meaning="how far below the best of its block a trial may be to count as good",
+        ),
+        *_interval("share", "fraction of trials", "Share of all", "share of all search trials that are good"),
+        *_interval(
+            "share_startup",
+            "fraction of trials",
+            "Share of start-up points",
+            "share of the start-up points that are good",
+        ),
+        *_interval(
+            "lr_decades",
+            "powers of ten",
+            "Learning rate, powers of ten",
+            "from the lowest to the highest learning rate of good trials",
+        ),
+        number(
+            "lr_decades_searched",
+            "powers of ten",
+            "Searched",
+            meaning="powers of ten that the searched range of the learning rate covers",
+        ),
     ),
     main="cell n_blocks n_trials n_diverged within share_startup share lr_decades lr_decades_searched",
     row="one cell; over its blocks, intervals by the jackknife",

@@ -26,10 +26,22 @@ from study.registry import TABLES
     shown=lambda inputs, table: of_claims(inputs, table.filter(pc.equal(table["stratum"], POOLED))),
     columns=(
         *shared("study dataset arm reference stratum outcome scale label epoch n_pairs"),
-        count("n_missing", "Missing"),
-        number("arm_val_accuracy", FRACTION, "Accuracy, arm", "percent"),
-        number("reference_val_accuracy", FRACTION, "Accuracy, reference", "percent"),
-        *spread_columns(OF_SCALE, "Difference"),
+        count("n_missing", "Missing", meaning="pairs without a converged value at the epoch"),
+        number(
+            "arm_val_accuracy",
+            FRACTION,
+            "Accuracy, arm",
+            "percent",
+            meaning="mean validation accuracy of the arm's networks then",
+        ),
+        number(
+            "reference_val_accuracy",
+            FRACTION,
+            "Accuracy, reference",
+            "percent",
+            meaning="mean validation accuracy of the reference's networks then",
+        ),
+        *spread_columns(OF_SCALE, "Difference", meaning="mean over replicates of arm minus reference at the epoch"),
         *shared("p_sign_flip"),
     ),
     main="dataset arm reference stratum outcome epoch n_pairs n_missing arm_val_accuracy reference_val_accuracy mean sd "

@@ -1,58 +1,57 @@
 """The table of trials, one row per replicate (what it was given, cost, reached; what was measured on it), and the curves."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.trials.columns import (
+    CURVE_OUTCOMES,
+    METRICS,
+    RECORDED,
+    field_metadata,
+    of_estimate,
+    of_metric,
+    of_setting,
+    with_error,
+)
 from analysis.trials.records import current_measures, current_records
 from search_spaces import Choice, Level, Spec
 from study.results.ledger import Contents
-from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, SPLITS, EstimateRecord, MeasureRecord, ReplicateRecord
+from study.schema import COST_COLUMNS, IDENTITY_COLUMNS, EstimateRecord, MeasureRecord, Quantity, ReplicateRecord
 
-METRIC_COLUMNS = tuple(
-    f"{split}/{name}{suffix}"
-    for suffix in ("", "_best", "_bn_reestimated")
-    for split in SPLITS
-    for name in ("accuracy", "loss")
-)
-_LAST = 10
-# What others report of a whole training, from a curve: where validation is on the test images, theirs to the letter.
-CURVE_OUTCOMES: dict[str, Callable[[list[float]], float]] = {
-    "val/accuracy_highest": max,
-    "val/accuracy_last10": lambda curve: sum(curve[-_LAST:]) / len(curve[-_LAST:]),
-}
 _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "epochs", "params", "flops")
-_UNITS = {
-    **dict.fromkeys(("replicate", "number", "seed", "search_block"), "identifier"),
-    **{"depth": "layers", "width": "channels", "epochs": "epochs", "params": "trained parameters"},
-    **{"flops": "FLOPs an image", "train_seconds": "s", "measure_seconds": "s"},
-}
-_METRIC_UNITS = {"accuracy": "fraction of images", "loss": "nat"}
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 _CURVES = pa.schema(
     [
-        ("trial_key", _LABEL),
-        ("cell", _LABEL),
-        ("phase", _LABEL),
-        pa.field("block", pa.int64(), metadata={"unit": "identifier"}),
-        ("metric", _LABEL),
-        pa.field("epoch", pa.int64(), metadata={"unit": "epochs"}),
-        pa.field("value", pa.float64(), metadata={"unit": "of the row's outcome"}),
+        pa.field(quantity.name, kind, metadata=field_metadata(quantity))
+        for kind, quantity in (
+            *((_LABEL, RECORDED[name]) for name in ("trial_key", "cell", "phase")),
+            (pa.int64(), replace(RECORDED["search_block"], name="block")),
+            (_LABEL, Quantity(name="metric", meaning="what the curve is of: split/name")),
+            (pa.int64(), Quantity(name="epoch", meaning="epochs trained so far", unit="epochs")),
+            (pa.float64(), Quantity(name="value", meaning="the metric after this epoch", unit="of the row's outcome")),
+        )
     ],
     metadata={"row": "one replicate, metric and epoch"},
 )
 
 
-def trials_table(spec: Spec, contents: Contents) -> pa.Table:
+def trials_table(
+    spec: Spec, contents: Contents, known: Mapping[str, Iterable[Quantity]] = MappingProxyType({})
+) -> pa.Table:
     """One row per replicate record, superseded ones left out, in a fixed order with fixed types.
 
     Columns: identity, further factors, nuisance values, cost, ``defaulted``, ``boundary`` (comma-joined), metrics, then
-    each estimate with ``_stderr`` and ``_converged``. What was not measured, or is NaN, is null. Units stand in each
-    field's metadata under ``unit``. Raises ``ValueError`` when two statistics give estimates of one name.
+    each estimate with ``_stderr`` and ``_converged``. What was not measured, or is NaN, is null. Each field's metadata hold
+    ``description``, ``unit`` and ``statistic``; ``known`` maps a statistic to what it estimates.
+
+    Raises ``ValueError`` when two statistics give estimates of one name.
     """
     records = current_records(spec, contents)
     seconds: dict[str, float] = {}
@@ -79,11 +78,23 @@ def trials_table(spec: Spec, contents: Contents) -> pa.Table:
     columns |= {"defaulted": column("defaulted", pa.bool_()), "boundary": column("boundary", pa.string())}
     columns |= _metrics(records)
     columns |= _of_curves(spec, records)
-    for name, estimates in _estimates(spec, records, current_measures(contents)).items():
+    settings = {setting_column(name): name for name in (*spec.factor_names(), *spec.nuisance)}
+    described = {
+        name: of_setting(name, settings.get(name, name)) if name in settings or "/" not in name else of_metric(name)
+        for name in columns
+        if name not in RECORDED
+    }
+    measured, owners = _estimates(spec, records, current_measures(contents))
+    for name, estimates in measured.items():
         if name in columns:
             raise ValueError(f"an estimate is called {name!r}, which is another column's name")
         columns[name] = estimates
-    fields = [pa.field(name, values.type, metadata=_unit(spec, columns, name)) for name, values in columns.items()]
+    for name, statistic in owners.items():
+        described |= with_error(of_estimate(name, statistic, known.get(statistic, ())))
+    fields = [
+        pa.field(name, values.type, metadata=field_metadata((RECORDED | described)[name]))
+        for name, values in columns.items()
+    ]
     schema = pa.schema(fields, metadata={"study": spec.name, "row": "one replicate"})
     return pa.Table.from_arrays(list(columns.values()), schema=schema)
 
@@ -134,7 +145,8 @@ def _level_type(levels: Iterable[Level]) -> pa.DataType:
 
 def _metrics(records: list[ReplicateRecord]) -> dict[str, pa.Array]:
     seen = {name for record in records for name in record["metrics"]}
-    names = [*METRIC_COLUMNS, *sorted(seen.difference(METRIC_COLUMNS))]
+    metrics = [quantity.name for quantity in METRICS]
+    names = [*metrics, *sorted(seen.difference(metrics))]
     # from_pandas: NaN, a number that does not exist, becomes null
     return {name: pa.array([r["metrics"].get(name) for r in records], pa.float64(), from_pandas=True) for name in names}
 
@@ -143,18 +155,23 @@ def _of_curves(spec: Spec, records: list[ReplicateRecord]) -> dict[str, pa.Array
     """``CURVE_OUTCOMES`` that ``spec`` names; null where there is no curve, or it holds what is no number."""
     asked = {*spec.claimed_outcomes, *(known.outcome for known in spec.published)}
     columns = {}
-    for name in (name for name in CURVE_OUTCOMES if name in asked):
+    for name, outcome in CURVE_OUTCOMES.items():
+        if name not in asked:
+            continue
         curves = [record["curves"].get(name.rpartition("_")[0], []) for record in records]
         whole = [curve and all(map(math.isfinite, curve)) for curve in curves]
-        found = [CURVE_OUTCOMES[name](curve) if fit else None for curve, fit in zip(curves, whole, strict=True)]
+        found = [outcome(curve) if fit else None for curve, fit in zip(curves, whole, strict=True)]
         columns[name] = pa.array(found, pa.float64())
     return columns
 
 
 def _estimates(
     spec: Spec, records: list[ReplicateRecord], measures: dict[str, dict[str, MeasureRecord]]
-) -> dict[str, pa.Array]:
-    """Three columns per estimate; statistics in the order of the spec, estimates in the order they are reported."""
+) -> tuple[dict[str, pa.Array], dict[str, str]]:
+    """Three columns per estimate, and the statistic of each estimate.
+
+    Statistics stand in the order of the spec, estimates in the order they are reported.
+    """
     owners: dict[str, str] = {}
     held: dict[str, list[tuple[int, dict[str, EstimateRecord]]]] = {}
     for i, record in enumerate(records):
@@ -166,7 +183,8 @@ def _estimates(
     planned = list(spec.measure.statistics)
     order = [*planned, *sorted(set(owners.values()).difference(planned))]
     columns = {}
-    for name in sorted(owners, key=lambda name: order.index(owners[name])):
+    owners = {name: owners[name] for name in sorted(owners, key=lambda name: order.index(owners[name]))}
+    for name in owners:
         found = [(i, estimates[name]) for i, estimates in held[owners[name]] if name in estimates]
         places = [i for i, _ in found]
         for column, part in ((name, "value"), (f"{name}_stderr", "stderr"), (f"{name}_converged", "converged")):
@@ -174,21 +192,7 @@ def _estimates(
             values[places] = [estimate[part] for _, estimate in found]  # type: ignore[literal-required]
             kind = pa.bool_() if part == "converged" else pa.float64()
             columns[column] = pa.array(values, kind, from_pandas=True)
-    return columns
-
-
-def _unit(spec: Spec, columns: Mapping[str, pa.Array], name: str) -> dict[str, str] | None:
-    """The unit of a number: of a cost, a metric, a setting, an estimate (and its standard error)."""
-    if "/" in name:
-        kind = name.partition("/")[2].partition("_")[0]
-        return {"unit": _METRIC_UNITS[kind]} if kind in _METRIC_UNITS else None
-    if name in _UNITS:
-        return {"unit": _UNITS[name]}
-    estimate = name.removesuffix("_stderr")
-    if f"{estimate}_converged" in columns:
-        return {"unit": "natural logarithm" if estimate.endswith("_log") else "of the statistic"}
-    settings = {setting_column(setting) for setting in (*spec.factor_names(), *spec.nuisance)}
-    return {"unit": "as configured"} if name in settings.difference(IDENTITY_COLUMNS) else None
+    return columns, owners
 
 
 def curves_table(spec: Spec, contents: Contents) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.commands import app
+from study.cli.commands import app, opened
 from study.cli.options import RESULTS, AddressOption, JsonOption, PluginOption, StorageOption, TrackingOption
 from study.printing.console import open_console
 
@@ -45,19 +45,44 @@ def measure(
 @app.command()
 def levels(
     kind: Annotated[
-        str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...")
+        str | None, typer.Argument(help="One kind alone: merge, attention, dataset, statistic, ...; or outcome.")
     ] = None,
+    spec: Annotated[
+        str, typer.Argument(metavar="[SPEC]", help="With outcome: what this study's claims may name.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
     plugin: PluginOption = [],
 ) -> None:
-    """List what a specification may name: kind, name, formula, extra parameters, source."""
+    """List what a specification may name: kind, name, formula, extra parameters, source; and the outcomes of claims."""
     from study.printing.levels import levels, print_levels
 
+    if kind == "outcome" or spec:
+        _outcomes(kind, spec, plugin, as_json=as_json)
+        return
     rows = list(levels(kind, plugin))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
         print_levels(rows, open_console())
+
+
+def _outcomes(kind: str | None, spec: str, plugin: list[str], *, as_json: bool) -> None:
+    from study.errors import UserError
+    from study.planning.plan import load_levels
+    from study.plugins import load_plugins
+    from study.printing.outcomes import outcomes, plain, print_outcomes
+
+    if kind != "outcome":
+        raise UserError(f"levels {kind} {spec}: only outcomes are listed for a study: fmm-study levels outcome {spec}")
+    load_plugins(plugin, *([str(Path.cwd())] if plugin else []))
+    asked = opened(spec, [], RESULTS)[0] if spec else None
+    if asked:
+        load_levels(asked)
+    found = outcomes(asked).values()
+    if as_json:
+        typer.echo(json.dumps(plain(found), indent=2))
+    else:
+        print_outcomes(found, open_console())
 
 
 @app.command()

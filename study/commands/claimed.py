@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from analysis.claims.named import missing
 from analysis.trials.arms import cells_of
-from analysis.trials.table import CURVE_OUTCOMES, METRIC_COLUMNS
 from search_spaces import Claim, Spec
 from study.commands.start import refuse_undecidable
 from study.data import dataset_facts
@@ -12,8 +11,10 @@ from study.errors import UserError, nearest
 from study.planning.estimable import check_gates
 from study.planning.layout import Plan
 from study.planning.plan import make_plan
-from study.registry import PARTS, STATISTICS
-from study.smoothness import estimate_names, fewest_classes, parse_settings
+from study.printing.outcomes import outcomes
+from study.registry import PARTS
+from study.schema import Quantity
+from study.smoothness import fewest_classes
 
 
 def checked_plan(spec: Spec) -> Plan:
@@ -32,21 +33,17 @@ def check_claims(plan: Plan) -> None:
     Others may have published what a study leaves out: a registered part, whose row stands without a value of ours.
     """
     cells = cells_of(plan.spec)
-    for i, known in enumerate(plan.spec.published):
-        levels = {n: level for n, level in known.levels.items() if n not in PARTS or level not in PARTS[n]}
+    for i, result in enumerate(plan.spec.published):
+        levels = {n: level for n, level in result.levels.items() if n not in PARTS or level not in PARTS[n]}
         if told := missing(levels, cells):
             raise UserError(f"published[{i}]: {told}")
-    owners = {
-        name: statistic
-        for statistic, given in plan.spec.measure.statistics.items()
-        for name in estimate_names(statistic, parse_settings(statistic, given))
-    }
+    known = outcomes(plan.spec)
     datasets = dict.fromkeys(str(cell.settings["dataset"]) for cell in plan.cells)
     for where, outcome in _outcomes(plan):
-        if outcome not in owners:
-            _check_metric(where, outcome, owners)
-            continue
-        needed = fewest_classes(owners[outcome], outcome)
+        if outcome not in known:
+            raise UserError(f"{where}: outcome {outcome!r} {_unknown(outcome, known)}")
+        statistic = known[outcome].statistic
+        needed = fewest_classes(statistic, outcome) if statistic else 0
         for dataset in datasets:
             if (there := dataset_facts(dataset).num_classes) < needed:
                 raise UserError(
@@ -56,20 +53,14 @@ def check_claims(plan: Plan) -> None:
     check_gates(plan)
 
 
-def _check_metric(where: str, outcome: str, owners: Mapping[str, str]) -> None:
-    metrics = [*METRIC_COLUMNS, *CURVE_OUTCOMES]
-    if outcome in metrics:
-        return
-    for entry in STATISTICS:
-        if outcome in estimate_names(entry.name, parse_settings(entry.name, {})):
-            raise UserError(
-                f"{where}: outcome {outcome!r} is given by the statistic {entry.name!r}, which is not measured; add it under "
-                "measure.statistics"
-            )
-    raise UserError(
-        f"{where}: outcome {outcome!r} is no metric and no estimate of a measured statistic"
-        f"{nearest(outcome, [*metrics, *owners])}"
-    )
+def _unknown(outcome: str, known: Mapping[str, Quantity]) -> str:
+    everything = outcomes()
+    if outcome in everything:
+        return (
+            f"is given by the statistic {everything[outcome].statistic!r}, which is not measured; add it under "
+            "measure.statistics"
+        )
+    return f"is no metric and no estimate of a measured statistic{nearest(outcome, known)}"
 
 
 def _outcomes(plan: Plan) -> Iterator[tuple[str, str]]:

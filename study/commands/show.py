@@ -32,6 +32,7 @@ from study.planning.importance import importances
 from study.planning.layout import Plan, lay_out
 from study.planning.plan import load_levels
 from study.printing.console import open_console, say
+from study.printing.outcomes import measured_quantities
 from study.results.files import LEDGER, SPECIFICATION
 from study.results.ledger import Contents, is_compressed, read_ledger, segments
 from study.results.revisions import up_to_date
@@ -79,6 +80,7 @@ class Recorded(ReadStudy):
             chance={name: 1 / num for name, num in classes.items()},
             folder=self.folder,
             importance_of=importances,
+            quantities_of=measured_quantities,
             registration=self.registration,
             price=next((session["price"] for session in reversed(self.sessions) if "price" in session), None),
         )

@@ -29,7 +29,7 @@ def levels(kind: str | None = None, plugins: Sequence[str] = ()) -> Iterator[dic
     load_plugins(plugins, *([str(Path.cwd())] if plugins else []))
     known = {registry.kind: registry for registry in NAMED}
     if kind is not None and kind not in known:
-        raise UserError(f"unknown kind {kind!r}{nearest(kind, known)}")
+        raise UserError(f"unknown kind {kind!r}{nearest(kind, [*known, 'outcome'])}")
     for registry in NAMED if kind is None else (known[kind],):
         for entry in registry:
             yield {

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from study.errors import UserError, nearest
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
@@ -52,9 +53,23 @@ class AdaptiveSharpnessSettings:
             )
 
 
-def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
-    worst = [f"sharpness_{settings.norm}_{rho:g}{scale}_max" for rho in settings.rhos for scale in SCALES]
-    return worst + [f"sharpness_{rho:g}{scale}_mean" for rho in settings.average_rhos for scale in SCALES]
+def _outcomes(settings: AdaptiveSharpnessSettings) -> list[Quantity]:
+    worst = "in the worst case over moves of the weights by {} of themselves ({})"
+    moves = {f"{settings.norm}_{rho:g}{{}}_max": worst.format(f"{rho:g}", settings.norm) for rho in settings.rhos}
+    moves |= {
+        f"{rho:g}{{}}_mean": f"on average over random moves of the weights by {rho:g} of themselves"
+        for rho in settings.average_rhos
+    }
+    return [
+        Quantity(
+            name=f"sharpness_{name.format(scale)}",
+            meaning=f"rise of the training loss {where}{', logits scaled to deviation 1' if scale else ''}",
+            unit="nat",
+            better="lower",
+        )
+        for name, where in moves.items()
+        for scale in SCALES
+    ]
 
 
 @STATISTICS.register(
@@ -62,7 +77,7 @@ def _names(settings: AdaptiveSharpnessSettings) -> list[str]:
     formula="max of L(w + d) - L(w) over norm(d / w) <= rho, and its mean over d / w ~ N(0, rho^2)",
     source="https://arxiv.org/abs/2302.07011",
     settings=AdaptiveSharpnessSettings,
-    names=_names,
+    outcomes=_outcomes,
     fewest_classes=classes_for_scale,
 )
 def adaptive_sharpness(settings: AdaptiveSharpnessSettings, context: MeasureContext) -> dict[str, Estimate]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.seeding import derive_seed
 from study.smoothness import estimate
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, read_layers, taylor
@@ -28,7 +29,27 @@ from study.smoothness.rank_correlation import ceilings, kendall, reliability, sp
 KINDS = ("zero", "mean", "taylor")
 AGREEMENTS = {"spearman": spearman, "kendall": kendall, "top10": top_overlap}
 PREFIX = "attention_importance"
-_OVERALL = ("", "null", "ceiling", "activation", "per_image", "per_image_null", "per_image_activation")
+# importance by kind, agreement by measure, and what is compared, in words
+_IMPORTANCE = {
+    "zero": "importance being the loss added by taking a unit to zero",
+    "mean": "importance being the loss added by taking a unit to its mean",
+    "taylor": "importance being the loss, to first order, added by taking a unit to zero",
+}
+AGREEMENT_WORDS = {
+    "spearman": "Spearman's rank correlation over units",
+    "kendall": "Kendall's tau-b over units",
+    "top10": "share of the top tenth of units in common",
+}
+AGREEMENT_UNITS = {"top10": "fraction of units"}
+_OVERALL = {
+    "": "of gate and importance",
+    "null": "of gate and importance, units shuffled",
+    "ceiling": "that noise in gate and importance leaves at most",
+    "activation": "of mean absolute activation and importance",
+    "per_image": "of gate and importance within an image",
+    "per_image_null": "of gate and importance within an image, units shuffled",
+    "per_image_activation": "of absolute activation and importance within an image",
+}
 # Layers with fewer units are left out.
 _LEAST_UNITS = 4
 _BOOTSTRAPS = 200
@@ -53,9 +74,20 @@ def _label(measure: str, part: str) -> str:
     return part if short else "_".join(filter(None, (measure, part)))
 
 
-def _names(settings: AttentionImportanceSettings) -> list[str]:
-    each = [_label(measure, part) for part in _OVERALL for measure in AGREEMENTS]
-    return [f"{PREFIX}_{name}_{kind}" for kind in KINDS for name in [*each, "ratio"]]
+def _outcomes(settings: AttentionImportanceSettings) -> list[Quantity]:
+    found = []
+    for kind, importance in _IMPORTANCE.items():
+        for part, words in _OVERALL.items():
+            for measure, agreement in AGREEMENT_WORDS.items():
+                name, meaning = f"{_label(measure, part)}_{kind}", f"{agreement} {words}, {importance}"
+                unit = AGREEMENT_UNITS.get(measure, "correlation")
+                found.append(Quantity(name=f"{PREFIX}_{name}", meaning=f"{meaning}; mean over layers", unit=unit))
+                if "image" not in part:
+                    of_layer = f"{meaning}; attention layer {{layer}} from the input"
+                    found.append(Quantity(name=f"{PREFIX}_layer{{layer}}_{name}", meaning=of_layer, unit=unit))
+        ratio = f"{AGREEMENT_WORDS['spearman']} of gate and importance over its noise ceiling, {importance}"
+        found.append(Quantity(name=f"{PREFIX}_ratio_{kind}", meaning=ratio, unit="ratio"))
+    return found
 
 
 @STATISTICS.register(
@@ -63,7 +95,7 @@ def _names(settings: AttentionImportanceSettings) -> list[str]:
     formula="rank agreement over units of mean gate and loss added by taking the unit out, gates clamped; its ceiling",
     source="https://arxiv.org/abs/2106.15067",
     settings=AttentionImportanceSettings,
-    names=_names,
+    outcomes=_outcomes,
     only="networks with attention",
     revision=3,
 )

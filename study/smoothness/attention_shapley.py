@@ -18,8 +18,17 @@ from torch.nn import functional
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.seeding import derive_seed
-from study.smoothness.attention_importance import AGREEMENTS, comparable_layers, over_layers, resampled, resamplings
+from study.smoothness.attention_importance import (
+    AGREEMENT_UNITS,
+    AGREEMENT_WORDS,
+    AGREEMENTS,
+    comparable_layers,
+    over_layers,
+    resampled,
+    resamplings,
+)
 from study.smoothness.clamped import GATES, Layer, ablation, clamped, only_units, taylor
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
@@ -42,12 +51,29 @@ class AttentionShapleySettings:
     gates: tuple[str, ...] = GATES
 
 
+def _outcomes(settings: AttentionShapleySettings) -> list[Quantity]:
+    words = {
+        name: (f"{agreement} of gate and Shapley value", AGREEMENT_UNITS.get(name, "correlation"))
+        for name, agreement in AGREEMENT_WORDS.items()
+    }
+    rank = AGREEMENT_WORDS["spearman"]
+    words["activation"] = f"{rank} of mean absolute activation and Shapley value", "correlation"
+    words["ablation"] = f"{rank} of Shapley value and loss added by taking a unit to zero", "correlation"
+    words["reliability"] = "reliability of the ranks of Shapley values over sampled orders", "correlation"
+    found = [
+        Quantity(name=f"{PREFIX}_{name}", meaning=f"{words[name][0]}; mean over layers", unit=words[name][1])
+        for name in _EACH
+    ]
+    of_layer = f"{words['spearman'][0]}; attention layer {{layer}} from the input"
+    return [*found, Quantity(name=f"{PREFIX}_layer{{layer}}_spearman", meaning=of_layer, unit="correlation")]
+
+
 @STATISTICS.register(
     "attention_shapley",
     formula="rank agreement over units of mean gate and Shapley value of the true class's log-probability, gates clamped",
     source="https://doi.org/10.1016/j.cor.2008.04.004",
     settings=AttentionShapleySettings,
-    names=lambda settings: [f"{PREFIX}_{name}" for name in _EACH],
+    outcomes=_outcomes,
     only="networks with attention",
     revision=2,
 )

@@ -12,12 +12,27 @@ from torch import Tensor
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.pairs import draw_triplets, fixed_generator
 
-_NAMES = ("decision_regions_components", "decision_regions_classes", "decision_regions_excess")
+_OUTCOMES = (
+    Quantity(
+        name="decision_regions_components",
+        meaning="connected regions of one predicted class on a plane through three samples",
+        unit="count",
+        better="lower",
+    ),
+    Quantity(name="decision_regions_classes", meaning="classes predicted on the plane", unit="count"),
+    Quantity(
+        name="decision_regions_excess",
+        meaning="regions less classes: 0 if each class is in one piece",
+        unit="count",
+        better="lower",
+    ),
+)
 # Three samples this close to a line, relative to their distance, span no plane.
 _FLAT = 1e-4
 
@@ -44,7 +59,7 @@ class DecisionRegionsSettings:
     formula="connected regions of one predicted label on the plane through three samples: their number, less that of classes",
     source="https://arxiv.org/abs/2203.08124",
     settings=DecisionRegionsSettings,
-    names=lambda settings: list(_NAMES),
+    outcomes=lambda settings: _OUTCOMES,
     fewest_classes=lambda name: 3,
     revision=2,
 )
@@ -79,7 +94,7 @@ def decision_regions(settings: DecisionRegionsSettings, context: MeasureContext)
     classes = torch.tensor([len(torch.unique(grid)) for grid in labels])
     found = (components, classes, components - classes)
     samples = torch.stack([plane.samples for plane in planes])
-    return {name: estimate.mean(values, samples) for name, values in zip(_NAMES, found, strict=True)}
+    return {o.name: estimate.mean(values, samples) for o, values in zip(_OUTCOMES, found, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.pairs import KINDS, line_batches, over_kinds
-from study.smoothness.scales import tempered, unit_logits
+from study.smoothness.pairs import KIND_WORDS, KINDS, line_batches, over_kinds
+from study.smoothness.scales import SCALE_WORDS, tempered, unit_logits
 
 # True if it depends on the temperature.
 _SCALES = {"logits": False, "unit_logits": False, "tempered": True}
@@ -65,9 +66,34 @@ class FrequencySettings:
             )
 
 
-def _names(settings: FrequencySettings) -> list[str]:
-    each = [*(f"above_{k}" for k in settings.above), "mean_log", "eligible"]
-    return [f"frequency_{scale}_{kind}_{name}" for scale in _SCALES for kind in KINDS for name in each]
+def _outcomes(settings: FrequencySettings) -> list[Quantity]:
+    found = []
+    for scale in _SCALES:
+        for kind in KINDS:
+            prefix, where = f"frequency_{scale}_{kind}", f"of {SCALE_WORDS[scale]}, on lines {KIND_WORDS[kind]}"
+            found += [
+                Quantity(
+                    name=f"{prefix}_above_{k}",
+                    meaning=f"share of power above {k} half waves a path, {where}",
+                    unit="fraction of power",
+                    better="lower",
+                )
+                for k in settings.above
+            ]
+            found += [
+                Quantity(
+                    name=f"{prefix}_mean_log",
+                    meaning=f"mean natural logarithm of the mean frequency in half waves a path, {where}",
+                    unit="natural logarithm",
+                    better="lower",
+                ),
+                Quantity(
+                    name=f"{prefix}_eligible",
+                    meaning=f"share of pairs whose output leaves its chord by more than rounding, {where}",
+                    unit="fraction of pairs",
+                ),
+            ]
+    return found
 
 
 @STATISTICS.register(
@@ -75,7 +101,7 @@ def _names(settings: FrequencySettings) -> list[str]:
     formula="share of power above k half waves in the sine series of z(t) - (1 - t) z(0) - t z(1), on lines between samples",
     source="https://arxiv.org/abs/2202.13473",
     settings=FrequencySettings,
-    names=_names,
+    outcomes=_outcomes,
     serves=("path",),
 )
 def frequency(settings: FrequencySettings, context: MeasureContext) -> dict[str, Estimate]:

@@ -20,13 +20,37 @@ from torch.nn import functional
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 
-_NAMES = (
-    "hessian_top_eigenvalue", "hessian_bottom_ritz", "hessian_trace", "hessian_negative_share", "hessian_zero_share",
-)  # fmt: skip
+_UNIT = "nat per squared unit of weight"
+_OUTCOMES = (
+    Quantity(
+        name="hessian_top_eigenvalue",
+        meaning="largest eigenvalue of the Hessian of the training loss in the weights",
+        unit=_UNIT,
+        better="lower",
+    ),
+    Quantity(name="hessian_bottom_ritz", meaning="upper bound of the Hessian's smallest eigenvalue", unit=_UNIT),
+    Quantity(
+        name="hessian_trace",
+        meaning="trace of the Hessian of the training loss in the weights",
+        unit=_UNIT,
+        better="lower",
+    ),
+    Quantity(
+        name="hessian_negative_share",
+        meaning="share of the Hessian's eigenvalues below -0.001 of the largest",
+        unit="fraction of eigenvalues",
+    ),
+    Quantity(
+        name="hessian_zero_share",
+        meaning="share of the Hessian's eigenvalues within 0.001 of the largest around zero",
+        unit="fraction of eigenvalues",
+    ),
+)
 # Ritz values below this share of the top one count as zero: most eigenvalues are.
 _ZERO = 1e-3
 # A new direction shorter than this, relative to the operator's size, is rounding: the Krylov space is exhausted.
@@ -105,7 +129,7 @@ class LossHessian:
     formula="H = d^2 L / dw^2: top eigenvalue (Lanczos), trace (Hutchinson), density and shares of it (Lanczos quadrature)",
     source="https://arxiv.org/abs/1912.07145",
     settings=HessianSettings,
-    names=lambda settings: list(_NAMES),
+    outcomes=lambda settings: _OUTCOMES,
     revision=3,
 )
 def hessian(settings: HessianSettings, context: MeasureContext) -> dict[str, Estimate]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
@@ -30,9 +31,24 @@ class InputCurvatureSettings:
     steps: tuple[float, ...] = (0.1, 0.5, 1.0)
 
 
-def _names(settings: InputCurvatureSettings) -> list[str]:
-    prefixes = [f"curvature_{step:g}{scale}" for step in settings.steps for scale in _SCALES]
-    return [f"{prefix}_{moment}" for prefix in prefixes for moment in ("mean", "mean_log")]
+def _outcomes(settings: InputCurvatureSettings) -> list[Quantity]:
+    found = []
+    for step in settings.steps:
+        for scale in _SCALES:
+            loss = "the temperature-scaled cross-entropy" if scale else "the cross-entropy"
+            over = f"over images of the change of the gradient of {loss} in the image, over a step of {step:g}"
+            prefix = f"curvature_{step:g}{scale}"
+            unit = "nat per squared unit of pixel intensity"
+            found += [
+                Quantity(name=f"{prefix}_mean", meaning=f"mean {over}", unit=unit, better="lower"),
+                Quantity(
+                    name=f"{prefix}_mean_log",
+                    meaning=f"mean natural logarithm {over}",
+                    unit="natural logarithm",
+                    better="lower",
+                ),
+            ]
+    return found
 
 
 @STATISTICS.register(
@@ -40,7 +56,7 @@ def _names(settings: InputCurvatureSettings) -> list[str]:
     formula="norm(grad l(x + h z) - grad l(x)) / h, z the normalised sign of the gradient: mean, mean log",
     source="https://arxiv.org/abs/1811.09716",
     settings=InputCurvatureSettings,
-    names=_names,
+    outcomes=_outcomes,
 )
 def input_curvature(settings: InputCurvatureSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean and mean log over samples, for each step h, of the cross-entropy and of the temperature-scaled one.

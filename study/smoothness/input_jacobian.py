@@ -6,11 +6,12 @@ Source: https://arxiv.org/abs/1802.08760
 from dataclasses import dataclass
 
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, frobenius, jacobian_norms
-from study.smoothness.scales import classes_for_scale
+from study.smoothness.scales import SCALE_WORDS, classes_for_scale
 
 _MOMENTS = {"mean": estimate.mean, "mean_log": estimate.mean_log, "rms": estimate.root_mean_square}
 
@@ -23,8 +24,20 @@ class InputJacobianSettings:
     split: str = "test"
 
 
-def _names(settings: InputJacobianSettings) -> list[str]:
-    return [f"jacobian_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS]
+_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "rms": "root mean square"}
+
+
+def _outcomes(settings: InputJacobianSettings) -> list[Quantity]:
+    return [
+        Quantity(
+            name=f"jacobian_{scale}_{moment}",
+            meaning=f"{words} over images of the Frobenius norm of the input Jacobian of {SCALE_WORDS[scale]}",
+            unit="natural logarithm" if moment == "mean_log" else "output per unit of pixel intensity",
+            better="lower",
+        )
+        for scale in SCALES
+        for moment, words in _WORDS.items()
+    ]
 
 
 @STATISTICS.register(
@@ -32,7 +45,7 @@ def _names(settings: InputJacobianSettings) -> list[str]:
     formula="Frobenius norm of dp/dx, dz/dx and d(unit logits)/dx: mean, mean log, root mean square",
     source="https://arxiv.org/abs/1802.08760",
     settings=InputJacobianSettings,
-    names=_names,
+    outcomes=_outcomes,
     fewest_classes=classes_for_scale,
 )
 def input_jacobian(settings: InputJacobianSettings, context: MeasureContext) -> dict[str, Estimate]:

@@ -19,12 +19,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Better, Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.pairs import KINDS, line_batches, over_kinds, paths_at_once
+from study.smoothness.pairs import KIND_WORDS, KINDS, line_batches, over_kinds, paths_at_once
 
-_NAMES = ("transitions", "transitions_log", "share", "per_length", "resolved")
+_WORDS: dict[str, tuple[str, str, Better]] = {
+    "transitions": ("sign changes of ReLUs along a path, mean over paths", "count", "lower"),
+    "transitions_log": (
+        "natural logarithm of the mean number of sign changes of ReLUs along a path",
+        "natural logarithm",
+        "lower",
+    ),
+    "share": ("sign changes of ReLUs along a path over the number of ReLUs", "ratio", "lower"),
+    "per_length": (
+        "sign changes of ReLUs over the path's Euclidean length",
+        "count per unit of pixel intensity",
+        "lower",
+    ),
+    "resolved": ("sign changes seen at every second point over those at all points", "ratio", "none"),
+}
+_EXCESS = "sign changes of ReLUs along a path that are taken back by its end, mean over paths"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +62,17 @@ class LinearRegionsSettings:
             raise UserError(f"statistic 'linear_regions': setting 'num_steps' must be even, not {self.num_steps}")
 
 
-def _names(settings: LinearRegionsSettings) -> list[str]:
-    around = [f"regions_noise_{sigma:g}_{name}" for sigma in settings.sigmas for name in _NAMES]
-    return around + [f"regions_{kind}_{name}" for kind in KINDS for name in (*_NAMES, "excess")]
+def _outcomes(settings: LinearRegionsSettings) -> list[Quantity]:
+    paths = {f"noise_{sigma:g}": f"ellipses of noise of deviation {sigma:g}/255" for sigma in settings.sigmas}
+    paths |= {kind: f"lines {KIND_WORDS[kind]}" for kind in KINDS}
+    found = []
+    for path, where in paths.items():
+        words = _WORDS | ({"excess": (_EXCESS, "count", "lower")} if path in KINDS else {})
+        found += [
+            Quantity(name=f"regions_{path}_{name}", meaning=f"{meaning}; {where}", unit=unit, better=better)
+            for name, (meaning, unit, better) in words.items()
+        ]
+    return found
 
 
 @STATISTICS.register(
@@ -56,7 +80,7 @@ def _names(settings: LinearRegionsSettings) -> list[str]:
     formula="sum_i ||c(x_{i+1}) - c(x_i)||_1, c the signs of all ReLUs, on lines between samples and ellipses around them",
     source="https://arxiv.org/abs/1802.08760",
     settings=LinearRegionsSettings,
-    names=_names,
+    outcomes=_outcomes,
     serves=("frequency", "path"),
     revision=2,
 )

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, spectral
-from study.smoothness.scales import classes_for_scale
+from study.smoothness.scales import SCALE_WORDS, classes_for_scale
 
 _MOMENTS: dict[str, Callable[[Tensor], Estimate]] = {
     "mean": estimate.mean,
@@ -31,6 +32,9 @@ _MOMENTS: dict[str, Callable[[Tensor], Estimate]] = {
 MOST_CLASSES = 100
 
 
+_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "p95": "95th percentile"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalLipschitzSettings:
     """``num_samples`` images of ``split``; power iteration to a relative change of ``tolerance``, or ``max_iterations``."""
@@ -41,12 +45,25 @@ class LocalLipschitzSettings:
     tolerance: float = 1e-3
 
 
+def _outcomes(settings: LocalLipschitzSettings) -> list[Quantity]:
+    return [
+        Quantity(
+            name=f"lipschitz_{scale}_{moment}",
+            meaning=f"{words} over images of the spectral norm of the input Jacobian of {SCALE_WORDS[scale]}",
+            unit="natural logarithm" if moment == "mean_log" else "output per unit of pixel intensity",
+            better="lower",
+        )
+        for scale in SCALES
+        for moment, words in _WORDS.items()
+    ]
+
+
 @STATISTICS.register(
     "local_lipschitz",
     formula="spectral norm of dp/dx, dz/dx, d(unit logits)/dx, exact or by iteration: mean, mean log, 95th percentile",
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
-    names=lambda settings: [f"lipschitz_{scale}_{moment}" for scale in SCALES for moment in _MOMENTS],
+    outcomes=_outcomes,
     fewest_classes=classes_for_scale,
     revision=2,
 )

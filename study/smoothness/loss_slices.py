@@ -16,12 +16,32 @@ from torch.nn import functional
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.untouched import with_weights
 
-_NAMES = ("loss_slices_rise", "loss_slices_rise_log", "loss_slices_curvature")
+_OUTCOMES = (
+    Quantity(
+        name="loss_slices_rise",
+        meaning="rise of the training loss at the ends of lines along filter-normalised random directions",
+        unit="nat",
+        better="lower",
+    ),
+    Quantity(
+        name="loss_slices_rise_log",
+        meaning="natural logarithm of the mean rise of the training loss at the ends of these lines",
+        unit="natural logarithm",
+        better="lower",
+    ),
+    Quantity(
+        name="loss_slices_curvature",
+        meaning="second difference of the training loss at the trained weights along these directions",
+        unit="nat per squared relative length",
+        better="lower",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +69,7 @@ class LossSlicesSettings:
     formula="L(w + a d + b e) along filter-normalised random directions d, e: rise at the ends, curvature in the middle",
     source="https://arxiv.org/abs/1712.09913",
     settings=LossSlicesSettings,
-    names=lambda settings: list(_NAMES),
+    outcomes=lambda settings: _OUTCOMES,
 )
 def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[str, Estimate]:
     """Mean cross-entropy (nats) on training images along lines and on a square through the trained weights.
@@ -87,7 +107,8 @@ def loss_slices(settings: LossSlicesSettings, context: MeasureContext) -> dict[s
     step = settings.radius / middle
     rise = (loss[:, 0] + loss[:, -1]) / 2 - loss[:, middle]
     curvature = (loss[:, middle + 1] - 2 * loss[:, middle] + loss[:, middle - 1]) / step**2
-    return dict(zip(_NAMES, (estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature)), strict=True))
+    numbers = estimate.mean(rise), estimate.log_of_mean(rise), estimate.mean(curvature)
+    return {outcome.name: value for outcome, value in zip(_OUTCOMES, numbers, strict=True)}
 
 
 def filter_normalised(context: MeasureContext, index: int) -> dict[str, Tensor]:

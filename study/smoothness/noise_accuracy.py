@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from study.registry import STATISTICS
+from study.schema import FRACTION, Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
@@ -28,8 +29,18 @@ class NoiseAccuracySettings:
     num_draws: int = 4
 
 
-def _names(settings: NoiseAccuracySettings) -> list[str]:
-    return [*(f"noise_{sigma:g}_accuracy" for sigma in (0.0, *settings.sigmas)), "noise_accuracy_area"]
+def _outcomes(settings: NoiseAccuracySettings) -> list[Quantity]:
+    found = [
+        Quantity(
+            name=f"noise_{sigma:g}_accuracy",
+            meaning=f"accuracy under Gaussian noise of deviation {sigma:g}/255 a pixel",
+            unit=FRACTION,
+            better="higher",
+        )
+        for sigma in (0.0, *settings.sigmas)
+    ]
+    area = f"mean of accuracy under noise of deviation 0 to {max(settings.sigmas):g}/255, by the trapezoid rule"
+    return [*found, Quantity(name="noise_accuracy_area", meaning=area, unit=FRACTION, better="higher")]
 
 
 @STATISTICS.register(
@@ -37,7 +48,7 @@ def _names(settings: NoiseAccuracySettings) -> list[str]:
     formula="P(argmax z(x + e) = y), e ~ N(0, sigma^2) a pixel, unclipped; its mean over sigma from 0 to the largest",
     source="https://doi.org/10.1063/5.0141666",
     settings=NoiseAccuracySettings,
-    names=_names,
+    outcomes=_outcomes,
     serves=("noise_stability",),
 )
 def noise_accuracy(settings: NoiseAccuracySettings, context: MeasureContext) -> dict[str, Estimate]:

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 import torch
 
 from study.registry import STATISTICS
+from study.schema import FRACTION, Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.noisy import noisy_images, noisy_logits
 from study.smoothness.scales import probabilities, tempered
 
-_SUFFIXES = ("l1", "l1_tempered", "flip_rate")
+_SUFFIXES = {
+    "l1": ("L1 distance, 0 to 2, of the predicted probabilities from those without noise", "probability"),
+    "l1_tempered": ("L1 distance, 0 to 2, of temperature-scaled probabilities from those without noise", "probability"),
+    "flip_rate": ("share of images whose predicted class changes", FRACTION),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +32,17 @@ class NoiseStabilitySettings:
     num_draws: int = 4
 
 
-def _names(settings: NoiseStabilitySettings) -> list[str]:
-    return [f"noise_{sigma:g}_{suffix}" for sigma in settings.sigmas for suffix in _SUFFIXES]
+def _outcomes(settings: NoiseStabilitySettings) -> list[Quantity]:
+    return [
+        Quantity(
+            name=f"noise_{sigma:g}_{suffix}",
+            meaning=f"{meaning}, under Gaussian noise of deviation {sigma:g}/255 a pixel",
+            unit=unit,
+            better="lower",
+        )
+        for sigma in settings.sigmas
+        for suffix, (meaning, unit) in _SUFFIXES.items()
+    ]
 
 
 @STATISTICS.register(
@@ -36,7 +50,7 @@ def _names(settings: NoiseStabilitySettings) -> list[str]:
     formula="E ||p(x + e) - p(x)||_1 and P(argmax changes), e ~ N(0, sigma^2) a pixel, unclipped",
     source="https://doi.org/10.1063/5.0141666",
     settings=NoiseStabilitySettings,
-    names=_names,
+    outcomes=_outcomes,
 )
 def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -> dict[str, Estimate]:
     """L1 distance (0 to 2) of noisy and clean predictions, the same temperature-scaled, and the label-flip rate.
@@ -52,7 +66,7 @@ def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -
     x, _ = noisy_images(context, settings.split, settings.num_samples)
     passes = noisy_logits(context, x, settings.split, settings.num_draws, settings.sigmas)
     (_, clean), temperature = next(passes), context.temperature
-    totals = {name: clean.new_zeros(len(x), dtype=torch.float64) for name in _names(settings)}
+    totals = {name: clean.new_zeros(len(x), dtype=torch.float64) for name in [o.name for o in _outcomes(settings)]}
     for sigma, noisy in passes:
         label = f"noise_{sigma:g}"
         totals[f"{label}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)

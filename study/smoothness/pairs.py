@@ -18,6 +18,7 @@ from study.smoothness.estimate import Estimate, IncompleteError
 from study.smoothness.memory import Images
 
 KINDS = ("same", "different")
+KIND_WORDS = {"same": "between samples of one class", "different": "between samples of different classes"}
 _PERMUTE_BELOW = 1_000_000
 _MOST_TRIES = 1000
 

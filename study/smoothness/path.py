@@ -14,12 +14,33 @@ from torch import Tensor
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.pairs import KINDS, line_batches, over_kinds
+from study.smoothness.pairs import KIND_WORDS, KINDS, line_batches, over_kinds
 from study.smoothness.scales import probabilities, tempered, unit_logits
 
+_WORDS = {
+    "excess_variation": ("total variation of the prediction beyond the distance of its ends", "probability"),
+    "excess_variation_probabilities": (
+        "total variation of the probabilities, not temperature-scaled, beyond the distance of their ends",
+        "probability",
+    ),
+    "excess_variation_unit_logits": (
+        "total variation of logits centred and of unit length, beyond the distance of their ends",
+        "length of unit logits",
+    ),
+    "second_difference": ("second difference of the prediction, mean along the path", "probability per squared path"),
+    "linear_gap": (
+        "L1 distance of the prediction from the straight line of its ends, mean along the path",
+        "probability",
+    ),
+    "label_flips": ("changes of the predicted class along the path", "count"),
+    "miss_rate": ("share of inner points predicted as neither class of the pair", "fraction of points"),
+    "loss_bump": ("largest mixup loss along the path beyond that of its ends", "nat"),
+    "excess_variation_log": ("natural logarithm of the mean excess variation", "natural logarithm"),
+}
 # One value per pair, averaged over pairs; True if it depends on the temperature.
 _MEANS = {
     "excess_variation": True,
@@ -46,9 +67,14 @@ class PathSettings:
             raise UserError(f"statistic 'path': setting 'num_steps' must be 2 or more, not {self.num_steps}")
 
 
-def _names(settings: PathSettings) -> list[str]:
-    names = [f"path_{kind}_{name}" for kind in KINDS for name in (*_MEANS, "excess_variation_log")]
-    return [*names, "path_different_length_ratio"]
+def _outcomes(settings: PathSettings) -> list[Quantity]:
+    found = [
+        Quantity(name=f"path_{kind}_{name}", meaning=f"{meaning}; lines {KIND_WORDS[kind]}", unit=unit, better="lower")
+        for kind in KINDS
+        for name, (meaning, unit) in _WORDS.items()
+    ]
+    ratio = f"total variation of the prediction over the distance of its ends; lines {KIND_WORDS['different']}"
+    return [*found, Quantity(name="path_different_length_ratio", meaning=ratio, unit="ratio", better="lower")]
 
 
 @STATISTICS.register(
@@ -56,7 +82,7 @@ def _names(settings: PathSettings) -> list[str]:
     formula="excess variation sum_i ||p_{i+1} - p_i||_1 - ||p_n - p_0||_1 and others, on lines between real samples",
     source="https://arxiv.org/abs/1710.09412",
     settings=PathSettings,
-    names=_names,
+    outcomes=_outcomes,
     revision=2,
 )
 def path(settings: PathSettings, context: MeasureContext) -> dict[str, Estimate]:

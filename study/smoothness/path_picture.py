@@ -11,11 +11,19 @@ import torch
 
 from study.errors import UserError
 from study.registry import STATISTICS
+from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
 from study.smoothness.pairs import draw_pairs, fixed_generator, line_points
 from study.smoothness.scales import tempered
+
+_OUTCOME = Quantity(
+    name="path_picture_third_class",
+    meaning="largest probability of a third class along lines between samples of different classes",
+    unit="probability",
+    better="lower",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +41,7 @@ class PathPictureSettings:
     formula="largest probability of a third class on lines between real samples; the curves themselves are kept",
     source="https://arxiv.org/abs/1710.09412",
     settings=PathPictureSettings,
-    names=lambda settings: ["path_picture_third_class"],
+    outcomes=lambda settings: [_OUTCOME],
     fewest_classes=lambda name: 3,
     revision=2,
 )
@@ -72,4 +80,4 @@ def path_picture(settings: PathPictureSettings, context: MeasureContext) -> dict
         "other": other.flatten().short(),
         "p_other": p_other.flatten(),
     })  # fmt: skip
-    return {"path_picture_third_class": estimate.mean(p_other.amax(1), pairs).provided(context.temperature_known)}
+    return {_OUTCOME.name: estimate.mean(p_other.amax(1), pairs).provided(context.temperature_known)}

@@ -13,6 +13,13 @@ from torch import Tensor
 
 from study.errors import UserError
 
+# each scale in words
+SCALE_WORDS = {
+    "probabilities": "probabilities",
+    "logits": "logits",
+    "unit_logits": "logits centred and of unit length",
+    "tempered": "temperature-scaled probabilities",
+}
 TEMPERATURE_BOUNDS = (0.05, 100.0)
 _BISECTIONS = 60  # log(2000) / 2**60 is below float64 rounding
 

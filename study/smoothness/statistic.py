@@ -11,7 +11,7 @@ import torch
 from study.config import measure_key
 from study.errors import UserError, nearest
 from study.registry import STATISTICS
-from study.schema import SPLITS
+from study.schema import SPLITS, Quantity
 from study.smoothness.context import MeasureContext, exact_evaluation
 from study.smoothness.estimate import Estimate
 from study.smoothness.memory import halving
@@ -95,9 +95,25 @@ def in_turn(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: -len(STATISTICS[name].traits.get("serves", ())))
 
 
+def quantities(name: str, settings: Any) -> list[Quantity]:
+    """What statistic ``name`` estimates at these (parsed) settings: its trait ``outcomes``.
+
+    A plug-in may give ``names`` alone; the statistic's formula then stands for what they mean.
+    """
+    entry = STATISTICS[name]
+    if "outcomes" in entry.traits:
+        found = entry.traits["outcomes"](settings)
+    else:
+        found = [Quantity(name=estimate, meaning=entry.formula) for estimate in entry.traits["names"](settings)]
+    return [dataclasses.replace(quantity, statistic=name) for quantity in found]
+
+
 def estimate_names(name: str, settings: Any) -> list[str]:
-    """Names of the estimates of statistic ``name`` at these (parsed) settings: what a claim may refer to."""
-    return list(STATISTICS[name].traits["names"](settings))
+    """Names of the estimates of statistic ``name`` at these (parsed) settings: what a claim may refer to.
+
+    Those of single layers are not among them, for networks differ in how many they have.
+    """
+    return [quantity.name for quantity in quantities(name, settings) if "{" not in quantity.name]
 
 
 def fewest_classes(name: str, estimate: str) -> int:

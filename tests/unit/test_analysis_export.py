@@ -82,7 +82,10 @@ def test_parquet_keeps_values_types_and_units():
     trials = Inputs(spec=synthetic_spec(), contents=planted().contents).trials
     read = pyarrow.parquet.read_table(pa.BufferReader(render(trials, "parquet")))
     assert read.equals(trials, check_metadata=True)
-    assert read.schema.field("test/accuracy").metadata == {b"unit": b"fraction of images"}
+    assert read.schema.field("test/accuracy").metadata == {
+        b"unit": b"fraction of images",
+        b"description": b"accuracy on test images at the last epoch",
+    }
 
 
 def test_a_long_table_says_what_it_leaves_out():
