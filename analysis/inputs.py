@@ -50,7 +50,7 @@ class Inputs:
     price: float | None = None
     # of a study seen at a share of its epochs: the study itself, whose check of assay sensitivity holds there too
     whole: "Inputs | None" = None
-    # registered tables built so far, by name: files and report show the same
+    # registered tables and figures' data built so far, by name: files and report show the same
     built: dict[str, pa.Table] = field(default_factory=dict, init=False)
 
     @cached_property

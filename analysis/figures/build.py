@@ -43,10 +43,12 @@ def figure_names() -> list[str]:
 
 
 def figure_data(inputs: Inputs, name: str) -> pa.Table:
-    """The table that a figure draws. Raises ``UserError`` for an unknown name."""
+    """The table that a figure draws, made once. Raises ``UserError`` for an unknown name."""
     discover("analysis.figures")
-    traits = FIGURES[name].traits
-    return table_of(traits["data"](inputs), traits.get("columns", ()))
+    traits, held = FIGURES[name].traits, f"figure {name}"
+    if held not in inputs.built:
+        inputs.built[held] = table_of(traits["data"](inputs), traits.get("columns", ()))
+    return inputs.built[held]
 
 
 def draw(inputs: Inputs, name: str, formats: Iterable[str] = FORMATS) -> dict[str, bytes]:
@@ -77,9 +79,13 @@ def _draw(name: str, data: pa.Table, spec: Spec, formats: tuple[str, ...]) -> di
         for form in formats:
             if form not in FORMATS:
                 raise UserError(f"unknown figure format {form!r}{nearest(form, FORMATS)}")
-            canvas = FigureCanvasSVG(figure) if form == "svg" else FigureCanvasAgg(figure)
             sink = io.BytesIO()
-            canvas.print_figure(sink, format=form, dpi=_DPI, metadata=_METADATA[form])
+            # the canvas's own way of printing: savefig draws a figure twice, since it might have to be cut to its ink
+            if form == "svg":
+                FigureCanvasSVG(figure).print_svg(sink, metadata=_METADATA[form])  # type: ignore[no-untyped-call]
+            else:
+                figure.dpi = _DPI
+                FigureCanvasAgg(figure).print_png(sink, metadata=_METADATA[form])  # type: ignore[no-untyped-call]
             # places are fractions of the figure, and laying out takes as long as drawing: once is enough
             figure.set_layout_engine("none")
             files[form] = sink.getvalue()

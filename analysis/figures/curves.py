@@ -1,13 +1,15 @@
 """Learning curves by arm: validation accuracy of every confirmed replicate, their median, and a band around it."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import mark, panels, say_axes, series_styles, thinned
-from analysis.figures.subjects import networks
+from analysis.figures.style import INK, context_styles, mark, panels, say_axes, thinned
+from analysis.figures.subjects import arm_styles, networks
 from analysis.inputs import Inputs
 from analysis.words.columns import FRACTION, number, shared, texts
 from analysis.words.rows import Rows, distinct, grouped
@@ -51,30 +53,31 @@ def curves_data(inputs: Inputs) -> Rows:
     empty="No confirmed network has been trained yet.",
 )
 def draw_curves(data: pa.Table, spec: Spec) -> Figure:
-    """One panel per arm; depth (and dataset) by colour and line style."""
+    """One panel per arm, in its colour; depth (and dataset) by line style."""
     rows = data.to_pylist()
     for row in rows:
         # a network that diverged has no accuracy from there on: drawn at nothing
         row["percent"] = 100 * (row["val_accuracy"] or 0.0)
-    styles = series_styles(distinct(rows, "context"))
+    styles = context_styles(distinct(rows, "context"))
     by_arm = grouped(rows, "arm")
+    colours = {arm: style.colour for arm, style in arm_styles(spec, by_arm).items()}
     figure, axes = panels(len(by_arm), 4, (2.45, 2.1))
     drawn = num_lines = 0
     lowest = 10 * (min(row["percent"] for row in rows) // 10)
     for axis, (arm, held) in zip(axes, by_arm.items(), strict=True):
         for context, mine in grouped(held, "context").items():
-            style = styles[context]
+            line: dict[str, Any] = {"color": colours[arm], "linestyle": styles[context].linestyle}
             replicates = list(grouped(mine, "trial_key").values())
             shown = thinned(replicates, _MOST_LINES)
             drawn, num_lines = drawn + len(shown), num_lines + len(replicates)
             for replicate in shown:
                 points = [(row["epoch"], row["percent"]) for row in replicate]
-                axis.plot(*zip(*points, strict=True), linewidth=0.5, alpha=0.35, **style.line)
+                axis.plot(*zip(*points, strict=True), linewidth=0.5, alpha=0.35, **line)
             by_epoch = grouped(mine, "epoch")
             values = [[row["percent"] for row in same] for same in by_epoch.values()]
             low, middle, high = np.array([np.percentile(same, _BAND) for same in values]).T
-            axis.fill_between(list(by_epoch), low, high, color=style.colour, alpha=0.18, linewidth=0)
-            axis.plot(list(by_epoch), middle, linewidth=2.0, **style.line)
+            axis.fill_between(list(by_epoch), low, high, color=colours[arm], alpha=0.18, linewidth=0)
+            axis.plot(list(by_epoch), middle, linewidth=2.0, **line)
         states = dict(distinct(held, "trial_key", "state"))
         failed = sum(state in ("collapsed", "diverged") for state in states.values())
         axis.set_title(arm)
@@ -86,6 +89,8 @@ def draw_curves(data: pa.Table, spec: Spec) -> Figure:
     of_all = f"      {drawn:,} of {num_lines:,} replicates drawn; medians are of all" if drawn < num_lines else ""
     say_axes(figure, f"epoch{of_all}", "validation accuracy (%)")
     if any(styles):
-        handles = [mark(**style.line, linewidth=2, label=context) for context, style in styles.items()]
+        handles = [
+            mark(color=INK, linestyle=style.linestyle, linewidth=2, label=context) for context, style in styles.items()
+        ]
         figure.legend(handles=handles, loc="outside upper right", ncols=len(styles), handlelength=3)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects.readings import POOLED
-from analysis.figures.style import INK, SeriesStyle, mark, message, panel_grid, series_styles
+from analysis.figures.style import INK, SeriesStyle, context_styles, mark, message, panel_grid
 from analysis.figures.subjects import main_outcomes
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
@@ -43,7 +43,7 @@ def draw_dose(data: pa.Table, spec: Spec) -> Figure:
         return message("The study declares no dose, or nothing has been trained yet.")
     outcomes, contexts = distinct(rows, "outcome"), distinct(rows, "name", "dataset")
     several = len(distinct(rows, "dataset")) > 1
-    styles = series_styles(distinct(rows, "stratum"))
+    styles = context_styles(distinct(rows, "stratum"))
     figure, axes = panel_grid(len(contexts), len(outcomes), (3.1, 2.7), (2.3, 0.4), sharex="row")
     for line, (name, dataset) in zip(axes, contexts, strict=True):
         for axis, outcome in zip(line, outcomes, strict=True):

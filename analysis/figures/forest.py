@@ -91,7 +91,7 @@ def draw_effects(data: pa.Table, spec: Spec) -> Figure:
     for tick, (_, heading) in zip(axis.get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if heading else "normal")
     handles = [
-        mark(marker="o", linestyle="none", color=COLOURS[0], alpha=0.55, markersize=4, label="a replicate"),
+        mark(marker="o", linestyle="none", color=MUTED, alpha=0.55, markersize=4, label="a replicate"),
         mark(marker="D", color=INK, markersize=5, linewidth=2.4, label=f"mean, {1 - spec.alpha:.0%} interval"),
         mark(**_MARGIN, label="margin of a claim"),
     ]
@@ -127,7 +127,7 @@ def _panel(axis: Axes, rows: Rows, lines: dict[tuple[str, ...], int]) -> int:
         axis.plot(factor * row["value"], y - 0.12, "D" if row["stratum"] == POOLED else "|", color=INK, markersize=5)
     places = [place for y, values in dots.items() for place in _stacked(y, thinned(values, _MOST_DOTS))]
     x, heights = [factor * value for value, _ in places], [height for _, height in places]
-    axis.plot(x, heights, "o", color=COLOURS[0], markersize=3.4, alpha=0.6, mew=0, zorder=2)
+    axis.plot(x, heights, "o", color=MUTED, markersize=3.4, alpha=0.6, mew=0, zorder=2)
     axis.set_title(outcome_text(rows[0]["outcome"]))
     units = {"pp": "percentage points", "log": "natural logarithm"}
     axis.set_xlabel(f"difference ({units.get(unit.difference, unit.difference or 'own unit')})")

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from analysis.figures.style import FAINT, INK, MUTED, mark, panel_grid, say_thinned, series_styles, thinned
-from analysis.figures.subjects import networks
+from analysis.figures.style import FAINT, INK, MUTED, mark, panel_grid, say_thinned, thinned
+from analysis.figures.subjects import arm_styles, networks
 from analysis.inputs import Inputs
 from analysis.trials.table import setting_column
 from analysis.words.columns import flag, number, shared, text, texts
@@ -60,7 +60,7 @@ def draw_hyperparameters(data: pa.Table, spec: Spec) -> Figure:
     """One panel per hyperparameter, one line per cell."""
     rows = data.to_pylist()
     cells, by_name = distinct(rows, "arm", "context"), grouped(rows, "hyperparameter")
-    styles = series_styles(arm for arm, _ in cells)
+    styles = arm_styles(spec, (arm for arm, _ in cells))
     figure, axes = panel_grid(1, len(by_name), (3.3, 0.25 * len(cells)), (2.1, 1.4), sharey=True)
     drawn = 0
     for axis, (name, mine) in zip(axes[0], by_name.items(), strict=True):

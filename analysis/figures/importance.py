@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, MUTED, SeriesStyle, mark, say_axes, series_marks, series_styles
+from analysis.figures.style import INK, MUTED, SeriesStyle, mark, say_axes, series_marks
+from analysis.figures.subjects import arm_styles
 from analysis.inputs import Inputs
 from analysis.tables.importance import layer_rows
 from analysis.words.columns import flag, floats, integer, shared, texts
@@ -24,7 +25,8 @@ _LAYER, _FORM, _LEAST_PANEL, _MOST_PANEL = 0.16, 0.12, 2.2, 9.0
 
 def importance_data(inputs: Inputs) -> Rows:
     """One row per network and layer, for ablation to zero."""
-    return [row for row in layer_rows(inputs) if row["importance"] == "zero" and row["spearman"] is not None]
+    rows = [row for row in layer_rows(inputs) if row["importance"] == "zero" and row["spearman"] is not None]
+    return [{**row, "arm": inputs.heads[row["cell"]]["arm"]} for row in rows]
 
 
 @FIGURES.register(
@@ -37,7 +39,7 @@ def importance_data(inputs: Inputs) -> Rows:
     source="https://arxiv.org/abs/2106.15067",
     data=importance_data,
     columns=(
-        *texts("dataset attention attention_form cell"),
+        *texts("dataset attention attention_form cell arm"),
         *shared("depth"),
         integer("layer", "identifier"),
         *shared("replicate"),
@@ -47,13 +49,13 @@ def importance_data(inputs: Inputs) -> Rows:
     empty="Attention has not been compared with importance.",
 )
 def draw_importance(data: pa.Table, spec: Spec) -> Figure:
-    """One row of panels per type of attention, one column per dataset and depth; in a layer one column of marks per form."""
+    """One row of panels per type of attention, one column per dataset and depth; in a layer one column of marks per arm."""
     rows = data.to_pylist()
     types, contexts = (
         distinct(rows, "attention"),
         sorted(distinct(rows, "dataset", "depth"), key=lambda at: (at[0], at[1] or 0)),
     )
-    styles = series_styles(distinct(rows, "attention_form"))
+    styles = arm_styles(spec, distinct(rows, "arm"))
     layers = {at: max(row["layer"] for row in same) for at, same in grouped(rows, "dataset", "depth").items()}
     widths = [min(_MOST_PANEL, max(_LEAST_PANEL, layers[at] * (_LAYER + _FORM * len(styles)))) for at in contexts]
     height = max(_LEAST_HEIGHT, _ROW_HEIGHT * len(types) + 0.9)
@@ -62,7 +64,9 @@ def draw_importance(data: pa.Table, spec: Spec) -> Figure:
     several = len(distinct(rows, "dataset")) > 1
     for kind, line in zip(types, grid, strict=True):
         for at, axis in zip(contexts, line, strict=True):
-            _panel(axis, where(rows, attention=kind, dataset=at[0], depth=at[1]), styles, layers[at])
+            mine = where(rows, attention=kind)
+            shown = {name: styles[name] for name in distinct(mine, "arm")}
+            _panel(axis, where(mine, dataset=at[0], depth=at[1]), shown, layers[at])
         line[0].set_ylabel(kind)
     for at, axis in zip(contexts, grid[0], strict=True):
         depth = [] if at[1] is None else [f"depth {at[1]}"]
@@ -79,9 +83,9 @@ def _panel(axis: Axes, rows: Rows, styles: dict[str, SeriesStyle], num_layers: i
     axis.grid(visible=True)
     axis.axhline(0, color=MUTED, linewidth=0.8)
     half = _WIDTH / len(styles) / 2.2
-    for index, (form, arm) in enumerate(styles.items()):
+    for index, (name, arm) in enumerate(styles.items()):
         shift = _WIDTH * ((index + 0.5) / len(styles) - 0.5)
-        mine = where(rows, attention_form=form)
+        mine = where(rows, arm=name)
         for converged in (True, False):
             points = [row for row in mine if bool(row["converged"]) == converged]
             x, y = [row["layer"] + shift for row in points], [row["spearman"] for row in points]

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects.paired import cell_values
-from analysis.figures.style import INK, SeriesStyle, panel_grid, series_marks, series_styles
-from analysis.figures.subjects import main_outcomes
+from analysis.figures.style import INK, SeriesStyle, panel_grid, series_marks
+from analysis.figures.subjects import line_styles, main_outcomes
 from analysis.inputs import Inputs
 from analysis.stats.spread import spread
 from analysis.trials.arms import arm_name
@@ -107,7 +107,7 @@ def draw_interactions(data: pa.Table, spec: Spec) -> Figure:
     rows = data.to_pylist()
     outcomes, contexts = distinct(rows, "outcome"), distinct(rows, "factor", "dataset")
     several = len(distinct(rows, "dataset")) > 1
-    styles = series_styles(distinct(rows, "line"))
+    styles = line_styles(spec, distinct(rows, "line"))
     figure, axes = panel_grid(len(contexts), len(outcomes), (3.0, 2.8), (2.1, 0.4), sharex="row", sharey="col")
     for line, (factor, dataset) in zip(axes, contexts, strict=True):
         for axis, outcome in zip(line, outcomes, strict=True):

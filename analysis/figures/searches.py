@@ -3,11 +3,14 @@
 Source: https://arxiv.org/abs/1909.03004
 """
 
+from typing import Any
+
 import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import INK, MUTED, panels, say_axes, series_marks, series_styles
+from analysis.figures.style import INK, MUTED, mark, panels, say_axes, series_marks
+from analysis.figures.subjects import arm_styles
 from analysis.inputs import Inputs
 from analysis.tables.best_of_n import best_of_n_rows
 from analysis.tables.build import build_table
@@ -35,7 +38,7 @@ def draw_best_of_n(data: pa.Table, spec: Spec) -> Figure:
     """One panel per depth and dataset, one line per arm."""
     rows = data.to_pylist()
     contexts = distinct(rows, "context")
-    styles = series_styles(distinct(rows, "arm"))
+    styles = arm_styles(spec, distinct(rows, "arm"))
     figure, axes = panels(len(contexts), 2, (3.9, 3.0))
     most = max(row["n"] for row in rows)
     for axis, context in zip(axes, contexts, strict=True):
@@ -68,7 +71,8 @@ def sensitivity_data(inputs: Inputs) -> Rows:
     rows = []
     for row in build_table(inputs, "sensitivity").to_pylist():
         for name, kind in _KINDS.items():
-            named = {"cell": row["cell"], "kind": kind, "n_blocks": row["n_blocks"], "n_trials": row["n_trials"]}
+            named = {"cell": row["cell"], "arm": inputs.heads[row["cell"]]["arm"], "kind": kind}
+            named |= {"n_blocks": row["n_blocks"], "n_trials": row["n_trials"]}
             if row[name] is not None:
                 rows.append({**named, "share": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]})
     return rows
@@ -83,7 +87,7 @@ def sensitivity_data(inputs: Inputs) -> Rows:
     "the sampler chose most.",
     source="https://github.com/google-research/tuning_playbook",
     data=sensitivity_data,
-    columns=(*texts("cell kind"), *floats("share low high", "fraction of trials"), *shared("n_blocks n_trials")),
+    columns=(*texts("cell arm kind"), *floats("share low high", "fraction of trials"), *shared("n_blocks n_trials")),
     empty="No search trial has been run yet.",
 )
 def draw_sensitivity(data: pa.Table, spec: Spec) -> Figure:
@@ -92,14 +96,14 @@ def draw_sensitivity(data: pa.Table, spec: Spec) -> Figure:
     cells = grouped(rows, "cell")
     figure = Figure(figsize=(7.4, 0.9 + 0.27 * max(len(cells), 3)), layout="constrained")
     axis = figure.subplots()
-    styles = series_styles(_KINDS.values())
+    styles = arm_styles(spec, distinct(rows, "arm"))
     for middle, mine in enumerate(cells.values()):
         for row in mine:
-            style = styles[row["kind"]]
-            y = middle + (-0.14 if row["kind"] == "start-up points" else 0.14)
+            style, first = styles[row["arm"]], row["kind"] == _KINDS["share_startup"]
+            y, fill = middle + (-0.14 if first else 0.14), "white" if first else style.colour
             if row["low"] is not None:
-                axis.plot([100 * row["low"], 100 * row["high"]], [y, y], **style.line, linewidth=1.3)
-            axis.plot([100 * row["share"]], [y], style.marker, color=style.colour, markersize=5)
+                axis.plot([100 * row["low"], 100 * row["high"]], [y, y], color=style.colour, linewidth=1.3)
+            axis.plot([100 * row["share"]], [y], style.marker, color=style.colour, markerfacecolor=fill, markersize=5)
     for y, (first, *_) in enumerate(cells.values()):
         text = f"{first['n_trials']} trials, {first['n_blocks']} blocks"
         axis.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=MUTED)
@@ -109,6 +113,8 @@ def draw_sensitivity(data: pa.Table, spec: Spec) -> Figure:
     axis.set_xlabel("share of trials in the good region (%)")
     axis.grid(visible=True, axis="x")
     axis.tick_params(axis="y", length=0)
-    handles = series_marks(styles, markersize=5, linewidth=1.3)
+    fills = {"share_startup": "white", "share": INK}
+    shape: dict[str, Any] = {"marker": "o", "color": INK, "linestyle": "none", "markersize": 5}
+    handles = [mark(**shape, markerfacecolor=fill, label=_KINDS[name]) for name, fill in fills.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure

@@ -17,7 +17,8 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.style import INK, MUTED, gap, mark, panel_grid, panels, say_axes, series_styles, title_panel
+from analysis.figures.style import INK, MUTED, gap, mark, panel_grid, panels, say_axes, title_panel
+from analysis.figures.subjects import arm_styles
 from analysis.tables.kept import PICTURED, pictured_rows, scale_losses
 from analysis.words.columns import FRACTION, floats, integer, number
 from analysis.words.rows import Rows, distinct, grouped, where
@@ -55,7 +56,7 @@ _OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground=INK)]
 def draw_slice_lines(data: pa.Table, spec: Spec) -> Figure:
     """One panel per context, one colour and line style per arm."""
     rows = data.to_pylist()
-    contexts, styles = distinct(rows, "context"), series_styles(distinct(rows, "arm"))
+    contexts, styles = distinct(rows, "context"), arm_styles(spec, distinct(rows, "arm"))
     figure, axes = panels(len(contexts), 3, (3.3, 2.7))
     for axis, context in zip(axes, contexts, strict=True):
         notes = []

@@ -8,8 +8,8 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, mark, panel_grid, say_thinned, series_marks, series_styles, thinned
-from analysis.figures.subjects import networks
+from analysis.figures.style import INK, MUTED, mark, panel_grid, say_thinned, series_marks, thinned
+from analysis.figures.subjects import arm_styles, networks
 from analysis.inputs import Inputs
 from analysis.tables.matched import BUDGETS, Paths, all_paths, smoothness_outcomes
 from analysis.trials.outcomes import main_statistics
@@ -64,7 +64,7 @@ def draw_smoothness(data: pa.Table, spec: Spec) -> Figure:
     """One row of panels per depth and dataset, one column per statistic."""
     rows = data.to_pylist()
     contexts, statistics = distinct(rows, "context"), distinct(rows, "statistic")
-    styles = series_styles(distinct(rows, "arm"))
+    styles = arm_styles(spec, distinct(rows, "arm"))
     figure, axes = panel_grid(len(contexts), len(statistics), (3.5, 2.9), (1.9, 0.5), sharex="col", sharey=True)
     for row in rows:
         row["value"] *= unit_of(row["statistic"]).factor
@@ -179,7 +179,7 @@ def draw_matched(data: pa.Table, spec: Spec) -> Figure:
     rows = data.to_pylist()
     statistics = main_statistics(spec, distinct(rows, "statistic"))
     contexts, ways = distinct(rows, "context"), distinct(rows, "along")
-    styles = series_styles(distinct(rows, "arm"))
+    styles = arm_styles(spec, distinct(rows, "arm"))
     figure, axes = panel_grid(len(contexts), len(statistics), (3.5, 2.9), (1.9, 0.6), sharex="row", sharey="col")
     for line, context in zip(axes, contexts, strict=True):
         for axis, statistic in zip(line, statistics, strict=True):

@@ -20,6 +20,7 @@ from analysis.words.rows import Rows
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p")
 LINES = ("-", "--", ":", "-.")
+GREYS = ("#1a1a1a", "#7b838e", "#454c55", "#a3aab4")
 _LEAST_WIDTH = 4.2
 _Mark = TypeVar("_Mark")
 INK, MUTED, FAINT = "#1a1a1a", "#5f6670", "#e4e7eb"
@@ -75,6 +76,16 @@ def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
     return {
         name: SeriesStyle(
             colour=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle=LINES[i % len(LINES)]
+        )
+        for i, name in enumerate(dict.fromkeys(names))
+    }
+
+
+def context_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
+    """A style for each of what is no arm (a depth, a stratum): grey, so that none is taken for an arm's colour."""
+    return {
+        name: SeriesStyle(
+            colour=GREYS[i % len(GREYS)], marker=MARKERS[-1 - i % len(MARKERS)], linestyle=LINES[i % len(LINES)]
         )
         for i, name in enumerate(dict.fromkeys(names))
     }

@@ -69,11 +69,3 @@ function openTarget() {
 }
 addEventListener("hashchange", openTarget);
 openTarget();
-
-const opened = [];
-addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details:not([open])")) opened.push(part), (part.open = true);
-});
-addEventListener("afterprint", () => {
-  for (const part of opened.splice(0)) part.open = false;
-});

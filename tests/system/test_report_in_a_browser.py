@@ -105,14 +105,14 @@ async def tour(path, port):
             for name, size in (("phone", PHONE), ("desk", DESK)):
                 await page.open(path, size)
                 found[name] = await page.ask(LOOK), await page.picture()
-            found["as written"] = await page.ask(COLUMN % 3)
+            found["as written"] = await page.ask(COLUMN % 2)
             for name in ("up", "down"):
                 await page.ask(
-                    "document.querySelectorAll('#table-accuracy th')[3].querySelector('[role=button]').focus()"
+                    "document.querySelectorAll('#table-accuracy th')[2].querySelector('[role=button]').focus()"
                 )
                 await page.press("Enter", 13)
-                sort = await page.ask("document.querySelectorAll('#table-accuracy th')[3].ariaSort")
-                found[name] = sort, await page.ask(COLUMN % 3)
+                sort = await page.ask("document.querySelectorAll('#table-accuracy th')[2].ariaSort")
+                found[name] = sort, await page.ask(COLUMN % 2)
             await page.ask("document.querySelector('#figure-effects button').click()")
             found["enlarged"] = await page.ask("document.querySelector('dialog').open")
             await page.press("Escape", 27)

@@ -10,7 +10,9 @@ import pytest
 from book import JACOBIAN, Book, collapsed, full, inputs_of, planted, synthetic_spec
 
 from analysis.figures.build import FORMATS, build_figures, draw, figure_data, figure_names
+from analysis.figures.missing import missing
 from analysis.figures.style import COLOURS, series_styles
+from analysis.figures.subjects import arm_styles, line_styles
 from analysis.tables.build import build_table
 from analysis.trials.arms import arm_name, context_name
 from study.errors import UserError
@@ -291,3 +293,31 @@ def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path):
         figure.subplots().set_title(r"$\frac$")
         figure.savefig(tmp_path / "a.svg")
     assert r"$\frac$" in (tmp_path / "a.svg").read_text()
+
+
+def test_an_arm_has_one_style_whoever_else_is_drawn():
+    """By its place in the study; what is no arm is grey."""
+    spec = synthetic_spec()
+    alone, together = arm_styles(spec, ["mul"]), arm_styles(spec, ["add_alias", "mul"])
+    assert alone["mul"] == together["mul"] == series_styles(["add", "add_alias", "mul"])["mul"]
+    mixed = line_styles(spec, ["mul", "depth 8"])
+    assert mixed["mul"] == alone["mul"] and mixed["depth 8"].colour not in COLOURS
+
+
+def test_who_is_missing_from_a_figure_is_named():
+    inputs = inputs_of(full())
+    assert (
+        missing(inputs, figure_data(inputs, "smoothness")) == "Missing: mul at depth 14 (1 of 8 networks: 1 diverged)."
+    )
+    assert missing(inputs, figure_data(inputs, "curves")) == missing(inputs, figure_data(inputs, "effects")) == ""
+    book = planted()
+    for key in [key for key in book.contents.measures if "add_alias" in key or "mul,depth=8" in key]:
+        del book.contents.measures[key]
+    del book.contents.replicates["merge=add,depth=8/confirm/0/1"]
+    inputs = inputs_of(book)
+    assert missing(inputs, figure_data(inputs, "smoothness")) == (
+        "Missing: add_alias, mul at depth 8 (nothing to show)."
+    )
+    none = inputs_of(single())
+    assert "not trained yet" in missing(none, figure_data(none, "smoothness"))
+    assert missing(none, figure_data(none, "effects")) == "Without a pair: merge: add_alias - add, merge: mul - add."

@@ -5,7 +5,7 @@ import pytest
 from book import Book, planted, synthetic_spec
 
 from analysis.figures.build import build_figures, draw, figure_data
-from analysis.figures.style import RC
+from analysis.figures.style import MARKERS, RC
 from analysis.inputs import Inputs
 from analysis.tables.build import build_table
 from study.registry import FIGURES
@@ -68,5 +68,5 @@ def test_many_types_in_two_depths_have_a_panel_each() -> None:
     assert {axis.get_ylabel() for axis in figure.axes[::2]} == {row["attention"] for row in data.to_pylist()}
     # every mark is inside its panel, one a layer
     for axis, layers in zip(figure.axes[:2], (3, 9), strict=True):
-        marks = [x for line in axis.lines if line.get_marker() == "o" for x in line.get_xdata()]
+        marks = [x for line in axis.lines if line.get_marker() in MARKERS for x in line.get_xdata()]
         assert len(marks) == layers and axis.get_xlim()[0] < min(marks) and max(marks) < axis.get_xlim()[1]

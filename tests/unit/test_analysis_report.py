@@ -11,9 +11,14 @@ from html.parser import HTMLParser
 import pytest
 from book import PROVENANCE, Book, collapsed, full, inputs_of, planted, synthetic_spec
 
+from analysis.report.found import MOST, found
 from analysis.report.headline import answer, facts, spent
-from analysis.report.page import build_report, render_report
+from analysis.report.page import _arranged, build_report, render_report
+from analysis.report.strips import WIDTH, strips
 from analysis.tables.build import build_table
+from analysis.words.columns import count, integer, number, p_value, text
+from analysis.words.export import ReadableCell
+from analysis.words.wording import effect_text
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '</title><script>alert("x")</script> & <b>5</b>'
@@ -100,7 +105,7 @@ def test_chapters_contents_and_long_tables():
     assert set(links) == set(ids) - {"main"} and len(ids) == len(set(ids))
     order = [html.index(f'id="{name}"') for name in ("table-claim_parts", "figure-effects", "table-cells", "reproduce")]
     assert order == sorted(order)
-    assert reader.tags.count("details") == html.count("<details id=")
+    assert reader.tags.count("details") == html.count("<details id=") + html.count('<details class="numbers"')
     assert '<details id="table-accuracy" open>' in html and "<b>94.85 ± 2.69%</b>" in html
 
 
@@ -120,6 +125,73 @@ def test_how_the_claims_ended_is_one_sentence():
         "All 2 claims and datasets are supported (C3 on digits, C3 on mnist)."
     )
     assert answer([]) == ""
+
+
+def test_what_was_found_comes_first_in_plain_sentences():
+    """A decided claim, then what no claim foresaw, marked, then what is open; at most three."""
+    decided = found(inputs_of(planted()))
+    assert [item.mark for item in decided] == ["C3 supported", "exploratory", "C4 undecided"]
+    assert decided[0].text.startswith("“smoother” holds: the sensitivity near samples (input Jacobian) is ")
+    told = found(inputs_of(full()))
+    assert [item.mark for item in told] == ["exploratory", "C3 undecided", "C4 undecided"]
+    assert told[0].text == "mul fails in 2 of 16 trainings; all other arms together in 0 of 32."
+    assert len(told) <= MOST and not any("level" in item.text for item in [*decided, *told])
+    html = render_report(inputs_of(full()), PICTURES, PROVENANCE)
+    assert html.index("What was found") < html.index(told[0].text) < html.index('<ol class="claims">')
+
+
+def test_an_effect_that_nobody_claimed_is_found_and_marked():
+    """Of all comparisons without a claim, the one with the smallest p, if it holds by Holm over them."""
+    inputs = inputs_of(planted(), claims={}, contrasts=[{"arm": {"merge": "mul"}, "reference": {"merge": "add"}}])
+    (told,) = found(inputs)
+    row = next(
+        row for row in inputs.level_effects.to_pylist() + inputs.effects.to_pylist() if row["role"] == "exploratory"
+    )
+    assert told.mark == "exploratory" and "comparisons)" in told.text and row["arm"]
+    assert found(inputs_of(Book(), claims={})) == []
+
+
+def test_comparisons_stand_beside_their_claim_as_a_forest_plot():
+    inputs = inputs_of(planted())
+    c3, c4 = inputs.judgements
+    (strip,) = strips(c4)
+    part = c4.parts[0]
+    middle, margin = WIDTH / 2, strip.margin
+    # places are linear in margins: none in the middle, the claim's margin to the right of it
+    assert margin > middle and strip.effect == pytest.approx(
+        middle + (margin - middle) * part.effect / part.margin, abs=0.2
+    )
+    assert strip.numbers == effect_text(part.outcome, "difference", part.effect, part.low, part.high)
+    # what lies beyond the drawing says so, and stays within it
+    (far,) = strips(c3)
+    assert far.after and not far.before and far.high <= WIDTH
+    html = render_report(inputs, PICTURES, PROVENANCE)
+    assert html.count('class="margin" d=') == 2 and strip.numbers in html
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_wide_table_shows_a_name_its_estimate_and_p_first(rows):
+    columns = [
+        text("claim", "Claim"), integer("depth", "layers", "Depth"), text("always", "Always"), text("never", "Never"),
+        count("n_pairs", "Pairs"), *(number(f"x{i}", "s", f"X{i}") for i in range(6)), p_value("p_symmetry", "p (symmetry)"),
+        p_value("p_sign_flip", "p"), number("effect", "s", "Effect", "effect"),
+    ]  # fmt: skip
+    cells = {"Claim": "C{}", "Depth": "{}", "Always": "same", "Never": "", "Effect": "0.{}"}
+    table = [[ReadableCell(cells.get(c.heading, "1.{}").format(i)) for c in columns] for i in range(rows)]
+    kept, same = _arranged(columns, table)
+    shown = [columns[i].heading for i in kept]
+    first = ["Claim", "Depth"] if rows > 1 else ["Claim", "Depth", "Always"]
+    assert shown[: len(first) + 2] == [*first, "Effect", "p"]
+    assert "Never" not in shown and same == ({"Always": "same"} if rows > 1 else {})
+
+
+def test_columns_beyond_the_eighth_wait_for_a_toggle_that_needs_no_script():
+    html = render_report(inputs_of(full()), PICTURES, PROVENANCE)
+    table = html.partition('<details id="table-claim_parts"')[2].partition("</details>")[0]
+    headings = re.findall(r'<th scope="col" class="([^"]*)"', table)
+    assert [" more" in name for name in headings] == [i >= 8 for i in range(len(headings))] and len(headings) > 8
+    assert f'<label class="all"><input type="checkbox"> all {len(headings)} columns</label>' in table
+    assert ".all:has(:checked) + .scroll .more { display: table-cell; }" in html
 
 
 def test_what_is_given_is_escaped():
