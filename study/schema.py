@@ -135,6 +135,7 @@ class Session(TypedDict, total=False):
     datasets: dict[str, dict[str, Any]]
     packages: dict[str, str]
     price: float
+    outcomes: dict[str, list[dict[str, str]]]
     ended: dict[str, int]
 
 

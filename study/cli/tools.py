@@ -68,17 +68,18 @@ def levels(
 
 def _outcomes(kind: str | None, spec: str, plugin: list[str], *, as_json: bool) -> None:
     from study.errors import UserError
-    from study.planning.plan import load_levels
     from study.plugins import load_plugins
-    from study.printing.outcomes import outcomes, plain, print_outcomes
+    from study.printing.outcomes import outcomes, plain, print_outcomes, recorded_outcomes
+    from study.results.sessions import read_sessions
 
     if kind != "outcome":
         raise UserError(f"levels {kind} {spec}: only outcomes are listed for a study: fmm-study levels outcome {spec}")
     load_plugins(plugin, *([str(Path.cwd())] if plugin else []))
-    asked = opened(spec, [], RESULTS)[0] if spec else None
-    if asked:
-        load_levels(asked)
-    found = outcomes(asked).values()
+    if spec:
+        asked, workspace = opened(spec, [], RESULTS)
+        found = recorded_outcomes(asked, read_sessions(workspace.root)).values()
+    else:
+        found = outcomes().values()
     if as_json:
         typer.echo(json.dumps(plain(found), indent=2))
     else:

@@ -20,6 +20,7 @@ from study.printing import describe, status
 from study.printing.console import open_console
 from study.printing.live import LiveView
 from study.printing.log import RunLog
+from study.printing.outcomes import of_plugins
 from study.resources.execution import frozen_execution
 from study.results.files import CHECKPOINTS, SCRATCH, STATE
 from study.results.ledger import Ledger
@@ -83,6 +84,7 @@ def run(
                             gpus=spec.resources.gpus,
                             price=options.price,
                             plugins=plugin_sources(plan.code),
+                            outcomes=of_plugins(spec),
                             accept=options.accept_changes,
                             in_process=options.in_process,
                         )

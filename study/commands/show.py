@@ -80,7 +80,7 @@ class Recorded(ReadStudy):
             chance={name: 1 / num for name, num in classes.items()},
             folder=self.folder,
             importance_of=importances,
-            quantities_of=measured_quantities,
+            quantities_of=lambda spec: measured_quantities(spec, self.sessions),
             registration=self.registration,
             price=next((session["price"] for session in reversed(self.sessions) if "price" in session), None),
         )

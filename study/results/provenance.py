@@ -36,6 +36,7 @@ def note_session(
     gpus: float = 0,
     price: float | None = None,
     plugins: Mapping[str, Mapping[str, str]] | None = None,
+    outcomes: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
     accept: bool = False,
     in_process: bool = False,
 ) -> None:
@@ -43,7 +44,8 @@ def note_session(
 
     Raises ``UserError`` where data or a plug-in's code is not what an earlier session ran with; with ``accept`` that is noted.
     ``gpus``: what a group of replicates occupies; 0 is the CPU. ``price``: of an hour of a GPU, or of a core.
-    ``plugins``: as ``study.plugins.plugin_sources`` gives them. ``in_process``: trained by the driver itself.
+    ``plugins``: as ``study.plugins.plugin_sources`` gives them. ``outcomes``: by statistic of a plug-in, what it
+    estimates, for who reads the study without it. ``in_process``: trained by the driver itself.
     """
     session: dict[str, Any] = {
         **_commit(Path(__file__).parents[1]),
@@ -57,6 +59,8 @@ def note_session(
     }
     if plugins:
         session["plugins"] = {name: dict(source) for name, source in plugins.items()}
+    if outcomes:
+        session["outcomes"] = {name: [dict(each) for each in found] for name, found in outcomes.items()}
     if in_process:
         session["in_process"] = True
     if price is not None:

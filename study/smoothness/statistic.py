@@ -104,7 +104,8 @@ def quantities(name: str, settings: Any) -> list[Quantity]:
     if "outcomes" in entry.traits:
         found = entry.traits["outcomes"](settings)
     else:
-        found = [Quantity(name=estimate, meaning=entry.formula) for estimate in entry.traits["names"](settings)]
+        names = entry.traits["names"](settings)
+        found = [Quantity(name=estimate, meaning=entry.formula, unit="of the statistic") for estimate in names]
     return [dataclasses.replace(quantity, statistic=name) for quantity in found]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unittest import mock
 
 import pyarrow.parquet
 import pytest
@@ -14,7 +15,7 @@ from analysis.trials.columns import of_estimate
 from search_spaces import load_spec
 from study.commands.claimed import checked_plan
 from study.errors import UserError
-from study.printing.outcomes import measured_quantities, outcomes
+from study.printing.outcomes import measured_quantities, of_plugins, outcomes
 from study.registry import STATISTICS
 from study.smoothness import Quantity, estimate_names, parse_settings, quantities
 
@@ -89,6 +90,41 @@ def test_a_statistic_that_is_not_here_is_named_all_the_same():
         unit="natural logarithm",
         statistic="darkness",
     )
+
+
+NOTED = {"confidence": [{"name": "confidence", "meaning": "how sure", "unit": "probability", "better": "none"}]}
+
+
+@pytest.fixture
+def confident():
+    """A study with a statistic of a plug-in, which is not imported here."""
+    return load_spec("digits", ["measure.statistics={confidence: {}, path: {}}", "claims={}", "level_claims={}"])
+
+
+def test_a_plug_ins_statistic_is_told_by_what_its_study_noted(confident):
+    sessions = [{"outcomes": NOTED}, {"packages": {}}]
+    assert measured_quantities(confident, sessions)["confidence"] == [Quantity(**NOTED["confidence"][0])]
+    assert outcomes(confident, sessions)["confidence"].meaning == "how sure"
+    assert measured_quantities(confident)["confidence"] == []
+    with pytest.raises(UserError, match="unknown statistic 'confidence'"):
+        outcomes(confident)
+
+
+def test_a_study_notes_the_estimates_of_plug_ins_alone(confident):
+    def confidence(settings, context):
+        return {}
+
+    with mock.patch.dict(STATISTICS._entries):
+        described = Quantity(**NOTED["confidence"][0])
+        STATISTICS.register(
+            "confidence",
+            formula="max p",
+            source="",
+            settings=type(parse_settings("path", {})),
+            outcomes=lambda _: [described],
+        )(confidence)
+        noted = of_plugins(confident)
+    assert noted == {"confidence": [{**NOTED["confidence"][0], "statistic": "confidence"}]}
 
 
 def test_claims_may_name_what_is_listed_and_nothing_else():
