@@ -250,7 +250,8 @@ class Task:
     ``statistics`` (name -> settings) are still to be measured on its weights; of those in ``keep_samples`` single values are
     kept. ``during`` are measured every ``every`` epochs of training. ``together`` members of its group, at most, train as one
     network; ``ranks`` processes train this one. ``step``: options of the training step (``study.training.options``).
-    ``accuracy_floor``: below it, on validation images, the network has collapsed (``None``: ``study.data.dataset.unstated_floor``).
+    ``accuracy_floor``: below it, on validation images, the network has collapsed (``None``:
+    ``study.data.dataset.unstated_floor``).
     """
 
     config: TrialConfig

@@ -35,11 +35,10 @@ from study.errors import UserError, nearest, reason
 from study.models.attention import build_attention
 from study.models.build import initialise
 from study.models.own import ALIAS, OF_DATA, signature_of
-from study.registry import ATTENTION_FORMS, MAIN, MERGES, NAMED, NETWORKS, Entry, home_of
+from study.registry import ATTENTION_FORMS, MAIN, MERGES, NAMED, NETWORKS, PLUGINS, Entry, home_of
 from study.smoothness.batchnorm import not_reestimated
 from study.smoothness.untouched import untouched, with_weights
 
-GROUP = "fmm_study.plugins"
 ALLOWED = "FMM_STUDY_PLUGINS"
 _CHANNELS = 8
 
@@ -124,7 +123,7 @@ def installed() -> dict[str, importlib.metadata.Distribution]:
     found: dict[str, importlib.metadata.Distribution] = {}
     there = list(importlib.metadata.distributions(path=site_folders()))
     for number, distribution in enumerate(there):
-        points = distribution.entry_points.select(group=GROUP)
+        points = distribution.entry_points.select(group=PLUGINS)
         # of two releases the first is the one that is imported; a name is read from a file each time it is asked for
         if points and distribution.name not in {other.name for other in there[:number]}:
             for point in points:

@@ -19,6 +19,8 @@ U = TypeVar("U")
 
 # The module of a notebook, or of a script.
 MAIN = "__main__"
+# the entry-point group of plug-ins
+PLUGINS = "fmm_study.plugins"
 
 
 def home_of(build: object) -> str:

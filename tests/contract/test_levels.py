@@ -6,7 +6,8 @@ import torch
 
 from study.config import TrialConfig
 from study.models import build_network
-from study.printing.levels import REGENERATE, levels, markdown
+from study.printing.levels import levels
+from study.printing.registered import REGENERATE, markdown, own
 from study.registry import MERGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "levels.md"
@@ -14,6 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "levels.md"
 
 def test_the_page_of_levels_is_the_registrys():
     assert PAGE.read_text() == markdown(), f"docs/levels.md is not what the registry says: run `{REGENERATE}`"
+    assert levels() == own(), f"levels.json is not what the registry says: run `{REGENERATE}`"
 
 
 def test_every_level_is_on_the_page_once():
