@@ -55,11 +55,11 @@ class AdaptiveSharpnessSettings:
 
 def _outcomes(settings: AdaptiveSharpnessSettings) -> list[Quantity]:
     worst = "in the worst case over moves of the weights by {} of themselves ({})"
-    moves = {f"{settings.norm}_{rho:g}{{}}_max": worst.format(f"{rho:g}", settings.norm) for rho in settings.rhos}
-    moves |= {
-        f"{rho:g}{{}}_mean": f"on average over random moves of the weights by {rho:g} of themselves"
+    moves = [(f"{settings.norm}_{rho:g}{{}}_max", worst.format(f"{rho:g}", settings.norm)) for rho in settings.rhos]
+    moves += [
+        (f"{rho:g}{{}}_mean", f"on average over random moves of the weights by {rho:g} of themselves")
         for rho in settings.average_rhos
-    }
+    ]
     return [
         Quantity(
             name=f"sharpness_{name.format(scale)}",
@@ -67,7 +67,7 @@ def _outcomes(settings: AdaptiveSharpnessSettings) -> list[Quantity]:
             unit="nat",
             better="lower",
         )
-        for name, where in moves.items()
+        for name, where in moves
         for scale in SCALES
     ]
 

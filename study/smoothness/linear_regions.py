@@ -63,10 +63,10 @@ class LinearRegionsSettings:
 
 
 def _outcomes(settings: LinearRegionsSettings) -> list[Quantity]:
-    paths = {f"noise_{sigma:g}": f"ellipses of noise of deviation {sigma:g}/255" for sigma in settings.sigmas}
-    paths |= {kind: f"lines {KIND_WORDS[kind]}" for kind in KINDS}
+    paths = [(f"noise_{sigma:g}", f"ellipses of noise of deviation {sigma:g}/255") for sigma in settings.sigmas]
+    paths += [(kind, f"lines {KIND_WORDS[kind]}") for kind in KINDS]
     found = []
-    for path, where in paths.items():
+    for path, where in paths:
         words = _WORDS | ({"excess": (_EXCESS, "count", "lower")} if path in KINDS else {})
         found += [
             Quantity(name=f"regions_{path}_{name}", meaning=f"{meaning}; {where}", unit=unit, better=better)

@@ -1,6 +1,7 @@
 """Every column of every table is described, once, where it is declared; so is every outcome that a claim may name."""
 
 import csv
+import dataclasses
 import json
 from unittest import mock
 
@@ -72,6 +73,20 @@ def test_what_a_statistic_estimates_is_described_once(name):
         assert quantity.better in ("higher", "lower", "none")
         assert not quantity.meaning.startswith(("the same", "its ")), quantity
     assert estimate_names(name, parse_settings(name, {})) == [q.name for q in found if "{" not in q.name]
+
+
+LISTS = [
+    (name, field.name, field.default)
+    for name in STATISTICS.names()
+    for field in dataclasses.fields(STATISTICS[name].traits["settings"])
+    if field.type in (tuple[float, ...], tuple[int, ...])
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "values"), LISTS)
+def test_two_estimates_of_one_name_are_refused(name, setting, values):
+    with pytest.raises(UserError, match=f"{setting!r} holds a value twice"):
+        parse_settings(name, {setting: [*values, values[0]]})
 
 
 def test_an_estimate_of_a_layer_is_told_by_its_number():
