@@ -6,7 +6,7 @@ Each check yields faults, one line each. What has not been run yet is no fault.
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from study.results.ledger import Contents, decode, is_compressed, lines_of, segm
 from study.results.workspace import Workspace
 from study.schema import TRAINED, Registration, ReplicateRecord
 from study.tracking.reading import packed_study
-from study.tracking.runs import STUDY_PHASE, Wanted, unpack
+from study.tracking.runs import DIGEST, STUDY_PHASE, SUMMARY_PHASE, Wanted, WantedRun, run_key, unpack
 from study.tracking.sqlite import local_folder
 from study.tracking.store import HeldRun, masked, read_runs
 
@@ -52,17 +52,23 @@ def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]
     yield from _claims(workspace)
 
 
-def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
-    """Every fault of the MLflow view, as one line. Not for use while a driver is at work: its view is behind."""
+def audit_view(spec: Spec, contents: Contents, uri: str, cells: Sequence[WantedRun] = ()) -> Iterator[str]:
+    """Every fault of the MLflow view, as one line. Not for use while a driver is at work: its view is behind.
+
+    ``cells``: the runs that sum up cells, as ``study.tracking.summaries.cell_runs`` makes them.
+    """
     held = read_runs(uri, spec.name)
     if not held:
         yield f"mlflow: {masked(uri)} holds nothing of {spec.name} (written by: fmm-study ui {spec.name})"
         return
     wanted = Wanted(spec, contents)
     children: dict[str, list[HeldRun]] = {}
+    summaries: dict[str | None, list[HeldRun]] = {}
     for run in held:
         if "trial_key" in run.tags:
             children.setdefault(run.tags["trial_key"], []).append(run)
+        elif run.tags.get("phase") == SUMMARY_PHASE:
+            summaries.setdefault(run_key(run.tags), []).append(run)
         if run.status == "RUNNING":
             yield f"mlflow: run {run.name!r} ({run.run_id}) is left RUNNING"
     parents = [run for run in held if run.tags.get("phase") == STUDY_PHASE]
@@ -77,6 +83,19 @@ def audit_view(spec: Spec, contents: Contents, uri: str) -> Iterator[str]:
         else:
             yield from _run_differences(wanted, key, runs[0])
     yield from (f"mlflow: {key} is not in the ledger" for key in children)
+    for cell in cells:
+        yield from _summary_differences(spec, cell, summaries.pop(run_key(cell.tags), []))
+    if cells:
+        yield from (f"mlflow: the {key} is not of the ledger" for key in summaries)
+
+
+def _summary_differences(spec: Spec, cell: WantedRun, runs: Sequence[HeldRun]) -> Iterator[str]:
+    if len(runs) != 1:
+        yield f"mlflow: the summary of {cell.name} has {len(runs)} runs (written by: fmm-study ui {spec.name})"
+    elif runs[0].tags.get(DIGEST) != cell.tags[DIGEST]:
+        yield f"mlflow: the summary of {cell.name} is of other results (written by: fmm-study ui {spec.name})"
+    else:
+        yield from _value_differences(f"the summary of {cell.name}", cell, runs[0])
 
 
 def _parent_differences(spec: Spec, run: HeldRun) -> Iterator[str]:
@@ -99,9 +118,13 @@ def _run_differences(wanted: Wanted, key: str, run: HeldRun) -> Iterator[str]:
         yield f"mlflow: {key} lacks parameter {missing[0]!r}"
     if unpack(run.tags) != wanted.lines(key):
         yield f"mlflow: {key} does not hold the ledger's lines (written by: fmm-study ui {wanted.spec.name})"
+    yield from _value_differences(key, expected, run)
+
+
+def _value_differences(what: str, expected: WantedRun, run: HeldRun) -> Iterator[str]:
     for name, value in expected.latest.items():
         if not math.isclose(run.metrics.get(name, math.nan), value, rel_tol=_RELATIVE):
-            yield f"mlflow: {key} {name} is {run.metrics.get(name)}, in the ledger {value}"
+            yield f"mlflow: {what} {name} is {run.metrics.get(name)}, in the ledger {value}"
 
 
 def _lines(workspace: Workspace) -> Iterator[str]:

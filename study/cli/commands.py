@@ -239,8 +239,8 @@ def compare(
     print_comparison(compare_studies(*sides), form, open_console())
 
 
-@app.command()
-def ui(
+@app.command("ui")
+def serve(
     spec: StudyArgument,
     storage: StorageOption = RESULTS,
     override: SetOption = [],
@@ -250,10 +250,10 @@ def ui(
     browse: Annotated[bool, typer.Option(help="Open the comparison in a browser.")] = True,
 ) -> None:
     """Open MLflow's UI on this study, at a ready comparison."""
-    from study.commands import show
+    from study.commands.ui import ui
 
     checked, workspace = opened(spec, override, storage, reading=True)
-    show.ui(checked, workspace, tracking=tracking_uri, host=host, port=port, browse=browse)
+    ui(checked, workspace, tracking=tracking_uri, host=host, port=port, browse=browse)
 
 
 @app.command()

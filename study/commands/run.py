@@ -28,8 +28,8 @@ from study.results.provenance import note_session, noted_facts
 from study.results.sessions import note_end, read_sessions
 from study.results.workspace import Workspace, note_confirm, register
 from study.schema import Record
-from study.tracking.runs import headlines
 from study.tracking.store import masked, tracking_uri
+from study.tracking.summaries import summarise
 from study.training import Progress
 from study.worker.group import discard_outcome, outcomes
 
@@ -115,7 +115,7 @@ def run(
                 if agenda.done:
                     note_end(root, contents)
                     describe.print_results(held.inputs, console)
-                whole = view.finish(headlines(held.inputs.effects.to_pylist()), done=agenda.done)
+                whole = view.finish(summarise(held.inputs), done=agenda.done)
     describe.print_places(workspace, f"{masked(uri)}{'' if whole else f' ({view.behind})'}", console)
     if agenda.done:
         status.refuse_all_failed(spec, contents)

@@ -1,4 +1,4 @@
-"""``report``, ``audit`` and ``ui``: what a study has found, read from its folder or an MLflow store, and shown.
+"""``report``, ``audit`` and ``export``: what a study has found, read from its folder or an MLflow store, and shown.
 
 It may have run on another machine. Neither place needs the images or the user's own plug-ins: of a dataset, tables need the
 number of classes, which the study noted when it ran.
@@ -6,11 +6,7 @@ number of classes, which the study noted when it ran.
 
 import dataclasses
 import functools
-import secrets
 import shlex
-import signal
-import threading
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +34,11 @@ from study.results.ledger import Contents, is_compressed, read_ledger, segments
 from study.results.revisions import up_to_date
 from study.results.sessions import accepted_changes, read_sessions, session_tags
 from study.results.workspace import Workspace, opened, read_registration
-from study.tracking.pages import addresses
 from study.tracking.reading import ReadStudy, read_study
-from study.tracking.runs import headlines
-from study.tracking.server import serving
-from study.tracking.sqlite import ARTIFACTS, is_missing
+from study.tracking.sqlite import is_missing
 from study.tracking.store import masked, tracking_uri
-from study.tracking.view import Shown, as_user_error, find_view, replay
+from study.tracking.summaries import cell_runs
+from study.tracking.view import as_user_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,42 +216,9 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
         where = f"not MLflow, which nothing was written to yet (fmm-study ui {spec.name})"
     else:
         with as_user_error(uri):
-            faults += audit_view(spec, contents, uri)
+            faults += audit_view(spec, contents, uri, cell_runs(held.inputs))
         where = f"MLflow at {masked(uri)}"
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
     if accepted := accepted_changes(held.sessions):
         counted += f"; {'; '.join(accepted)}"
     return faults, f"{counted}; looked at {LOOKED_AT} and {where}; not at {NOT_LOOKED_AT}: {len(faults)} faults"
-
-
-def ui(spec: Spec, workspace: Workspace, *, tracking: str | None, host: str, port: int, browse: bool) -> None:
-    """Bring the MLflow view up to the ledger, then serve it until Ctrl-C. Raises ``UserError``."""
-    console = open_console()
-    uri = tracking_uri(tracking, workspace.root.parent)
-    held = in_folder(workspace, spec)
-    say(console, f"bringing the view at {masked(uri)} up to {len(held.contents.replicates)} replicates")
-    there = _up_to_date(held, workspace, uri)
-    token = "" if uri.startswith("http") else secrets.token_urlsafe()
-    with serving(uri, workspace.root.parent / ARTIFACTS, token, host=host, port=port) as base:
-        pages = addresses(base, there.experiment_id, there.block, token)
-        for what, where in pages.items():
-            say(console, f"{what}: {where}")
-        if browse:
-            webbrowser.open(next(iter(pages.values())))
-        say(console, "Ctrl-C ends the server")
-        ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
-        ended.wait()
-
-
-def _up_to_date(held: Recorded, workspace: Workspace, uri: str) -> Shown:
-    contents = held.contents
-    plan = recorded_plan(held.spec, workspace, contents, levels=True)
-    if workspace.holder():
-        # the driver at work keeps the view itself
-        return find_view(held.spec, workspace.root, contents, uri)
-    with workspace.locked():
-        effects = headlines(held.inputs.effects.to_pylist())
-        done = agenda_of(plan, contents, workspace).done
-        return replay(held.spec, workspace.root, contents, uri, effects, done=done)

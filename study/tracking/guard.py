@@ -19,6 +19,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 TOKEN_VARIABLE = "FMM_STUDY_UI_TOKEN"
 ROOT_VARIABLE = "FMM_STUDY_UI_ROOT"
 
+# MLflow's interface opens an experiment on its runs only for who once chose "Model training", and then keeps the choice here;
+# it also opens an assistant, which needs what this server refuses. The fragment, which names the page, is kept; the token is
+# not, for it would stay in the browser's history.
+_WELCOME = """<!DOCTYPE html><title>fmm-study</title><script>
+localStorage.setItem("mlflow.workflowType_v1", JSON.stringify("machine_learning"));
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", JSON.stringify(true));
+location.replace("/" + location.hash);
+</script>"""
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -35,6 +44,8 @@ _POSTED_READS = re.compile(
     rf"/graphql|{_API}/(?:runs/search|experiments/search|experiments/search-datasets|logged-models/search|traces/search|traces/metrics"
     r"|registered-models/search|model-versions/search)"
 )
+# Pages with charts ask for models to talk to, and show a fault where they are refused: there are none.
+_GATEWAY = re.compile(rf"{_API}/gateway-proxy")
 # What gives or lists files of a run: by its id, which says where they lie.
 _FILES = re.compile(rf"/get-artifact|{_API}/artifacts/list")
 # What gives files by other ways than a run's.
@@ -73,11 +84,12 @@ class Guard:
         given = query.get("token", [""])[0]
         if self._is_token(given):
             cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
-            # without the token, which would stay in the browser's history; the fragment, which names the page, goes along
-            return 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())]
+            return 200, _WELCOME, [(b"content-type", b"text/html; charset=utf-8"), (b"set-cookie", cookie.encode())]
         if not self._is_token(_cookie(scope, self._cookie)):
             return 403, "Open the address that fmm-study ui printed: it holds the token.", []
         path, method = unquote(scope["path"]), scope["method"]
+        if method == "GET" and _GATEWAY.fullmatch(path):
+            return 200, '{"endpoints": []}', [(b"content-type", b"application/json")]
         reads = _READS if method in ("GET", "HEAD") else _POSTED_READS if method == "POST" else None
         if reads is None or not reads.fullmatch(path):
             return 403, f"{method} {path}: fmm-study ui serves for reading only.", []
@@ -112,8 +124,8 @@ def _cookie(scope: _Message, name: str) -> str:
 
 
 async def _answer(send: _Send, status: int, text: str, headers: list[tuple[bytes, bytes]]) -> None:
-    plain = (b"content-type", b"text/plain; charset=utf-8")
-    await send({"type": "http.response.start", "status": status, "headers": [plain, *headers]})
+    kinds = {b"content-type": b"text/plain; charset=utf-8"} | dict(headers)
+    await send({"type": "http.response.start", "status": status, "headers": list(kinds.items())})
     await send({"type": "http.response.body", "body": text.encode()})
 
 

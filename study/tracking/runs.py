@@ -12,7 +12,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ from study.errors import UserError
 from study.results.ledger import Contents, encode
 from study.schema import STATES, MeasureRecord, Record, ReplicateRecord
 
-STUDY_PHASE = "study"
+STUDY_PHASE, SUMMARY_PHASE = "study", "summary"
+# of what a summary says: one that says something else is written anew
+DIGEST = "mlflow.fmm_summary"
 _TAGGED = ("cell", "phase", "block", "replicate", "number", "trial_key", "state")
 _REASON_CHARS = 500
 # in names of metrics
@@ -37,7 +39,10 @@ MOST_UNPACKED, MOST_RATIO = 2**26, 50
 
 @dataclass(frozen=True, kw_only=True)
 class WantedRun:
-    """One run. ``status`` is MLflow's; ``seconds`` its duration; ``metrics`` are final values, all finite."""
+    """One run. ``status`` is MLflow's; ``seconds`` its duration; ``metrics`` are final values, all finite.
+
+    ``figures``: makes files by name, asked only where the run is written.
+    """
 
     name: str
     status: str
@@ -46,11 +51,17 @@ class WantedRun:
     metrics: dict[str, float]
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     seconds: float = 0.0
+    figures: Callable[[], Mapping[str, bytes]] | None = None
 
     @property
     def latest(self) -> dict[str, float]:
         """The value that MLflow shows for each metric: the final one, or the last of a curve."""
         return self.metrics | {name: points[-1][1] for name, points in self.curves.items()}
+
+
+def run_key(tags: Mapping[str, str]) -> str | None:
+    """What tells a run from the others of its study: a replicate's key, or of which cell it is the summary."""
+    return f"summary of {tags.get('cell')}" if tags.get("phase") == SUMMARY_PHASE else tags.get("trial_key")
 
 
 class Wanted:
@@ -101,10 +112,10 @@ class Wanted:
         return WantedRun(
             name=self.name(record),
             status="FAILED" if record["state"] == "failed" else "FINISHED",
-            params=_params({"cell": record["cell"], **record["config"]}),
+            params=as_params({"cell": record["cell"], **record["config"]}),
             tags=self._tags(record, measures) | pack(self.lines(trial_key)),
-            metrics=_finite({name: metrics[name] for name in (*first, *metrics)}),
-            curves=_curves(record),
+            metrics=finite({name: metrics[name] for name in (*first, *metrics)}),
+            curves=curves_of(record),
             seconds=record["train_seconds"],
         )
 
@@ -113,17 +124,14 @@ class Wanted:
         records: list[Record] = [self._contents.replicates[trial_key], *self._measures.get(trial_key, {}).values()]
         return b"".join(map(encode, records))
 
-    def labels(self) -> list[str]:
-        """Short names of all cells, in order of first appearance."""
-        return list(dict.fromkeys(self._label(record) for record in self._contents.replicates.values()))
-
-    def _label(self, record: ReplicateRecord) -> str:
+    def label(self, record: ReplicateRecord) -> str:
+        """The short name of its cell: the dataset is named where there is more than one."""
         dataset = "" if self._many_datasets else f"{record['config'].get('dataset')}/"
         return record["cell"].removeprefix(dataset)
 
     def name(self, record: ReplicateRecord) -> str:
         """``d8/add b3 confirm`` or ``d8/add/se.mul b0 #2``; the dataset is named where there is more than one."""
-        label = self._label(record)
+        label = self.label(record)
         if record["phase"] == "search":
             return f"{label} b{record['block']} #{record['number']}"
         index = f"b{record['block']}" if self.spec.blocks > 1 else f"r{record['replicate']}"
@@ -152,8 +160,7 @@ class Wanted:
         ``provenance``: tags of the last of ``sessions``. The ``sessions`` and the ``registration`` of claims are packed whole
         beside the specification.
         """
-        spec, records = self.spec, self._contents.replicates.values()
-        states = Counter(record["state"] for record in records)
+        spec = self.spec
         frozen = {"seed": spec.seed, **spec.fixed, "sampler": spec.sampler.name, "scheduler": spec.scheduler.name}
         frozen |= {"replicates": spec.replicates, "group": spec.resources.group, "threads": spec.resources.threads}
         growing = {
@@ -170,7 +177,7 @@ class Wanted:
         return WantedRun(
             name=spec.name,
             status="FINISHED",
-            params=_params(frozen),
+            params=as_params(frozen),
             tags={
                 "phase": STUDY_PHASE,
                 "study": spec.name,
@@ -179,19 +186,31 @@ class Wanted:
                 **{name: str(value) for name, value in growing.items()},
                 **pack(json.dumps(held).encode()),
             },
-            metrics=_finite(
+            metrics=finite(
                 {
                     **headlines,
-                    "num_replicates": len(records),
-                    **{f"num_{state}": states[state] for state in STATES},
-                    "train_seconds": sum(record["train_seconds"] for record in records),
+                    **self.counts(),
                 }
             ),
         )
 
+    def counts(self) -> dict[str, float]:
+        """How much of the ledger there is, as metrics of the study's run: two ledgers that differ differ here."""
+        records, measures = self._contents.replicates.values(), self._contents.measures.values()
+        states = Counter(record["state"] for record in records)
+        return finite(
+            {
+                "num_replicates": len(records),
+                **{f"num_{state}": states[state] for state in STATES},
+                "num_measurements": len(measures),
+                "train_seconds": sum(record["train_seconds"] for record in records),
+                "measure_seconds": sum(measure["measure_seconds"] for measure in measures),
+            }
+        )
+
     def _tags(self, record: ReplicateRecord, measures: list[MeasureRecord]) -> dict[str, str]:
         tags = {name: str(value) for name, value in record.items() if name in _TAGGED}
-        tags |= {"study": self.spec.name, "label": self._label(record)}
+        tags |= {"study": self.spec.name, "label": self.label(record)}
         tags["superseded"] = "no" if self._current[slot(record)] == record["trial_key"] else "yes"
         estimates = {name: e for measure in measures for name, e in measure["estimates"].items()}
         optional = {
@@ -238,17 +257,18 @@ def outcomes(spec: Spec) -> list[str]:
     return list(dict.fromkeys(["test/accuracy", *spec.claimed_outcomes, *levels]))
 
 
-def _params(values: Mapping[str, Any]) -> dict[str, str]:
+def as_params(values: Mapping[str, Any]) -> dict[str, str]:
+    """A run's parameters."""
     # a stop curve is as long as the training and of no use in a table
     return {name: str(value) for name, value in values.items() if name != "stop_curve"}
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
+def finite(values: Mapping[str, float]) -> dict[str, float]:
     """Finite values alone, for MLflow's stores turn NaN into 0 and Inf into a huge number; names as MLflow takes them."""
     return {_FORBIDDEN.sub("_", name): float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _curves(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
+def curves_of(record: ReplicateRecord) -> dict[str, list[tuple[int, float]]]:
     """Points (epoch, value) by name, of every epoch and of what was measured in mid-training."""
     points = [
         (f"epoch/{name.replace('/', '_')}", epoch, value)

@@ -11,7 +11,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from study.errors import UserError
@@ -25,14 +25,18 @@ APP = "fmm-study"
 
 
 @contextlib.contextmanager
-def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The address of a server on ``uri``: a running one's own (without credentials), or one started for the block.
+def serving(
+    uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Callable[[], str]]:
+    """What gives the address of a server on ``uri``, once it answers: a running one's own (without credentials), or one
+    started for the block.
 
     One that is started answers to ``token`` alone, writes nothing, and gives no files but those under ``files``.
-    ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken or the server does not come up.
+    ``port`` 0 takes a free one. Raises ``UserError`` when the port is taken; what is yielded does so when the
+    server does not come up.
     """
     if uri.startswith(("http://", "https://")):
-        yield without_credentials(uri)
+        yield lambda: without_credentials(uri)
         return
     port = _free_port(host, port)
     base = f"http://{host}:{port}"
@@ -45,14 +49,15 @@ def serving(uri: str, files: Path, token: str, *, host: str = "127.0.0.1", port:
         [*command, "--port", str(port)],
         env=os.environ
         | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
+        # processes for jobs, of which one who only reads has none
+        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         | {TOKEN_VARIABLE: token, ROOT_VARIABLE: str(files)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        _wait(base, process)
-        yield base
+        yield lambda: _answering(base, process)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -72,12 +77,12 @@ def _free_port(host: str, port: int) -> int:
         raise UserError(f"{host}:{port}: {error.strerror or error}; choose another with --port") from None
 
 
-def _wait(base: str, process: subprocess.Popen[bytes]) -> None:
+def _answering(base: str, process: subprocess.Popen[bytes]) -> str:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             raise UserError(f"the MLflow server at {base} ended with status {process.returncode} as it started")
         with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{base}/health", timeout=5):
-            return
+            return base
         time.sleep(0.2)
     raise UserError(f"the MLflow server at {base} did not answer within {START_SECONDS:.0f} s")

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 
 from study.atomic import replacing
 from study.errors import UserError
-from study.tracking.runs import STUDY_PHASE, WantedRun
+from study.tracking.runs import DIGEST, STUDY_PHASE, WantedRun, run_key
 from study.tracking.sqlite import (
     ARTIFACTS,
     follow,
@@ -34,6 +35,7 @@ from study.tracking.sqlite import (
 # MLflow's limits: metrics per request, parameters or tags per request, runs per answer
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
 _PAGE = 1000
+_NOTE = "mlflow.note.content"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow prints a link per run, with whatever credentials the address holds
@@ -105,11 +107,16 @@ class Store:
         self._read()
 
     def write(self, wanted: WantedRun) -> None:
-        """Make a replicate's run whole. Needs ``self.study``."""
+        """Make the run of a replicate, or of a cell's summary, whole. Needs ``self.study``."""
         assert self.study is not None
-        key = wanted.tags["trial_key"]
+        key = run_key(wanted.tags)
+        assert key is not None
         tags = wanted.tags | {"mlflow.parentRunId": self.study.run_id}
         held = self.runs.get(key)
+        if held is not None and held.tags.get(DIGEST, "") != tags.get(DIGEST, ""):
+            # a summary that has changed: neither parameters nor points can be taken back
+            self._client.delete_run(self.runs.pop(key).run_id)
+            held = None
         if held is None:
             held = self.runs[key] = self._create(wanted.name, tags, wanted.seconds)
         end = held.start + round(1000 * wanted.seconds)
@@ -117,6 +124,11 @@ class Store:
         lacking = held.status != wanted.status
         self._log(held, wanted, tags, None if lacking else self._late(held, wanted))
         if lacking:
+            if wanted.figures:
+                with tempfile.TemporaryDirectory(prefix="fmm-study-") as folder:
+                    for name, drawn in wanted.figures().items():
+                        (Path(folder) / name).write_bytes(drawn)
+                    self._client.log_artifacts(held.run_id, folder, "figures")
             self._client.set_terminated(held.run_id, wanted.status, end)
             held.status = wanted.status
 
@@ -134,6 +146,12 @@ class Store:
                 self._client.set_terminated(held.run_id, status, max(_now(), held.start))
             held.status = status
 
+    def describe(self, text: str) -> None:
+        """Let the experiment's description be ``text``."""
+        if self._tags.get(_NOTE) != text:
+            self._client.set_experiment_tag(self.experiment_id, _NOTE, text)
+            self._tags[_NOTE] = text
+
     def write_files(self, texts: Mapping[str, str], paths: Iterable[Path]) -> None:
         """Put texts, files and folders (those that are there) under the parent run's artifacts."""
         assert self.study is not None
@@ -149,13 +167,16 @@ class Store:
         experiment = self._client.get_experiment_by_name(study)
         if experiment is None:
             location = None if artifacts is None else artifacts.resolve().as_uri()
+            self._tags = dict(tags)
             return str(self._client.create_experiment(study, location, dict(tags)))
         if artifacts is not None:
             follow(self._uri, experiment.experiment_id, experiment.artifact_location, artifacts)
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
+        self._tags = dict(experiment.tags)
         for name, value in tags.items():
-            if experiment.tags.get(name) != value:
+            # a description that says verdicts stays until there are others
+            if self._tags.get(name) != value and not (name == _NOTE and name in self._tags):
                 self._client.set_experiment_tag(experiment.experiment_id, name, value)
         return str(experiment.experiment_id)
 
@@ -163,7 +184,7 @@ class Store:
         """Take in all runs of the experiment; remove the younger of two with one key, which a lost answer leaves."""
         doubles: list[HeldRun] = []
         for run in sorted(_pages(self._client, self.experiment_id), key=lambda run: (run.start, run.run_id)):
-            key = run.tags.get("trial_key")
+            key = run_key(run.tags)
             if key is not None:
                 kept = self.runs.setdefault(key, run)
             elif run.tags.get("phase") == STUDY_PHASE:
@@ -221,6 +242,33 @@ class Store:
                 inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
         if inputs:
             self._client.log_inputs(held.run_id, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundStudy:
+    """A study in a store: its experiment, the runs for the study itself, and those that were asked for."""
+
+    experiment_id: str
+    tags: Mapping[str, str]
+    parents: list[HeldRun]
+    runs: list[HeldRun]
+
+
+def find_study(uri: str, study: str, filters: Iterable[str]) -> FoundStudy | None:
+    """The runs of a study that fit one of ``filters``, changing nothing; ``None`` without one. Raises what MLflow raises."""
+    if is_missing(uri):
+        return None
+    client = _client(readable(uri))
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        return None
+    number = experiment.experiment_id
+    return FoundStudy(
+        experiment_id=str(number),
+        tags=experiment.tags,
+        parents=list(_pages(client, number, f"tags.phase = '{STUDY_PHASE}'")),
+        runs=[run for each in filters for run in _pages(client, number, each)],
+    )
 
 
 def read_runs(uri: str, study: str) -> list[HeldRun]:
@@ -285,10 +333,10 @@ def _make_schema(uri: str) -> None:
     without_strays(uri)
 
 
-def _pages(client: Any, experiment_id: str) -> Iterator[HeldRun]:
+def _pages(client: Any, experiment_id: str, wanted: str = "") -> Iterator[HeldRun]:
     token = None
     while True:
-        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        page = client.search_runs([experiment_id], wanted, max_results=_PAGE, page_token=token)
         for run in page:
             yield HeldRun(
                 run_id=run.info.run_id,

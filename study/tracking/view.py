@@ -9,7 +9,6 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -20,10 +19,11 @@ from study.results.ledger import Contents
 from study.results.sessions import read_sessions, session_tags
 from study.results.workspace import read_registration
 from study.schema import Record
-from study.tracking.pages import experiment_tags
-from study.tracking.runs import Wanted
+from study.tracking.pages import NOTE, Shown, experiment_tags
+from study.tracking.runs import SUMMARY_PHASE, Wanted
 from study.tracking.sqlite import ARTIFACTS
-from study.tracking.store import Store, masked
+from study.tracking.store import Store, find_study, masked
+from study.tracking.summaries import Summary
 
 # MLflow takes seconds of a core to import and to make a database, and a study's start needs the core: the view waits for the
 # first record, or for so long.
@@ -33,33 +33,54 @@ FINISH_SECONDS = 120.0
 _CLOSING_SECONDS = 5.0
 
 Warn = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """Where a study is in a store, for ``study.tracking.pages.addresses``. ``block``: run ids, one per cell."""
-
-    experiment_id: str
-    block: list[str]
+Progress = Callable[[int, int], None]
 
 
 def replay(
-    spec: Spec, root: Path, contents: Contents, uri: str, headlines: Mapping[str, float], *, done: bool
+    spec: Spec,
+    root: Path,
+    contents: Contents,
+    uri: str,
+    summary: Summary,
+    *,
+    done: bool,
+    progress: Progress = lambda *_: None,
 ) -> Shown:
     """Write everything that the ledger holds, without a run. Raises ``UserError`` if the store cannot be written.
 
     Not for use while a driver is at work on the study: its own view writes the same runs. Arguments as in ``MlflowView``.
+    ``progress`` is told how many replicates' runs are up to date, and of how many.
     """
-    replayed = _Replay(spec, root, contents, uri)
+    replayed = _Replay(spec, root, contents, uri, progress)
     with as_user_error(uri):
-        return replayed.shown(replayed.finish(headlines, _status(done), threading.Event()))
+        return replayed.shown(replayed.finish(summary, _status(done), threading.Event()))
 
 
-def find_view(spec: Spec, root: Path, contents: Contents, uri: str) -> Shown:
-    """Where a study is in a store, changing nothing, also while a driver is at work. Raises ``UserError``."""
-    replayed = _Replay(spec, root, contents, uri)
+def find_view(spec: Spec, contents: Contents, uri: str) -> Shown | None:
+    """Where a study is in a store, changing nothing, also while a driver is at work; ``None`` where it holds nothing of it.
+
+    Reads few runs, however many there are. Raises ``UserError``.
+    """
+    wanted = Wanted(spec, contents)
+    block = wanted.block()
+    number = contents.replicates[block[0]]["block"] if block else 0
+    filters = f"tags.phase = 'confirm' and tags.block = '{number}'", f"tags.phase = '{SUMMARY_PHASE}'"
     with as_user_error(uri):
-        return replayed.shown(replayed.open())
+        found = find_study(uri, spec.name, filters)
+    if found is None or not found.parents:
+        return None
+    parent, pages = found.parents[0], experiment_tags(spec).items()
+    runs = {run.tags.get("trial_key"): run.run_id for run in found.runs}
+    has_summaries = any(run.tags.get("phase") == SUMMARY_PHASE for run in found.runs)
+    return Shown(
+        experiment_id=found.experiment_id,
+        block=[runs[key] for key in block if key in runs],
+        has_summaries=has_summaries,
+        is_whole=parent.status != "RUNNING"
+        and (has_summaries or not block)
+        and wanted.counts().items() <= parent.metrics.items()
+        and all(found.tags.get(name) == value for name, value in pages if name != NOTE),
+    )
 
 
 @contextlib.contextmanager
@@ -87,7 +108,7 @@ class MlflowView:
         self._replay = _Replay(spec, root, contents, uri)
         self._uri, self._warn = masked(uri), warn
         self._records: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
-        self._ending: tuple[dict[str, float], str] | None = None
+        self._ending: tuple[Summary, str] | None = None
         self._hurry, self._stop, self._whole = threading.Event(), threading.Event(), threading.Event()
         # a daemon: a server that hangs must not keep the process alive
         self._thread = threading.Thread(target=self._work, name="mlflow-view", daemon=True)
@@ -98,18 +119,18 @@ class MlflowView:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._ending is None:
-            self.finish({}, done=False, timeout=_CLOSING_SECONDS)
+            self.finish(Summary(), done=False, timeout=_CLOSING_SECONDS)
 
     def tell(self, record: Record) -> None:
         """Take in a record that the ledger has just taken."""
         self._records.put(record)
 
-    def finish(self, headlines: Mapping[str, float], *, done: bool, timeout: float = FINISH_SECONDS) -> bool:
-        """Write the rest, then tables, figures and report; returns whether the view is whole. Waits about ``timeout`` seconds.
+    def finish(self, summary: Summary, *, done: bool, timeout: float = FINISH_SECONDS) -> bool:
+        """Write the rest, then cells, tables, figures and report; whether the view is whole. Waits about ``timeout`` seconds.
 
-        ``headlines``: main effects by name. ``done``: whether the study is; if not, its run ends as KILLED.
+        ``done``: whether the study is; if not, its run ends as KILLED.
         """
-        self._ending = dict(headlines), _status(done)
+        self._ending = summary, _status(done)
         self._hurry.set()
         self._records.put(None)
         whole = self._whole.wait(timeout)
@@ -176,7 +197,7 @@ class LaterView:
     def tell(self, record: Record) -> None:
         """Leave it to the ledger."""
 
-    def finish(self, headlines: Mapping[str, float], *, done: bool) -> bool:
+    def finish(self, summary: Summary, *, done: bool) -> bool:
         """``False``: the view is not whole."""
         return False
 
@@ -184,8 +205,10 @@ class LaterView:
 class _Replay:
     """Brings a tracking store up to a ledger. After an exception the next call begins anew from what the store holds."""
 
-    def __init__(self, spec: Spec, root: Path, contents: Contents, uri: str) -> None:
-        self._spec, self._root, self._uri = spec, root, uri
+    def __init__(
+        self, spec: Spec, root: Path, contents: Contents, uri: str, progress: Progress = lambda *_: None
+    ) -> None:
+        self._spec, self._root, self._uri, self._progress = spec, root, uri, progress
         self._wanted = Wanted(spec, contents)
         self._store: Store | None = None
         self._pending: dict[str, None] = {}
@@ -201,22 +224,28 @@ class _Replay:
             store = self.open()
             self._write_study(store, {}, status)
             self._pending = dict.fromkeys(self._wanted.trial_keys())
-        for key in list(self._pending):
+        keys = list(self._pending)
+        for number, key in enumerate(keys, 1):
             if stop.is_set():
                 break
             store.write(self._wanted.replicate(key))
             del self._pending[key]
+            self._progress(number, len(keys))
         self._store = store
         return store
 
-    def finish(self, headlines: Mapping[str, float], status: str, stop: threading.Event) -> Store:
-        """Write what is lacking, then the files, the headlines and last the parent run's status."""
+    def finish(self, summary: Summary, status: str, stop: threading.Event) -> Store:
+        """Write what is lacking, then the files, the summary and last the parent run's status."""
         store, self._store = self.write(status if self._store is None else "RUNNING", stop), None
         if not stop.is_set():
             spec = write_yaml(self._spec.model_dump(mode="json"), allow_unicode=False)
             files = [self._root / name for name in (PROVENANCE, TABLES_FOLDER, FIGURES_FOLDER, REPORT, MEASUREMENTS)]
             store.write_files({"spec.yaml": spec}, files)
-            self._write_study(store, headlines, status)
+            for cell in summary.cells:
+                store.write(cell)
+            if summary.description:
+                store.describe(summary.description)
+            self._write_study(store, summary.headlines, status)
         self._store = store
         return store
 
@@ -230,13 +259,14 @@ class _Replay:
     def shown(self, store: Store) -> Shown:
         """Where the study is in ``store``."""
         runs = [store.runs[key].run_id for key in self._wanted.block() if key in store.runs]
-        return Shown(experiment_id=store.experiment_id, block=runs)
+        has_summaries = any(run.tags.get("phase") == SUMMARY_PHASE for run in store.runs.values())
+        return Shown(experiment_id=store.experiment_id, block=runs, has_summaries=has_summaries, is_whole=True)
 
     def open(self) -> Store:
         """The store, with what it holds read."""
         web = self._uri.startswith(("http://", "https://"))
         artifacts = None if web else self._root.parent / ARTIFACTS / self._spec.name
-        return Store(self._uri, self._spec.name, artifacts, experiment_tags(self._spec, self._wanted.labels()))
+        return Store(self._uri, self._spec.name, artifacts, experiment_tags(self._spec))
 
     def _write_study(self, store: Store, headlines: Mapping[str, float], status: str) -> None:
         sessions = read_sessions(self._root)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from study.results.ledger import Contents
 from study.tracking.sqlite import is_missing
 from study.tracking.store import prepare
+from study.tracking.summaries import Summary
 from study.tracking.view import MlflowView, replay
 
 
@@ -45,7 +46,7 @@ def test_a_locked_database_of_mlflow(
                 and "\n" not in said[0]
             )
             other.execute("ROLLBACK")
-        assert view.finish({}, done=True)
+        assert view.finish(Summary(), done=True)
     assert len(said) == 2 and "can be written again" in said[1]
     client = MlflowClient(uri)
     found = client.search_runs([client.get_experiment_by_name("locked").experiment_id])
@@ -85,7 +86,7 @@ def test_mlflow_shows_the_newest_value_where_the_clock_was_set_back(
     monkeypatch.setattr(time, "time", lambda: (real() - back) / 1e9)
     for hours, value in enumerate((0.5, 0.25, 0.75, 0.125)):
         back = hours * 3600 * 10**9
-        replay(spec, tmp_path / "clock", contents, uri, {"effect/C4": value}, done=True)
+        replay(spec, tmp_path / "clock", contents, uri, Summary(headlines={"effect/C4": value}), done=True)
         client = MlflowClient(uri)
         found = client.search_runs([client.get_experiment_by_name("clock").experiment_id])
         (parent,) = [run for run in found if "trial_key" not in run.data.tags]

@@ -18,8 +18,9 @@ from study.results.ledger import Contents
 from study.results.provenance import note_session
 from study.results.sessions import read_sessions
 from study.schema import MeasureRecord, Record, ReplicateRecord
-from study.tracking.runs import Wanted, headlines, pack, unpack
+from study.tracking.runs import DIGEST, Wanted, WantedRun, headlines, pack, unpack
 from study.tracking.store import masked, tracking_uri
+from study.tracking.summaries import Summary
 from study.tracking.view import MlflowView, find_view, replay
 
 WRITES = (
@@ -32,6 +33,19 @@ CLAIM = {
     "references": [{"merge": "add"}],
     "outcomes": [{"name": "roughness", "margin": 0.1, "better": "lower"}],
 }
+
+
+def cell_of(value: float) -> WantedRun:
+    """A cell's summary, with a picture."""
+    tags = {"phase": "summary", "cell": "fake/d8/mul", DIGEST: str(value)}
+    points, picture = {"epoch/val_loss": [(1, value), (2, value / 2)]}, {"planes.png": b"a picture"}
+    return WantedRun(
+        name="d8/mul", status="FINISHED", params={"lr": f"{value}"}, tags=tags, metrics={"test/accuracy": value},
+        curves=points, seconds=5.0, figures=lambda: picture,
+    )  # fmt: skip
+
+
+SUMMARY = Summary(headlines={"effect/C4": 1.0}, cells=[cell_of(0.5)], description="A small study: C4 undecided")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +103,7 @@ def test_every_replicate_once(uri: str, tmp_path: Path, spec_of: Any, records_of
     (root / "tables" / "effects.csv").write_text("a,b\n")
     (root / "report.html").write_text("<!DOCTYPE html>")
     note_session(root, ["fake"])
-    shown = replay(spec, root, contents_of(records_of()), uri, {"effect/C4": -0.5}, done=True)
+    shown = replay(spec, root, contents_of(records_of()), uri, Summary(headlines={"effect/C4": -0.5}), done=True)
     held = runs(uri, "once")
     assert set(held) == {"once", "d8/add b0 #0", "d8/add b0 #1", "d8/mul b0 confirm", "d8/mul b1 confirm"}
 
@@ -127,7 +141,7 @@ def test_replaying_again_changes_nothing(
     uri: str, tmp_path: Path, spec_of: Any, records_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, contents = study_of(spec_of, "again"), contents_of(records_of())
-    replay(spec, tmp_path, contents, uri, {}, done=True)
+    replay(spec, tmp_path, contents, uri, Summary(), done=True)
     before = runs(uri, "again")
     calls: list[str] = []
 
@@ -135,7 +149,7 @@ def test_replaying_again_changes_nothing(
         return lambda *args, **kwargs: calls.append(name) or call(*args, **kwargs)
 
     around(monkeypatch, wrap)
-    replay(spec, tmp_path, contents, uri, {}, done=True)
+    replay(spec, tmp_path, contents, uri, Summary(), done=True)
     # the specification is put there each time (log_text calls log_artifact), and nothing else
     assert calls == ["log_text", "log_artifact"]
     assert runs(uri, "again") == before
@@ -146,7 +160,7 @@ def test_broken_off_anywhere(
 ) -> None:
     """At every call, before it reached the store and after (the answer was lost), then replayed."""
     contents = contents_of(records_of())
-    replay(study_of(spec_of, "whole"), tmp_path, contents, uri, {"effect/C4": 1.0}, done=True)
+    replay(study_of(spec_of, "whole"), tmp_path, contents, uri, SUMMARY, done=True)
     wanted = anonymous(runs(uri, "whole"), "whole")
     for k in itertools.count(1):
         broken = False
@@ -156,36 +170,73 @@ def test_broken_off_anywhere(
             with monkeypatch.context() as patch:
                 left = break_at(patch, k, arrived=arrived)
                 try:
-                    replay(spec, tmp_path, contents, uri, {"effect/C4": 1.0}, done=True)
+                    replay(spec, tmp_path, contents, uri, SUMMARY, done=True)
                 except UserError as error:
                     assert "the cable" in str(error)
             broken |= left() == 0
-            replay(spec, tmp_path, contents, uri, {"effect/C4": 1.0}, done=True)
+            replay(spec, tmp_path, contents, uri, SUMMARY, done=True)
             assert anonymous(runs(uri, name), name) == wanted
+            assert picture_and_note(uri, name) == (b"a picture", "A small study: C4 undecided")
         if not broken:
             break
     assert k > 15
+
+
+def test_a_summary_that_changed_is_written_anew(uri: str, tmp_path: Path, spec_of: Any, records_of: Any) -> None:
+    spec, contents = study_of(spec_of, "summed"), contents_of(records_of())
+    assert find_view(spec, contents, uri) is None
+    replay(spec, tmp_path, contents, uri, SUMMARY, done=True)
+    before = find_view(spec, contents, uri)
+    replay(spec, tmp_path, contents, uri, SUMMARY, done=True)
+    assert before == find_view(spec, contents, uri) and before.is_whole and before.has_summaries
+    # the next session of a study says its verdicts at its end
+    replay(spec, tmp_path, contents, uri, Summary(), done=False)
+    assert picture_and_note(uri, "summed") == (b"a picture", SUMMARY.description)
+    replay(spec, tmp_path, contents, uri, Summary(cells=[cell_of(0.25)], description="C4 refuted"), done=True)
+    status, params, _, metrics, curve = runs(uri, "summed")["d8/mul"]
+    assert (status, params, metrics) == ("FINISHED", {"lr": "0.25"}, {"test/accuracy": 0.25, "epoch/val_loss": 0.125})
+    assert curve == [(1, 0.25), (2, 0.125)] and picture_and_note(uri, "summed")[1] == "C4 refuted"
+    assert len(runs(uri, "summed")) == 6
+
+
+def test_a_view_is_whole_where_it_was_written_to_its_end(
+    uri: str, tmp_path: Path, spec_of: Any, records_of: Any
+) -> None:
+    spec, records = study_of(spec_of, "to-its-end"), records_of()
+    replay(spec, tmp_path, contents_of(records[:-1]), uri, SUMMARY, done=True)
+    measured, client = contents_of(records), MlflowClient(uri)
+    assert find_view(spec, contents_of(records[:-1]), uri).is_whole  # type: ignore[union-attr]
+    assert not find_view(spec, measured, uri).is_whole  # type: ignore[union-attr]
+    shown = replay(spec, tmp_path, measured, uri, SUMMARY, done=True)
+    assert find_view(spec, measured, uri) == shown and len(shown.block) == 1
+    # pages of another version
+    client.set_experiment_tag(shown.experiment_id, "mlflow.sharedViewState.cells", "deflate;")
+    assert not find_view(spec, measured, uri).is_whole  # type: ignore[union-attr]
+    replay(spec, tmp_path, measured, uri, SUMMARY, done=True)
+    (parent,) = client.search_runs([shown.experiment_id], "tags.phase = 'study'")
+    client.update_run(parent.info.run_id, status="RUNNING")
+    assert not find_view(spec, measured, uri).is_whole  # type: ignore[union-attr]
 
 
 def test_failed_then_completed_and_new_statistic(
     uri: str, tmp_path: Path, spec_of: Any, records_of: Any, record_of: Any, config_of: Any, measured_of: Any
 ) -> None:
     spec, records = study_of(spec_of, "later"), records_of()
-    replay(spec, tmp_path, contents_of(records), uri, {}, done=False)
+    replay(spec, tmp_path, contents_of(records), uri, Summary(), done=False)
     assert runs(uri, "later")["later"][0] == "KILLED"
     again = record_of(config_of(seed=4), cell="fake/d8/add", number=1, loss=0.25)
     more: MeasureRecord = measured_of(records[1]["trial_key"], "m2", statistic="noise")
     more["estimates"] = {"flips": {"value": 0.5, "stderr": 0.25, "num_samples": 8, "converged": True}}
     superseding = record_of(config_of(seed=9, merge="mul"), cell="fake/d8/mul", phase="confirm", number=7)
-    shown = replay(spec, tmp_path, contents_of([*records, again, more]), uri, {}, done=True)
+    shown = replay(spec, tmp_path, contents_of([*records, again, more]), uri, Summary(), done=True)
     held = runs(uri, "later")
     assert len(held) == 5
     status, _, tags, metrics, curve = held["d8/add b0 #1"]
     assert (status, tags["state"], tags["reason"], curve) == ("FINISHED", "completed", "", [(1, 0.5), (2, 0.25)])
     assert held["d8/mul b0 confirm"][3]["flips"] == 0.5 and held["d8/mul b0 confirm"][3]["roughness"] == 2.0
     assert metrics["val/loss"] == 0.25
-    after = find_view(spec, tmp_path, contents_of([*records, again, more, superseding]), uri)
-    replay(spec, tmp_path, contents_of([*records, again, more, superseding]), uri, {}, done=True)
+    after = find_view(spec, contents_of([*records, again, more, superseding]), uri)
+    replay(spec, tmp_path, contents_of([*records, again, more, superseding]), uri, Summary(), done=True)
     found = MlflowClient(uri).search_runs([shown.experiment_id], "tags.superseded = 'yes'")
     assert [run.data.tags["trial_key"] for run in found] == [records[1]["trial_key"]]
     assert after.experiment_id == shown.experiment_id
@@ -196,7 +247,7 @@ def test_view_follows_and_is_killed(uri: str, tmp_path: Path, spec_of: Any, reco
     with MlflowView(spec, tmp_path, contents_of(records[:1]), uri, said.append) as view:
         for record in records[1:]:
             view.tell(record)
-        assert view.finish({"effect/C4": 1.0}, done=True, timeout=60)
+        assert view.finish(Summary(headlines={"effect/C4": 1.0}), done=True, timeout=60)
     assert len(runs(uri, "follows")) == 5 and runs(uri, "follows")["follows"][0] == "FINISHED"
     with pytest.raises(RuntimeError), MlflowView(spec, tmp_path, contents_of(records), uri, said.append):
         raise RuntimeError("the driver fell over")
@@ -252,6 +303,15 @@ def test_credentials_are_masked() -> None:
 def test_a_folder_is_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tracking store"):
         tracking_uri(uri, tmp_path)
+
+
+def picture_and_note(uri: str, study: str) -> tuple[bytes, str]:
+    """What lies in the folder of the summary of a cell, and the experiment's description."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(study)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.phase = 'summary'")
+    drawn = Path(client.download_artifacts(run.info.run_id, "figures/planes.png")).read_bytes()
+    return drawn, experiment.tags["mlflow.note.content"]
 
 
 def anonymous(held: dict[str, Any], study: str) -> dict[str, Any]:

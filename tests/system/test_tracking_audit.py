@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from analysis.inputs import Inputs
 from study.checks.audit import audit_view
 from study.results.ledger import Contents
-from study.tracking.runs import pack
+from study.tracking.runs import DIGEST, pack
 from study.tracking.store import HeldRun, read_runs, tracking_uri
+from study.tracking.summaries import Summary, summarise
 from study.tracking.view import replay
 
 
@@ -21,7 +23,7 @@ def study(request: Any, uri: str, tmp_path: Path, spec_of: Any, config_of: Any, 
     for seed in (1, 2):
         contents.add(record_of(config_of(seed=seed), cell="fake/d8/add", number=seed, train_seconds=1.0))
     spec = spec_of(name=name)
-    replay(spec, tmp_path / name, contents, uri, {}, done=True)
+    replay(spec, tmp_path / name, contents, uri, Summary(), done=True)
     return spec, contents
 
 
@@ -66,6 +68,35 @@ def test_another_value(uri: str, study: Any) -> None:
     MlflowClient(uri).log_metric(held(uri, spec.name)[key].run_id, "val/loss", 0.125)
     (fault,) = audit_view(spec, contents, uri)
     assert fault == f"mlflow: {key} val/loss is 0.125, in the ledger 1.0"
+
+
+def test_a_summary_that_is_missing_or_of_other_results(
+    uri: str, tmp_path: Path, spec_of: Any, config_of: Any, record_of: Any
+) -> None:
+    spec, contents, client = spec_of(name="summed-up"), Contents(), MlflowClient(uri)
+    for block in range(2):
+        accuracy = {"test/accuracy": 0.5 + block / 4}
+        about = {"cell": "fake/d8/add", "phase": "confirm", "block": block, "replicate": block, "metrics": accuracy}
+        contents.add(record_of(config_of(seed=block), **about))
+    summary = summarise(Inputs(spec=spec, contents=contents, chance={"fake": 0.1}))
+    again = "(written by: fmm-study ui summed-up)"
+
+    def found() -> list[str]:
+        return list(audit_view(spec, contents, uri, summary.cells))
+
+    replay(spec, tmp_path / "summed-up", contents, uri, Summary(), done=True)
+    assert found() == [f"mlflow: the summary of d8/add has 0 runs {again}"]
+    replay(spec, tmp_path / "summed-up", contents, uri, summary, done=True)
+    assert found() == []
+    (run,) = [run for run in read_runs(uri, "summed-up") if run.tags["phase"] == "summary"]
+    client.log_metric(run.run_id, "test/accuracy", 0.25)
+    assert found() == ["mlflow: the summary of d8/add test/accuracy is 0.25, in the ledger 0.625"]
+    client.set_tag(run.run_id, DIGEST, "0")
+    assert found() == [f"mlflow: the summary of d8/add is of other results {again}"]
+    client.set_tag(run.run_id, "cell", "fake/d8/mul")
+    assert found()[1:] == ["mlflow: the summary of fake/d8/mul is not of the ledger"]
+    replay(spec, tmp_path / "summed-up", contents, uri, summary, done=True)
+    assert found() == ["mlflow: the summary of fake/d8/mul is not of the ledger"]
 
 
 def test_other_lines_than_the_ledgers(uri: str, study: Any) -> None:

@@ -22,6 +22,7 @@ from study.tracking.guard import inside
 from study.tracking.runs import STUDY_PHASE
 from study.tracking.sqlite import sqlite_path, sqlite_uri
 from study.tracking.store import read_runs, tracking_uri
+from study.tracking.summaries import Summary
 from study.tracking.view import replay
 
 NAME = "moved"
@@ -33,7 +34,7 @@ def results(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = sqlite_path(uri)
     assert made is not None
     spec, workspace = written(made.parent, NAME)
-    replay(spec, workspace.root, read_ledger(workspace.ledger), uri, {}, done=True)
+    replay(spec, workspace.root, read_ledger(workspace.ledger), uri, Summary(), done=True)
     folder = tmp_path_factory.mktemp("put away")
     shutil.copyfile(made, folder / made.name)
     shutil.copyfile(made.with_name(f"{made.name}-wal"), folder / f"{made.name}-wal")
@@ -63,7 +64,7 @@ def test_files_follow_a_folder(results: Path, uri: str, tmp_path: Path, name: st
     kept = sorted(path.relative_to(tmp_path / "read") for path in (tmp_path / "read").rglob("*.parquet"))
     assert kept == sorted(path.relative_to(workspace.root) for path in workspace.root.rglob("*.parquet")) != []
     if name in ("renamed", "a?b"):
-        replay(spec, workspace.root, contents, uri, {}, done=True)
+        replay(spec, workspace.root, contents, uri, Summary(), done=True)
         assert inside(folder / "mlartifacts", files_of(uri)) and list(audit_view(spec, contents, uri)) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "read"])
 

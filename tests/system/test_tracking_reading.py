@@ -19,13 +19,16 @@ from study.results.workspace import Workspace
 from study.tracking.reading import read_study
 from study.tracking.runs import pack, unpack
 from study.tracking.store import read_runs, tracking_uri
+from study.tracking.summaries import Summary, summarise
 from study.tracking.view import replay
 
 
 @pytest.fixture(scope="module")
 def study(uri: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Workspace]:
     spec, workspace = written(tmp_path_factory.mktemp("reading"), "read-back")
-    replay(spec, workspace.root, read_ledger(workspace.ledger), uri, {}, done=True)
+    summary = summarise(in_folder(workspace).inputs)
+    assert summary.cells
+    replay(spec, workspace.root, read_ledger(workspace.ledger), uri, summary, done=True)
     return spec, workspace
 
 
@@ -72,7 +75,7 @@ def test_a_view_that_is_behind(uri: str, tmp_path: Path, spec_of: Any, record_of
     spec, contents = spec_of(name="behind"), Contents()
     for seed in range(3):
         contents.add(record_of(config_of(seed=seed), cell="fake/d8/add", number=seed))
-    replay(spec, tmp_path, contents, uri, {}, done=True)
+    replay(spec, tmp_path, contents, uri, Summary(), done=True)
     client, runs = MlflowClient(uri), {run.tags.get("trial_key", ""): run for run in read_runs(uri, "behind")}
     first, second = (runs[key] for key in list(contents.replicates)[:2])
     client.delete_tag(first.run_id, next(iter(pack(b""))))
@@ -84,7 +87,7 @@ def test_a_view_that_is_behind(uri: str, tmp_path: Path, spec_of: Any, record_of
     client.update_run(first.run_id, status="RUNNING")
     found = read_study(uri, "behind")
     assert found.num_unwritten == 1 and len(found.contents.replicates) == 2
-    replay(spec, tmp_path, contents, uri, {}, done=True)
+    replay(spec, tmp_path, contents, uri, Summary(), done=True)
     assert texts(read_study(uri, "behind").contents) == texts(contents)
     client.set_tag(second.run_id, next(iter(pack(b""))), "eJw=")
     with pytest.raises(UserError, match="does not hold the ledger's lines"):

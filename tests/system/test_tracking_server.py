@@ -25,6 +25,7 @@ from study.results.workspace import Workspace
 from study.tracking.pages import addresses
 from study.tracking.server import serving
 from study.tracking.store import tracking_uri
+from study.tracking.summaries import Summary
 from study.tracking.view import MlflowView, replay
 
 Records = Callable[[int], list[Any]]
@@ -120,7 +121,7 @@ def test_server_killed_for_a_part_of_the_study(
         server.start()
         for record in made[9:]:
             view.tell(record)
-        assert view.finish({"effect/C4": 1.0}, done=True, timeout=60)
+        assert view.finish(Summary(headlines={"effect/C4": 1.0}), done=True, timeout=60)
     assert len(said) == 2 and "can be written again" in said[1]
     named = states(server.uri, "small")
     assert set(named) == {"small"} | {f"d8/add b{seed} confirm" for seed in range(12)}
@@ -132,7 +133,7 @@ def read_back_through(server: Server, tmp_path: Path) -> None:
     """What a server on another machine gives is the ledger, and its tables are the ledger's, byte for byte."""
     spec, workspace = written(tmp_path, "read-back")
     contents = read_ledger(workspace.ledger)
-    replay(spec, workspace.root, contents, server.uri, {}, done=True)
+    replay(spec, workspace.root, contents, server.uri, Summary(), done=True)
     found = in_store(server.uri, spec.name, tmp_path / "another machine")
     assert found.spec == spec and texts(found.contents) == texts(contents)
     made = []
@@ -151,12 +152,13 @@ def server_holds(server: Server, num: int) -> bool:
 def test_ui_serves_the_ready_pages(tmp_path: Path, spec_of: Any, records: Records) -> None:
     uri = tracking_uri(None, tmp_path)
     contents = Contents(replicates={record["trial_key"]: record for record in records(2)})
-    shown = replay(spec_of(), tmp_path / "small", contents, uri, {}, done=True)
-    with serving(uri, tmp_path, "token") as base:
-        pages = addresses(base, shown.experiment_id, shown.block, "token")
-        query = parse_qs(urlsplit(urlsplit(pages["cells compared"]).fragment).query)
+    shown = replay(spec_of(), tmp_path / "small", contents, uri, Summary(), done=True)
+    with serving(uri, tmp_path, "token") as answering:
+        base = answering()
+        pages = addresses(base, shown, "token")
+        query = parse_qs(urlsplit(urlsplit(pages["replicates by cell"]).fragment).query)
         user = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        user.open(pages["cells compared"]).close()
+        user.open(pages["replicates by cell"]).close()
         with user.open(f"{base}/ajax-api/2.0/mlflow/experiments/get?experiment_id={shown.experiment_id}") as answer:
             tags = {tag["key"] for tag in json.load(answer)["experiment"]["tags"]}
         assert f"mlflow.sharedViewState.{query['viewStateShareKey'][0]}" in tags
@@ -167,8 +169,8 @@ def test_ui_serves_the_ready_pages(tmp_path: Path, spec_of: Any, records: Record
             pass
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{base}/health", timeout=2)
-    with serving("https://ann:s3cret@tracking.example/mlflow", tmp_path, "") as base:
-        assert base == "https://tracking.example/mlflow"
+    with serving("https://ann:s3cret@tracking.example/mlflow", tmp_path, "") as answering:
+        assert answering() == "https://tracking.example/mlflow"
 
 
 def test_unreachable_server(tmp_path: Path, spec_of: Any, records: Records) -> None:
@@ -184,11 +186,11 @@ def test_unreachable_server(tmp_path: Path, spec_of: Any, records: Records) -> N
         time.sleep(2)
         assert len(said) == 1 and "Connection refused" in said[0]
         begun = time.monotonic()
-        assert not view.finish({}, done=True, timeout=2)
+        assert not view.finish(Summary(), done=True, timeout=2)
         assert time.monotonic() - begun < 8
     assert len(said) == 2 and "incomplete" in said[1]
     assert not any("s3cret" in line or "maria" in line for line in said)
     contents = Contents(replicates={record["trial_key"]: record for record in made})
     with pytest.raises(UserError, match="Connection refused") as refused:
-        replay(spec_of(), tmp_path / "small", contents, uri, {}, done=True)
+        replay(spec_of(), tmp_path / "small", contents, uri, Summary(), done=True)
     assert "s3cret" not in str(refused.value)

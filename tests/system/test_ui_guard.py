@@ -16,6 +16,7 @@ from study.tracking.guard import inside
 from study.tracking.pages import addresses
 from study.tracking.server import serving
 from study.tracking.store import tracking_uri
+from study.tracking.summaries import Summary
 from study.tracking.view import ARTIFACTS, replay
 
 TOKEN = "of-this-test"
@@ -36,7 +37,9 @@ def status(opener: urllib.request.OpenerDirector, url: str, body: Any = None, me
 def test_the_server_serves_its_user_for_reading(tmp_path: Path, spec_of: Any, config_of: Any, record_of: Any) -> None:
     uri, spec = tracking_uri(None, tmp_path), spec_of()
     record = record_of(config_of(seed=1), cell="fake/d8/add", phase="confirm")
-    shown = replay(spec, tmp_path / "small", Contents(replicates={record["trial_key"]: record}), uri, {}, done=True)
+    shown = replay(
+        spec, tmp_path / "small", Contents(replicates={record["trial_key"]: record}), uri, Summary(), done=True
+    )
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key").write_text("of another folder")
@@ -47,7 +50,8 @@ def test_the_server_serves_its_user_for_reading(tmp_path: Path, spec_of: Any, co
     (tmp_path / ARTIFACTS / spec.name / own.info.run_id / "artifacts").mkdir(parents=True, exist_ok=True)
     client.log_text(own.info.run_id, "of the study", "note.txt")
 
-    with serving(uri, tmp_path / ARTIFACTS, TOKEN) as base:
+    with serving(uri, tmp_path / ARTIFACTS, TOKEN) as answering:
+        base = answering()
         stranger = urllib.request.build_opener()
         assert status(stranger, f"{base}/health") == 200
         for path in (
@@ -60,7 +64,7 @@ def test_the_server_serves_its_user_for_reading(tmp_path: Path, spec_of: Any, co
         assert status(stranger, f"{base}{API}/experiments/create", {"name": "x"}) == 403
 
         user = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-        page = addresses(base, shown.experiment_id, shown.block, TOKEN)["cells compared"]
+        page = addresses(base, shown, TOKEN)["confirmed replicates"]
         assert page.startswith(f"{base}/?token={TOKEN}#/experiments/") and status(user, page) == 200
         assert status(user, f"{base}{API}/experiments/search?max_results=1") == 200
         assert status(user, f"{base}{API}/runs/search", {"experiment_ids": [shown.experiment_id]}) == 200
