@@ -165,4 +165,5 @@ class Inputs:
     @cached_property
     def statistics(self) -> dict[str, str]:
         """Estimate -> the statistic that gives it."""
-        return {name: record["statistic"] for record in self.contents.measures.values() for name in record["estimates"]}
+        told = ((field.name, (field.metadata or {}).get(b"statistic", b"")) for field in self.trials.schema)
+        return {name: statistic.decode() for name, statistic in told if statistic}

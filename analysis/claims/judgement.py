@@ -1,6 +1,6 @@
 """From a study's effects to one judgement per claim and dataset: its parts and controls, the verdict, why there is none."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,11 +124,13 @@ def judge(
     assay: Sequence[AssayResult],
     levels: Sequence[LevelReading] = (),
     rule: Rule | None = None,
+    closed: Collection[tuple[str, str]] = (),
 ) -> list[Judgement]:
     """Every claim on every dataset of the study, in the order of the spec, level claims last; one family per dataset.
 
     ``effects`` and ``differences`` are the study's tables. All claims are tested at ``spec.alpha`` together, by ``rule``
-    (default: at once, Holm's levels).
+    (default: at once, Holm's levels). ``closed`` names claims (with their dataset) that need no parts: of these the controls
+    alone are judged.
     """
     rule = rule or rule_of(spec)
     rows, pairs = effects.to_pylist(), pooled_pairs(differences)
@@ -137,11 +139,12 @@ def judge(
     judgements = []
     for dataset, ps in claim_ps(spec, rows, levels).items():
         level = rule.levels(ps)
-        parts: dict[str, list[ClaimPart]] = {}
-        for name, part in _parts(spec, [row for row in rows if row["dataset"] == dataset], pairs, level, rule):
+        parts: dict[str, list[ClaimPart]] = {name: [] for name, place in closed if place == dataset}
+        own_rows = [row for row in rows if row["dataset"] == dataset]
+        for name, part in _parts(spec, own_rows, pairs, level, rule, skipped=set(parts)):
             parts.setdefault(name, []).append(part)
         for reading in levels:
-            if reading.dataset == dataset:
+            if reading.dataset == dataset and (reading.name, dataset) not in closed:
                 refute = rule.level_refute / reading.claim.num_parts
                 parts.setdefault(reading.name, []).append(level_part(reading, level[reading.name], refute, rule))
         own = tuple(result for result in control if result.dataset == dataset)
@@ -171,13 +174,14 @@ def _parts(
     pairs: Mapping[tuple[str, ...], Mapping[int, float]],
     level: Mapping[str, float],
     rule: Rule,
+    skipped: Collection[str],
 ) -> Iterator[tuple[str, ClaimPart]]:
     """The comparisons of all claims on differences on one dataset, from its rows of the effects table."""
     beside: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         beside.setdefault((row["arm"], row["reference"]), []).append(row)
     for row in rows:
-        if row["role"] != "primary":
+        if row["role"] != "primary" or row["claim"] in skipped:
             continue
         name, claim = row["claim"], spec.claims[row["claim"]]
         yield (

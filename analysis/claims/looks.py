@@ -53,10 +53,11 @@ def course_of(
         grid = confirm_grid(at_look, trials, chance)
         tables = effects_table(grid, correct, main=True), differences_table(grid)
         levels, rule = list(level_readings(grid)), rule_of(spec, number)
-        judged = judge(at_look, *tables, assay_of(at_look, assay_trials, chance), levels, rule)
-        found = [replace(judgement, look=number) for judgement in judged]
         # a claim that was decided before stays as it was then
-        active = [j for j in found if _open(held.get((j.name, j.dataset)))]
+        closed = [key for key, judgement in held.items() if not _open(judgement)]
+        judged = judge(at_look, *tables, assay_of(at_look, assay_trials, chance), levels, rule, closed)
+        found = [replace(judgement, look=number) for judgement in judged]
+        active = [j for j in found if (j.name, j.dataset) not in closed]
         held |= {(j.name, j.dataset): j for j in active}
         undecided = [j for j in active if _open(j)]
         if any(j.waiting for j in active) or num_blocks == spec.looks[-1] or not undecided:

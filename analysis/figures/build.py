@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import sys
 import types
-from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 from matplotlib import style
@@ -93,22 +94,30 @@ def _draw(name: str, data: pa.Table, spec: Spec, formats: tuple[str, ...]) -> di
 
 
 def build_figures(
-    inputs: Inputs, folder: Path, names: Iterable[str] = (), formats: Iterable[str] = FORMATS
+    inputs: Inputs,
+    folder: Path,
+    names: Iterable[str] = (),
+    formats: Iterable[str] = FORMATS,
+    meanwhile: Callable[[], object] | None = None,
 ) -> dict[str, list[Path]]:
     """Write registered figures (default: all but empty ones) into ``folder``; return figure name -> files, csv last.
 
-    Raises ``UserError`` for an unknown figure or format, or when the folder cannot be written.
+    ``meanwhile`` is called while other processes draw. Raises ``UserError`` for an unknown figure or format, or when the
+    folder cannot be written.
     """
-    written, data = {}, {}
-    wanted = list(names)
-    for name in wanted or figure_names():
-        table = figure_data(inputs, name)
-        if wanted or table.num_rows or FIGURES[name].traits.get("always"):
-            data[name] = table
-    for name, files in _draw_all(data, inputs.spec, tuple(formats)):
-        files["csv"] = render(data[name], "csv")
-        written[name] = [write_bytes(folder / f"{name}.{form}", drawn) for form, drawn in files.items()]
-    return written
+    written, wanted = {}, list(names)
+    with _Drawing(inputs.spec, tuple(formats)) as drawing:
+        # the last first: the first ones are of effects, which take longest to compute
+        for name in reversed(wanted or figure_names()):
+            table = figure_data(inputs, name)
+            if wanted or table.num_rows or FIGURES[name].traits.get("always"):
+                drawing.add(name, table)
+        if meanwhile:
+            meanwhile()
+        for name, files in drawing.drawn():
+            files["csv"] = render(drawing.data[name], "csv")
+            written[name] = [write_bytes(folder / f"{name}.{form}", drawn) for form, drawn in files.items()]
+    return dict(reversed(written.items()))
 
 
 @contextlib.contextmanager
@@ -122,25 +131,46 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _draw_all(
-    data: dict[str, pa.Table], spec: Spec, formats: tuple[str, ...]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Every figure in the order of ``data``. Other processes draw from its beginning, this one from its end."""
-    ours = [name for name in data if FIGURES[name].build.__module__.startswith("analysis.figures.")]
-    processes = min((os.cpu_count() or 1) - 1, _MOST_PROCESSES)
-    if len(ours) < _FEW or processes < 1:
-        yield from ((name, _draw(name, table, spec, formats)) for name, table in data.items())
-        return
-    here: dict[str, dict[str, bytes]] = {}
-    # not forked: threads of Ray's and Arrow's may hold locks
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+class _Drawing:
+    """Figures that are drawn by other processes from the first one added, by this one from the last."""
+
+    def __init__(self, spec: Spec, formats: tuple[str, ...]) -> None:
+        self.data: dict[str, pa.Table] = {}
+        self._given = spec, formats
+        self._there: dict[str, Future[dict[str, bytes]]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """Have a figure drawn; processes are started once there are enough of them."""
+        self.data[name] = table
+        ours = [name for name in self.data if FIGURES[name].build.__module__.startswith("analysis.figures.")]
+        processes = min((os.cpu_count() or 1) - 1, _MOST_PROCESSES)
+        if len(ours) < _FEW or processes < 1:
+            return
         with _no_main():
-            there = {name: pool.submit(_draw, name, data[name], spec, formats) for name in ours}
-        for name in reversed(data):
-            if name not in there or there[name].cancel():
-                here[name] = _draw(name, data[name], spec, formats)
-        for name, table in data.items():
+            if self._pool is None:
+                # not forked: threads of Ray's and Arrow's may hold locks
+                self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+            for each in ours:
+                if each not in self._there:
+                    self._there[each] = self._pool.submit(_draw, each, self.data[each], *self._given)
+
+    def drawn(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Every figure, in the order in which they were added."""
+        here = {
+            name: _draw(name, self.data[name], *self._given)
+            for name in reversed(self.data)
+            if name not in self._there or self._there[name].cancel()
+        }
+        for name, table in self.data.items():
             try:
-                yield name, here.get(name) or there[name].result()
+                yield name, here.get(name) or self._there[name].result()
             except BrokenExecutor:  # it was killed, or cannot be started here
-                yield name, _draw(name, table, spec, formats)
+                yield name, _draw(name, table, *self._given)

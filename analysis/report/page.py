@@ -6,7 +6,7 @@ A table's or figure's ``place`` says where it stands: the chapter by its whole p
 import base64
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,20 @@ SPECIFICATION = "specification"
 _Shown = dict[str, Any]
 
 
-def build_report(inputs: Inputs, root: Path, provenance: Mapping[str, Any]) -> Path:
+def build_report(
+    inputs: Inputs, root: Path, provenance: Mapping[str, Any], meanwhile: Callable[[], object] | None = None
+) -> Path:
     """Write ``root/figures/*`` and ``root/report.html``; return the report's path.
 
-    ``provenance`` is shown as it comes: text, or a mapping of texts (versions). Its entry ``specification`` is the YAML
-    that runs the study again. Raises ``UserError`` when a file cannot be written.
+    ``meanwhile`` is called while other processes draw. ``provenance`` is shown as it comes: text, or a mapping of texts
+    (versions). Its entry ``specification`` is the YAML that runs the study again. Raises ``UserError`` when a file cannot be
+    written.
     """
     # matplotlib takes a while to import, and tables need none of it
     from analysis.figures.build import build_figures, figure_data
     from analysis.figures.missing import missing
 
-    written = build_figures(inputs, root / FIGURES_FOLDER)
+    written = build_figures(inputs, root / FIGURES_FOLDER, meanwhile=meanwhile)
     pictures = {name: next(p for p in paths if p.suffix == ".svg").read_bytes() for name, paths in written.items()}
     absent = {name: missing(inputs, figure_data(inputs, name)) for name in pictures}
     return write_bytes(root / REPORT, render_report(inputs, pictures, provenance, absent).encode())

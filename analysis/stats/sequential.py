@@ -34,6 +34,8 @@ _SEED = 1983
 _TIE = 1e-9
 # Limits are found to this share of the largest distance from the mean, and given on their outer side.
 _PRECISION = 1e-7
+# Rounding that a bound on sums leaves room for.
+_SLACK = 1e-6
 _STEPS = 8
 # Sums held in memory at once by ``first_rejections``.
 _AT_ONCE = 2**20
@@ -75,17 +77,50 @@ def repeated_interval(
     if len(levels) == 1 or math.isinf(inner[0]):
         return inner
     outer = sign_flip_interval(d, levels[-1] - levels[-2])
-    signs = sign_patterns(len(d))
-    sums = [(signs[:, :n] @ d[:n], signs[:, :n].sum(axis=1, dtype=np.float64)) for n in counts]
+    of_ones = [_floats(len(d), n) for n in counts]
+    sums = [(signs @ d[:n], of_one) for n, (signs, of_one) in zip(counts, of_ones, strict=True)]
+    most = [int(level * len(sums[0][0]) + 1e-9) for level in levels]
     scale, mean = float(np.max(np.abs(d))), float(d.mean())
 
-    def rejected(m: float) -> bool:
-        return _crosses([np.abs(of_d - m * of_one) for of_d, of_one in sums], levels, _TIE * max(scale, abs(m)))
+    def between(ends: tuple[float, float]) -> Callable[[float], bool]:
+        kept = _needed(sums, most, *ends)
+        held = [(of_d[kept], of_one[kept]) for of_d, of_one in sums]
+
+        def rejected(m: float) -> bool:
+            return _crosses([np.abs(of_d - m * of_one) for of_d, of_one in held], most, _TIE * max(scale, abs(m)))
+
+        return rejected
 
     farthest = 4 * len(d) * (float(np.max(np.abs(d - mean))) + _TIE * scale)
-    limits = [_limit(rejected, *ends, mean, farthest) for ends in zip(outer, inner, strict=True)]
+    limits = [_limit(between, *ends, mean, farthest) for ends in zip(outer, inner, strict=True)]
     low, high = (0.0 if abs(limit) <= _TIE * scale else limit for limit in limits)
     return low, high
+
+
+@lru_cache(maxsize=8)
+def _floats(num_pairs: int, num: int) -> tuple[Floats, Floats]:
+    """The signs of the first ``num`` pairs as numbers, and their sums by pattern. Read-only."""
+    signs = sign_patterns(num_pairs)[:, :num]
+    found = signs.astype(np.float64), signs.sum(axis=1, dtype=np.float64)
+    for each in found:
+        each.setflags(write=False)
+    return found
+
+
+def _needed(sums: Sequence[tuple[Floats, Floats]], most: Sequence[int], start: float, end: float) -> NDArray[np.int64]:
+    """The patterns that can be at or above a look's boundary for any centre from ``start`` to ``end``, the identity first.
+
+    A pattern's absolute sum is convex in the centre, so it is largest at an end. Whatever is below the largest ``most`` + 1
+    there throughout decides nothing, at this look or a later one.
+    """
+    wanted = np.zeros(len(sums[0][0]), dtype=np.bool_)
+    wanted[0] = True
+    for (of_d, of_one), num in zip(sums, most, strict=True):
+        low, high = of_d - start * of_one, of_d - end * of_one
+        least = np.where(low * high > 0, np.minimum(np.abs(low), np.abs(high)), 0.0)
+        sure = np.partition(least, len(least) - num - 1)[len(least) - num - 1]
+        wanted |= np.maximum(np.abs(low), np.abs(high)) >= sure * (1 - _SLACK)
+    return np.flatnonzero(wanted)
 
 
 def first_rejections(
@@ -98,32 +133,33 @@ def first_rejections(
     """
     d = np.asarray(differences, dtype=np.float32)
     signs = sign_patterns(d.shape[1], exact).astype(np.float32)
-    levels = [spent(n / looks[-1], alpha) for n in looks]
+    most = [int(spent(n / looks[-1], alpha) * len(signs) + 1e-9) for n in looks]
     found = np.full(len(d), len(looks), dtype=np.int64)
     step = max(1, _AT_ONCE // len(signs))
     for start in range(0, len(d), step):
         part, at = d[start : start + step], found[start : start + step]
         tie = 1e-5 * np.max(np.abs(part), axis=1, keepdims=True)  # float32
         sums = (np.abs(part[:, :n] @ signs[:, :n].T) for n in looks)
-        for look, (left, boundary) in enumerate(_boundaries(sums, levels, tie)):
+        for look, (left, boundary) in enumerate(_boundaries(sums, most, tie)):
             at[(left[:, 0] > boundary[:, 0] + tie[:, 0]) & (at == len(looks))] = look
     return found
 
 
 def _boundaries(
-    sums: Iterable[NDArray[Any]], levels: Sequence[float], tie: NDArray[Any]
+    sums: Iterable[NDArray[Any]], most: Sequence[int], tie: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Look by look the sums that were not rejected before (-1 for the others), and the boundary: (studies, 1).
 
-    ``sums`` has absolute sums per look, (studies, patterns). A look's boundary is the largest sum that may not be spent.
+    ``sums`` has absolute sums per look, (studies, patterns); ``most`` says how many may be spent by then. A look's boundary is
+    the largest sum that may not be spent.
     """
     taken: NDArray[Any] = np.zeros(1, dtype=np.int64)
     gone: NDArray[Any] = np.zeros(1, dtype=np.bool_)
-    for look, level in zip(sums, levels, strict=True):
+    for look, by_now in zip(sums, most, strict=True):
         left = np.array(look)
         np.copyto(left, -1.0, where=gone)
-        num, most = left.shape[1], int(level * left.shape[1] + 1e-9)
-        largest = np.sort(np.partition(left, num - most - 1, axis=1)[:, num - most - 1 :])
+        first = left.shape[1] - by_now - 1
+        largest = np.sort(np.partition(left, first, axis=1)[:, first:])
         boundary = np.take_along_axis(largest, np.broadcast_to(taken[:, None], (len(left), 1)), axis=1)
         yield left, boundary
         new = left > boundary + tie
@@ -131,33 +167,42 @@ def _boundaries(
         gone = gone | new
 
 
-def _crosses(sums: Sequence[Floats], levels: Sequence[float], tie: float) -> bool:
+def _crosses(sums: Sequence[Floats], most: Sequence[int], tie: float) -> bool:
     """Whether the identity, pattern 0, lies beyond the last look's boundary, given absolute sums per look."""
-    *_, (_, boundary) = _boundaries((look[None] for look in sums), levels, np.full((1, 1), tie))
+    *_, (_, boundary) = _boundaries((look[None] for look in sums), most, np.full((1, 1), tie))
     return bool(sums[-1][0] > boundary[0, 0] + tie)
 
 
-def _limit(rejected: Callable[[float], bool], outer: float, inner: float, mean: float, farthest: float) -> float:
+def _limit(
+    between: Callable[[tuple[float, float]], Callable[[float], bool]],
+    outer: float,
+    inner: float,
+    mean: float,
+    farthest: float,
+) -> float:
     """The centre farthest from the mean that is kept, on one side of it; given on the rejected side.
 
     One look that spends the same total keeps nothing that is not kept here, and one that spends this look's own share keeps
     all that is: ``inner`` and ``outer``, their limits, bracket the one looked for, but for the draw of the continuations.
+    ``between`` gives what says of a centre between two others whether it is rejected.
     """
     if outer == inner:
         return outer
     side = -1.0 if inner < mean else 1.0
     near, far = abs(inner - mean), min(abs(outer - mean), farthest)
-    while not rejected(mean + side * far):
+    while not between((mean + side * far, mean + side * far))(mean + side * far):
         far *= 2
         if far > 4 * farthest:
             return side * math.inf
     # the set need not be an interval: the first centre kept on the way in counts, at the latest the mean itself
     beyond, within = far, 0.0
+    rejected = between((mean + side * far, mean + side * near))
     for distance in np.linspace(far, near, _STEPS + 1)[1:].tolist():
         if not rejected(mean + side * distance):
             within = distance
             break
         beyond = distance
+    rejected = between((mean + side * beyond, mean + side * within))
     while beyond - within > _PRECISION * beyond:
         middle = (beyond + within) / 2
         if rejected(mean + side * middle):

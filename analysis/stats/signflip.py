@@ -15,6 +15,8 @@ Goeman, arXiv 1411.7565): equal differences always give equal numbers.
 Source: https://doi.org/10.1080/01621459.1969.10501057 (Hartigan 1969, Using Subsample Values as Typical Values)
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -57,7 +59,13 @@ def sign_flip_interval(differences: ArrayLike, alpha: float) -> tuple[float, flo
 
 def sign_flip_test(differences: ArrayLike, alpha: float) -> tuple[float, tuple[float, float]]:
     """``sign_flip_p`` and ``sign_flip_interval`` at the cost of one."""
-    d = _checked(differences)
+    return _tested(_checked(differences).tobytes(), alpha)
+
+
+@lru_cache(maxsize=4096)
+def _tested(differences: bytes, alpha: float) -> tuple[float, tuple[float, float]]:
+    """Kept: a study reads the same pairs for several tables, and at each of its looks."""
+    d = np.frombuffer(differences)
     subsets = _subsets(d)
     return _p(d, subsets), _interval(d, alpha, subsets)
 

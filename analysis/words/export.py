@@ -22,7 +22,7 @@ from study.atomic import replacing
 from study.errors import StorageError, UserError, nearest
 
 FORMATS = ("parquet", "csv", "md", "tex")
-MAX_ROWS = 1000
+MAX_ROWS = 200
 # around a cell in bold until the text is whole, for the writer of latex escapes what is in a cell
 _BOLD = ("\x02", "\x03")
 # likewise before a cell that latex would read as an argument of the line break above it

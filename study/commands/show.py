@@ -178,12 +178,14 @@ def recorded(name: str, override: list[str], storage: Path, from_mlflow: str | N
 def report(held: Recorded, workspace: Workspace) -> Path:
     """Write tables, figures and ``report.html`` into the study's folder; the page's path. Raises ``UserError``."""
     keep_earlier(workspace.tables)
-    build_tables(held.inputs, workspace.tables)
+    write_tables = functools.cache(lambda: build_tables(held.inputs, workspace.tables))
     text = write_yaml(held.spec.model_dump(mode="json"))
     noted = session_tags(held.session) | {page.SPECIFICATION: text}
     if accepted := accepted_changes(held.sessions):
         noted["accepted changes"] = "; ".join(accepted)
-    return page.build_report(held.inputs, workspace.root, noted)
+    path = page.build_report(held.inputs, workspace.root, noted, write_tables)
+    write_tables()  # unless it was done while figures were drawn
+    return path
 
 
 def export_to_optuna(held: Recorded, uri: str) -> None:

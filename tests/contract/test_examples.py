@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     where = Path(shutil.copytree(EXAMPLES, tmp_path / "examples"))
     monkeypatch.chdir(where)
     monkeypatch.syspath_prepend(str(where))
-    monkeypatch.setattr("analysis.figures.build.build_figures", lambda *_: {})
+    monkeypatch.setattr("analysis.figures.build.build_figures", lambda *_, **__: {})
     monkeypatch.setenv("FMM_STUDY_PLUGINS", ",".join(NAMES))
     for registry in (MERGES, NETWORKS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))

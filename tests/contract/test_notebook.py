@@ -19,7 +19,7 @@ def test_every_snippet_runs_and_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # the report's figures take seconds; the snippets draw one of their own
-    monkeypatch.setattr("analysis.figures.build.build_figures", lambda *_: {})
+    monkeypatch.setattr("analysis.figures.build.build_figures", lambda *_, **__: {})
     snippets = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     held: dict[str, object] = {"__name__": "__main__"}
     told = []
