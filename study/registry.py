@@ -7,7 +7,7 @@ A part is added by one decorated function or class in one file. The packages tha
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -40,15 +40,22 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Names to parts of one kind. A duplicate name raises ``ValueError``; an unknown one raises ``UserError``."""
+    """Names to parts of one kind. Of each tuple of traits in ``needs`` a part has one.
 
-    def __init__(self, kind: str) -> None:
+    A duplicate name raises ``ValueError``, a part without such a trait ``TypeError``; an unknown name raises ``UserError``.
+    """
+
+    def __init__(self, kind: str, needs: Sequence[tuple[str, ...]] = ()) -> None:
         self.kind = kind
+        self._needs = needs
         self._entries: dict[str, Entry[T]] = {}
         self._sized: dict[str, tuple[range, Callable[[str, int], Entry[Any]]]] = {}
 
     def register(self, name: str, *, formula: str, source: str, **traits: Any) -> Callable[[U], U]:
         """A decorator that registers what it decorates under ``name``, and returns it unchanged."""
+        for any_of in self._needs:
+            if not traits.keys() & set(any_of):
+                raise TypeError(f"{self.kind} {name!r} is registered without {' or '.join(f'{t}=' for t in any_of)}")
 
         def decorate(build: U) -> U:
             # a notebook's cell is run again; what it registers has no other module
@@ -118,7 +125,7 @@ ATTENTION_FORMS: Registry[Callable[..., Any]] = Registry("attention_form")
 NETWORKS: Registry[Callable[..., Any]] = Registry("network")
 DATASETS: Registry[Callable[..., Any]] = Registry("dataset")
 AUGMENTATIONS: Registry[Callable[..., Any]] = Registry("augmentation")
-STATISTICS: Registry[Callable[..., Any]] = Registry("statistic")
+STATISTICS: Registry[Callable[..., Any]] = Registry("statistic", needs=[("settings",), ("names", "outcomes")])
 SAMPLERS: Registry[Callable[..., Any]] = Registry("sampler")
 SCHEDULERS: Registry[Callable[..., Any]] = Registry("scheduler")
 # what a specification may name

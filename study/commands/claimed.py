@@ -10,6 +10,7 @@ from study.data import dataset_facts
 from study.errors import UserError, nearest
 from study.planning.estimable import check_gates
 from study.planning.layout import Plan
+from study.planning.outside import check_outside
 from study.planning.plan import make_plan
 from study.printing.outcomes import outcomes
 from study.registry import PARTS
@@ -51,6 +52,7 @@ def check_claims(plan: Plan) -> None:
                     f"{there}; name another outcome, or leave the dataset out"
                 )
     check_gates(plan)
+    check_outside(plan.spec, {cell.name: plan.default_config(cell) for cell in plan.cells})
 
 
 def _unknown(outcome: str, known: Mapping[str, Quantity]) -> str:

@@ -83,7 +83,7 @@ def run(
                             {cell.settings["dataset"] for cell in plan.cells},
                             gpus=spec.resources.gpus,
                             price=options.price,
-                            plugins=plugin_sources(plan.code),
+                            plugins=plugin_sources([*plan.code, *filter(None, [spec.space])]),
                             outcomes=of_plugins(spec),
                             accept=options.accept_changes,
                             in_process=options.in_process,

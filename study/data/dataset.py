@@ -163,6 +163,13 @@ def load_dataset(name: str) -> Dataset:
 
 def check_dataset(name: str, dataset: Dataset) -> None:
     """Raise ``UserError`` unless networks can be trained, validated and tested on ``dataset``, registered as ``name``."""
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"dataset {name}: gives a {type(dataset).__name__}, not a study.data.Dataset")
+    lengths, channels = (len(dataset.mean), len(dataset.deviation)), dataset.image_shape[0]
+    if lengths != (channels, channels):
+        raise UserError(
+            f"dataset {name}: mean and deviation have {lengths[0]} and {lengths[1]} values for images of {channels} channels"
+        )
     for role, part in (("pool", dataset.pool), ("test", dataset.test)):
         where, labels = f"dataset {name}: its {role} part", part.labels
         if not len(part):

@@ -1,10 +1,11 @@
-"""Whether the networks of a study have the gates that its statistics and claims are on."""
+"""Whether the networks of a study have the gates that its statistics, claims and settings are on."""
 
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces import Claim
+from study.config import is_own
 from study.data import dataset_facts
 from study.errors import UserError
 from study.planning.layout import Cell, Plan
@@ -15,7 +16,11 @@ from study.smoothness.clamped import gated_modules
 
 
 def check_gates(plan: Plan) -> None:
-    """Raise ``UserError`` where no network has the gate that a statistic is on, or those of a claim on it have none."""
+    """Raise ``UserError`` where no network has the gate that a statistic is on, or those of a claim on it have none.
+
+    So it is where ``attention_where`` says which blocks have attention, and no cell has any.
+    """
+    _check_where(plan)
     gates: dict[str, tuple[str, ...]] = {}
     for where, statistic, given in plan.spec.measure.all():
         if not _needs_gates(statistic):
@@ -36,6 +41,16 @@ def check_gates(plan: Plan) -> None:
                     f"claim {claim}: outcome {outcome!r} is not estimable on {dict(arm)}: none of its networks has an "
                     f"attention gate, {cells[0].name} for one"
                 )
+
+
+def _check_where(plan: Plan) -> None:
+    configs = [plan.default_config(cell) for cell in plan.cells]
+    chosen = [config.attention_where for config in configs if config.attention_where != "all"]
+    tuned = "attention" in plan.spec.nuisance or any(is_own(config.network) for config in configs)
+    if chosen and not tuned and all(config.attention == "none" for config in configs):
+        raise UserError(
+            f"attention_where = {chosen[0]!r}: no cell of this study has attention; leave it out, or add a level of attention"
+        )
 
 
 def _needs_gates(statistic: str) -> bool:

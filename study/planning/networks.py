@@ -12,6 +12,8 @@ from study.data.dataset import Facts
 from study.errors import UserError, reason
 from study.models import build_network, num_flops, num_params
 from study.models.cost import layer_costs
+from study.plugins import file_of
+from study.registry import NETWORKS
 
 T = TypeVar("T")
 # The largest network of a study: that of ResNet-50 on ImageNet has 26 million parameters and takes 8 billion FLOPs.
@@ -23,7 +25,7 @@ _FEW = 2
 def check_network(config: TrialConfig, known: Facts) -> None:
     """Build the network. Raises ``UserError`` for one that no machine is to hold, found before it takes memory."""
     network = shapes(config, known)
-    if is_own(config.network):
+    if file_of(NETWORKS[config.network]) or is_own(config.network):
         _check_own(config, known, network)
     size = {"parameters": num_params(network)}
     # a weight serves once at each place of the image at most
@@ -60,13 +62,13 @@ def _check_own(config: TrialConfig, known: Facts, network: nn.Module) -> None:
 
 def _logits(config: TrialConfig, known: Facts, network: nn.Module, where: str) -> Any:
     """What ``network`` gives for a few images; without arithmetic where it allows that."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         try:
-            return network(torch.zeros(_FEW, *known.image_shape, device="meta"))
+            return _passed(network, torch.zeros(_FEW, *known.image_shape, device="meta"))
         except Exception:  # noqa: BLE001  whatever a module raises that looks at its numbers
             real = untrained(config, known).train(network.training)
         try:
-            return real(torch.rand(_FEW, *known.image_shape))
+            return _passed(real, torch.rand(_FEW, *known.image_shape))
         except UserError:
             raise
         except Exception as error:
@@ -74,6 +76,18 @@ def _logits(config: TrialConfig, known: Facts, network: nn.Module, where: str) -
             raise UserError(
                 f"{where} does not take the images of {config.dataset}, (N, {shape}): {reason(error)}"
             ) from error
+
+
+def _passed(network: nn.Module, images: Tensor) -> Any:
+    """What ``network`` gives for ``images``; in training its gradient is taken too.
+
+    Torch itself refuses an operation in place on images that are a leaf, and on what a gradient needs.
+    """
+    logits = network(images.requires_grad_())
+    if network.training and isinstance(logits, Tensor):
+        wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        torch.autograd.grad(logits.sum(), wanted, allow_unused=True)
+    return logits.detach() if isinstance(logits, Tensor) else logits
 
 
 def shapes(config: TrialConfig, known: Facts) -> nn.Module:

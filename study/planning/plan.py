@@ -15,9 +15,10 @@ from study.data.dataset import Facts
 from study.errors import UserError, nearest
 from study.planning.layout import SETTINGS, Cell, Plan, lay_out, named_code
 from study.planning.networks import check_network, untrained
+from study.planning.outside import named, parts_of
 from study.planning.trying import check_parts, check_search
 from study.plugins import load_plugins, refuse_foreign
-from study.registry import AUGMENTATIONS, DATASETS, NETWORKS, PARTS, Registry
+from study.registry import AUGMENTATIONS, DATASETS, NETWORKS, PARTS, STATISTICS, Registry
 from study.smoothness import on_validation, parse_settings
 from study.training import check_schedule
 
@@ -48,10 +49,11 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
         raise UserError("nuisance: 'epochs' is the budget, equal for every trial; put it under fixed or factors")
     check_parts(spec)
     for where, statistic, settings in spec.measure.all():
-        parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
+        with named(f"measure.{where}.{statistic}", STATISTICS[statistic]):
+            parse_settings(statistic, on_validation(statistic, settings) if where.startswith("during") else settings)
     plan, found = lay_out(spec), dict(known or {})
     for cell in plan.cells:
-        _check_cell(spec.in_cell(cell.settings), plan.default_config(cell), found)
+        _check_cell(spec.in_cell(cell.settings), cell.name, plan.default_config(cell), found)
     check_search(plan.spec, plan.searches)
     same: dict[str, str] = {}
     for cell in plan.cells:
@@ -67,7 +69,8 @@ def make_plan(spec: Spec, *, needs_data: bool = True, known: Mapping[str, Facts]
         _check_shares(spec, cell, facts)
     if needs_data:
         for name in spec.datasets:
-            load_dataset(name)
+            with named(f"dataset {name}", DATASETS[name]):
+                load_dataset(name)
     given = {name: spec.floor_of(name) for name in spec.datasets}
     floors = {name: found[name].accuracy_floor if floor is None else floor for name, floor in given.items()}
     stated = {name: floor for name, floor in floors.items() if floor is not None}
@@ -90,7 +93,7 @@ def _check_names(spec: Spec) -> None:
                 raise UserError(f"{role}: unknown setting {name!r}{nearest(name, known)}")
 
 
-def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> None:
+def _check_cell(spec: Spec, cell: str, config: TrialConfig, known: dict[str, Facts]) -> None:
     """Raise ``UserError`` unless every value, every level and the network are fit; facts of its data become ``known``."""
     tried = []
     for name, nuisance in spec.nuisance.items():
@@ -107,9 +110,11 @@ def _check_cell(spec: Spec, config: TrialConfig, known: dict[str, Facts]) -> Non
         if name not in OF_NETWORK or not is_own(config.network):
             registry[getattr(config, name)]
     if config.dataset not in known:
-        known[config.dataset] = dataset_facts(config.dataset)
+        with named(f"cell {cell}", DATASETS[config.dataset]):
+            known[config.dataset] = dataset_facts(config.dataset)
     for one in (config, *tried):
-        check_network(one, known[config.dataset])
+        with named(f"cell {cell}", *parts_of(config)):
+            check_network(one, known[config.dataset])
 
 
 def _check_shares(spec: Spec, cell: Cell, facts: Facts) -> None:

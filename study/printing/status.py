@@ -105,7 +105,7 @@ def _collapsed(cell: Mapping[str, Any]) -> str:
         return ""
     within = " to ".join(f"{100 * reached:.1f}" for reached in sorted({min(cell["collapsed"]), max(cell["collapsed"])}))
     below = "" if cell["accuracy_floor"] is None else f", below accuracy_floor = {cell['accuracy_floor']:.4g}"
-    return f"collapsed (validation accuracy {within}%{below}): {cell['outcomes']['collapsed']} of {cell['cell']}"
+    return f"{cell['cell']}: {cell['outcomes']['collapsed']} collapsed, at a validation accuracy of {within}%{below}"
 
 
 def used_up(plan: Plan) -> list[str]:

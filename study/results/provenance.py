@@ -89,7 +89,8 @@ def _changes(sessions: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> l
         for kind, called in kinds:
             for name, held in now.get(kind, {}).items():
                 before = earlier.get(kind, {}).get(name, {})
-                differ = [key for key in _CONTENT if key in before and key in held and before[key] != held[key]]
+                known = [*_CONTENT, *(key for key in held if key.startswith("imports "))]
+                differ = [key for key in known if key in before and key in held and before[key] != held[key]]
                 if differ:
                     what = called.format(name, held.get("registers") or "registers nothing")
                     told = "; ".join(f"{key} was {_short(before[key])}, is {_short(held[key])}" for key in differ)

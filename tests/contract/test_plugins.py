@@ -22,6 +22,8 @@ from study.plugins import (
     site_folders,
 )
 from study.registry import ATTENTIONS, MERGES, NETWORKS
+from study.results.provenance import note_session
+from study.results.sessions import accepted_changes, read_sessions
 
 PAGE = Path(__file__).parents[2] / "docs/plugins.md"
 
@@ -142,13 +144,52 @@ def test_an_installed_distribution_is_found_by_its_entry_point(module, tmp_path,
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entered\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text("[fmm_study.plugins]\nmine = entered_one\n")
-    monkeypatch.setattr("study.plugins.site_folders", lambda: [str(tmp_path)])
+    monkeypatch.setattr("study.plugins.loading.site_folders", lambda: [str(tmp_path)])
     load_plugins()
     assert sys.modules["entered_one"].loaded
     source = plugin_sources([])["entered_one"]
     assert (source["distribution"], source["version"]) == ("entered", "1.2") and len(source["digest"]) == 16
     (tmp_path / "entered_one.py").write_text("loaded = False\n")
     assert plugin_sources([])["entered_one"]["digest"] != source["digest"]
+
+
+BESIDE = {
+    "beside_one.py": "import json\nfrom deep_one import ops\nimport beside_two\n",
+    "beside_two.py": "x = 2\n",
+    "deep_one/__init__.py": "",
+    "deep_one/ops.py": "from . import more\nfrom .rest import y\n",
+    "deep_one/more.py": "def later():\n    import never_loaded_one\n",
+    "deep_one/rest.py": "y = 1\n",
+    "deep_one/unused.py": "",
+    "never_loaded_one.py": "",
+}
+
+
+def test_what_a_module_imports_from_beside_it_is_part_of_its_code(module, tmp_path):
+    (tmp_path / "deep_one").mkdir()
+    for path, text in BESIDE.items():
+        (tmp_path / path).write_text(text)
+    module("beside_one", BESIDE["beside_one.py"])
+    load_plugins(["beside_one"])
+    held = plugin_sources(["beside_one"])["beside_one"]
+    beside = ["beside_two", "deep_one", "deep_one.more", "deep_one.ops", "deep_one.rest"]
+    assert [key for key in held if key != "digest"] == [f"imports {name}" for name in beside]
+    (tmp_path / "study").mkdir()
+    note_session(tmp_path / "study", [], plugins={"beside_one": held})
+    (tmp_path / "deep_one/rest.py").write_text("y = 2\n")
+    now = plugin_sources(["beside_one"])
+    told = (
+        r"module beside_one \(registers nothing\) is not what .* run with: imports deep_one.rest was [0-9a-f]{16}, is"
+    )
+    with pytest.raises(UserError, match=told):
+        note_session(tmp_path / "study", [], plugins=now)
+    note_session(tmp_path / "study", [], plugins=now, accept=True)
+    assert "imports deep_one.rest was" in accepted_changes(read_sessions(tmp_path / "study"))[0]
+    # of a module in a package, so is the package
+    of_package = [key for key in plugin_sources(["deep_one.ops"])["deep_one.ops"] if key != "digest"]
+    assert of_package == [f"imports {name}" for name in ("deep_one", "deep_one.more", "deep_one.rest")]
+    for name in beside:
+        del sys.modules[name]
 
 
 def test_what_calls_itself_a_distribution_in_another_folder_is_not_installed(module, tmp_path, monkeypatch):

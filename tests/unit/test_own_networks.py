@@ -1,5 +1,6 @@
 """A network of one's own: its keywords are checked, part of the key and of every name; it trains alone and together alike."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -270,6 +271,21 @@ def test_what_needs_a_gate_says_so():
         check_claims(plan)
     with pytest.raises(SpecError, match="names 'merge', which is no factor"):
         spec_of(level_claims=CLAIM % "mul")
+
+
+@pytest.mark.parametrize(
+    ("levels", "refused"),
+    [
+        ("{merge: [add], depth: [8], attention_where: [first]}", True),
+        ("{merge: [add], depth: [8], attention_where: [all]}", False),
+        ("[{merge: [add], depth: [8], attention_where: [first], attention: [se], attention_form: [mul]}]", False),
+    ],
+)
+def test_blocks_are_chosen_for_an_attention_that_is_there(levels, refused):
+    plan = make_plan(spec_of(levels, "momentum: 0.9"), needs_data=False)
+    told = r"attention_where = 'first': no cell of this study has attention; leave it out, or add a level of attention"
+    with pytest.raises(UserError, match=told) if refused else contextlib.nullcontext():
+        check_claims(plan)
 
 
 def test_a_kept_replicate_is_measured_with_its_network_where_its_user_allows_that(tmp_path, monkeypatch):

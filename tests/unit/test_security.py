@@ -122,7 +122,7 @@ def test_an_installed_plug_in_needs_no_word_more(tmp_path: Path, monkeypatch: py
     (tmp_path / "installed_one.py").write_text("")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[fmm_study.plugins]\nmine = installed_one\n")
-    monkeypatch.setattr("study.plugins.site_folders", lambda: [str(tmp_path)])
+    monkeypatch.setattr("study.plugins.loading.site_folders", lambda: [str(tmp_path)])
     make_plan(parse_spec(SPEC + "plugins: [installed_one]\n", "test"))
     del sys.modules["installed_one"]
 

@@ -70,7 +70,10 @@ class Gate(nn.Module):
         """The layers named ``last``."""
         if not self.last:
             raise TypeError(f"{type(self).__name__} names no last layers")
-        return tuple(self.get_submodule(name) for name in self.last)
+        try:
+            return tuple(self.get_submodule(name) for name in self.last)
+        except AttributeError as error:  # from a property it would read as one that is not there
+            raise TypeError(f"{type(self).__name__} names last layers that it does not have: {error}") from None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a, broadcastable to ``x`` (N, C, H, W)."""
