@@ -2,7 +2,17 @@
 
 from search_spaces.claims import Claim, Contrast, Dose, LevelClaim, Outcome, Published
 from search_spaces.document import write_yaml
-from search_spaces.load import SpecError, check_spec, folders, load_spec, parse_spec, presets, spec_from, with_changes
+from search_spaces.load import (
+    SpecError,
+    UnknownPreset,
+    check_spec,
+    folders,
+    load_spec,
+    parse_spec,
+    presets,
+    spec_from,
+    with_changes,
+)
 from search_spaces.spec import Spec
 from search_spaces.strict import Level, Levels
 from search_spaces.trials import Budget, Choice, FloatRange, Nuisance, Resources
@@ -23,6 +33,7 @@ __all__ = [
     "Resources",
     "Spec",
     "SpecError",
+    "UnknownPreset",
     "check_spec",
     "folders",
     "load_spec",

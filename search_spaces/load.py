@@ -27,6 +27,10 @@ class SpecError(ValueError):
         self.key = key
 
 
+class UnknownPreset(SpecError):
+    """A name that is neither a preset nor a file."""
+
+
 # Where this process has read specifications: modules that they name may lie beside them.
 _folders: dict[str, None] = {}
 
@@ -61,7 +65,7 @@ def _read(name_or_path: str) -> str:
         which = f": {inside} is one" if _is_file(inside) else ""
         raise SpecError(f"{quoted(name_or_path)} is a folder; give a preset or a path to a .yaml file{which}")
     if path.suffix not in (".yaml", ".yml") and not _is_file(path):
-        raise SpecError(
+        raise UnknownPreset(
             f"unknown preset {quoted(name_or_path)}{nearest(name_or_path, presets())}; or give a path to a .yaml file"
         )
     try:

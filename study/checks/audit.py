@@ -52,14 +52,18 @@ def audit(plan: Plan, contents: Contents, workspace: Workspace) -> Iterator[str]
     yield from _claims(workspace)
 
 
-def audit_view(spec: Spec, contents: Contents, uri: str, cells: Sequence[WantedRun] = ()) -> Iterator[str]:
+def audit_view(
+    spec: Spec, contents: Contents, uri: str, cells: Sequence[WantedRun] = (), study: str = ""
+) -> Iterator[str]:
     """Every fault of the MLflow view, as one line. Not for use while a driver is at work: its view is behind.
 
-    ``cells``: the runs that sum up cells, as ``study.tracking.summaries.cell_runs`` makes them.
+    ``cells``: the runs that sum up cells, as ``study.tracking.summaries.cell_runs`` makes them. ``study``: what a command line
+    takes for it; its name if left out.
     """
+    again = f"(written by: fmm-study ui {study or spec.name})"
     held = read_runs(uri, spec.name)
     if not held:
-        yield f"mlflow: {masked(uri)} holds nothing of {spec.name} (written by: fmm-study ui {spec.name})"
+        yield f"mlflow: {masked(uri)} holds nothing of {spec.name} {again}"
         return
     wanted = Wanted(spec, contents)
     children: dict[str, list[HeldRun]] = {}
@@ -75,31 +79,30 @@ def audit_view(spec: Spec, contents: Contents, uri: str, cells: Sequence[WantedR
     if len(parents) != 1:
         yield f"mlflow: {len(parents)} runs stand for the study itself"
     else:
-        yield from _parent_differences(spec, parents[0])
+        yield from _parent_differences(spec, parents[0], again)
     for key in wanted.trial_keys():
         runs = children.pop(key, [])
         if len(runs) != 1:
             yield f"mlflow: {key} has {len(runs)} runs"
         else:
-            yield from _run_differences(wanted, key, runs[0])
+            yield from _run_differences(wanted, key, runs[0], again)
     yield from (f"mlflow: {key} is not in the ledger" for key in children)
     for cell in cells:
-        yield from _summary_differences(spec, cell, summaries.pop(run_key(cell.tags), []))
+        yield from _summary_differences(cell, summaries.pop(run_key(cell.tags), []), again)
     if cells:
         yield from (f"mlflow: the {key} is not of the ledger" for key in summaries)
 
 
-def _summary_differences(spec: Spec, cell: WantedRun, runs: Sequence[HeldRun]) -> Iterator[str]:
+def _summary_differences(cell: WantedRun, runs: Sequence[HeldRun], again: str) -> Iterator[str]:
     if len(runs) != 1:
-        yield f"mlflow: the summary of {cell.name} has {len(runs)} runs (written by: fmm-study ui {spec.name})"
+        yield f"mlflow: the summary of {cell.name} has {len(runs)} runs {again}"
     elif runs[0].tags.get(DIGEST) != cell.tags[DIGEST]:
-        yield f"mlflow: the summary of {cell.name} is of other results (written by: fmm-study ui {spec.name})"
+        yield f"mlflow: the summary of {cell.name} is of other results {again}"
     else:
         yield from _value_differences(f"the summary of {cell.name}", cell, runs[0])
 
 
-def _parent_differences(spec: Spec, run: HeldRun) -> Iterator[str]:
-    again = f"(written by: fmm-study ui {spec.name})"
+def _parent_differences(spec: Spec, run: HeldRun, again: str) -> Iterator[str]:
     try:
         # through the model: a key that is new since then has its default
         if Spec.model_validate(packed_study(run.tags)["spec"]) != spec:
@@ -110,14 +113,14 @@ def _parent_differences(spec: Spec, run: HeldRun) -> Iterator[str]:
         yield f"mlflow: the study's files are looked for in {local_folder(run.files)}, which is not there {again}"
 
 
-def _run_differences(wanted: Wanted, key: str, run: HeldRun) -> Iterator[str]:
+def _run_differences(wanted: Wanted, key: str, run: HeldRun, again: str) -> Iterator[str]:
     expected = wanted.replicate(key)
     if run.status not in (expected.status, "RUNNING"):
         yield f"mlflow: {key} is {run.status}, in the ledger {expected.status}"
     if missing := sorted(expected.params.keys() - run.params):
         yield f"mlflow: {key} lacks parameter {missing[0]!r}"
     if unpack(run.tags) != wanted.lines(key):
-        yield f"mlflow: {key} does not hold the ledger's lines (written by: fmm-study ui {wanted.spec.name})"
+        yield f"mlflow: {key} does not hold the ledger's lines {again}"
     yield from _value_differences(key, expected, run)
 
 

@@ -18,7 +18,6 @@ from study.cli.options import (
     PriceOption,
     QuietOption,
     SetOption,
-    SpecArgument,
     StorageOption,
     StudyArgument,
     TrackingOption,
@@ -59,13 +58,19 @@ def _main(
 
 
 @app.command()
-def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    spec: StudyArgument,
+    storage: StorageOption = RESULTS,
+    override: SetOption = [],
+    price: PriceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show cells, trials, cost and power of a study; runs nothing."""
-    from search_spaces import load_spec
     from study.commands.claimed import checked_plan
     from study.printing.describe import described, print_plan
+    from study.results.workspace import named
 
-    checked = checked_plan(load_spec(spec, override))
+    checked = checked_plan(named(spec, override, storage)[0])
     if as_json:
         typer.echo(json.dumps(described(checked, price), indent=2))
     else:
@@ -74,16 +79,17 @@ def plan(spec: SpecArgument, override: SetOption = [], price: PriceOption = None
 
 @app.command()
 def cost(
-    spec: SpecArgument,
+    spec: StudyArgument,
+    storage: StorageOption = RESULTS,
     cell: Annotated[str, typer.Option(help="The cell to show; the first if left out.")] = "",
     override: SetOption = [],
 ) -> None:
     """Show what each layer of a cell costs, and the total of every other cell; runs nothing."""
-    from search_spaces import load_spec
     from study.planning.plan import make_plan
     from study.printing.describe import print_cost
+    from study.results.workspace import named
 
-    print_cost(make_plan(load_spec(spec, override), needs_data=False), cell, open_console())
+    print_cost(make_plan(named(spec, override, storage)[0], needs_data=False), cell, open_console())
 
 
 @app.command()

@@ -22,15 +22,11 @@ def _begun(incomplete: str) -> list[str]:
     ]
 
 
-SpecArgument = Annotated[
-    str,
-    typer.Argument(metavar="SPEC", help="A preset's name (digits) or a path to a YAML file.", autocompletion=_begun),
-]
 StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="SPEC",
-        help="A preset's name (digits), a path to a YAML file, or a study's folder.",
+        help="A preset's name (digits), a path to a YAML file, a study's folder, or its name under --storage.",
         autocompletion=_begun,
     ),
 ]

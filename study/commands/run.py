@@ -118,8 +118,8 @@ def run(
                 whole = view.finish(summarise(held.inputs), done=agenda.done)
     describe.print_places(workspace, f"{masked(uri)}{'' if whole else f' ({view.behind})'}", console)
     if agenda.done:
-        status.refuse_all_failed(spec, contents)
-        status.print_failures(spec, contents, console)
+        status.refuse_all_failed(workspace, contents)
+        status.print_failures(workspace, contents, console)
     if purse.is_empty() and not agenda.done:
         tell(f"Stopped at its budget: {purse.words}. A higher --max-hours continues; nothing is lost.")
     return agenda.done or purse.is_empty()

@@ -29,11 +29,11 @@ from study.planning.layout import Plan, lay_out
 from study.planning.plan import load_levels
 from study.printing.console import open_console, say
 from study.printing.outcomes import measured_quantities
-from study.results.files import LEDGER, SPECIFICATION
+from study.results.files import SPECIFICATION
 from study.results.ledger import Contents, is_compressed, read_ledger, segments
 from study.results.revisions import up_to_date
 from study.results.sessions import accepted_changes, read_sessions, session_tags
-from study.results.workspace import Workspace, opened, read_registration
+from study.results.workspace import Workspace, opened, read_registration, studies, study_folder
 from study.tracking.reading import ReadStudy, read_study
 from study.tracking.sqlite import is_missing
 from study.tracking.store import masked, tracking_uri
@@ -111,10 +111,9 @@ def anywhere(place: str, storage: Path) -> Recorded:
     uri, _, name = place.rpartition("#")
     if "://" in uri:
         return in_store(uri, name)
-    for root in (Path(place), storage / place):
-        if (root / LEDGER).is_dir():
-            return in_folder(Workspace(root))
-    known = [path.parent.name for path in storage.glob(f"*/{LEDGER}")]
+    if root := study_folder(place, storage):
+        return in_folder(Workspace(root))
+    known = studies(storage)
     hint = nearest(place, known) if known else ""
     raise UserError(
         f"{place!r} is no folder of a study, nor one under {storage}, nor URI#NAME in an MLflow store{hint}"
@@ -215,10 +214,10 @@ def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[li
     elif tracking is None and all(map(is_compressed, segments(workspace.ledger))):
         where = "not weights and not MLflow, which are not published"
     elif held.session.get("in_process") and is_missing(uri):
-        where = f"not MLflow, which nothing was written to yet (fmm-study ui {spec.name})"
+        where = f"not MLflow, which nothing was written to yet (fmm-study ui {workspace.argument})"
     else:
         with as_user_error(uri):
-            faults += audit_view(spec, contents, uri, cell_runs(held.inputs))
+            faults += audit_view(spec, contents, uri, cell_runs(held.inputs), workspace.argument)
         where = f"MLflow at {masked(uri)}"
     counted = f"{len(contents.replicates)} replicates, {len(contents.measures)} measurements"
     if accepted := accepted_changes(held.sessions):

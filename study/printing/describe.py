@@ -268,7 +268,7 @@ def print_places(workspace: Workspace, tracking: str, console: Console) -> None:
         "report": workspace.root / REPORT,
         "tables": workspace.tables,
         "figures": workspace.root / FIGURES_FOLDER,
-        "mlflow": f"{tracking}   (fmm-study ui {workspace.root.name})",
+        "mlflow": f"{tracking}   (fmm-study ui {workspace.argument})",
     }
     for what, where in places.items():
         say(console, f"{what + ':':9}{where}")

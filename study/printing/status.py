@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from search_spaces import Spec, presets
 from study.errors import UserError
 from study.planning.layout import Plan
 from study.printing.console import print_table, say
@@ -94,7 +93,7 @@ def print_status(plan: Plan, contents: Contents, workspace: Workspace, console: 
     say(console, f"{found['done']} done{further}, {most}{found['waiting']} waiting; {driver}")
     for line in [*used_up(plan), *filter(None, map(_collapsed, found["cells"]))]:
         say(console, line)
-    print_failures(plan.spec, contents, console)
+    print_failures(workspace, contents, console)
     if found["damaged_lines"]:
         say(console, f"{found['damaged_lines']} damaged ledger lines were left out")
 
@@ -116,7 +115,7 @@ def used_up(plan: Plan) -> list[str]:
     return [f"each search ends after {there} of budget.search_trials = {asked}: its space has no more points"]
 
 
-def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
+def print_failures(workspace: Workspace, contents: Contents, console: Console) -> None:
     """Print each cause of failure once, what failed of it, and the command that runs it again."""
     failed = _failures(contents)
     unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
@@ -124,16 +123,18 @@ def print_failures(spec: Spec, contents: Contents, console: Console) -> None:
         for cause, count in causes.most_common():
             say(console, f"{what} ({count}): {cause}")
     if failed or unmeasured:
-        say(console, f"to run them again: {_again(spec)}")
+        say(console, f"to run them again: {_again(workspace)}")
 
 
-def refuse_all_failed(spec: Spec, contents: Contents) -> None:
+def refuse_all_failed(workspace: Workspace, contents: Contents) -> None:
     """Raise ``UserError``, with the most frequent cause, where every training of a study has failed."""
     causes = _failures(contents)
     if causes and causes.total() == len(contents.replicates):
         (cause, count), *others = causes.most_common()
         more = f" ({count} of them; fmm-study status tells the others)" if others else ""
-        raise UserError(f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(spec)}")
+        raise UserError(
+            f"all {causes.total()} trainings failed{more}: {cause}; when that is mended: {_again(workspace)}"
+        )
 
 
 def _failures(contents: Contents) -> Counter[str]:
@@ -141,8 +142,8 @@ def _failures(contents: Contents) -> Counter[str]:
     return Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
 
 
-def _again(spec: Spec) -> str:
-    return f"fmm-study retry {spec.name if spec.name in presets() else 'SPEC'} --failed"
+def _again(workspace: Workspace) -> str:
+    return f"fmm-study retry {workspace.argument} --failed"
 
 
 def _cause(reason: str) -> str:

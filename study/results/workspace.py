@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import socket
 import stat
 import time
@@ -22,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search_spaces import Spec, SpecError, check_spec, load_spec, presets, with_changes
+from search_spaces import Spec, SpecError, UnknownPreset, check_spec, load_spec, presets, with_changes
 from search_spaces.registered import changes, digest, registered
 from search_spaces.strict import quoted
 from study.atomic import read_json, write_json
@@ -94,6 +95,11 @@ class Workspace:
                 f"first: fmm-study run {self.root.name}"
             )
         check_folder(self.root)
+
+    @property
+    def argument(self) -> str:
+        """What a command line takes for this study."""
+        return shlex.quote(str(self.root))
 
     @property
     def ledger(self) -> Path:
@@ -184,25 +190,44 @@ def opened(name: str, overrides: list[str], storage: Path, *, reading: bool = Fa
     """The specification that a command names, and its study's folder.
 
     ``name``: a preset or a YAML file, whose study lies under ``storage``; or the folder of a study that was run, with the
-    specification in it. ``reading``: the folder of all studies must be there. Raises ``SpecError`` or ``UserError``.
+    specification in it, or that folder's name under ``storage``. ``reading``: the folder of all studies must be there. Raises
+    ``SpecError`` or ``UserError``.
     """
-    if _is_study(name):
-        workspace = Workspace(Path(name))
-        path = workspace.root / SPECIFICATION
-        spec = with_changes(_checked(read_json(path, dict[str, Any]) or {}, str(path)), overrides, name)
-    else:
-        spec = load_spec(name, overrides)
-        workspace = Workspace(storage / spec.name)
+    spec, workspace = named(name, overrides, storage)
     workspace.check(reading=reading)
     return workspace.as_begun(spec), workspace
 
 
-def _is_study(name: str) -> bool:
-    """Whether ``name`` is the folder of a study that was run, and no preset."""
-    try:
-        return name not in presets() and (Path(name) / SPECIFICATION).is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        return False
+def named(name: str, overrides: list[str], storage: Path) -> tuple[Spec, "Workspace"]:
+    """``opened`` without a look at whether the folder can be used."""
+    root = None if name in presets() else study_folder(name, storage)
+    if root is None:
+        try:
+            spec = load_spec(name, overrides)
+        except UnknownPreset:
+            known = [*presets(), *studies(storage)]
+            raise UserError(
+                f"unknown preset {quoted(name)}{nearest(name, known)}; nor is it a .yaml file, or the folder of a "
+                f"study, here or under {storage}"
+            ) from None
+        return spec, Workspace(storage / spec.name)
+    path = root / SPECIFICATION
+    spec = with_changes(_checked(read_json(path, dict[str, Any]) or {}, str(path)), overrides, name)
+    return spec, Workspace(root)
+
+
+def study_folder(name: str, storage: Path) -> Path | None:
+    """The folder of a study that was run: ``name`` itself, or ``name`` under ``storage``; ``None`` where neither is one."""
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or holds a null
+        for root in (Path(name), storage / name):
+            if (root / SPECIFICATION).is_file() or (root / LEDGER).is_dir():
+                return root
+    return None
+
+
+def studies(storage: Path) -> list[str]:
+    """Names of the studies under ``storage``."""
+    return sorted(path.parent.name for path in storage.glob(f"*/{SPECIFICATION}"))
 
 
 def _checked(held: dict[str, Any], origin: str) -> Spec:

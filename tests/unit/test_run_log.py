@@ -107,3 +107,14 @@ def test_status_and_audit_as_json_and_a_plan_of_fewer_blocks(tmp_path: Path, und
     assert is_end(read_sessions(root), contents) and not is_end(read_sessions(root), Contents())
     (root / PROVENANCE).unlink()
     assert "4 done, 0 waiting" in fmm_study("status", spec, *where).stdout  # worked out
+
+
+def test_a_study_is_opened_by_its_name_under_the_storage_and_hints_are_commands(tmp_path: Path, undrawn: None) -> None:
+    spec = str(write_spec(tmp_path / "kill.yaml", **SMALL))
+    where = ("--storage", str(tmp_path / "my results"))
+    printed = fmm_study("run", spec, *where, "--in-process").stdout
+    assert f"(fmm-study ui '{tmp_path}/my results/kill')" in printed
+    for command in ("status", "plan", "cost", "audit", "export"):
+        assert fmm_study(command, "kill", *where).returncode == 0, command
+    refused = fmm_study("status", "kil", *where)
+    assert refused.returncode == 2 and "(did you mean 'kill'?)" in refused.stderr

@@ -57,7 +57,7 @@ def test_a_cause_is_shown_whole(reason, told, spec_of, config_of, record_of, mea
     contents.add(measured_of(config_of(seed=3).trial_key, "m", error=f"{TRACEBACK}ValueError: no value"))
     lines = shown(capsys, plan, contents, tmp_path).splitlines()
     assert f"failed (2): {told}" in lines and "not measured (1): path: ValueError: no value" in lines
-    assert lines[-1] == "to run them again: fmm-study retry SPEC --failed"
+    assert lines[-1] == f"to run them again: fmm-study retry {tmp_path} --failed"
 
 
 TWO = {"lr": {"choices": [0.1, 0.2]}}
@@ -115,7 +115,10 @@ def test_a_run_whose_trainings_all_fail_says_why_once(tmp_path: Path, monkeypatc
         with pytest.raises(UserError) as caught:
             run_serially(spec, tmp_path, report=False, view=False)
     cause = "RuntimeError: no kernel for this device"
-    assert str(caught.value) == f"all 2 trainings failed: {cause}; when that is mended: fmm-study retry SPEC --failed"
+    assert (
+        str(caught.value)
+        == f"all 2 trainings failed: {cause}; when that is mended: fmm-study retry {tmp_path}/failing --failed"
+    )
     # and again: it is not done
     with pytest.raises(UserError, match="all 2 trainings failed"):
         run_serially(spec, tmp_path, report=False, view=False)
