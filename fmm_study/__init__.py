@@ -1,11 +1,14 @@
 """The package in Python, under a name that nothing else has: ``import fmm_study`` (docs/notebook.md).
 
+What it offers is imported when it is first asked for.
+
 Raises ``ImportError`` of one line where a module of the user's hides one of this project's generic names.
 """
 
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 _FOLDER = Path(__file__).resolve().parents[1]
 
@@ -21,7 +24,18 @@ for _name in ("study", "analysis", "search_spaces"):
             f"{_found.origin} hides fmm-study's package {_name!r}: rename it, or run Python from another folder"
         )
 
-from study import interface  # noqa: E402  after the check
-from study.interface import *  # noqa: E402, F403
+import study  # noqa: E402  after the check
 
-__all__ = interface.__all__
+if TYPE_CHECKING:
+    # for editors
+    from study.interface import *  # noqa: F403
+
+__all__ = list(study.OFFERED)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(study, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,14 +6,17 @@ What ``fmm_study`` offers is had from here too, imported when it is first asked 
 import importlib
 from typing import Any
 
-_OFFERED = ("load_spec", "measure_checkpoint", "measure_network", "open_study", "plan", "run")
+OFFERED = (
+    "Plan", "Spec", "SpecError", "Study", "UserError", "load_spec", "measure_checkpoint", "measure_network", "open_study",
+    "plan", "run",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OFFERED:
+    if name in OFFERED:
         return getattr(importlib.import_module("study.interface"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_OFFERED])
+    return sorted([*globals(), *OFFERED])

@@ -8,6 +8,7 @@ import pytest
 
 import fmm_study
 import study
+from study import interface
 from study.registry import MERGES
 from study.results.ledger import read_ledger
 
@@ -51,4 +52,5 @@ def test_the_page_names_what_there_is() -> None:
     }
     there = set(fmm_study.__all__) | {name for name in vars(fmm_study.Study) if not name.startswith("_")}
     assert named - {"import"} <= there and set(fmm_study.__all__) - {"Plan", "Spec", "Study"} <= named
-    assert all(getattr(study, name) is getattr(fmm_study, name) for name in study._OFFERED)
+    assert sorted(study.OFFERED) == sorted(interface.__all__)
+    assert all(getattr(study, name) is getattr(fmm_study, name) for name in study.OFFERED)
