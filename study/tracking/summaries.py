@@ -112,15 +112,18 @@ def _settings(inputs: Inputs, records: Sequence[ReplicateRecord]) -> dict[str, s
         for name, value in configs[0].items()
         if name not in (*_OF_REPLICATES, *nuisance) and all(config.get(name) == value for config in configs)
     }
-    tuned = {name: _winners([config[name] for config in configs]) for name in nuisance}
+    tuned = {
+        name: _winners([config[name] for config in configs], isinstance(inputs.spec.widest(name), FloatRange))
+        for name in nuisance
+    }
     return as_params({"cell": records[0]["cell"], **shared, **tuned})
 
 
-def _winners(values: Sequence[Any]) -> str:
-    """``0.12 (0.03 to 0.4)``; of choices, how often each won."""
+def _winners(values: Sequence[Any], ranged: bool) -> str:
+    """Of a range ``0.12 (0.03 to 0.4)``; of choices, how often each won."""
     if len(set(values)) == 1:
         return str(values[0])
-    if all(type(value) in (int, float) for value in values):
+    if ranged:
         return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
     return ", ".join(f"{value} {count}" for value, count in Counter(map(str, values)).most_common())
 

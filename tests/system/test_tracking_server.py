@@ -58,8 +58,8 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--artifacts-destination", files,
              "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, cwd=self.folder, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=self.folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until = time.monotonic() + 60
         while time.monotonic() < until:

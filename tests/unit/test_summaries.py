@@ -17,6 +17,7 @@ CLAIM = {
     "references": [{"merge": "add"}],
     "outcomes": [{"name": "test/accuracy", "margin": 0.01, "better": "higher"}],
 }
+NUISANCE = {"lr": {"low": 0.01, "high": 1.0, "log": True, "default": 0.1}, "momentum": {"choices": [0.9, 0.0]}}
 ACCURACIES = (0.75, 0.8, 0.95)
 
 
@@ -25,11 +26,17 @@ def inputs_of(spec_of, config_of, record_of, measured_of):
     """Two cells of four networks: three completed, one collapsed; one estimate did not converge. ``changes``: of all."""
 
     def make(**changes):
-        contents, spec = Contents(), spec_of(title="A small study", claims={"C4": CLAIM}, blocks=4)
+        contents, spec = Contents(), spec_of(title="A small study", claims={"C4": CLAIM}, blocks=4, nuisance=NUISANCE)
         for merge in ("add", "mul"):
             for block in range(4):
                 completed = block < len(ACCURACIES)
-                config = config_of(merge=merge, lr=(0.1, 0.4, 0.2, 0.8)[block], seed=block, split_seed=10 + block)
+                config = config_of(
+                    merge=merge,
+                    lr=(0.1, 0.4, 0.2, 0.8)[block],
+                    momentum=0.9 * (block > 0),
+                    seed=block,
+                    split_seed=10 + block,
+                )
                 curves = {"val/loss": [3.0 + block, math.inf if block == 1 else 1.0 + block]}
                 record = record_of(
                     config, cell=f"fake/d8/{merge}", phase="confirm", block=block, replicate=block, curves=curves,
@@ -70,6 +77,8 @@ def test_means_and_intervals_of_a_cell(inputs_of):
 def test_what_tuning_chose(inputs_of):
     _, mul = cell_runs(inputs_of())
     assert mul.params["lr"] == "0.3 (0.1 to 0.8)" and mul.metrics["tuned/lr"] == pytest.approx(0.3)
+    # of choices none lies between
+    assert mul.params["momentum"] == "0.9 3, 0.0 1" and "tuned/momentum" not in mul.metrics
     assert mul.params["merge"] == "mul" and mul.params["width"] == "4"
     assert not {"seed", "split_seed"} & set(mul.params)
 
