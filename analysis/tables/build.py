@@ -38,8 +38,8 @@ def build_tables(
 
     ``formats`` overrules each table's own. Raises ``UserError`` for an unknown table or format.
     """
-    written = {}
-    for name in list(names) or table_names():
+    written, known = {}, table_names()
+    for name in list(names) or known:
         traits = TABLES[name].traits
         chosen = list(formats) or traits.get("formats", FORMATS)
         table, note = build_table(inputs, name), inputs.amendment.words
