@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -54,13 +55,20 @@ def cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def measure(case: Case, device: str, rounds: int) -> dict[int, list[float]]:
-    """Milliseconds per replicate and step by group size, one value per round; size 1 is serial."""
-    timers = {1: case.timer(device, 1, STEPS)}
+def measure(
+    case: Case,
+    device: str,
+    rounds: int,
+    sizes: Sequence[int] = SIZES[1:],
+    options: tuple[str, ...] = (),
+    steps: int = STEPS,
+) -> dict[int, list[float]]:
+    """Milliseconds per replicate and step by group size, one value per round; size 1 is serial, and always plain."""
+    timers = {1: case.timer(device, 1, steps)}
     alone = timers[1]()
-    for size in SIZES[1:]:
-        if size * STEPS * alone < LONGEST_SECONDS:
-            timers[size] = case.timer(device, size, STEPS)
+    for size in sizes:
+        if size * steps * alone < LONGEST_SECONDS:
+            timers[size] = case.timer(device, size, steps, options)
     return {size: [1000 * value for value in seconds] for size, seconds in in_turn(timers, rounds).items()}
 
 

@@ -1,4 +1,7 @@
-"""A plug-in for ``trials_per_hour --scale cifar``: images of CIFAR-10's number and shape, with nothing to download."""
+"""A plug-in for ``trials_per_hour --scale cifar``: images of CIFAR-10's number and shape, with nothing to download.
+
+And a hundredth of them, to try what takes the whole.
+"""
 
 import torch
 
@@ -19,11 +22,21 @@ def _draw(num_images: int, seed: int) -> Split:
 @DATASETS.register("made_up_cifar", formula="60,000 images 3x32x32, 10 classes", source="benchmarks/made_up.py")
 def made_up_cifar() -> Dataset:
     """50,000 images to train and validate on, 10,000 to test."""
+    return _made_up("made_up_cifar", 10_000)
+
+
+@DATASETS.register("made_up_few", formula="600 images 3x32x32, 10 classes", source="benchmarks/made_up.py")
+def made_up_few() -> Dataset:
+    """500 images to train and validate on, 100 to test."""
+    return _made_up("made_up_few", 100)
+
+
+def _made_up(name: str, num_test: int) -> Dataset:
     return Dataset(
-        name="made_up_cifar",
-        pool=_draw(50_000, 1),
-        test=_draw(10_000, 2),
-        num_val=5_000,
+        name=name,
+        pool=_draw(5 * num_test, 1),
+        test=_draw(num_test, 2),
+        num_val=num_test // 2,
         num_classes=10,
         mean=(0.5, 0.5, 0.5),
         deviation=(0.25, 0.25, 0.25),

@@ -4,7 +4,7 @@
     python -m benchmarks.roofline --device cuda
 
 The hardware is measured in the same run, in turn with the networks: the greatest rate of a square matrix product (float32,
-where a GPU may take TF32 as its convolutions do; bfloat16), and the greatest bandwidth of a copy, bytes read and written.
+without TF32, as studies take it; bfloat16), and the greatest bandwidth of a copy, bytes read and written.
 A step's operations are those of its convolutions and products, forwards and backwards (``FlopCounterMode``); its bytes what
 all its operators read and write, as if nothing stayed in a cache. The roof of a step is the longer of operations over rate
 and bytes over bandwidth; "of the roof" is that time over the time taken. On a CPU it may exceed 1, for caches hold small maps.
@@ -16,7 +16,7 @@ Source: https://dl.acm.org/doi/10.1145/1498765.1498785 (Williams et al. 2009)
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cases import Case, Timer, in_turn, step_name
 from benchmarks.common import hardware, machine_load, print_table, result, spread, versions
 from benchmarks.to_accuracy import show
+from study.smoothness.context import use_exact_float32
 
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 12288)}
 COPIED = {"cpu": 2**27, "cuda": 2**30}
@@ -107,6 +108,24 @@ def copy_bandwidth(device: str) -> float:
     return 5 * 2 * COPIED[device] / _seconds(lambda: target.copy_(source), 5, device)
 
 
+def hardware_timers(device: str) -> dict[str, Timer]:
+    """What measures the device: operations a second by type, and bytes a second of a ``copy``."""
+    return {
+        "float32": lambda: matrix_rate(device, torch.float32),
+        "bfloat16": lambda: matrix_rate(device, torch.bfloat16),
+        "copy": lambda: copy_bandwidth(device),
+    }
+
+
+def shares_of(
+    work: tuple[float, float], options: Sequence[str], seconds: Sequence[float], peaks: Mapping[str, float]
+) -> tuple[list[float], list[float]]:
+    """Of the matrix rate and of copy bandwidth, for each of ``seconds`` that a step of this ``work`` took."""
+    flops, moved = work
+    peak = peaks["bfloat16" if "bf16" in options else "float32"]
+    return [flops / each / peak for each in seconds], [moved / each / peaks["copy"] for each in seconds]
+
+
 def _seconds(call: Callable[[], Any], repeats: int, device: str) -> float:
     call()
     clock = time.thread_time if device == "cpu" else time.perf_counter
@@ -130,7 +149,7 @@ def main() -> None:
     given = parser.parse_args()
     device, gpu = given.device, given.device == "cuda"
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    use_exact_float32()
     print(f"# {hardware(gpu=gpu)}; {versions('torch')}; n = {given.rounds} rounds; {machine_load()}")
     cases = [case for case in CASES if given.only in case.name]
     timers: dict[tuple[Case, tuple[str, ...], int], Timer] = {}
@@ -139,11 +158,7 @@ def main() -> None:
             if size == 1 or case.small or gpu:
                 timers[case, options, size] = case.timer(device, size, 10 if case.small or gpu else 1, options)
     works = {case: work(case, device) for case in cases}
-    measured: dict[str, Timer] = {
-        "float32": lambda: matrix_rate(device, torch.float32),
-        "bfloat16": lambda: matrix_rate(device, torch.bfloat16),
-        "copy": lambda: copy_bandwidth(device),
-    }
+    measured = hardware_timers(device)
     both = in_turn({**measured, **timers}, given.rounds)
     rates, found = {name: both[name] for name in measured}, {key: both[key] for key in timers}
     peaks = {name: max(values) for name, values in rates.items()}
@@ -152,9 +167,7 @@ def main() -> None:
     rows, goal, last = [], 0.0, ""
     for (case, options, size), seconds_of in found.items():
         flops, moved = works[case]
-        peak = peaks["bfloat16" if "bf16" in options else "float32"]
-        ofrate = [flops / seconds / peak for seconds in seconds_of]
-        ofcopy = [moved / seconds / peaks["copy"] for seconds in seconds_of]
+        ofrate, ofcopy = shares_of(works[case], options, seconds_of, peaks)
         ofroof = [max(pair) for pair in zip(ofrate, ofcopy, strict=True)]
         step = step_name(options) + (f", {size} as one" if size > 1 else "")
         milliseconds = spread([1000 * seconds for seconds in seconds_of])
