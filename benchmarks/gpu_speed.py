@@ -4,6 +4,7 @@ Each calls the benchmark of its subject (``fusion``, ``roofline``, ``trainable``
 or the product. ``--small`` takes networks and data by which a CPU is through in seconds; the numbers then say nothing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -325,15 +326,22 @@ def _specification(given: Given, dataset: str) -> Path:
 
 def _run(given: Given) -> Found:
     path, storage = _specification(given, data_of(given, "fake")), given.out / "results"
-    budget = 60 if given.small else 90
-    command = [*run_command(path, storage), "--in-process", "--quiet", "--max-hours", str(budget / 3600)]
+    shutil.rmtree(storage, ignore_errors=True)  # of a session before, which was ended within it
+    # seconds of training, after which nothing more is begun; then what is begun may end, then no more
+    begun, ended, last = (40, 30, 10) if given.small else (75, 40, 15)
+    command = [*run_command(path, storage), "--in-process", "--quiet", "--max-hours", str(begun / 3600)]
     started = time.perf_counter()
     process = subprocess.Popen(command)
+    code: int | str = "ended"
     try:
-        code = process.wait(budget + 45)
+        code = process.wait(begun + ended)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # what is begun is finished, and the records are kept
-        code = process.wait()
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(last)
+    finally:
+        process.kill()
+        process.wait()
     seconds = time.perf_counter() - started
     contents = read_ledger(storage / "product" / "ledger")
     states = [record["state"] for record in contents.replicates.values()]
