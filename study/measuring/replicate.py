@@ -42,14 +42,22 @@ _IMAGES_IN_MID_TRAINING = 2048
 
 
 def measure_replicate(
-    task: Task, splits: Splits, num_classes: int, model: nn.Module, root: Path
+    task: Task,
+    splits: Splits,
+    num_classes: int,
+    model: nn.Module,
+    root: Path,
+    known: Mapping[str, torch.Tensor] | None = None,
 ) -> list[MeasureRecord]:
-    """Each statistic of ``task`` on the final weights; tables go to ``root``, the study's folder. Raises ``StorageError``."""
+    """Each statistic of ``task`` on the final weights; tables go to ``root``, the study's folder. Raises ``StorageError``.
+
+    ``known``: batch norm's statistics of these weights, where they are re-estimated already (``reestimated_batchnorm``).
+    """
     if not task.statistics:
         return []
     parts = {"train": splits.train.held(), "val": splits.val.held(), "test": splits.test.held()}
     try:
-        with measure_context(model, parts, num_classes, task.config.seed, task.config.batch_size) as context:
+        with measure_context(model, parts, num_classes, task.config.seed, task.config.batch_size, known) as context:
             found = {name: _record(task, name, context, root) for name in in_turn(task.statistics)}
             return [found[name] for name in task.statistics]
     except StorageError:
@@ -82,11 +90,19 @@ def measure_during(task: Task, splits: Splits, num_classes: int, model: nn.Modul
 
 @contextmanager
 def measure_context(
-    model: nn.Module, parts: Mapping[str, Split], num_classes: int, seed: int, batch_size: int
+    model: nn.Module,
+    parts: Mapping[str, Split],
+    num_classes: int,
+    seed: int,
+    batch_size: int,
+    known: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[MeasureContext]:
-    """The statistics' context; meanwhile batch norm is re-estimated on ``parts["train"]``. Raises ``UserError``."""
+    """The statistics' context; meanwhile batch norm is re-estimated on ``parts["train"]``, or is as ``known``.
+
+    Raises ``UserError``.
+    """
     pixels = {name: Pixels(part) for name, part in parts.items()}
-    with reestimated_batchnorm(model, pixels["train"], batch_size):
+    with reestimated_batchnorm(model, pixels["train"], batch_size, known):
         context = MeasureContext.calibrated(
             model=model,
             images=pixels,

@@ -7,7 +7,7 @@ Source: https://arxiv.org/abs/2105.07576
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -38,7 +38,9 @@ class RunningStatistics(Protocol):
 
 
 @contextmanager
-def reestimated_batchnorm(model: nn.Module, images: Images, batch_size: int) -> Iterator[None]:
+def reestimated_batchnorm(
+    model: nn.Module, images: Images, batch_size: int, known: Mapping[str, Tensor] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Evaluate ``model`` with running statistics estimated anew on ``images``; afterwards it is exactly as it was.
 
     Over fixed-order batches b of n_b images, running_mean = sum n_b mean_b / n and running_var = sum n_b var_b / n with var_b
@@ -48,6 +50,9 @@ def reestimated_batchnorm(model: nn.Module, images: Images, batch_size: int) -> 
 
     So it is for all modules that keep to ``RunningStatistics``. One that does not, or that takes none in its own training mode
     (frozen, or gated by another module's mode), keeps what training left in it.
+
+    Gives a copy of what was estimated, by the buffers' names; of a network without such a layer nothing. As ``known``, for the
+    same weights, images and batch size, it saves the passes.
 
     ``images`` (N, C, H, W): training images as the network takes them. Inside, the model is in evaluation mode. On leaving,
     also by an exception, it is as it was (``untouched``), momenta included. Arithmetic is float32, without TF32. Cost: one
@@ -61,11 +66,15 @@ def reestimated_batchnorm(model: nn.Module, images: Images, batch_size: int) -> 
         raise UserError(f"batch-norm re-estimation needs two training images or more, not {len(images)}")
     with untouched(model):
         model.eval()
-        if layers:
-            with exact_float32(), torch.no_grad():
-                if taking := _responding(model, layers, images[:_FEW]):
-                    _estimate(model, taking, images, batch_size)
-        yield
+        found = dict(known or {})
+        with exact_float32(), torch.no_grad():
+            for name, value in found.items():
+                model.get_buffer(name).copy_(value)
+            if known is None and layers and (taking := _responding(model, layers, images[:_FEW])):
+                _estimate(model, taking, images, batch_size)
+                estimated = {id(buffer) for layer in taking for buffer in layer.buffers(recurse=False)}
+                found = {name: value.clone() for name, value in model.named_buffers() if id(value) in estimated}
+        yield found
 
 
 def not_reestimated(model: nn.Module, images: Tensor, others: Tensor) -> list[str]:

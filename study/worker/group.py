@@ -135,6 +135,7 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     kept = _kept_weights(task, folder)
     if kept is not None:
         (folder / STATE).unlink(missing_ok=True)
+    known: Mapping[str, torch.Tensor] | None = None
     member = member_of(task, folder, device)
     dataset = load_dataset(task.config.dataset)
     splits = splits_on(task.config.dataset, task.config.split_seed, str(device), task.config.validation)
@@ -145,11 +146,11 @@ def _member(task: Task, folder: Path, device: torch.device, storage: Path) -> It
     else:
         yield from train(member)
         member.take_average()
-        record = _finish(task, dataset, splits, member)
+        record, known = _finish(task, dataset, splits, member)
         _keep(task, folder, member, record)
     records: list[Record] = [record]
     if record["state"] in TRAINED:
-        records += measure_replicate(task, splits, dataset.num_classes, member.model, storage)
+        records += measure_replicate(task, splits, dataset.num_classes, member.model, storage, known)
     write_json(folder / OUTCOME, records, finite=False)
     (folder / STATE).unlink(missing_ok=True)
     yield records
@@ -168,8 +169,13 @@ def _kept_weights(task: Task, folder: Path) -> dict[str, Any] | None:
     return load_checkpoint(folder / FINAL, is_own)
 
 
-def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> ReplicateRecord:
-    """Final, best-epoch and re-estimated metrics, and the outcome. Leaves the model at its final weights."""
+def _finish(
+    task: Task, dataset: Dataset, splits: Splits, member: Member
+) -> tuple[ReplicateRecord, dict[str, torch.Tensor] | None]:
+    """Final, best-epoch and re-estimated metrics, and the outcome; the statistics of batch norm that were re-estimated.
+
+    Leaves the model at its final weights. The same images are not passed twice for the same weights.
+    """
     model, trained = member.model, member.trained
     # of training data that does not fit in memory, a fixed subset: reading all of it costs as much as an epoch
     held = splits.train.held()
@@ -178,18 +184,25 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
         seen["test"] = splits.test
 
     def metrics(suffix: str, correct: list[bool] | None = None) -> dict[str, float]:
-        found = {
-            name: evaluate(model, part.batches(EVALUATION_BATCH), into=correct if name == "test" else None)
-            for name, part in seen.items()
-        }
+        found: dict[str, dict[str, float]] = {}
+        for name, part in seen.items():
+            # validated on the test images: they are both
+            tested = correct if part is seen.get("test") else None
+            same = [found[other] for other in found if seen[other] is part]
+            found[name] = same[0] if same else evaluate(model, part.batches(EVALUATION_BATCH), into=tested)
         return {f"{part}/{name}{suffix}": value for part, values in found.items() for name, value in values.items()}
 
     correct: list[bool] = []
+    known: dict[str, torch.Tensor] | None = None
     final = metrics("", correct)
     measured = dict(final)
     if task.phase != "search" and trained.stopped != "diverged":
-        with reestimated_batchnorm(model, Pixels(held), task.config.batch_size):
-            measured |= metrics("_bn_reestimated")
+        with reestimated_batchnorm(model, Pixels(held), task.config.batch_size) as known:
+            measured |= (
+                metrics("_bn_reestimated")
+                if known
+                else {f"{name}_bn_reestimated": value for name, value in final.items()}
+            )
     if trained.best and trained.best_epoch == trained.epoch:
         measured |= {f"{name}_best": value for name, value in final.items()}  # the same weights
     elif trained.best:
@@ -200,7 +213,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
     floor = unstated_floor(dataset) if task.accuracy_floor is None else task.accuracy_floor
     state: State = trained.stopped or ("collapsed" if final["val/accuracy"] < floor else "completed")
     reached = f"validation {_share(final['val/accuracy'])} below the floor of {_share(floor)}"
-    return _record(
+    record = _record(
         task,
         state=state,
         reason=f"{reached} after {trained.epoch} epoch{'s' * (trained.epoch != 1)}" if state == "collapsed" else "",
@@ -215,6 +228,7 @@ def _finish(task: Task, dataset: Dataset, splits: Splits, member: Member) -> Rep
         test_correct=base64.b64encode(np.packbits(np.array(correct, dtype=np.bool_)).tobytes()).decode(),
         num_test=len(correct),
     )
+    return record, known
 
 
 def _share(value: float) -> str:
