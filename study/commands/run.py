@@ -53,6 +53,7 @@ def run(
     executor: Executor = InProcess() if options.in_process else OnRay(options, connection)
     root = workspace.root
     workspace.check(reading=False)
+    spec = workspace.as_begun(spec)
     # a study that is finished needs no data
     known = noted_facts(read_sessions(root))
     with telling(tell):

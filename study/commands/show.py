@@ -204,6 +204,7 @@ def export_to_optuna(held: Recorded, uri: str) -> None:
 
 def check(spec: Spec, workspace: Workspace, *, tracking: str | None) -> tuple[list[str], str]:
     """Faults that an audit finds, one line each, and a line that says what was checked. Raises ``UserError`` before a run."""
+    spec = workspace.as_begun(spec)
     held = in_folder(workspace, spec)
     contents = held.contents
     plan = recorded_plan(spec, workspace, contents, levels=True)

@@ -41,20 +41,22 @@ class LiveView:
         self._bar = Bar(BarColumn(bar_width=50), console=console, speed_estimate_period=math.inf)
         self._bar.add_task("", total=plan.num_trainings, completed=len(held))
         self._printed, self._told = time.monotonic(), 0
+        # as it is now: a terminal may be closed meanwhile
+        self._moving = console.is_terminal
         self._ended = threading.Event()
         # of its own, since a minute may pass without an event
         self._clock = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         self._live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "LiveView":
-        if self._console.is_terminal:
+        if self._moving:
             self._live.start()
         else:
             self._clock.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._console.is_terminal:
+        if self._moving:
             self._live.stop()
         else:
             self._ended.set()

@@ -17,7 +17,7 @@ from study.registry import MERGES
 @MERGES.register("deadly", formula="x", source="a test")
 class Deadly(Merge):
     def forward(self, x, f):
-        if self.training and x.requires_grad:
+        if self.training and x.requires_grad and len(x) == 128:  # not in the toy batches that a plan tries it on
             os._exit(1)
         return x + f
 """

@@ -101,7 +101,7 @@ class Interrupting:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
 from study.cli import main
-sys.argv = ["fmm-study", "levels", "merge"]
+sys.argv = ["fmm-study", "levels", "outcome"]
 main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

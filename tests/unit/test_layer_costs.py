@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.trials.table import _UNITS
+from analysis.trials.columns import RECORDED
 from analysis.words.columns import shared
 from search_spaces import load_spec
 from study.config import TrialConfig
@@ -124,7 +124,7 @@ def test_a_multiply_add_is_two_flops_and_the_unit_says_flops():
     model = nn.Sequential(nn.Conv2d(3, 5, 1, bias=False))
     assert num_flops(model, (3, 4, 4)) == 2 * 3 * 5 * 16
     (column,) = shared("flops")
-    assert column.unit == _UNITS["flops"] == "FLOPs an image"
+    assert column.unit == RECORDED["flops"].unit == "FLOPs an image"
 
 
 def test_what_is_frozen_is_no_trained_parameter():
