@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -120,6 +121,17 @@ def build_figures(
     return dict(reversed(written.items()))
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: its pipe tells it nothing, for it holds both ends."""
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
     """Processes that are started meanwhile leave the main module alone: a user's script would run in each of them."""
@@ -157,7 +169,9 @@ class _Drawing:
         with _no_main():
             if self._pool is None:
                 # not forked: threads of Ray's and Arrow's may hold locks
-                self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+                self._pool = ProcessPoolExecutor(
+                    processes, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+                )
             for each in ours:
                 if each not in self._there:
                     self._there[each] = self._pool.submit(_draw, each, self.data[each], *self._given)
