@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cases import step_name
 from benchmarks.gpu_session import Found, Given, Measurement
 from study.config import TrialConfig
 from study.data import split
@@ -103,7 +104,7 @@ def correct(given: Given) -> Iterator[Measurement]:
     for name in STATISTICS.names():
         yield f"statistics: {name}", lambda n=name: statistic(n, given.device)
     for options in ((), ("channels_last", "graph")):
-        yield f"memory: {_step(options)}, 4 as one", lambda o=options: metered(given, 4, o)
+        yield f"memory: {step_name(options)}, 4 as one", lambda o=options: metered(given, 4, o)
     yield from steps(branch, given)
     for levels in [*NETWORK_LEVELS[::some], *RECIPES, *attended, *skip]:
         yield f"fused: {_named(levels)}", lambda v=levels: fused(v, given.device)
@@ -124,10 +125,6 @@ def compiled(given: Given) -> Iterator[Measurement]:
 
 def _named(levels: Levels) -> str:
     return " ".join(str(value) for value in levels.values())
-
-
-def _step(options: Sequence[str]) -> str:
-    return "+".join(options) or "plain"
 
 
 def _bits(dtype: torch.dtype) -> str:
@@ -221,7 +218,7 @@ def optional(given: Given, ways: Sequence[Sequence[str]]) -> Iterator[Measuremen
     for options in ways:
         for levels in cases[: 1 if given.small or "compile" in options else None]:
             for num in (1,) if given.small and "compile" in options else (1, 4):
-                name = f"options: {_step(options)}, {num} as one, {_named(levels)}"
+                name = f"options: {step_name(options)}, {num} as one, {_named(levels)}"
                 yield name, lambda o=options, v=levels, n=num: option(o, v, given.device, n)
 
 
@@ -296,7 +293,7 @@ def resumed(given: Given) -> Iterator[Measurement]:
     ways: list[tuple[int, tuple[str, ...]]] = [(1, ()), (4, ()), (4, ("channels_last", "graph"))]
     for num, options in ways:
         for broken in (False, True):
-            name = f"resume: {'broken off' if broken else 'twice the same'}, {num} as one, {_step(options)}"
+            name = f"resume: {'broken off' if broken else 'twice the same'}, {num} as one, {step_name(options)}"
             yield name, lambda n=num, o=options, b=broken: resume(given.device, n, o, broken=b)
 
 

@@ -53,6 +53,17 @@ class Quantity:
     better: Better = "none"
     statistic: str = ""
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """As ``field_metadata``."""
+        return field_metadata(meaning=self.meaning, unit=self.unit, statistic=self.statistic)
+
+
+def field_metadata(*, meaning: str, unit: str, statistic: str) -> dict[str, str]:
+    """The metadata of an Arrow field, of what is told: description, unit and statistic."""
+    told = {"description": meaning, "unit": unit, "statistic": statistic}
+    return {name: text for name, text in told.items() if text}
+
 
 class EstimateRecord(TypedDict):
     """A measured value with its standard error, sample count, and whether the estimator converged."""

@@ -35,8 +35,8 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: whichever worker is done with its half takes over of what the other has not begun."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first, dealt out: each worker begins with its share of them, and takes over from the others at its end."""
 
     def place(item: pytest.Item) -> tuple[int, int]:
         name, tier = item.path.name, item.path.parent.name
@@ -46,6 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=place)
+    # pytest-xdist cuts the list into as many pieces as there are workers
+    num = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = [item for first in range(num) for item in items[first::num]]
 
 
 def _spec(**changes: Any) -> Spec:

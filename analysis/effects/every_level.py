@@ -29,10 +29,8 @@ def level_contrasts(spec: Spec) -> list[Contrast]:
     for cell in cells:
         for names, other in _compared(cell, reference, cells):
             levels = [{name: each[name] for name in names} for each in (cell, other)]
-            if None in [
-                *levels[0].values(),
-                *levels[1].values(),
-            ]:  # a keyword that another grid leaves out has no level
+            # a keyword that another grid leaves out has no level
+            if any(None in each.values() for each in levels):
                 continue
             contrast = Contrast(arm=levels[0], reference=levels[1])
             pairs.setdefault(_identity(levels[0]), (contrast, []))[1].append((cell, other))

@@ -15,8 +15,9 @@ from analysis.effects.readings import POOLED, Reading, readings
 from analysis.stats.holm import claim_p, directed_p, holm, padded
 from analysis.trials.grid import ConfirmGrid, label
 from analysis.trials.outcomes import ReadOutcome, explored_outcomes, main_outcomes, outcomes_of
-from analysis.words.columns import FRACTION, OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
+from analysis.words.columns import OF_SCALE, count, flag, floats, number, p_value, schema_of, shared, text
 from search_spaces import Contrast, Spec
+from study.schema import FRACTION
 
 COLUMNS = (
     *shared("study claim"),

@@ -11,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.style import INK, context_styles, mark, panels, say_axes, thinned
 from analysis.figures.subjects import arm_styles, networks
 from analysis.inputs import Inputs
-from analysis.words.columns import FRACTION, number, shared, texts
+from analysis.words.columns import number, shared, texts
 from analysis.words.rows import Rows, distinct, grouped
 from search_spaces import Spec
 from study.registry import FIGURES
+from study.schema import FRACTION
 
 _METRIC = "val/accuracy"
 _MOST_LINES = 60

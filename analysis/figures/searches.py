@@ -14,10 +14,11 @@ from analysis.figures.subjects import arm_styles
 from analysis.inputs import Inputs
 from analysis.tables.best_of_n import best_of_n_rows
 from analysis.tables.build import build_table
-from analysis.words.columns import FRACTION, counts, floats, shared, texts
+from analysis.words.columns import counts, floats, shared, texts
 from analysis.words.rows import Rows, distinct, grouped, where
 from search_spaces import Spec
 from study.registry import FIGURES
+from study.schema import FRACTION
 
 _KINDS = {"share_startup": "start-up points", "share": "all trials"}
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from analysis.figures.style import INK, MUTED, gap, mark, panel_grid, panels, say_axes, title_panel
 from analysis.figures.subjects import arm_styles
 from analysis.tables.kept import PICTURED, pictured_rows, scale_losses
-from analysis.words.columns import FRACTION, floats, integer, number
+from analysis.words.columns import floats, integer, number
 from analysis.words.rows import Rows, distinct, grouped, where
 from search_spaces.spec import Spec
 from study.registry import FIGURES
+from study.schema import FRACTION
 
 # Lightness rises all the way, for any colour vision and in grey.
 _COLOURS = "cividis"

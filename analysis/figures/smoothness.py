@@ -14,11 +14,12 @@ from analysis.inputs import Inputs
 from analysis.tables.matched import BUDGETS, Paths, all_paths, smoothness_outcomes
 from analysis.trials.outcomes import main_statistics
 from analysis.trials.table import estimate_names
-from analysis.words.columns import FRACTION, counts, flag, number, shared, texts
+from analysis.words.columns import counts, flag, number, shared, texts
 from analysis.words.rows import Row, Rows, distinct, grouped, where
 from analysis.words.wording import Unit, axis_text, unit_of
 from search_spaces.spec import Spec
 from study.registry import FIGURES
+from study.schema import FRACTION
 
 _MOST_MARKS = 150
 # An accuracy of one has no place on a scale of the logarithm of the error; it is drawn at half an image of a thousand.

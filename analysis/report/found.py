@@ -10,6 +10,7 @@ from analysis.claims.part import failures_text
 from analysis.effects.compare import FAILURES
 from analysis.effects.readings import POOLED
 from analysis.inputs import Inputs
+from analysis.report.evidence import MANY
 from analysis.stats.holm import holm
 from analysis.trials.table import rows_of
 from analysis.words.rows import Row, Rows, grouped, where
@@ -17,8 +18,6 @@ from analysis.words.wording import capitalised, listed, p_text, pairs_text
 
 MOST = 3
 EXPLORATORY = "exploratory"
-# an arm that fails more often is told
-_MANY = 0.1
 _MOST_ARMS = 3
 
 
@@ -94,7 +93,7 @@ def _failing(inputs: Inputs) -> Iterator[Found]:
         row["arm"] = inputs.heads[row["cell"]]["arm"]
         row["failed"] = row["state"] in FAILURES
     arms = {arm: (sum(row["failed"] for row in held), len(held)) for arm, held in grouped(rows, "arm").items()}
-    often = {arm: counts for arm, counts in arms.items() if counts[0] > _MANY * counts[1]}
+    often = {arm: counts for arm, counts in arms.items() if counts[0] > MANY * counts[1]}
     if not often:
         return
     named = sorted(often, key=lambda arm: -often[arm][0] / often[arm][1])

@@ -16,9 +16,10 @@ from analysis.inputs import Inputs
 from analysis.stats.spread import mean, sd
 from analysis.trials.grid import Flags, Floats
 from analysis.trials.table import setting_column
-from analysis.words.columns import FRACTION, count, number, shared
+from analysis.words.columns import count, number, shared
 from analysis.words.rows import Rows, grouped
 from study.registry import TABLES
+from study.schema import FRACTION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from analysis.stats.spread import mean, sd
 from analysis.trials.arms import planned_cells
 from analysis.trials.records import agrees
 from analysis.trials.table import rows_of
-from analysis.words.columns import DASH, FRACTION, Column, count, flag, floats, integer, number, p_value, shared, text
+from analysis.words.columns import DASH, Column, count, flag, floats, integer, number, p_value, shared, text
 from analysis.words.rows import Row, Rows, grouped, where
 from study.registry import TABLES
-from study.schema import STATES
+from study.schema import FRACTION, STATES
 
 _READ = (
     "cell", "phase", "state", "test/accuracy", "params", "flops", "boundary", "defaulted", "epochs",

@@ -4,8 +4,9 @@ import pyarrow as pa
 
 from analysis.effects.table import COLUMNS, DIFFERENCES
 from analysis.inputs import Inputs
-from analysis.words.columns import FRACTION, integer, number, shared, text
+from analysis.words.columns import integer, number, shared, text
 from study.registry import TABLES
+from study.schema import FRACTION
 
 
 @TABLES.register(

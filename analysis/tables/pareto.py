@@ -6,11 +6,11 @@ Source: https://doi.org/10.1109/4235.996017
 from typing import Any
 
 from analysis.inputs import Inputs
-from analysis.words.columns import FRACTION, number, shared, text
+from analysis.words.columns import number, shared, text
 from analysis.words.rows import Rows
 from study.planning.pareto import chosen, objectives
 from study.registry import TABLES
-from study.schema import ReplicateRecord
+from study.schema import FRACTION, ReplicateRecord
 
 
 @TABLES.register(

@@ -14,9 +14,10 @@ from analysis.effects.compare import FAILURES
 from analysis.inputs import Inputs
 from analysis.stats.spread import spread
 from analysis.trials.table import rows_of
-from analysis.words.columns import FRACTION, count, shared, spread_columns
+from analysis.words.columns import count, shared, spread_columns
 from analysis.words.rows import Rows, grouped, where
 from study.registry import TABLES
+from study.schema import FRACTION
 
 _HALVES = ("val/accuracy_half1", "val/accuracy_half2")
 

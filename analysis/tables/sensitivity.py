@@ -14,10 +14,11 @@ from analysis.effects.controls import DEFAULT_MARGIN
 from analysis.inputs import Inputs
 from analysis.stats.spread import jackknife_ratio
 from analysis.tables.best_of_n import Searched, by_cell, search_counts
-from analysis.words.columns import FRACTION, Column, floats, number, shared
+from analysis.words.columns import Column, floats, number, shared
 from analysis.words.rows import Rows
 from search_spaces import FloatRange, Spec
 from study.registry import TABLES
+from study.schema import FRACTION
 
 _RATE = "lr"
 

@@ -11,9 +11,10 @@ from analysis.effects.readings import POOLED, readings
 from analysis.inputs import Inputs
 from analysis.stats.spread import mean, p_value, spread
 from analysis.tables.matched import eligible, of_claims, of_sides, smoothness_outcomes, training_paths
-from analysis.words.columns import FRACTION, OF_SCALE, count, number, shared, spread_columns
+from analysis.words.columns import OF_SCALE, count, number, shared, spread_columns
 from analysis.words.rows import Rows
 from study.registry import TABLES
+from study.schema import FRACTION
 
 
 @TABLES.register(

@@ -108,9 +108,3 @@ def with_error(quantity: Quantity) -> dict[str, Quantity]:
         name=f"{name}_converged", meaning=f"whether the estimator of {name} converged", statistic=statistic
     )
     return {each.name: each for each in (quantity, error, sound)}
-
-
-def field_metadata(quantity: Quantity) -> dict[str, str]:
-    """The metadata of an Arrow field: description, unit and statistic."""
-    told = {"description": quantity.meaning, "unit": quantity.unit, "statistic": quantity.statistic}
-    return {name: text for name, text in told.items() if text}

@@ -14,7 +14,6 @@ from analysis.trials.columns import (
     CURVE_OUTCOMES,
     METRICS,
     RECORDED,
-    field_metadata,
     of_estimate,
     of_metric,
     of_setting,
@@ -29,7 +28,7 @@ _INTEGERS = ("replicate", "number", "seed", "depth", "width", "search_block", "e
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 _CURVES = pa.schema(
     [
-        pa.field(quantity.name, kind, metadata=field_metadata(quantity))
+        pa.field(quantity.name, kind, metadata=quantity.metadata)
         for kind, quantity in (
             *((_LABEL, RECORDED[name]) for name in ("trial_key", "cell", "phase")),
             (pa.int64(), replace(RECORDED["search_block"], name="block")),
@@ -92,8 +91,7 @@ def trials_table(
     for name, statistic in owners.items():
         described |= with_error(of_estimate(name, statistic, known.get(statistic, ())))
     fields = [
-        pa.field(name, values.type, metadata=field_metadata((RECORDED | described)[name]))
-        for name, values in columns.items()
+        pa.field(name, values.type, metadata=(RECORDED | described)[name].metadata) for name, values in columns.items()
     ]
     schema = pa.schema(fields, metadata={"study": spec.name, "row": "one replicate"})
     return pa.Table.from_arrays(list(columns.values()), schema=schema)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from study.schema import field_metadata
+
 DASH = "\u2013"  # what is planned and not there
-FRACTION = "fraction of images"
 OF_OUTCOME = "of the row's outcome"
 OF_SCALE = "of the outcome, its logarithm where scale is log ratio"
 _STRING = pa.string()
@@ -40,8 +41,8 @@ class Column:
     @property
     def field(self) -> pa.Field:
         """The field of an Arrow schema; its metadata tell description, unit and statistic."""
-        told = {"description": self.meaning, "unit": self.unit, "statistic": self.statistic}
-        return pa.field(self.name, self.type, metadata={name: text for name, text in told.items() if text} or None)
+        told = field_metadata(meaning=self.meaning, unit=self.unit, statistic=self.statistic)
+        return pa.field(self.name, self.type, metadata=told or None)
 
 
 # Several columns at once: their names, apart by spaces, or with the meaning of each.

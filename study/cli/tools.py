@@ -24,7 +24,7 @@ def measure(
     dataset: Annotated[str, typer.Option(help="What that network is measured on.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     plugin: PluginOption = [],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Take statistics of one trained network, without a study: a kept replicate, or a network of one's own."""
     from study.measuring.network import as_plain, measure_file, parse_statistics
@@ -59,7 +59,7 @@ def levels(
     if kind == "outcome" or spec:
         _outcomes(kind, spec, plugin, as_json=as_json)
         return
-    rows = list(levels(kind, plugin))
+    rows = levels(kind, plugin)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:

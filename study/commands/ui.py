@@ -6,7 +6,6 @@ was written to its end is shown as soon as the server answers, and compared with
 
 import contextlib
 import secrets
-import shlex
 import signal
 import threading
 import time
@@ -67,8 +66,8 @@ def _wait() -> None:
 def _show(pages: dict[str, str], workspace: Workspace, console: Console, *, browse: bool) -> None:
     for what, where in pages.items():
         say(console, f"{what}: {where}")
-    named = shlex.quote(str(workspace.root))
-    say(console, f"searches, for optuna-dashboard: fmm-study export {named} --optuna sqlite:///optuna.db")
+    export = f"fmm-study export {workspace.argument} --optuna sqlite:///optuna.db"
+    say(console, f"searches, for optuna-dashboard: {export}")
     say(console, "Ctrl-C ends the server")
     if browse:
         webbrowser.open(next(iter(pages.values())))

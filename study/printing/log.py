@@ -52,7 +52,7 @@ class RunLog:
         self.tell(f"{_WARNING}{line}")
 
     def ended(self, record: Record) -> None:
-        """Keep how a training or a measurement ended; print a training's, if asked to, and whatever failed."""
+        """Keep how a training ended, printed if asked to, and which measurement failed."""
         if record["kind"] == "replicate":
             accuracy = record["metrics"].get("val/accuracy")
             reached = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
@@ -61,10 +61,7 @@ class RunLog:
                 f"{record['cell']} block {record['block']}, {record['phase']} {record['number']}: {record['state']}{reached}, "
                 f"{record['train_seconds']:.1f} s{reason}"
             )
-            if self._verbose:
-                self.tell(line)
-            else:
-                self.note(line)
+            (self.tell if self._verbose else self.note)(line)
         elif record["error"]:
             self.note(
                 f"{record['statistic']} of {record['trial_key']} not measured: {' '.join(record['error'].split())}"

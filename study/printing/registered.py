@@ -62,16 +62,17 @@ def markdown() -> str:
         "Others with source 2106.15067 are from that paper or made after it; one that is a row says so in its formula.",
     ]
     for registry in NAMED:
-        there = [entry for entry in registry if _is_own(entry)]
-        counted = any("extra_params" in entry.traits for entry in there)
-        headings = ["name", "formula", *(["extra parameters"] if counted else []), "source"]
-        headings[2:2] = ["accuracy floor"] if registry is DATASETS else []
-        rows = []
-        for entry in there:
-            extra = [f"`{entry.traits['extra_params']}`" if "extra_params" in entry.traits else ""] if counted else []
-            extra += [_floor(entry)] if registry is DATASETS else []
-            rows.append([f"`{entry.name}`", _cell(entry.formula), *extra, entry.source])
-        lines += ["", f"## {registry.kind}", "", *markdown_table(headings, rows)]
+        there = [row for row in own() if row["kind"] == registry.kind]
+        further = {
+            "accuracy floor": [row.get("accuracy_floor", "") for row in there],
+            "extra parameters": [f"`{row['extra_params']}`" if row["extra_params"] else "" for row in there],
+        }
+        shown = {heading: cells for heading, cells in further.items() if any(cells)}
+        rows = [
+            [f"`{row['name']}`", _cell(row["formula"]), *cells, row["source"]]
+            for row, *cells in zip(there, *shown.values(), strict=True)
+        ]
+        lines += ["", f"## {registry.kind}", "", *markdown_table(["name", "formula", *shown, "source"], rows)]
     return "\n".join(lines) + "\n"
 
 

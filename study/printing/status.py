@@ -55,7 +55,6 @@ def status_of(plan: Plan, contents: Contents, workspace: Workspace, *, ended: bo
             }
         )
     waiting = 0 if ended else plan.num_trainings - len(asked)
-    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
     return {
         "study": spec.name,
         "folder": str(workspace.root),
@@ -66,7 +65,7 @@ def status_of(plan: Plan, contents: Contents, workspace: Workspace, *, ended: bo
         "waiting_at_most": bool(waiting and (spec.joint or spec.sequential or spec.space)),
         "driver": workspace.holder(),
         "failed": dict(_failures(contents).most_common()),
-        "not_measured": dict(unmeasured.most_common()),
+        "not_measured": dict(_unmeasured(contents).most_common()),
         "damaged_lines": contents.num_damaged,
     }
 
@@ -117,8 +116,7 @@ def used_up(plan: Plan) -> list[str]:
 
 def print_failures(workspace: Workspace, contents: Contents, console: Console) -> None:
     """Print each cause of failure once, what failed of it, and the command that runs it again."""
-    failed = _failures(contents)
-    unmeasured = Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
+    failed, unmeasured = _failures(contents), _unmeasured(contents)
     for what, causes in (("failed", failed), ("not measured", unmeasured)):
         for cause, count in causes.most_common():
             say(console, f"{what} ({count}): {cause}")
@@ -140,6 +138,11 @@ def refuse_all_failed(workspace: Workspace, contents: Contents) -> None:
 def _failures(contents: Contents) -> Counter[str]:
     """Cause -> how many trainings it ended."""
     return Counter(_cause(r["reason"]) for r in contents.replicates.values() if r["state"] == "failed")
+
+
+def _unmeasured(contents: Contents) -> Counter[str]:
+    """Statistic and cause -> how often it could not be measured."""
+    return Counter(f"{m['statistic']}: {_cause(m['error'])}" for m in contents.measures.values() if m["error"])
 
 
 def _again(workspace: Workspace) -> str:

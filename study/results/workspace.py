@@ -198,7 +198,7 @@ def opened(name: str, overrides: list[str], storage: Path, *, reading: bool = Fa
     return workspace.as_begun(spec), workspace
 
 
-def named(name: str, overrides: list[str], storage: Path) -> tuple[Spec, "Workspace"]:
+def named(name: str, overrides: list[str], storage: Path) -> tuple[Spec, Workspace]:
     """``opened`` without a look at whether the folder can be used."""
     root = None if name in presets() else study_folder(name, storage)
     if root is None:

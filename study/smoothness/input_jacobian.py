@@ -6,14 +6,14 @@ Source: https://arxiv.org/abs/1802.08760
 from dataclasses import dataclass
 
 from study.registry import STATISTICS
-from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.jacobian_gram import SCALES, frobenius, jacobian_norms
-from study.smoothness.scales import SCALE_WORDS, classes_for_scale
+from study.smoothness.jacobian_gram import SCALES, frobenius, jacobian_norms, norm_quantities
+from study.smoothness.scales import classes_for_scale
 
 _MOMENTS = {"mean": estimate.mean, "mean_log": estimate.mean_log, "rms": estimate.root_mean_square}
+_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "rms": "root mean square"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,28 +24,12 @@ class InputJacobianSettings:
     split: str = "test"
 
 
-_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "rms": "root mean square"}
-
-
-def _outcomes(settings: InputJacobianSettings) -> list[Quantity]:
-    return [
-        Quantity(
-            name=f"jacobian_{scale}_{moment}",
-            meaning=f"{words} over images of the Frobenius norm of the input Jacobian of {SCALE_WORDS[scale]}",
-            unit="natural logarithm" if moment == "mean_log" else "output per unit of pixel intensity",
-            better="lower",
-        )
-        for scale in SCALES
-        for moment, words in _WORDS.items()
-    ]
-
-
 @STATISTICS.register(
     "input_jacobian",
     formula="Frobenius norm of dp/dx, dz/dx and d(unit logits)/dx: mean, mean log, root mean square",
     source="https://arxiv.org/abs/1802.08760",
     settings=InputJacobianSettings,
-    outcomes=_outcomes,
+    outcomes=lambda settings: norm_quantities("jacobian", "Frobenius", _WORDS),
     fewest_classes=classes_for_scale,
 )
 def input_jacobian(settings: InputJacobianSettings, context: MeasureContext) -> dict[str, Estimate]:

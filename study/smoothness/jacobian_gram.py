@@ -12,14 +12,15 @@ Source: https://arxiv.org/abs/1802.08760
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from study.schema import Quantity
 from study.smoothness.context import MeasureContext
 from study.smoothness.memory import Images
-from study.smoothness.scales import probabilities, unit_logits
+from study.smoothness.scales import SCALE_WORDS, probabilities, unit_logits
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -32,6 +33,20 @@ _GRAPH = 4
 _PIXELS = 4096
 # Of unit logits, what is below this share of the logits' Jacobian (over their length) is float32's rounding, and no movement.
 _ROUNDING = 16 * torch.finfo(torch.float32).eps
+
+
+def norm_quantities(prefix: str, norm: str, moments: Mapping[str, str]) -> list[Quantity]:
+    """The estimates of a statistic that gives ``moments`` (name -> words) of a ``norm`` of each scale's Jacobian."""
+    return [
+        Quantity(
+            name=f"{prefix}_{scale}_{moment}",
+            meaning=f"{words} over images of the {norm} norm of the input Jacobian of {SCALE_WORDS[scale]}",
+            unit="natural logarithm" if moment == "mean_log" else "output per unit of pixel intensity",
+            better="lower",
+        )
+        for scale in SCALES
+        for moment, words in moments.items()
+    ]
 
 
 def jacobian_norms(

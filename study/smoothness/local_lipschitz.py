@@ -14,25 +14,22 @@ import torch
 from torch import Tensor
 
 from study.registry import STATISTICS
-from study.schema import Quantity
 from study.smoothness import estimate
 from study.smoothness.context import MeasureContext
 from study.smoothness.estimate import Estimate
-from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, spectral
-from study.smoothness.scales import SCALE_WORDS, classes_for_scale
+from study.smoothness.jacobian_gram import SCALES, Linear, differentials, jacobian_norms, norm_quantities, spectral
+from study.smoothness.scales import classes_for_scale
 
 _MOMENTS: dict[str, Callable[[Tensor], Estimate]] = {
     "mean": estimate.mean,
     "mean_log": estimate.mean_log,
     "p95": functools.partial(estimate.quantile, q=0.95),
 }
+_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "p95": "95th percentile"}
 
 # Up to this many classes the exact Jacobian costs less: on a trained ResNet-20 of width 8, .10 of power iteration's time at 10
 # classes, .81 to .92 at 100 (64 and 16 CIFAR-sized images, one thread, n = 1).
 MOST_CLASSES = 100
-
-
-_WORDS = {"mean": "mean", "mean_log": "mean natural logarithm", "p95": "95th percentile"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,25 +42,12 @@ class LocalLipschitzSettings:
     tolerance: float = 1e-3
 
 
-def _outcomes(settings: LocalLipschitzSettings) -> list[Quantity]:
-    return [
-        Quantity(
-            name=f"lipschitz_{scale}_{moment}",
-            meaning=f"{words} over images of the spectral norm of the input Jacobian of {SCALE_WORDS[scale]}",
-            unit="natural logarithm" if moment == "mean_log" else "output per unit of pixel intensity",
-            better="lower",
-        )
-        for scale in SCALES
-        for moment, words in _WORDS.items()
-    ]
-
-
 @STATISTICS.register(
     "local_lipschitz",
     formula="spectral norm of dp/dx, dz/dx, d(unit logits)/dx, exact or by iteration: mean, mean log, 95th percentile",
     source="https://arxiv.org/abs/2302.10886",
     settings=LocalLipschitzSettings,
-    outcomes=_outcomes,
+    outcomes=lambda settings: norm_quantities("lipschitz", "spectral", _WORDS),
     fewest_classes=classes_for_scale,
     revision=2,
 )

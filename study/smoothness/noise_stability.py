@@ -66,7 +66,7 @@ def noise_stability(settings: NoiseStabilitySettings, context: MeasureContext) -
     x, _ = noisy_images(context, settings.split, settings.num_samples)
     passes = noisy_logits(context, x, settings.split, settings.num_draws, settings.sigmas)
     (_, clean), temperature = next(passes), context.temperature
-    totals = {name: clean.new_zeros(len(x), dtype=torch.float64) for name in [o.name for o in _outcomes(settings)]}
+    totals = {each.name: clean.new_zeros(len(x), dtype=torch.float64) for each in _outcomes(settings)}
     for sigma, noisy in passes:
         label = f"noise_{sigma:g}"
         totals[f"{label}_l1"] += (probabilities(noisy) - probabilities(clean)).abs().sum(-1)

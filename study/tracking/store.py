@@ -20,6 +20,7 @@ from typing import Any
 
 from study.atomic import replacing
 from study.errors import UserError
+from study.tracking.pages import NOTE
 from study.tracking.runs import DIGEST, STUDY_PHASE, WantedRun, run_key
 from study.tracking.sqlite import (
     ARTIFACTS,
@@ -35,7 +36,6 @@ from study.tracking.sqlite import (
 # MLflow's limits: metrics per request, parameters or tags per request, runs per answer
 _MAX_METRICS, _MAX_OTHERS = 1000, 100
 _PAGE = 1000
-_NOTE = "mlflow.note.content"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow prints a link per run, with whatever credentials the address holds
@@ -148,9 +148,9 @@ class Store:
 
     def describe(self, text: str) -> None:
         """Let the experiment's description be ``text``."""
-        if self._tags.get(_NOTE) != text:
-            self._client.set_experiment_tag(self.experiment_id, _NOTE, text)
-            self._tags[_NOTE] = text
+        if self._tags.get(NOTE) != text:
+            self._client.set_experiment_tag(self.experiment_id, NOTE, text)
+            self._tags[NOTE] = text
 
     def write_files(self, texts: Mapping[str, str], paths: Iterable[Path]) -> None:
         """Put texts, files and folders (those that are there) under the parent run's artifacts."""
@@ -176,7 +176,7 @@ class Store:
         self._tags = dict(experiment.tags)
         for name, value in tags.items():
             # a description that says verdicts stays until there are others
-            if self._tags.get(name) != value and not (name == _NOTE and name in self._tags):
+            if self._tags.get(name) != value and not (name == NOTE and name in self._tags):
                 self._client.set_experiment_tag(experiment.experiment_id, name, value)
         return str(experiment.experiment_id)
 
