@@ -45,13 +45,18 @@ WORKERS = ("ray::Group", "ray::ResourceTr")
 
 
 def victims(driver: subprocess.Popen[bytes], kind: str) -> list[psutil.Process]:
-    """Whom an event strikes: one busy worker, raylet and control store, or the driver itself."""
+    """Whom an event strikes: one worker, raylet and control store, or the driver itself.
+
+    Nobody before Ray has a worker: a Ray that dies while it starts is started again, and the driver outlives it.
+    """
     process = psutil.Process(driver.pid)
+    if kind not in ON_RAY:
+        return [process]
+    children = process.children(recursive=True)
+    workers = [child for child in children if child.name().startswith(WORKERS)]
     if kind == "worker killed":
-        return [p for p in process.children(recursive=True) if p.name().startswith(WORKERS)][:1]
-    if kind == "Ray killed":
-        return [p for p in process.children(recursive=True) if p.name() in ("raylet", "gcs_server")]
-    return [process]
+        return workers[:1]
+    return [child for child in children if workers and child.name() in ("raylet", "gcs_server")]
 
 
 def strike(driver: subprocess.Popen[bytes], kind: str) -> bool:
