@@ -1,7 +1,10 @@
 """Small specifications and made-up records that several test modules share. Imports torch where tests run, not before."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -91,6 +94,44 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """What the block registers, imports from temporary folders and puts on the search path is forgotten afterwards."""
+    from study.plugins import loading
+    from study.registry import FIGURES, NAMED, TABLES, home_of
+
+    registries = (*NAMED, TABLES, FIGURES)
+    entries = [dict(registry._entries) for registry in registries]
+    path, sought, modules = list(sys.path), dict(loading.sought), set(sys.modules)
+    yield
+    sys.path[:] = path
+    loading.sought.clear()
+    loading.sought.update(sought)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
+    for registry, before in zip(registries, entries, strict=True):
+        # what our own modules register when they are imported stays: they are not imported again
+        ours = {
+            entry.name: entry for entry in registry if home_of(entry.build).partition(".")[0] in ("study", "analysis")
+        }
+        registry._entries = ours | before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_by_a_module() -> Iterator[None]:
+    """Fixtures of a module leave nothing to the next one."""
+    with _nothing_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_by_a_test() -> Iterator[None]:
+    """A test leaves nothing to the next one."""
+    with _nothing_left():
+        yield
 
 
 @pytest.fixture(scope="session")

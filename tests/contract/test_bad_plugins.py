@@ -1,14 +1,11 @@
 """Levels from outside with one fault each: ``plan`` refuses a study of them in a line that names cell (or key) and file."""
 
-import sys
-
 import pytest
 
 from study.commands.claimed import checked_plan
 from study.errors import UserError
 from study.planning.outside import check_outside
 from study.plugins import load_plugins
-from study.registry import NAMED
 
 HEAD = """
 from dataclasses import dataclass
@@ -197,20 +194,16 @@ FAULTS = [
 
 @pytest.fixture
 def study_of(spec_of, tmp_path, monkeypatch):
-    """A study of the levels in ``code``, which is forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    """A study of the levels in ``code``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMM_STUDY_PLUGINS", "bad_one")
-    for registry in NAMED:
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
     def make(kind, code):
         (tmp_path / "bad_one.py").write_text(HEAD + code)
         changes = {"nuisance": {"lr": {"low": 0.1, "high": 1.0, "default": 0.5}}, "blocks": 1, **OF.get(kind, {})}
         return spec_of(plugins=["bad_one"], **changes)
 
-    yield make
-    sys.modules.pop("bad_one", None)
+    return make
 
 
 @pytest.mark.parametrize(("kind", "code", "told"), FAULTS, ids=[f"{kind}: {told[:60]}" for kind, _, told in FAULTS])

@@ -12,7 +12,6 @@ from command_line import fmm_study
 
 from search_spaces import load_spec
 from study.planning.plan import make_plan
-from study.registry import MERGES, NETWORKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
@@ -22,16 +21,12 @@ SMALL = ("blocks=1", "budget.search_trials=1", "budget.startup_trials=1", "fixed
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the examples, entered; what they register is forgotten afterwards."""
+    """A copy of the examples, entered."""
     where = Path(shutil.copytree(EXAMPLES, tmp_path / "examples"))
     monkeypatch.chdir(where)
     monkeypatch.syspath_prepend(str(where))
     monkeypatch.setattr("analysis.figures.build.build_figures", lambda *_, **__: {})
     monkeypatch.setenv("FMM_STUDY_PLUGINS", ",".join(NAMES))
-    for registry in (MERGES, NETWORKS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    for name in NAMES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
     return where
 
 

@@ -192,8 +192,6 @@ def test_the_checks_of_plugins_look_for_it(monkeypatch):
         def forward(self, x, f):
             return x + self.aside[0] * f
 
-    monkeypatch.setattr(ATTENTIONS, "_entries", dict(ATTENTIONS._entries))
-    monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
     ATTENTIONS.register("named", formula="", source="")(Named)
     MERGES.register("aside", formula="", source="")(Aside)
     check_attention("named")

@@ -21,7 +21,7 @@ from study.plugins import (
     refuse_foreign,
     site_folders,
 )
-from study.registry import ATTENTIONS, MERGES, NETWORKS
+from study.registry import ATTENTIONS, MERGES
 from study.results.provenance import note_session
 from study.results.sessions import accepted_changes, read_sessions
 
@@ -89,18 +89,14 @@ def test_the_pages_study_runs_with_the_pages_levels(tmp_path):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module that can be imported, and forgets it afterwards."""
+    """Writes a module that can be imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    names = []
 
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(text)
-        names.append(name)
         return name
 
-    yield write
-    for name in names:
-        sys.modules.pop(name, None)
+    return write
 
 
 REGISTER = "from study.registry import MERGES\nMERGES.register({name!r}, formula='', source='')(object)\n"
@@ -125,7 +121,6 @@ def test_a_module_that_cannot_be_loaded_is_one_line(module, name, text, parts):
 
 
 def test_a_study_folder_is_looked_in_last_and_a_module_is_loaded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "counted_one.py").write_text(
         "import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1\n"
     )
@@ -135,7 +130,7 @@ def test_a_study_folder_is_looked_in_last_and_a_module_is_loaded_once(tmp_path, 
     import builtins
 
     assert builtins.counted == 1 and sys.path[-1] == str(tmp_path)
-    del builtins.counted, sys.modules["counted_one"]
+    del builtins.counted
 
 
 def test_an_installed_distribution_is_found_by_its_entry_point(module, tmp_path, monkeypatch):
@@ -188,8 +183,6 @@ def test_what_a_module_imports_from_beside_it_is_part_of_its_code(module, tmp_pa
     # of a module in a package, so is the package
     of_package = [key for key in plugin_sources(["deep_one.ops"])["deep_one.ops"] if key != "digest"]
     assert of_package == [f"imports {name}" for name in ("deep_one", "deep_one.more", "deep_one.rest")]
-    for name in beside:
-        del sys.modules[name]
 
 
 def test_what_calls_itself_a_distribution_in_another_folder_is_not_installed(module, tmp_path, monkeypatch):
@@ -218,14 +211,12 @@ def test_an_editable_installation_is_installed(tmp_path, monkeypatch):
 def test_a_space_alone_is_found_in_the_folder_of_the_command(tmp_path, monkeypatch, spec_of):
     from study.planning.plan import make_plan
 
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spaced_one.py").write_text("def narrow(trial, cell):\n    return {}\n")
     with pytest.raises(UserError, match="would run the code of spaced_one"):
         make_plan(spec_of(space="spaced_one:narrow"))
     monkeypatch.setenv("FMM_STUDY_PLUGINS", "spaced_one")
     make_plan(spec_of(space="spaced_one:narrow"))
-    del sys.modules["spaced_one"]
 
 
 def test_plugins_rename_no_trial(spec_of, monkeypatch):
@@ -278,7 +269,6 @@ class Odd(nn.Module):
     ],
 )  # fmt: skip
 def test_each_fault_is_found(fault, said, monkeypatch):
-    monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
     MERGES.register("odd", formula="", source="", extra_params="0")(lambda channels: Odd(fault))
     with pytest.raises(UserError, match=said):
         check_merge("odd")
@@ -287,7 +277,6 @@ def test_each_fault_is_found(fault, said, monkeypatch):
 def test_levels_of_a_plugin_are_listed(module, monkeypatch):
     from study.printing.levels import levels
 
-    monkeypatch.setattr(MERGES, "_entries", dict(MERGES._entries))
     module("listed_one", REGISTER.format(name="listed_merge"))
     assert "listed_merge" in [row["name"] for row in levels("merge", ["listed_one"])]
 
@@ -297,11 +286,8 @@ def test_the_pages_network_is_planned_as_the_page_says(tmp_path, monkeypatch):
     from study.planning.plan import make_plan
 
     written(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMM_STUDY_PLUGINS", "my_nets")
     cells = [cell.name for cell in make_plan(load_spec("mine_nets.yaml"), needs_data=False).cells]
-    del sys.modules["my_nets"]
     variants = ("plain", "plain_alias", "gated")
     assert set(cells) == {f"digits/small/kernel={k}/variant={v}" for k in (3, 5) for v in variants}

@@ -1,7 +1,6 @@
 """``fmm-study init``: what it writes runs as it is, names what it was asked for, and takes the place of nothing."""
 
 import re
-import sys
 from unittest import mock
 
 import pyarrow.parquet as pq
@@ -11,7 +10,6 @@ from command_line import fmm_study
 import study.plugins  # noqa: F401  registers our own levels first
 from search_spaces import load_spec
 from study.commands.init import KINDS
-from study.registry import ATTENTIONS, MERGES, NETWORKS
 
 SMALL = ("blocks=1", "budget.search_trials=0", "budget.startup_trials=0", "fixed.epochs=1")
 CELLS = {
@@ -29,12 +27,7 @@ CELLS = {
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for registry in (ATTENTIONS, MERGES, NETWORKS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield tmp_path
-    for name in ("mine_nets", "mine_levels"):
-        sys.modules.pop(name, None)
+    return tmp_path
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ import multiprocessing.spawn
 import shutil
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -107,15 +107,14 @@ def test_names_that_are_none(folder: Path) -> None:
 
 
 @pytest.fixture
-def register() -> Iterator[Callable[[str], None]]:
+def register() -> Callable[[str], None]:
     """Registers a merge operator as a cell of a notebook does that holds a class of this body."""
 
     def cell(body: str, module: str = "__main__") -> None:
         made = type("Mine", (nn.Module,), {"__module__": module, "__doc__": body})
         MERGES.register("mine", formula="x", source="here", extra_params="0")(made)
 
-    yield cell
-    MERGES._entries.pop("mine", None)
+    return cell
 
 
 def test_a_cell_that_is_run_again_replaces_what_it_registered(register: Callable[..., None]) -> None:
@@ -143,7 +142,6 @@ def test_a_network_of_a_notebook(register: Callable[..., None], monkeypatch: pyt
     """Its own functions alone, in their latest version; what it imported is not offered to a specification."""
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
-    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
 
     def own(variant: str) -> nn.Module:
         """A network."""

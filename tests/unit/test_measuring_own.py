@@ -253,4 +253,3 @@ def test_the_page_says_what_can_be_done(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert "attention_importance_layer2_spearman_zero" in found["attention_importance"]
     assert len(found["attention_importance"].kept["by_image"]["image"]) == 16
-    monkeypatch.delitem(sys.modules, "my_nets")

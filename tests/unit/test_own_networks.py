@@ -35,7 +35,6 @@ SEEDS = {"dataset": "fake", "seed": 1, "split_seed": 2, "epochs": 2, "batch_size
 @pytest.fixture(autouse=True)
 def allowed(monkeypatch):
     monkeypatch.setenv("FMM_STUDY_PLUGINS", "own_nets, nowhere_at_all")
-    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
 
 
 def config_of(network="own_nets:gated", **keywords):

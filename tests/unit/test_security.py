@@ -111,7 +111,6 @@ def test_a_specification_runs_no_module_that_its_user_has_not_named(
         monkeypatch.setenv("FMM_STUDY_PLUGINS", "mine, theirs")
         make_plan(load_spec("theirs.yaml"))
         assert Path("gone").exists()
-        del sys.modules["theirs"]
 
 
 def test_an_installed_plug_in_needs_no_word_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +123,6 @@ def test_an_installed_plug_in_needs_no_word_more(tmp_path: Path, monkeypatch: py
     (info / "entry_points.txt").write_text("[fmm_study.plugins]\nmine = installed_one\n")
     monkeypatch.setattr("study.plugins.loading.site_folders", lambda: [str(tmp_path)])
     make_plan(parse_spec(SPEC + "plugins: [installed_one]\n", "test"))
-    del sys.modules["installed_one"]
 
 
 def test_a_hand_over_of_a_worker_is_data(tmp_path: Path) -> None:

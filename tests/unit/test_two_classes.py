@@ -133,7 +133,6 @@ def pair(monkeypatch):
     """The fake images as two classes."""
     whole = fake.fake()
     entry = DATASETS["fake"]
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
 
     def two():
         parts = {
