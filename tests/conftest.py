@@ -99,6 +99,7 @@ def one_thread() -> None:
 @contextlib.contextmanager
 def _nothing_left() -> Iterator[None]:
     """What the block registers, imports from temporary folders and puts on the search path is forgotten afterwards."""
+    from study.config import is_own
     from study.plugins import loading
     from study.registry import FIGURES, NAMED, TABLES, home_of
 
@@ -114,10 +115,10 @@ def _nothing_left() -> Iterator[None]:
             del sys.modules[name]
     for registry, before in zip(registries, entries, strict=True):
         # what our own modules register when they are imported stays: they are not imported again
-        ours = {
-            entry.name: entry for entry in registry if home_of(entry.build).partition(".")[0] in ("study", "analysis")
-        }
-        registry._entries = ours | before
+        homes = {entry.name: home_of(entry.build).partition(".")[0] for entry in registry if not is_own(entry.name)}
+        registry._entries = {
+            name: registry[name] for name, home in homes.items() if home in ("study", "analysis")
+        } | before
 
 
 @pytest.fixture(scope="module", autouse=True)
