@@ -34,7 +34,7 @@ class RunLog:
         self.note(f"fmm-study {importlib.metadata.version('fmm-study')}, process {os.getpid()}, begins")
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # all of it goes up: Ctrl-C too is an end
             self.note(f"ended by {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
             raise
         self.note("the run ends")

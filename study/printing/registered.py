@@ -61,8 +61,9 @@ def markdown() -> str:
         "Merge operators named `authors_<row>` are rows of the authors' public notes, their norms clamped where theirs are.",
         "Others with source 2106.15067 are from that paper or made after it; one that is a row says so in its formula.",
     ]
+    parts = own()
     for registry in NAMED:
-        there = [row for row in own() if row["kind"] == registry.kind]
+        there = [row for row in parts if row["kind"] == registry.kind]
         further = {
             "accuracy floor": [row.get("accuracy_floor", "") for row in there],
             "extra parameters": [f"`{row['extra_params']}`" if row["extra_params"] else "" for row in there],

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-from unittest import mock
 
 import pyarrow.parquet
 import pytest
@@ -129,17 +128,15 @@ def test_a_study_notes_the_estimates_of_plug_ins_alone(confident):
     def confidence(settings, context):
         return {}
 
-    with mock.patch.dict(STATISTICS._entries):
-        described = Quantity(**NOTED["confidence"][0])
-        STATISTICS.register(
-            "confidence",
-            formula="max p",
-            source="",
-            settings=type(parse_settings("path", {})),
-            outcomes=lambda _: [described],
-        )(confidence)
-        noted = of_plugins(confident)
-    assert noted == {"confidence": [{**NOTED["confidence"][0], "statistic": "confidence"}]}
+    described = Quantity(**NOTED["confidence"][0])
+    STATISTICS.register(
+        "confidence",
+        formula="max p",
+        source="",
+        settings=type(parse_settings("path", {})),
+        outcomes=lambda _: [described],
+    )(confidence)
+    assert of_plugins(confident) == {"confidence": [{**NOTED["confidence"][0], "statistic": "confidence"}]}
 
 
 def test_claims_may_name_what_is_listed_and_nothing_else():

@@ -165,7 +165,7 @@ def test_networks_that_train_as_one_may_have_layers_of_two_names():
         assert all(gradient is not None and gradient.shape[0] == 2 for gradient in gradients)
 
 
-def test_the_checks_of_plugins_look_for_it(monkeypatch):
+def test_the_checks_of_plugins_look_for_it():
     from study.models.attention.gates import Gate
 
     class Named(Gate):

@@ -120,7 +120,7 @@ def test_a_module_that_cannot_be_loaded_is_one_line(module, name, text, parts):
     assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value), str(caught.value)
 
 
-def test_a_study_folder_is_looked_in_last_and_a_module_is_loaded_once(tmp_path, monkeypatch):
+def test_a_study_folder_is_looked_in_last_and_a_module_is_loaded_once(tmp_path):
     (tmp_path / "counted_one.py").write_text(
         "import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1\n"
     )
@@ -268,13 +268,13 @@ class Odd(nn.Module):
         ("random", "global random state"), ("seed", "equal seeds"), ("count", "is not its 3 parameters"),
     ],
 )  # fmt: skip
-def test_each_fault_is_found(fault, said, monkeypatch):
+def test_each_fault_is_found(fault, said):
     MERGES.register("odd", formula="", source="", extra_params="0")(lambda channels: Odd(fault))
     with pytest.raises(UserError, match=said):
         check_merge("odd")
 
 
-def test_levels_of_a_plugin_are_listed(module, monkeypatch):
+def test_levels_of_a_plugin_are_listed(module):
     from study.printing.levels import levels
 
     module("listed_one", REGISTER.format(name="listed_merge"))

@@ -225,7 +225,7 @@ def test_what_does_not_depend_on_images_is_no_running_statistic():
 
 
 @pytest.mark.parametrize("own", OWN)
-def test_a_plugins_own_test_finds_statistics_that_are_not_reestimated(own, monkeypatch):
+def test_a_plugins_own_test_finds_statistics_that_are_not_reestimated(own):
     class Merged(nn.Module):
         def __init__(self, channels):
             super().__init__()

@@ -56,7 +56,7 @@ def victims(driver: subprocess.Popen[bytes], kind: str) -> list[psutil.Process]:
     workers = [child for child in children if child.name().startswith(WORKERS)]
     if kind == "worker killed":
         return workers[:1]
-    return [child for child in children if workers and child.name() in ("raylet", "gcs_server")]
+    return [child for child in children if child.name() in ("raylet", "gcs_server")] if workers else []
 
 
 def strike(driver: subprocess.Popen[bytes], kind: str) -> bool:

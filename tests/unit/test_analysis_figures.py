@@ -1,6 +1,8 @@
 """Every registered figure: its data are the numbers of the tables, it draws whatever there is, and its files are whole."""
 
 import io
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
@@ -70,11 +72,8 @@ def test_a_new_figure_is_one_decorated_function(tmp_path):
     FIGURES.register("probe", formula="a test", source="", title="Probe", data=lambda inputs: inputs.trials)(
         lambda data, spec: message(f"{data.num_rows} rows of {spec.name}")
     )
-    try:
-        assert "probe" in build_figures(inputs, tmp_path)
-        assert (tmp_path / "probe.svg").exists() and (tmp_path / "probe.csv").exists()
-    finally:
-        del FIGURES._entries["probe"]
+    assert "probe" in build_figures(inputs, tmp_path)
+    assert (tmp_path / "probe.svg").exists() and (tmp_path / "probe.csv").exists()
     assert "probe" not in TABLES
 
 
@@ -321,3 +320,21 @@ def test_who_is_missing_from_a_figure_is_named():
     none = inputs_of(single())
     assert "not trained yet" in missing(none, figure_data(none, "smoothness"))
     assert missing(none, figure_data(none, "effects")) == "Without a pair: merge: add_alias - add, merge: mul - add."
+
+
+def test_a_process_that_draws_ends_with_the_one_that_is_killed(tmp_path):
+    script = (
+        "import multiprocessing, os, sys\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from analysis.figures.build import _end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn'), initializer=_end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "draws.py").write_text(script)
+    # the pipe is at its end once no process holds it: the one that draws too is gone
+    done = subprocess.run(
+        [sys.executable, tmp_path / "draws.py"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == -9 and int(done.stdout)

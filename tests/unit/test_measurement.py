@@ -48,9 +48,6 @@ def picture():
         context.keep("grid", {"x": grid, "label": torch.arange(settings.num_points, dtype=torch.uint8)})
         return {}
 
-    yield
-    del STATISTICS._entries["a_picture"]
-
 
 @pytest.fixture(scope="module")
 def study(spec_of, tmp_path_factory):

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -120,21 +118,3 @@ def test_a_study_is_opened_by_its_name_under_the_storage_and_hints_are_commands(
         assert fmm_study(command, "kill", *where).returncode == 0, command
     refused = fmm_study("status", "kil", *where)
     assert refused.returncode == 2 and "(did you mean 'kill'?)" in refused.stderr
-
-
-def test_a_process_that_draws_ends_with_the_one_that_is_killed(tmp_path: Path) -> None:
-    script = (
-        "import multiprocessing, os, sys\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from analysis.figures.build import _end_with_parent\n"
-        "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn'), initializer=_end_with_parent)\n"
-        "    print(pool.submit(os.getpid).result(), flush=True)\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    (tmp_path / "draws.py").write_text(script)
-    # the pipe is at its end once no process holds it: the one that draws too is gone
-    done = subprocess.run(
-        [sys.executable, tmp_path / "draws.py"], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == -9 and int(done.stdout)

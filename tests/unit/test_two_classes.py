@@ -129,7 +129,7 @@ def text(outcome, statistic, level=False):
 
 
 @pytest.fixture
-def pair(monkeypatch):
+def pair():
     """The fake images as two classes."""
     whole = fake.fake()
     entry = DATASETS["fake"]
