@@ -1,6 +1,6 @@
 """What a network costs: parameters, FLOPs and activations, in total and layer by layer.
 
-torch's counter finds the FLOPs of convolutions, linear layers and matrix products; a multiply-add counts as two FLOPs. All
+torch's formulas give the FLOPs of convolutions, linear layers and matrix products; a multiply-add counts as two FLOPs. All
 else counts as none: norms, biases, ReLU, pooling, sigmoids, and the elementwise sums and products of merges and gates.
 """
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from study.models.operations import OperationCounter
 
 # not one: a placebo that gates an image by another one refuses a batch of one
 _IMAGES = 2
@@ -41,9 +43,9 @@ def num_params(model: nn.Module) -> int:
 
 def num_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """FLOPs of one forward pass of one image (C, H, W), in evaluation."""
-    with _counting(model, image_shape) as (total, forward):
+    with _counting(model, image_shape) as (counter, forward):
         forward()
-        return total() // _IMAGES
+        return counter.flops // _IMAGES
 
 
 def layer_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerCost]:
@@ -56,8 +58,8 @@ def layer_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     Tensors that a ``forward`` makes on the way to its output (a ReLU between two layers, a pooled map) are no activations.
     A model on the ``meta`` device is counted without doing the arithmetic.
     """
-    with _counting(model, image_shape) as (total, forward):
-        recorder = _Recorder(model, total)
+    with _counting(model, image_shape) as (counter, forward):
+        recorder = _Recorder(model, counter)
         with ExitStack() as hooks:
             for module in model.modules():
                 hooks.enter_context(module.register_forward_pre_hook(recorder.enter))
@@ -69,16 +71,13 @@ def layer_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 @contextmanager
 def _counting(
     model: nn.Module, image_shape: tuple[int, int, int]
-) -> Iterator[tuple[Callable[[], int], Callable[[], Any]]]:
-    """FLOPs counted so far, and the forward pass of ``_IMAGES`` images to count; in evaluation, without gradients."""
-    # imported here: it imports triton, and training counts nothing before its end
-    from torch.utils.flop_counter import FlopCounterMode
-
+) -> Iterator[tuple[OperationCounter, Callable[[], Any]]]:
+    """A counter, and the forward pass of ``_IMAGES`` images that it counts; in evaluation, without gradients."""
     training, images = model.training, torch.zeros(_IMAGES, *image_shape, device=next(model.parameters()).device)
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            yield counter.get_total_flops, lambda: model(images)
+        with torch.no_grad(), OperationCounter() as counter:
+            yield counter, lambda: model(images)
     finally:
         model.train(training)
 
@@ -86,9 +85,9 @@ def _counting(
 class _Recorder:
     """Adds up what happens between a module's entry and its exit. Numbers are of all images until ``rows``."""
 
-    def __init__(self, model: nn.Module, total_flops: Callable[[], int]) -> None:
+    def __init__(self, model: nn.Module, counter: OperationCounter) -> None:
         self._names = {module: name for name, module in model.named_modules()}
-        self._total_flops = total_flops
+        self._counter = counter
         # of each module that runs: FLOPs before it, and those of the modules inside it
         self._running: list[list[int]] = [[0, 0]]
         self._flops = Counter[nn.Module]()
@@ -98,11 +97,11 @@ class _Recorder:
         self._last: object = None
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._running.append([self._total_flops(), 0])
+        self._running.append([self._counter.flops, 0])
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         before, inside = self._running.pop()
-        spent = self._total_flops() - before
+        spent = self._counter.flops - before
         self._running[-1][1] += spent
         flops = spent - inside
         handed_on = output is self._last or any(output is given for given in inputs)

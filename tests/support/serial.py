@@ -20,7 +20,6 @@ from study.commands import run as driver
 from study.commands.executors import InProcess
 from study.commands.start import RunOptions
 from study.planning.plan import make_plan
-from study.registry import discover
 from study.results.ledger import read_ledger
 from study.results.workspace import opened
 from study.tracking.view import MlflowView
@@ -83,11 +82,7 @@ def kill_and_go_on(spec: Path, storage: Path, num_kills: int, seed: int) -> dict
 
 
 if __name__ == "__main__":
-    # once, before there are children
-    import mlflow  # noqa: F401
+    import imported  # noqa: F401  once, before there are children
 
-    discover("analysis.tables")
-    for name in ("study.data", "study.models", "study.smoothness"):
-        discover(name)
     found = kill_and_go_on(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     sys.stdout.write(json.dumps(found))

@@ -27,6 +27,8 @@ def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path:
     spec = write_spec(
         tmp_path / "kill.yaml", factors="{merge: [add], attention: [none], attention_form: [none], depth: [8]}",
         blocks=3, budget="{search_trials: 1, startup_trials: 1}", resources="{cpus: 1, group: 3}", contrasts="[]",
+        # a second each: long enough to be caught at the third
+        fixed="{dataset: digits, width: 8, epochs: 12, batch_size: 128}",
     )  # fmt: skip
     driver = start(spec, storage, "--num-cpus", "1")
 
@@ -46,7 +48,7 @@ def test_a_group_that_loses_its_worker_trains_no_finished_member_again(tmp_path:
     while driver.poll() is None:
         again |= training() & finished
         time.sleep(0.01)
-    assert driver.wait() == 0, log_of(storage).read_text()
+    assert driver.wait(300) == 0, log_of(storage).read_text()
     assert num_records(storage) == 6 and not again
     assert not list((storage / "kill/checkpoints").rglob("outcome.json"))
 

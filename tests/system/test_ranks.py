@@ -11,6 +11,7 @@ import psutil
 import pytest
 import ranks as apart
 import torch
+from once import once
 from picture_files import write_images
 from torch import multiprocessing
 
@@ -33,10 +34,13 @@ TASK = Task(
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
     """What each of two processes has trained, by case."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        multiprocessing.spawn(apart.train_all, (2, str(folder)), nprocs=2)
+
+    def train(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+            multiprocessing.spawn(apart.train_all, (2, str(folder)), nprocs=2)
+
+    folder = once(tmp_path_factory, "ranks", train)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -48,7 +48,7 @@ def test_a_run_its_continuation_and_what_is_refused(tmp_path: Path) -> None:
     # a torn tail is left out, counted, and run again; more blocks only add
     (segment,) = segments(storage / "kill/ledger")
     segment.write_bytes(segment.read_bytes()[:-20])
-    finish(fake_spec(tmp_path, blocks=3), storage)
+    finish(fake_spec(tmp_path, blocks=3), storage, "--in-process")
     assert "warning: 1 damaged ledger lines were left out" in told.read_text()
     extended = results(storage)
     assert len(extended) == 27

@@ -135,13 +135,13 @@ def test_a_light_optimizer_is_torchs_own(theirs, ours, settings):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_training_does_not_import_the_compiler(optimizer):
+def test_neither_training_nor_counting_imports_the_compiler(optimizer):
     """It would take every worker of a study a second."""
     lines = [
         "import sys",
         "from study.config import TrialConfig",
         "from study.data import load_dataset, split",
-        "from study.models import build_network",
+        "from study.models import build_network, num_flops",
         "from study.training import Member, train",
         f"config = TrialConfig(dataset='digits', depth=8, width=4, seed=0, split_seed=0, epochs=1, optimizer={optimizer!r})",
         "held = load_dataset('digits')",
@@ -150,9 +150,10 @@ def test_a_training_does_not_import_the_compiler(optimizer):
         "one = Member(model=model, train_split=parts.train, val_split=parts.val, config=config, checkpoint=None)",
         "list(train(one))",
         "print(one.trained.epoch, sorted({'torch._dynamo', 'sklearn', 'triton'} & set(sys.modules)))",
+        "print(num_flops(model, held.image_shape) > 0, 'torch._dynamo' in sys.modules)",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-    assert done.stdout == "1 []\n", done.stderr
+    assert done.stdout == "1 []\nTrue False\n", done.stderr
 
 
 def test_cross_entropies_are_each_replicates_own():
