@@ -81,8 +81,15 @@ def _group(plan: Plan, config: TrialConfig, ask: Ask | None) -> dict[str, Any]:
         return {"together": most}
     if resources.fuse == "never" or most == 1 or ask is None:
         return {"together": 1}
-    found: dict[str, Any] = ask(measure_groups, config, dataset_facts(config.dataset), most, _device(plan))
+    known, layouts = dataset_facts(config.dataset), _layouts(resources.step)
+    found: dict[str, Any] = ask(measure_groups, config, known, most, _device(plan), layouts)
     return found
+
+
+def _layouts(asked: Sequence[str]) -> Sequence[tuple[str, ...]]:
+    """Options that decide which size is fastest, of those that a study may train by: what lies innermost in memory."""
+    inward = ("channels_last",)
+    return [inward] if "channels_last" in asked else [(), inward] if "auto" in asked else [()]
 
 
 def _apart(plan: Plan, config: TrialConfig, ask: Ask) -> str:
@@ -115,24 +122,32 @@ def apart(config: TrialConfig, known: Facts, device: str) -> str:
     return ""
 
 
-def measure_groups(config: TrialConfig, known: Facts, group: int, device: str) -> dict[str, Any]:
-    """``together``, the size up to ``group`` that takes least time per replicate; ``milliseconds`` per replicate and step."""
+def measure_groups(
+    config: TrialConfig, known: Facts, group: int, device: str, layouts: Sequence[tuple[str, ...]] = ((),)
+) -> dict[str, Any]:
+    """``together``, the size up to ``group`` that takes least time per replicate, by the best for it of ``layouts``.
+
+    ``layouts``: options of the step. ``milliseconds`` per replicate and step, by size and options ("8", "8 channels_last").
+    """
     if _is_slow(config, known, device):
         return {"together": 1}
-    timers: dict[int, Callable[[], float]] = {}
+    timers: dict[tuple[int, tuple[str, ...]], Callable[[], float]] = {}
     for size in sizes(group):
         try:
-            timers[size] = timer(config, known, size, device)
+            timers |= {(size, options): timer(config, known, size, device, options=options) for options in layouts}
         except Exception as error:
             # larger sizes do not fit either; what cannot be stacked trains one by one
             if not out_of_memory(error) and size == 1:
                 raise
             break
     found = medians(timers)
-    best = min(found, key=lambda size: found[size])
+    best = min(found, key=lambda timed: found[timed])
+    alone = min(seconds for (size, _), seconds in found.items() if size == 1)
     return {
-        "together": best if found[1] >= WORTHWHILE * found[best] else 1,
-        "milliseconds": {str(size): round(1000 * seconds, 3) for size, seconds in found.items()},
+        "together": best[0] if alone >= WORTHWHILE * found[best] else 1,
+        "milliseconds": {
+            " ".join([str(size), *options]): round(1000 * seconds, 3) for (size, options), seconds in found.items()
+        },
         "device": _name(device),
     }
 

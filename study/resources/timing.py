@@ -23,6 +23,7 @@ from study.planning.layout import named_code
 from study.planning.networks import untrained
 from study.seeding import derive_seed
 from study.smoothness.context import exact_float32
+from study.training.allocator import keep_freed_memory
 from study.training.lane import Lane
 from study.training.loop import train_epoch
 from study.training.member import Member
@@ -87,9 +88,11 @@ def timer(
 ) -> Callable[[], float]:
     """A function that trains ``size`` replicates of ``config`` for some steps and returns seconds per replicate and step.
 
-    As in a worker, float32 is without TF32. On one CPU thread these are seconds of processor time, else of the clock. It has
-    been called once, so that what is made once is made. ``size`` 1 without ``options`` is serial training.
+    As in a worker, float32 is without TF32 and freed memory is kept. On one CPU thread these are seconds of processor time,
+    else of the clock. It has been called once, so that what is made once is made. ``size`` 1 without ``options`` is serial
+    training.
     """
+    keep_freed_memory()
     batch = min(config.batch_size, known.num_train)
     members = _members(config, known, size, device, batch * steps)
     lane = Lane(members, Together, options) if size > 1 or options else None

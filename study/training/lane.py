@@ -45,7 +45,11 @@ class Lane:
         if len(members) == 1 and is_own(self._configs[0].network):
             # one that draws in its forward pass would draw to warm up and to be captured too; as one of several it cannot draw
             self.options -= {"graph"}
-        self._stack = Stack([member.model for member in members], channels_last="channels_last" in self.options)
+        self._stack = Stack(
+            [member.model for member in members],
+            channels_last="channels_last" in self.options,
+            folded="compile" not in self.options,
+        )
         clip_norms = [each.clip_norm for each in self._configs] if self._configs[0].clip_norm > 0 else None
         self._optimizer = stacked_optimizer(self._stack, [member.optimizer for member in members], clip_norms)
         self._average: StackedAverage | None = None
@@ -83,6 +87,8 @@ class Lane:
 
     def train(self, epoch: int) -> dict[str, Tensor]:
         """One pass as in ``train_epoch``; loss and accuracy per member, (R,), on the device."""
+        # not in each step: it visits every module
+        self._stack.train()
         config, num = self._configs[0], len(self._train)
         batch, steps, num_seen = batches_per_epoch(config, num)
         if config.optimizer_made == "each_epoch":
@@ -128,7 +134,7 @@ class Lane:
             # weights are rounded once per step, so no cache is needed, and a graph could not keep one
             rounding = torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)
         with rounding:
-            logits = self._stack(pixels, training=True)
+            logits = self._stack(pixels)
         logits = logits.float() if bf16 else logits
         targets = soft_targets(labels, logits, self._smoothing, share if self._mixes else None)
         return cross_entropies(logits, targets), logits
@@ -153,10 +159,11 @@ class Lane:
     @torch.no_grad()
     def evaluate(self) -> dict[str, Tensor]:
         """``evaluate`` with halves, per replicate on its own validation split: values (R,)."""
+        self._stack.train(False)
         loss, found = torch.zeros(len(self.members), device=self._device), []
         with self._average.in_place() if self._average else contextlib.nullcontext():
             for pixels, labels in self._val.batches(EVALUATION_BATCH):
-                logits = self._stack(pixels, training=False)
+                logits = self._stack(pixels)
                 found.append(logits.argmax(2) == labels)
                 loss = loss + cross_entropies(logits, labels) * labels.shape[1]
         correct = torch.cat(found, 1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from study.training.folded import fold_norms
 from study.training.loop import DrawsEachStep
 
 
@@ -22,11 +23,12 @@ class Stack:
     """The state of R networks of one structure and mode: copied at the start, handed back by ``hand_back``.
 
     ``flat`` holds all trained parameters in one vector, the R replicates of a parameter side by side; ``params`` (R, ...) are
-    views of it, leaves of autograd. ``owner`` maps each value of ``flat`` to its replicate. ``channels_last``: convolution
-    weights and images have channels innermost. Raises ``ValueError`` for a network that cannot be stacked (``obstacle``).
+    views of it, leaves of autograd. ``channels_last``: convolution
+    weights and images have channels innermost. ``folded``: batch norms train as one, which a compiler cannot see through.
+    Raises ``ValueError`` for a network that cannot be stacked (``obstacle``).
     """
 
-    def __init__(self, models: Sequence[nn.Module], *, channels_last: bool = False) -> None:
+    def __init__(self, models: Sequence[nn.Module], *, channels_last: bool = False, folded: bool = True) -> None:
         if reason := obstacle(models[0]):
             raise ValueError(reason)
         self.models, self._channels_last = list(models), channels_last
@@ -38,23 +40,31 @@ class Stack:
         self.flat = self.flattened(chosen.values())
         self.params = {name: piece.detach().requires_grad_() for name, piece in self.pieces(self.flat).items()}
         rows = torch.arange(len(models), device=self.flat.device)
-        self.owner = torch.cat([rows.repeat_interleave(shape[1:].numel()) for shape in self._shapes.values()])
-        self._structure = copy.deepcopy(models[0])
+        self._owner = torch.cat([rows.repeat_interleave(shape[1:].numel()) for shape in self._shapes.values()])
+        self._structure = copy.deepcopy(models[0]).train()
         if len(models) == 1:
             self._leaves = self._owned()
         else:
             # without values of its own: ``functional_call`` supplies the replicates'
             self._structure.to("meta")
+            if folded:
+                fold_norms(self._structure)
             self._leaves = list(self.params.values())
         self._drawing = {name: copy.deepcopy(module).cpu() for name, module in _drawing(models[0])}
 
     def __len__(self) -> int:
         return len(self.models)
 
-    def __call__(self, pixels: Tensor, *, training: bool) -> Tensor:
-        """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W); in training, buffers are updated."""
-        self._structure.train(training)
-        pixels = self._back(self._inward(pixels))
+    def train(self, training: bool = True) -> None:
+        """In training, as a stack is at first, buffers are updated."""
+        if self._structure.training != training:
+            self._structure.train(training)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W)."""
+        if self._channels_last:
+            # as a convolution of R groups takes them: the channels of all replicates innermost
+            pixels = pixels.permute(1, 3, 4, 0, 2).contiguous().permute(3, 0, 4, 1, 2)
 
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             logits: Tensor = functional_call(self._structure, (params, buffers), (x,))
@@ -77,6 +87,11 @@ class Stack:
             prefix, _, leaf = name.rpartition(".")
             setattr(self._structure.get_submodule(prefix), leaf, value.squeeze(0))
         return leaves
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Of a value per replicate (R,), one for each value of ``flat``."""
+        # not by indexing, which takes ten times as long
+        return values.index_select(0, self._owner)
 
     def flattened(self, values: Iterable[Tensor]) -> Tensor:
         """One vector like ``flat`` from a value (R, ...) per parameter."""

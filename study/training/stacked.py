@@ -76,10 +76,10 @@ class StackedOptimizer:
         if self._clip is not None:
             norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients if each is not None]
             total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-            flat.mul_((self._clip / (total + _CLIP_EPS)).clamp(max=1.0)[self._stack.owner])
-        self._move(flat, given[: self.num_rows, self._stack.owner])
+            flat.mul_(self._stack.spread((self._clip / (total + _CLIP_EPS)).clamp(max=1.0)))
+        self._move(flat, *map(self._stack.spread, given[: self.num_rows]))
 
-    def _move(self, gradient: Tensor, given: Tensor) -> None:
+    def _move(self, gradient: Tensor, *given: Tensor) -> None:
         raise TypeError(f"{type(self).__name__} defines no step")
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class StackedOptimizer:
     def _each(self, setting: str) -> Tensor:
         """A setting of each replicate, for each value of ``stack.flat``."""
         chosen = [self._setting(optimizer.param_groups[0], setting) for optimizer in self._optimizers]
-        return self._stack.flat.new_tensor(chosen)[self._stack.owner]
+        return self._stack.spread(self._stack.flat.new_tensor(chosen))
 
     def _setting(self, group: dict[str, Any], setting: str) -> float:
         return float(group[setting])
@@ -132,7 +132,7 @@ class StackedSGD(StackedOptimizer):
         self._momentum = self._each("momentum")
         self._nesterov = bool(optimizers[0].param_groups[0]["nesterov"])
 
-    def _move(self, gradient: Tensor, given: Tensor) -> None:
+    def _move(self, gradient: Tensor, *given: Tensor) -> None:
         gradient.addcmul_(self._stack.flat, self._decay)
         velocity = self.state["momentum_buffer"].mul_(self._momentum).add_(gradient)
         moved = gradient.addcmul_(velocity, self._momentum) if self._nesterov else velocity
@@ -171,7 +171,7 @@ class StackedAdamW(StackedOptimizer):
             planned.append([list(row), sizes, roots])
         return planned
 
-    def _move(self, gradient: Tensor, given: Tensor) -> None:
+    def _move(self, gradient: Tensor, *given: Tensor) -> None:
         rate, size, root = given
         self._stack.flat.mul_(1 - rate * self._decay)
         mean = self.state["exp_avg"].lerp_(gradient, 1 - self._beta1)
@@ -215,7 +215,7 @@ class StackedAverage:
     @torch.no_grad()
     def follow(self, weights: Tensor) -> None:
         """Take a step's weights in by the parts ``weights`` (R,)."""
-        self._flat.lerp_(self._stack.flat, weights[self._stack.owner])
+        self._flat.lerp_(self._stack.flat, self._stack.spread(weights))
         for name, buffer in self._buffers.items():
             part = weights.to(buffer).view(-1, *[1] * (buffer.dim() - 1))
             buffer.lerp_(self._stack.buffers[name], part)

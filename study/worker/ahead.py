@@ -21,6 +21,7 @@ from study.models import build_network
 from study.results.files import FINAL, OUTCOME, STATE, checkpoint_folder
 from study.smoothness.context import exact_float32, use_exact_float32
 from study.training import Member, Progress
+from study.training.allocator import keep_freed_memory
 from study.training.fused import fused_with, train_together
 from study.worker.attempts import MAX_LOSSES, Attempts
 
@@ -36,7 +37,11 @@ def device_of(gpus: float) -> str:
 
 
 def set_backend(threads: int) -> None:
-    """Use ``threads`` CPU threads, float32 without TF32, and deterministic cuDNN algorithms, chosen without timing."""
+    """Use ``threads`` CPU threads, float32 without TF32, and deterministic cuDNN algorithms, chosen without timing.
+
+    What the process frees it keeps from then on.
+    """
+    keep_freed_memory()
     torch.set_num_threads(threads)
     use_exact_float32()
     torch.backends.cudnn.benchmark = False

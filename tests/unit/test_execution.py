@@ -69,6 +69,22 @@ def test_the_fastest_size_is_taken_where_it_pays(tmp_path, plan_of, timed, times
     assert held[plan.cells[0].name]["milliseconds"]["1"] == 1000.0 and held[plan.cells[0].name]["device"] == "cpu"
 
 
+def test_a_size_is_timed_by_the_step_it_would_take(config_of, monkeypatch):
+    """Eight as one gain by channels that lie innermost, and one alone does not."""
+    times = {(1, ()): 1.0, (8, ()): 0.95, (1, ("channels_last",)): 1.0, (8, ("channels_last",)): 0.6}
+    monkeypatch.setattr(
+        module,
+        "timer",
+        lambda config, known, size, device, steps=2, options=(): lambda: times.get((size, options), 2.0),
+    )
+    monkeypatch.setattr(module, "_is_slow", lambda *_: False)
+    together = {
+        asked: measure_groups(config_of(), dataset_facts("fake"), 8, "cpu", module._layouts(asked))["together"]
+        for asked in [(), ("auto",), ("channels_last", "bf16")]
+    }
+    assert together == {(): 1, ("auto",): 8, ("channels_last", "bf16"): 8}
+
+
 def test_it_is_measured_once_for_a_network_and_never_again(tmp_path, plan_of, timed):
     given, asked = timed
     first = frozen_groups(plan_of(), tmp_path, started=False)

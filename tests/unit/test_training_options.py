@@ -99,7 +99,7 @@ def test_channels_lie_innermost_in_every_convolution(monkeypatch, num):
         if value.dim() == 5:
             each = value[0]
             assert each.is_contiguous(memory_format=torch.channels_last), name
-    lane._stack(torch.rand(num, 4, 1, 8, 8), training=True)
+    lane._stack(torch.rand(num, 4, 1, 8, 8))
     if num == 1:
         inside = [(x, w) for x, w in seen if w.shape[1] > 1 and w.shape[2] > 1]
         assert len(inside) == 6
