@@ -5,6 +5,7 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ SMALL: dict[str, Any] = {
 }
 
 
+ROOT = Path(__file__).parents[1]
 TIERS = ("system", "contract", "unit")
 LONGEST = (
     "test_storm.py",
@@ -111,7 +113,9 @@ def _nothing_left() -> Iterator[None]:
     loading.sought.clear()
     loading.sought.update(sought)
     for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+        file = str(getattr(sys.modules[name], "__file__", None))
+        # the checkout, its virtualenv too, may itself be in a temporary folder
+        if file.startswith(tempfile.gettempdir()) and not file.startswith((str(ROOT), sys.prefix)):
             del sys.modules[name]
     for registry, before in zip(registries, entries, strict=True):
         # what our own modules register when they are imported stays: they are not imported again
