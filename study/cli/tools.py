@@ -50,6 +50,7 @@ def levels(
     spec: Annotated[
         str, typer.Argument(metavar="[SPEC]", help="With outcome: what this study's claims may name.")
     ] = "",
+    storage: StorageOption = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
     plugin: PluginOption = [],
 ) -> None:
@@ -57,7 +58,7 @@ def levels(
     from study.printing.levels import levels, print_levels
 
     if kind == "outcome" or spec:
-        _outcomes(kind, spec, plugin, as_json=as_json)
+        _outcomes(kind, spec, storage, plugin, as_json=as_json)
         return
     rows = levels(kind, plugin)
     if as_json:
@@ -66,7 +67,7 @@ def levels(
         print_levels(rows, open_console())
 
 
-def _outcomes(kind: str | None, spec: str, plugin: list[str], *, as_json: bool) -> None:
+def _outcomes(kind: str | None, spec: str, storage: Path, plugin: list[str], *, as_json: bool) -> None:
     from study.errors import UserError
     from study.plugins import load_plugins
     from study.printing.outcomes import outcomes, plain, print_outcomes, recorded_outcomes
@@ -76,7 +77,7 @@ def _outcomes(kind: str | None, spec: str, plugin: list[str], *, as_json: bool) 
         raise UserError(f"levels {kind} {spec}: only outcomes are listed for a study: fmm-study levels outcome {spec}")
     load_plugins(plugin, *([str(Path.cwd())] if plugin else []))
     if spec:
-        asked, workspace = opened(spec, [], RESULTS)
+        asked, workspace = opened(spec, [], storage)
         found = recorded_outcomes(asked, read_sessions(workspace.root)).values()
     else:
         found = outcomes().values()

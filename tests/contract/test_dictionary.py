@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -174,6 +175,14 @@ def test_the_command_lists_the_outcomes_of_all_or_of_one_study():
     }
     shown = fmm_study("levels", "outcome", "digits").stdout
     assert "noise_64_accuracy" in shown and "hessian_trace" not in shown
+
+
+def test_a_study_is_found_by_its_name_under_a_storage_and_by_its_folder():
+    storage = Path(__file__).parents[2] / "published"
+    by_name = fmm_study("levels", "outcome", "digits_24", "--storage", str(storage), "--json").stdout
+    assert json.loads(by_name) == json.loads(
+        fmm_study("levels", "outcome", str(storage / "digits_24"), "--json").stdout
+    )
 
 
 @pytest.mark.parametrize(
