@@ -133,13 +133,19 @@ def measure_groups(
         return {"together": 1}
     timers: dict[tuple[int, tuple[str, ...]], Callable[[], float]] = {}
     for size in sizes(group):
-        try:
-            timers |= {(size, options): timer(config, known, size, device, options=options) for options in layouts}
-        except Exception as error:
+        before = len(timers)
+        for options in layouts:
+            try:
+                timers[size, options] = timer(config, known, size, device, options=options)
+            except Exception as error:
+                # options, as groups, are for what can be stacked
+                if not out_of_memory(error) and size == 1 and not options:
+                    raise
+        if len(timers) == before:
             # larger sizes do not fit either; what cannot be stacked trains one by one
-            if not out_of_memory(error) and size == 1:
-                raise
             break
+    if not timers:
+        return {"together": 1}
     found = medians(timers)
     best = min(found, key=lambda timed: found[timed])
     alone = min(seconds for (size, _), seconds in found.items() if size == 1)

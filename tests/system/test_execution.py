@@ -85,6 +85,18 @@ def test_a_size_is_timed_by_the_step_it_would_take(config_of, monkeypatch):
     assert together == {(): 1, ("auto",): 8, ("channels_last", "bf16"): 8}
 
 
+@pytest.mark.parametrize("asked", [("auto",), ("channels_last",)])
+def test_what_cannot_be_stacked_trains_one_by_one_whatever_its_step(config_of, monkeypatch, asked):
+    def timer(config, known, size, device, steps=2, options=()):
+        if size > 1 or options:
+            raise ValueError("module 'x' draws each step and keeps it in no buffer (persistent=False)")
+        return lambda: 0.0
+
+    monkeypatch.setattr(module, "timer", timer)
+    found = measure_groups(config_of(), dataset_facts("fake"), 8, "cpu", module._layouts(asked))
+    assert found["together"] == 1
+
+
 def test_it_is_measured_once_for_a_network_and_never_again(tmp_path, plan_of, timed):
     given, asked = timed
     first = frozen_groups(plan_of(), tmp_path, started=False)
