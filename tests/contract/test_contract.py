@@ -25,7 +25,7 @@ MATCHED = ["add_matched_mul_bn", "add_matched_concat", "add_matched_star"]
 OPERATORS = PLAIN + MATCHED
 PAIRS = [(a, form) for a in ATTENTIONS.names() for form in ATTENTION_FORMS.names() if "none" not in (a, form)]
 # what a form does to a graph it does with any gate; those that weigh pairs of positions or single channels stand for all
-COMPILED = [(a, form) for a, form in PAIRS if form == "native" or a in ("se", "non_local")]
+COMPILED = [(a, form) for a, form in PAIRS if form in ("native", "add", "shuffled") or a in ("se", "non_local")]
 SMALLEST = [{"network": entry.name, "depth": entry.traits["smallest_depth"]} for entry in NETWORKS]
 VARIANTS = [{"merge": name, "merge_site": "skip"} for name in PLAIN + ALL_MATCHED]
 VARIANTS += [{"merge": name, "merge_site": "branch"} for name in OPERATORS]
