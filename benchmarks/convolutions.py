@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from benchmarks.cases import Case, in_turn
 from benchmarks.common import hardware, machine_load, print_table, result, spread, versions
+from benchmarks.counting import counted
 from benchmarks.roofline import matrix_rate
 from study.config import TrialConfig
 from study.models import build_network
@@ -48,12 +49,6 @@ class Layer(NamedTuple):
         """Side of the output."""
         return (self.side - 1) // self.stride + 1
 
-    @property
-    def operations(self) -> int:
-        """Floating point operations forwards and backwards."""
-        once = 2 * self.batch * self.out**2 * self.given * self.taken * self.kernel**2
-        return once * (3 if self.inward else 2)
-
 
 def layers_of(case: Case) -> Iterator[Layer]:
     """The convolutions that a pass meets, in its order."""
@@ -77,12 +72,11 @@ def convolution(layer: Layer, replicates: int, form: torch.memory_format) -> Cal
     weight = torch.rand(replicates * layer.given, layer.taken, layer.kernel, layer.kernel).contiguous(
         memory_format=form
     )
-    return _step(
-        layer,
-        x,
-        weight,
-        lambda: functional.conv2d(x, weight, stride=layer.stride, padding=layer.kernel // 2, groups=replicates),
-    )
+
+    def forward() -> Tensor:
+        return functional.conv2d(x, weight, stride=layer.stride, padding=layer.kernel // 2, groups=replicates)
+
+    return _step(layer, x, weight, forward)
 
 
 def columns(layer: Layer) -> Callable[[], object]:
@@ -101,10 +95,8 @@ def bare(layer: Layer) -> Callable[[], object]:
     """The matrix products alone of a step of ``layer`` for a group."""
     inside = layer.taken * layer.kernel**2
     gathered = torch.rand(GROUP, layer.batch * layer.out**2, inside)
-    weight, gradient = (
-        torch.rand(GROUP, inside, layer.given),
-        torch.rand(GROUP, layer.batch * layer.out**2, layer.given),
-    )
+    weight = torch.rand(GROUP, inside, layer.given)
+    gradient = torch.rand(GROUP, layer.batch * layer.out**2, layer.given)
 
     def step() -> None:
         torch.bmm(gathered, weight)
@@ -166,11 +158,12 @@ def main() -> None:
         }
         found = in_turn({**ways, **steps}, given.rounds)
         found |= {name: [1000 * value for value in found[name]] for name in steps}
-        least = 1000 * sum(layer.operations for layer in layers) / rate
+        plain = [convolution(layer, 1, torch.contiguous_format) for layer in layers]
+        least = 1000 * sum(counted(step).flops for step in plain) / rate
         rows = [[name, spread(values)] for name, values in found.items()] + [["at the matrix rate", f"{least:.3g}"]]
         print_table(f"{case.name}: convolutions, and steps; ms a replicate", ["way", "ms"], rows)
         best = min(steps, key=lambda name: statistics.median(found[name]))
-        ratios = [plain / fast for plain, fast in zip(found["step"], found[best], strict=True)]
+        ratios = [slow / fast for slow, fast in zip(found["step"], found[best], strict=True)]
         print(f"{best!r}: {spread(ratios)} times as fast as the plain step")
         last = last or result("convolutions", ratios, 2.0, packages=("torch",), more={"case": case.name, "best": best})
     print(last)

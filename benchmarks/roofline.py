@@ -5,8 +5,8 @@
 
 The hardware is measured in the same run, in turn with the networks: the greatest rate of a square matrix product (float32,
 without TF32, as studies take it; bfloat16), and the greatest bandwidth of a copy, bytes read and written.
-A step's operations are those of its convolutions and products, forwards and backwards (``FlopCounterMode``); its bytes what
-all its operators read and write, as if nothing stayed in a cache. The roof of a step is the longer of operations over rate
+A step's operations are those of its convolutions and products, forwards and backwards; its bytes what all its operators read
+and write, as if nothing stayed in a cache. The roof of a step is the longer of operations over rate
 and bytes over bandwidth; "of the roof" is that time over the time taken. On a CPU it may exceed 1, for caches hold small maps.
 Then the time to a given accuracy (``benchmarks.to_accuracy``). The last line is ResNet-20 by its best float32 step.
 
@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import Case, Timer, in_turn, step_name
 from benchmarks.common import hardware, machine_load, print_table, result, spread, versions
+from benchmarks.counting import counted
 from benchmarks.to_accuracy import show
 from study.smoothness.context import use_exact_float32
 
@@ -84,11 +84,10 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 def work(case: Case, device: str) -> tuple[float, float]:
     """Operations and bytes of a replicate's plain step."""
     one = case.timer(device, 1, 1)
-    with FlopCounterMode(display=False) as flops:
-        one()
+    flops = counted(one).flops
     with Traffic() as traffic:
         one()
-    return flops.get_total_flops(), traffic.bytes
+    return flops, traffic.bytes
 
 
 def matrix_rate(device: str, dtype: torch.dtype) -> float:

@@ -16,17 +16,18 @@ class OperationCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # imported here: it imports triton, and training counts nothing before its end
+        from torch.utils.flop_counter import flop_registry
+
+        self.formulas = flop_registry
         self.flops = self.calls = 0
 
 
 def _dispatch(counter: OperationCounter, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-    # imported here: it imports triton, and training counts nothing before its end
-    from torch.utils.flop_counter import flop_registry
-
     kwargs = kwargs or {}
     output = operation(*args, **kwargs)
     counter.calls += 1
-    if formula := flop_registry.get(operation.overloadpacket):
+    if formula := counter.formulas.get(operation.overloadpacket):
         counter.flops += formula(*args, **kwargs, out_val=output)
     return output
 

@@ -57,8 +57,7 @@ class Stack:
 
     def train(self, training: bool = True) -> None:
         """In training, as a stack is at first, buffers are updated."""
-        if self._structure.training != training:
-            self._structure.train(training)
+        self._structure.train(training)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (R, N, num_classes) of ``pixels`` (R, N, C, H, W)."""
